@@ -1,0 +1,147 @@
+"""Finds objects in an image, a folder, a video or a camera: drawings and a JSON file.
+
+    python predict.py --checkpoint_file_path=ssd.mindir --source=pictures/ --output_path=found
+"""
+import json
+import os
+import signal
+import sys
+from collections import Counter
+
+from src import runtime
+from src.config import read_options
+from src.errors import DataError, OptionError, run_main
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def main():
+    """Reads the options, predicts on the source, writes drawings and predictions.json into output_path."""
+    options = read_options(sys.argv[1:], "predict.py")
+    if not options.source:
+        raise OptionError("--source is empty; give an image, a folder, a video or a camera number")
+    if not options.source.isdigit() and not os.path.exists(options.source):
+        raise DataError(f"source '{options.source}' does not exist")
+    refuse_source_folder(options.source, options.output_path)
+    runtime.prepare(options.device_target)
+    import mindspore as ms
+
+    from src import distributed
+    from src.metrics import write_whole
+    from src.predictor import load_predictor
+    from src.run_folder import make_folder
+
+    distributed.start(options.device_target, options.device_id)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end it without a word
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options.eval_batch_size = 1
+    predict = load_predictor(options.checkpoint_file_path, options)
+    make_folder(options.output_path)
+    names = image_files(options.source)
+    rows = predict_images(predict, names, options) if names else predict_video(predict, options)
+    path = os.path.join(options.output_path, "predictions.json")
+    write_whole(path, json.dumps(rows, indent=1).encode())
+    found = sum(len(row["objects"]) for row in rows)
+    print(f"{found} object(s) with a score of at least {options.draw_score} in {len(rows)} "
+          f"{'picture' if names else 'frame'}(s); drawings and predictions.json are in {options.output_path}")
+
+
+def refuse_source_folder(source, output_path):
+    """Raises OptionError where a drawing could replace the picture or the video it was made from."""
+    folder = source if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
+    if os.path.exists(source) and os.path.realpath(folder) == os.path.realpath(output_path):
+        raise OptionError(f"output_path '{output_path}' is the folder of the source, whose files the drawings could "
+                          "replace; choose another one")
+
+
+def image_files(source):
+    """The pictures of a source: itself, or those of the folder in order; [] for a video or camera."""
+    if os.path.isdir(source):
+        names = sorted(name for name in os.listdir(source) if name.lower().endswith(IMAGES))
+        if not names:
+            raise DataError(f"folder '{source}' holds no pictures ({', '.join(IMAGES)})")
+        return [os.path.join(source, name) for name in names]
+    return [source] if source.lower().endswith(IMAGES) else []
+
+
+def detect(predict, image, least_score):
+    """Drawing of one RGB image, and its objects with class, score and box x1, y1, x2, y2 in pixels."""
+    from src.visualize import draw_boxes
+    boxes, scores, labels = predict.detect(image)
+    shown = scores >= least_score
+    boxes, scores, labels = boxes[shown], scores[shown], labels[shown]
+    height, width = image.shape[:2]
+    objects = [{"class": predict.classes[label - 1], "score": round(float(score), 4),
+                "box": [round(float(value), 1) for value in box * (width, height, width, height)]}
+               for box, score, label in zip(boxes, scores, labels)]
+    return draw_boxes(image, boxes, labels, scores, predict.classes), objects
+
+
+def predict_images(predict, names, options):
+    """One drawing and one row a picture; an unreadable one is named and left out."""
+    from src.data.images import read_image
+    from src.logger import track
+    from src.visualize import save_png
+    rows, stems = [], Counter(stem(name) for name in names)
+    for name in track(names, len(names), "predicting"):
+        try:
+            image = read_image(name)
+        except DataError as error:
+            print(f"left out: {error}", flush=True)
+            continue
+        drawing, objects = detect(predict, image, options.draw_score)
+        # a.jpg and a.png of one folder would both become a.png
+        file = f"{stem(name) if stems[stem(name)] == 1 else os.path.basename(name)}.png"
+        save_png(os.path.join(options.output_path, file), drawing)
+        rows.append({"file": name, "objects": objects})
+    if not rows:
+        raise DataError(f"none of the {len(names)} pictures of '{options.source}' could be read")
+    return rows
+
+
+def predict_video(predict, options):
+    """A drawn .mp4 and one row a frame; a camera runs until Ctrl-C."""
+    import cv2
+    cv2.setLogLevel(0)  # else OpenCV writes its own lines about a camera that does not open
+    camera = options.source.isdigit()
+    video = cv2.VideoCapture(int(options.source) if camera else options.source)
+    if not video.isOpened() and camera:
+        raise DataError(f"source {options.source}: there is no such camera, or another program uses it")
+    if not video.isOpened():
+        raise DataError(f"source '{options.source}' is neither a picture ({', '.join(IMAGES)}) nor a video "
+                        "that opens")
+    rate, code = video.get(cv2.CAP_PROP_FPS) or 25, cv2.VideoWriter_fourcc(*"mp4v")
+    name = f"camera{options.source}" if camera else stem(options.source)
+    writer, rows = None, []
+    try:
+        while True:
+            more, frame = video.read()
+            if not more:
+                break
+            drawing, objects = detect(predict, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), options.draw_score)
+            if writer is None:
+                size = (drawing.shape[1], drawing.shape[0])
+                writer = cv2.VideoWriter(os.path.join(options.output_path, f"{name}.mp4"), code, rate, size)
+            writer.write(cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR))
+            rows.append({"frame": len(rows), "objects": objects})
+            if len(rows) % 50 == 0:
+                print(f"{len(rows)} frames", flush=True)
+    except KeyboardInterrupt:
+        print(f"stopped after {len(rows)} frames")
+    finally:
+        video.release()
+        if writer:
+            writer.release()
+    if not rows:
+        raise DataError(f"source '{options.source}' opens, but gives no frame")
+    return rows
+
+
+def stem(path):
+    """"pictures/a.jpg" -> "a"."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+if __name__ == "__main__":
+    run_main(main)

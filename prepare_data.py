@@ -1,0 +1,54 @@
+"""COCO, VOC or TXT data -> checked MindRecord files and a report. train.py does the same when they are missing.
+
+python prepare_data.py --dataset=voc --voc_root=DIR [--classes=[a,b]] [--mindrecord_dir=DIR] [--strict=True]
+"""
+import sys
+
+from src.config import read_options
+from src.errors import run_main
+
+
+def main():
+    """Converts the training and the validation split; one may be missing."""
+    options = read_options(sys.argv[1:], "prepare_data.py")
+    from src import runtime
+    runtime.prepare()
+    from src.data.mindrecord import SplitMissing
+
+    classes, missing = options.classes, []
+    for split in ("train", "val"):
+        try:
+            converted = prepare(split, classes, options)
+        except SplitMissing as error:
+            missing.append(error)
+            continue
+        classes = converted.classes  # a validation split without some class must not renumber the others
+        show(converted)
+    if len(missing) == 2:
+        raise missing[0]
+    for error in missing:
+        print(f"only one split: {error}")
+
+
+def prepare(split, classes, options):
+    """The options of one split -> Split."""
+    from src.data.mindrecord import prepare_split
+    return prepare_split(
+        split, options.dataset, options.mindrecord_dir, classes, coco_root=options.coco_root,
+        instances_set=options.instances_set, voc_root=options.voc_root, image_dir=options.image_dir,
+        anno_path=options.anno_path if split == "train" else options.val_anno_path,
+        split_name=options[f"{split}_data_type"], strict=options.strict)
+
+
+def show(split):
+    """Prints what a split holds and what was found wrong with it."""
+    print(f"{split.name}: {split.count} images, {sum(split.boxes_per_class)} boxes in {split.target}")
+    for name, count in zip(split.classes, split.boxes_per_class):
+        print(f"{count:>9}  {name}")
+    if split.faults and not split.converted:
+        print(f"found at conversion:\n{split.summary}")
+    print(f"report: {split.report}\n")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,231 @@
+"""Looks at this machine and says whether the programs can run on it, and what to do where they cannot.
+
+    python scripts/doctor.py
+
+Exit 0, or 4 when something is missing that even a CPU needs. Only the standard library is used, so it always starts.
+"""
+import ctypes.util
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+from src import runtime  # noqa: E402  (found by the line above; standard library only)
+
+LEAST_MEMORY, LEAST_SPEED = 4, 3  # GB; billion operations a second: below it, oneDNN's reference kernels are at work
+PROBE = """
+import json, time
+begun = time.time()
+import numpy as np, mindspore as ms
+facts = {"version": ms.__version__, "seconds": time.time() - begun}
+ms.set_device("CPU")
+layer = ms.nn.Conv2d(64, 64, 3, pad_mode="same", weight_init="ones")
+images = ms.Tensor(np.ones((1, 64, 56, 56), np.float32))
+facts["exact"] = float(layer(images).asnumpy()[0, 0, 20, 20]) == 576
+begun = time.time()
+layer(images).asnumpy()
+facts["speed"] = 2 * 9 * 64 * 64 * 56 * 56 / (time.time() - begun) / 1e9
+print(json.dumps(facts))
+"""
+PAIR = "from mpi4py import MPI; print(MPI.COMM_WORLD.Get_size(), flush=True)"
+INSTALL = "run 'bash scripts/setup_env.sh', then use .venv/bin/python"
+
+
+class Findings:
+    """Prints the table line by line and keeps what has to be done."""
+
+    def __init__(self):
+        self.remedies, self.fatal = [], False
+
+    def line(self, mark, name, text):
+        """A line of the table; mark: ok, -- (a limit) or !! (nothing runs)."""
+        print(f"  {mark}  {name:<26} {text}", flush=True)
+
+    def remedy(self, name, text, fatal=False):
+        """What to do about a problem; fatal: not even a CPU run is possible."""
+        self.remedies.append(f"{name}: {text}")
+        self.fatal |= fatal
+
+    def good(self, name, text):
+        """A line of the table without a problem."""
+        self.line("ok", name, text)
+
+    def bad(self, name, text, remedy, fatal=False):
+        """A line of the table with a problem and its remedy."""
+        self.line("!!" if fatal else "--", name, text)
+        self.remedy(name, remedy, fatal)
+
+
+def main():
+    """Prints the table, then one line a problem."""
+    findings = Findings()
+    check_machine(findings)
+    missing = check_packages(findings)
+    runtime.prepare()
+    if "mindspore" not in missing:
+        check_mindspore(findings)
+    check_launchers(findings, "mpi4py" not in missing)
+    check_gpu(findings)
+    check_folder(findings)
+    if findings.remedies:
+        print("\nwhat to do:\n" + "\n".join(f"  {remedy}" for remedy in findings.remedies))
+    else:
+        print("\nall is well")
+    return 4 if findings.fatal else 0
+
+
+def check_machine(findings):
+    """Python, platform, cores, memory."""
+    text = f"{platform.python_version()} ({sys.executable})"
+    if (3, 10) <= sys.version_info[:2] <= (3, 12):
+        findings.good("Python", text)
+    else:
+        findings.bad("Python", text, "MindSpore 2.10 needs 3.10, 3.11 or 3.12: "
+                     "PYTHON=/path/to/python3.11 bash scripts/setup_env.sh", fatal=True)
+    findings.good("platform", platform.platform())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    findings.good("processor cores", f"{cores} for this process, {os.cpu_count()} in the machine")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    if memory >= LEAST_MEMORY:
+        findings.good("memory", f"{memory:.1f} GB")
+    else:
+        findings.bad("memory", f"{memory:.1f} GB", "training needs 1.5 GB for ssd300_mobilenet_v2, more for the "
+                     "others; use a smaller --batch_size, one process, and no other programs")
+
+
+def check_packages(findings):
+    """The version of every pinned package beside the one that was tested. Returns the names of the missing ones."""
+    with open(os.path.join(ROOT, "requirements.txt"), encoding="utf-8") as file:
+        direct, _, below = file.read().partition("\n\n")  # what is asked for, and what that needs
+    direct, below = read_pins(direct), read_pins(below)
+    for name, wanted in direct:
+        found = installed(name)
+        mark = "ok" if found == wanted else "--" if found else "!!"
+        findings.line(mark, name, found if found == wanted else f"{found or 'missing'}, tested with {wanted}")
+    missing = [name for name, _ in direct + below if not installed(name)]
+    others = [f"{name} {installed(name)} instead of {wanted}" for name, wanted in direct + below
+              if installed(name) not in (None, wanted)]
+    fitting = sum(installed(name) == wanted for name, wanted in below)
+    findings.line("ok" if fitting == len(below) else "--", f"{len(below)} more they need",
+                  f"{fitting} in the tested version")
+    if missing:
+        findings.remedy("missing", f"{', '.join(missing)}: {INSTALL}", fatal=True)
+    if others:
+        findings.remedy("other versions", f"{', '.join(others)}: should something misbehave, "
+                        "'pip install -r requirements.txt' brings the tested ones")
+    return missing
+
+
+def read_pins(text):
+    """Pairs (package, version) of the lines name==version."""
+    return re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE)
+
+
+def installed(name):
+    """The installed version of a package, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_mindspore(findings):
+    """Imports MindSpore in a process of its own and times a convolution."""
+    done = start([sys.executable, "-c", PROBE], 300)
+    try:
+        facts = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        reason = (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1][:200]
+        findings.bad("MindSpore on CPU", reason, f"it cannot be imported or computes nothing; {INSTALL}", fatal=True)
+        return
+    findings.good("import mindspore", f"{facts['seconds']:.1f} s")
+    limit = f"kernels of oneDNN up to {os.environ['ONEDNN_MAX_CPU_ISA']}"
+    speed = f"{facts['speed']:.1f} billion operations a second, {limit}"
+    if not facts["exact"]:
+        findings.bad("convolution on CPU", f"a wrong result, {limit}", "unset ONEDNN_MAX_CPU_ISA and try again; if it "
+                     "stays wrong, this processor is not served by MindSpore 2.10", fatal=True)
+    elif facts["speed"] < LEAST_SPEED:
+        findings.bad("convolution on CPU", speed, "far too slow: other programs take the processor, or oneDNN uses its "
+                     "reference kernels; 'unset ONEDNN_MAX_CPU_ISA' lets the programs choose AVX2")
+    else:
+        findings.good("convolution on CPU", speed)
+
+
+def check_launchers(findings, mpi):
+    """mpirun with a pair of processes, msrun, and the name of this host, which a cluster needs."""
+    for name in ("mpirun", "msrun"):
+        beside = os.path.join(os.path.dirname(sys.executable), name)
+        if shutil.which(name):
+            findings.good(name, shutil.which(name))
+        elif os.path.exists(beside):
+            findings.bad(name, f"{beside}, not on PATH",
+                         f"to type it: export PATH={os.path.dirname(beside)}:$PATH (scripts/run_*.sh find it alone)")
+        else:
+            findings.bad(name, "not found", f"only distributed training needs it; {INSTALL}")
+    if shutil.which("mpirun") and mpi:
+        check_pair(findings)
+    try:
+        socket.gethostbyname(socket.gethostname())
+    except OSError:
+        findings.bad("host name", f"{socket.gethostname()} has no address", "only distributed training needs one: add "
+                     f"'127.0.0.1 {socket.gethostname()}' to /etc/hosts")
+
+
+def check_pair(findings):
+    """Starts two processes with mpirun."""
+    options = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
+    done = start(["mpirun", *options, "-n", "2", sys.executable, "-c", PAIR], 60)
+    if done.stdout.split() == ["2", "2"]:
+        findings.good("two processes of mpirun", "find each other")
+    else:
+        reason = ([line for line in done.stderr.splitlines() if line.strip("- ")] or ["no answer"])[0]
+        findings.bad("two processes of mpirun", reason[:150], "only distributed training needs it; is another MPI "
+                     f"on the PATH or in LD_LIBRARY_PATH? ({shutil.which('mpirun')})")
+    if os.geteuid() == 0:
+        findings.bad("user is root", "plain mpirun refuses root", "mpirun --allow-run-as-root ..., or export "
+                     "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 (scripts/run_*.sh do the first)")
+
+
+def check_gpu(findings):
+    """The NVIDIA driver, and the CUDA libraries MindSpore finds by CUDA_HOME. None is needed on CPU."""
+    home = os.environ.get("CUDA_HOME", "")
+    if ctypes.util.find_library("cuda") is None:
+        findings.good("NVIDIA driver", "none: --device_target=CPU only")
+        findings.good("CUDA_HOME", f"{home or 'not set'} (only a GPU needs it)")
+        return
+    done = start(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], 30)
+    findings.good("NVIDIA driver", "; ".join(done.stdout.split("\n")).strip("; ") or "libcuda.so.1")
+    if os.path.exists(os.path.join(home, "bin", "nvcc")):
+        findings.good("CUDA_HOME", home)
+    else:
+        findings.bad("CUDA_HOME", f"{home or 'not set'}: no bin/nvcc in it", "MindSpore looks for CUDA 11 there; "
+                     "without it only --device_target=CPU works")
+
+
+def check_folder(findings):
+    """Whether runs can be written here."""
+    free = shutil.disk_usage(os.getcwd()).free / 1e9
+    if os.access(os.getcwd(), os.W_OK):
+        findings.good("this folder", f"can be written, {free:.0f} GB free ({os.getcwd()})")
+    else:
+        findings.bad("this folder", f"cannot be written ({os.getcwd()})",
+                     "give the programs --output_path and --mindrecord_dir below a folder of yours")
+
+
+def start(command, seconds):
+    """Runs a command; one that does not exist or end counts as failed, with the reason in stderr."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# From nothing to pictures: sets up .venv, draws a data set, trains, evaluates, exports and predicts. No download but the packages.
+#
+#   bash scripts/run_demo.sh [OUTPUT_FOLDER]        about 6 minutes on two cores
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=${1:-demo}
+if [ -e "$out/run" ]; then
+    echo "error: $out/run holds the result of an earlier demo; remove it or name another folder: bash $0 OTHER" >&2
+    exit 2
+fi
+step() { echo; echo "=== [${SECONDS}s] $*"; }
+
+step "packages"
+bash scripts/setup_env.sh
+python=.venv/bin/python
+
+step "a data set of drawn shapes"
+$python scripts/make_demo_data.py "$out/data" --images 600 --val 80
+
+step "training"
+options=(--config_path=config/demo.yaml --coco_root="$out/data" --mindrecord_dir="$out/mindrecord")
+$python train.py "${options[@]}" --output_path="$out/run"
+
+step "evaluating the best checkpoint"
+$python eval.py "${options[@]}" --checkpoint_file_path="$out/run/ckpt/best.ckpt" --output_path="$out/run"
+
+step "exporting it to MindIR"
+$python export.py --checkpoint_file_path="$out/run/ckpt/best.ckpt" --file_format=MINDIR --file_name="$out/ssd"
+
+step "evaluating the exported file"
+$python eval.py "${options[@]}" --checkpoint_file_path="$out/ssd.mindir" --output_path="$out/mindir"
+
+step "predicting with the exported file"
+$python predict.py --checkpoint_file_path="$out/ssd.mindir" --source="$out/data/val2017" --output_path="$out/predictions"
+
+step "done"
+$python scripts/compare_metrics.py "$out/run/eval/metrics.json" "$out/mindir/eval/metrics.json"
+echo "look at: $out/run/train_batch.png  $out/run/training.png  $out/run/eval/predictions.png  $out/run/eval/pr_curves.png  $out/predictions/"

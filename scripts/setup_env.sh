@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Makes .venv in the repository root and installs the pinned packages. Does nothing when they are there already.
+#
+#   bash scripts/setup_env.sh [requirements.txt]      PYTHON=/path/to/python3.11 chooses the interpreter
+#
+# Afterwards .venv/bin/python runs everything. Exit 4: no fitting Python, or the packages could not be installed.
+set -eu
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+requirements=${1:-requirements.txt}
+venv=$root/.venv
+cd "$root"
+
+say() { echo "[setup ${SECONDS}s] $*"; }
+fail() { echo "error: $*" >&2; exit 4; }
+
+# MindSpore 2.10 has wheels for 3.10 to 3.12 among others, hotcoco from 3.10 on. Debian splits ensurepip off, so ask for it too.
+fits() {
+    "$1" -c 'import sys, ensurepip, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
+}
+
+find_python() {
+    local candidate
+    if [ -n "${PYTHON:-}" ]; then
+        fits "$PYTHON" || fail "PYTHON=$PYTHON is no Python 3.10, 3.11 or 3.12 with the venv module"
+        echo "$PYTHON"
+        return
+    fi
+    for candidate in python3.12 python3.11 python3.10 python3 python "${HOME:-}"/.pyenv/versions/3.1[012]*/bin/python; do
+        if fits "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "no Python 3.10, 3.11 or 3.12 with the venv module was found; install one (Debian: apt-get install python3-venv)" \
+         "or name it: PYTHON=/path/to/python3.11 bash $0"
+}
+
+# Changes when a package is pinned anew or the interpreter is replaced; requirements.txt is part of every other list.
+fingerprint() {
+    { "$venv/bin/python" --version; cat requirements.txt "$requirements"; } 2>/dev/null | sha256sum | cut -d' ' -f1
+}
+
+[ -f "$requirements" ] || fail "$requirements does not exist"
+stamp=$venv/.installed-$(basename "$requirements")
+
+# One setup at a time: a second one waits and then finds the work done. The lock is on this file, so it leaves nothing behind.
+if command -v flock >/dev/null; then
+    exec 9<"${BASH_SOURCE[0]}"
+    flock 9
+fi
+
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
+    exit 0
+fi
+
+# .unfinished stands in the folder while it is being filled: what an interrupted setup left is not trusted.
+if [ -e "$venv/.unfinished" ]; then
+    say "removing $venv, which an interrupted setup left"
+    rm -rf "$venv"
+elif [ -d "$venv" ] && ! fits "$venv/bin/python"; then
+    ls "$venv"/.installed-* >/dev/null 2>&1 ||
+        fail "$venv is no environment of Python 3.10 to 3.12 and not from this script; remove or rename it"
+    say "removing $venv, whose Python is gone"
+    rm -rf "$venv"
+fi
+if [ ! -d "$venv" ]; then
+    python=$(find_python)
+    say "creating .venv with $("$python" --version) ($python)"
+    mkdir "$venv"
+    touch "$venv/.unfinished"
+    "$python" -m venv "$venv" || fail "$python -m venv $venv failed"
+fi
+
+touch "$venv/.unfinished"
+trap 'exit 130' INT TERM
+size=""
+if ! ls "$venv"/.installed-* >/dev/null 2>&1; then size=" (0.9 GB to download, 3 GB on disk)"; fi
+say "installing $requirements$size"
+quiet=-qq
+if [ -t 1 ]; then quiet=-q; fi
+if ! "$venv/bin/python" -m pip install $quiet --disable-pip-version-check --no-input -r "$requirements"; then
+    rm "$venv/.unfinished"  # pip undoes what it could not finish; only an interruption leaves halves
+    fail "pip could not install $requirements (its message is above); run this again when the cause is mended"
+fi
+"$venv/bin/python" -c 'import cv2, hotcoco, matplotlib, mindspore, yaml' >/dev/null ||
+    fail "the packages are installed but cannot be imported (message above)"
+fingerprint > "$stamp"
+rm "$venv/.unfinished"
+say ".venv is ready: $("$venv/bin/python" --version), $(du -sh "$venv" | cut -f1)"

@@ -1,0 +1,194 @@
+"""Options: config/default.yaml < recipe < command line. Only entry points see them; the rest takes plain arguments."""
+import difflib
+import math
+import os
+import re
+
+import yaml
+from easydict import EasyDict
+
+from src.errors import OptionError
+
+DEFAULT_PATH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config", "default.yaml")
+
+CHOICES = {
+    "dataset": ("coco", "voc", "other"),
+    "device_target": ("CPU", "GPU", "Ascend"),
+    "amp_level": ("O0", "O1", "O2", "O3", "auto"),
+    "augmentation": ("zoo", "flip", "plain"),
+    "weight_init": ("published", "he"),
+    "metric_engine": ("hotcoco", "pycocotools"),
+    "file_format": ("MINDIR",),
+}
+AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "export_batch_size", "nms_candidates", "max_boxes",
+                "log_interval", "save_checkpoint_epochs", "keep_checkpoint_max", "eval_interval")
+ABOVE_ZERO = ("lr", "loss_scale", "width")
+UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate")
+# what the model zoo called the same thing
+RENAMED = {"model_name": "model", "img_shape": "image_size", "use_float16": "amp_level", "num_classes": "classes",
+           "data_path": "coco_root", "checkpoint_path": "checkpoint_file_path", "img_path": "source",
+           # and what other repositories call it
+           "learning_rate": "lr", "epochs": "epoch_size", "num_epochs": "epoch_size", "output_dir": "output_path"}
+
+
+def read_options(arguments, program=""):
+    """Resolves a command line -> EasyDict of all options; `typed` holds the names set on the command line.
+
+    arguments: list of "--key=value" or "--key", "value". Raises OptionError (exit 2) naming the key, what came and
+    what is allowed. `--help` prints every option and exits 0.
+    """
+    if "-h" in arguments or "--help" in arguments:
+        print(help_text(program))
+        raise SystemExit(0)
+    options = EasyDict(read_yaml(DEFAULT_PATH))
+    typed = split_arguments(arguments)
+    if "resume" in typed and "config_path" not in typed:  # an interrupted run knows its own options
+        own = os.path.join(typed.get("output_path", options.output_path), "config.yaml")
+        typed.update({"config_path": own} if os.path.isfile(own) else {})
+    recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
+    for origin, values in ((f"{typed.get('config_path')}: ", recipe), ("--", typed)):
+        for key, value in values.items():
+            options[key] = convert(key, value, options, origin)
+    options.typed = sorted(typed)
+    return options
+
+
+def save_options(options, path):
+    """Writes the resolved options as YAML that --config_path reads again."""
+    values = {key: value for key, value in options.items() if key != "typed"}
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump(values, file, sort_keys=False)
+
+
+def split_arguments(arguments):
+    """["--lr=1", "--device_target", "CPU", "--resume"] -> {"lr": "1", "device_target": "CPU", "resume": "True"}"""
+    typed, rest = {}, list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise OptionError(f"'{word}' is not an option; options are written --key=value (see --help)")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"
+        typed[key] = value
+    return typed
+
+
+def read_recipe(path, above=()):
+    """A recipe as a dict, its `_base_` (a path relative to the recipe) read first. above: the recipes that led here."""
+    if os.path.abspath(path) in above:
+        raise OptionError(f"{path}: _base_ leads back to itself")
+    values = read_yaml(path)
+    base = values.pop("_base_", None)
+    if not base:
+        return values
+    if not isinstance(base, str):
+        raise OptionError(f"{path}: _base_={base!r}: expected the path of one recipe")
+    return {**read_recipe(os.path.join(os.path.dirname(path), base), (*above, os.path.abspath(path))), **values}
+
+
+def read_yaml(path):
+    """The mapping in a YAML file. Raises OptionError when it is missing, broken or no mapping."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.safe_load(file)
+    except OSError as error:
+        raise OptionError(f"config_path '{path}' cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise OptionError(f"{path} must hold 'key: value' lines with names of options")
+    return values
+
+
+def convert(key, value, options, origin="--"):
+    """value as the type of the default of key, checked. Raises OptionError."""
+    if key not in options:
+        near = RENAMED.get(key) or next(iter(difflib.get_close_matches(key, options, 1, 0.5)), None)
+        hint = f"did you mean '{near}'?" if near else "see --help for all options"
+        raise OptionError(f"{origin}{key} is not an option; {hint}")
+    kind = CONVERTERS[type(options[key])]
+    try:
+        result = kind(value)
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        raise OptionError(f"{origin}{key}={value!r}: expected {EXPECTED[kind]}") from error
+    problem = impossible(key, result)
+    if problem:
+        raise OptionError(f"{origin}{key}={value}: {problem}")
+    return result
+
+
+def impossible(key, value):
+    """What is wrong with a value of the right type, or None."""
+    if key in CHOICES and value not in CHOICES[key]:
+        near = [choice for choice in CHOICES[key] if choice.lower() == str(value).lower()]
+        return f"allowed are {', '.join(CHOICES[key])}" + (f"; did you mean {near[0]}?" if near else "")
+    if key in AT_LEAST_ONE and value < 1:
+        return "must be at least 1"
+    if key in ABOVE_ZERO and value <= 0:
+        return "must be above 0"
+    if key in UNIT_INTERVAL and not 0 <= value <= 1:
+        return "must lie between 0 and 1"
+    if isinstance(value, (int, float)) and value < 0:
+        return "must not be negative"
+    return None
+
+
+def to_bool(value):
+    """True or False from a bool or its usual spellings."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() not in words:
+        raise ValueError(value)
+    return words[str(value).lower()]
+
+
+def to_int(value):
+    """An int from an int or its decimal spelling; 8.5 and True are refused."""
+    if isinstance(value, (bool, float)):
+        raise ValueError(value)
+    return int(value)
+
+
+def to_float(value):
+    """A finite float from a number or a string: PyYAML reads 1e-3 as a string."""
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError(value)
+    return float(value)
+
+
+def to_str(value):
+    """A string; None and the model zoo's "None" mean empty."""
+    if isinstance(value, (list, dict)):
+        raise ValueError(value)
+    return "" if value is None or value == "None" else str(value)
+
+
+def to_list(value):
+    """A list from a YAML list, "[a,b]" or "a, b"."""
+    if isinstance(value, str):
+        words = (word.strip() for word in value.split(","))
+        value = yaml.safe_load(value) if value.startswith("[") else [word for word in words if word]
+    if not isinstance(value, list):
+        raise ValueError(value)
+    return [str(item) for item in value]
+
+
+CONVERTERS = {bool: to_bool, int: to_int, float: to_float, str: to_str, list: to_list}
+EXPECTED = {to_bool: "True or False", to_int: "a whole number", to_float: "a number", to_str: "a text",
+            to_list: "a list such as [a,b]"}
+
+
+def help_text(program):
+    """Every option with its default and meaning, in the groups of default.yaml."""
+    lines = [f"usage: python {program or 'train.py'} [--config_path=RECIPE] [--key=value ...]"]
+    with open(DEFAULT_PATH, encoding="utf-8") as file:
+        for line in file:
+            group = re.match(r"# --- (.*)", line)
+            option = re.match(r"(\w+):\s*(.*?)\s+# (.*)", line)
+            if group:
+                lines.append(f"\n{group[1]}:")
+            elif option:
+                lines.append(f"  --{option[1]}={option[2]:<28.28} {option[3]}")
+    return "\n".join(lines)

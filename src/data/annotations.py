@@ -1,0 +1,263 @@
+"""COCO, VOC and TXT annotations -> records, every fault named. No image is decoded here: records.finish_record() clips
+and normalises the boxes once the size of the decoded image is known."""
+import json
+import os
+from collections import namedtuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from src.data.classes import named_classes, nearest
+from src.data.records import Record
+from src.errors import DataError, OptionError
+
+MOST_NUMBERED_CLASSES = 10000  # a larger TXT class number is a misplaced coordinate
+IMAGE_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+COCO_KEYS = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
+# a box as written: its number in the file, class name, (x, y, w, h) in pixels, area (COCO's own or w * h), flags
+Box = namedtuple("Box", "number name pixels area crowd difficult", defaults=(False, False))
+# an image as written, sizes perhaps None or no numbers; source names it in findings, boxes is a list of Box
+Entry = namedtuple("Entry", "image_id path height width source boxes")
+
+
+def read_coco(annotation_file, image_dir, classes, report):
+    """A COCO instances file -> (records, class names, their COCO category ids). classes [] = its categories by id.
+
+    Raises DataError on a file or folder that cannot be used.
+    """
+    data = load_coco(annotation_file)
+    check_folder(image_dir, "image folder")
+    categories = {item["id"]: str(item["name"]) for item in sorted(data["categories"], key=lambda item: item["id"])}
+    names = list(classes) or derived_classes(list(categories.values()), annotation_file)
+    ids = {name: number for number, name in categories.items()}
+    free = max(categories, default=0) + 1
+    category_ids = [ids.get(name, free + index) for index, name in enumerate(names)]
+    own_ids = all(type(image["id"]) is int for image in data["images"])  # some tools write texts
+    entries = {}
+    for number, image in enumerate(data["images"], 1):
+        entry = Entry(image["id"] if own_ids else number, os.path.join(image_dir, image["file_name"]),
+                      image.get("height"), image.get("width"), image["file_name"], [])
+        add_entry(entries, image["id"], entry, report)
+    for number, item in enumerate(data["annotations"], 1):
+        add_coco_box(entries, item, item.get("id", number), categories, report)
+    records, *_ = label_records(entries.values(), names, annotation_file, report)
+    return records, names, category_ids
+
+
+def load_coco(path):
+    """The JSON of a COCO file without its polygons, which take most of the memory. Raises DataError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file, object_pairs_hook=lambda pairs: {k: v for k, v in pairs if k != "segmentation"})
+    except OSError as error:
+        raise DataError(f"annotation file '{path}' cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        what = f"is not JSON or is cut short ({error})" if os.path.getsize(path) else "is empty"
+        raise DataError(f"annotation file '{path}' {what}; fetch or export it again") from error
+    for key, needed in COCO_KEYS.items():
+        items = data.get(key) if isinstance(data, dict) else None
+        if not isinstance(items, list):
+            raise DataError(f"annotation file '{path}' has no list '{key}'; it must be a COCO instances file")
+        if not all(isinstance(item, dict) and all(name in item for name in needed) for item in items):
+            raise DataError(f"annotation file '{path}': an entry of '{key}' must be an object"
+                            f"{' with ' if needed else ''}{' and '.join(needed)}")
+    if not all(type(item["id"]) is int for item in data["categories"]):
+        raise DataError(f"annotation file '{path}': category ids must be whole numbers")
+    return data
+
+
+def add_coco_box(entries, item, number, categories, report):
+    """Appends one annotation to its image; one without an image or without four numbers becomes a finding."""
+    entry = entries.get(item.get("image_id"))
+    if entry is None:
+        report.add("unknown image", f"annotation {number}", None, f"no image has the id {item.get('image_id')}")
+        return
+    try:
+        x, y, width, height = (float(value) for value in item.get("bbox"))
+    except (TypeError, ValueError):
+        report.add("box dropped", entry.source, f"#{number}", f"bbox {item.get('bbox')} is not four numbers")
+        return
+    category, area = item.get("category_id"), item.get("area")
+    entry.boxes.append(Box(number, categories.get(category, f"category id {category}"), (x, y, width, height),
+                           width * height if area is None else area, bool(item.get("iscrowd"))))
+
+
+def read_voc(root, split, classes, report):
+    """The VOC XML files of a split -> (records, class names, ids 1..C-1). classes [] = the names found, sorted.
+
+    Coordinates are taken as written: VOC's own count from 1, but most tools that write VOC files count from 0.
+    Image ids are 1, 2, .. in the order of the list. Raises DataError when nothing can be used.
+    """
+    list_file, annotation_files, image_dir = voc_files(root, split)
+    check_folder(image_dir, "image folder")
+    present = set(os.listdir(image_dir))
+    entries, problem = {}, "it lists no image"
+    for path in annotation_files:
+        try:
+            tree = ElementTree.parse(path).getroot()
+        except (OSError, ElementTree.ParseError) as error:
+            problem = f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}"
+            report.add("annotation unreadable", path, None, f"{problem}; image left out")
+            continue
+        entry = read_voc_entry(tree, path, image_dir, present, len(entries) + 1, report)
+        add_entry(entries, entry.path, entry, report)
+    if not entries:
+        raise DataError(f"'{list_file}' has no usable annotation: {problem}")
+    return label_records(entries.values(), classes, list_file, report)
+
+
+def voc_files(root, split):
+    """(what names the split, its XML files in order, the image folder) of the VOC or the model zoo layout."""
+    folder = os.path.join(root, {"val": "eval"}.get(split, split), "Annotations")
+    if os.path.isdir(folder):
+        files = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.lower().endswith(".xml")]
+        return folder, files, os.path.join(os.path.dirname(folder), "Images")
+    lists = os.path.join(root, "ImageSets", "Main")
+    list_file = os.path.join(lists, f"{split}.txt")
+    if not os.path.isfile(list_file):
+        names = sorted(os.listdir(lists)) if os.path.isdir(lists) else []
+        known = ", ".join(name[:-4] for name in names if name.endswith(".txt")) or "no list at all"
+        raise DataError(f"VOC split list '{list_file}' is missing; there is {known}")
+    files = [os.path.join(root, "Annotations", f"{line.strip()}.xml") for line in read_lines(list_file) if line.strip()]
+    return list_file, files, os.path.join(root, "JPEGImages")
+
+
+def read_voc_entry(tree, path, image_dir, present, number, report):
+    """The root of one XML file -> Entry. present: names of the files in image_dir."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    written = os.path.basename((tree.findtext("filename") or stem).strip().replace("\\", "/"))
+    candidates = (name + ending for name in (written, stem) for ending in IMAGE_ENDINGS)
+    image = next((name for name in candidates if name in present), stem + ".jpg")
+    boxes = []
+    for index, item in enumerate(tree.findall("object"), 1):
+        corners = [item.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
+        name, difficult = ((item.findtext(tag) or "").strip() for tag in ("name", "difficult"))
+        try:
+            boxes.append(corner_box(index, name, corners, difficult == "1"))
+        except (TypeError, ValueError):
+            report.add("box dropped", path, f"#{index}", f"bndbox {corners} is not four numbers")
+    height, width = tree.findtext("size/height"), tree.findtext("size/width")
+    return Entry(number, os.path.join(image_dir, image), height, width, path, boxes)
+
+
+def read_txt(file, image_dir, classes, report):
+    """`path x1,y1,x2,y2,class ...`, one image a line -> (records, class names, ids 1..C-1).
+
+    Pixels, x first. Tabs separate the fields of a line that has one, spaces otherwise. classes [] = the names found,
+    sorted, or "1".."largest" when all are numbers. Number i means the i-th class: 0, background in the model zoo, is an
+    unknown class. Image ids are 1, 2, .. in the order of the lines. Raises DataError when nothing can be used.
+    """
+    numbered = [(number, line.strip(" ")) for number, line in enumerate(read_lines(file), 1) if line.strip()]
+    if not numbered:
+        raise DataError(f"annotation file '{file}' is empty; each line is 'image.jpg x1,y1,x2,y2,class ...'")
+    check_folder(image_dir, "image_dir")
+    entries = {}
+    for number, line in numbered:
+        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+        path, source = os.path.normpath(os.path.join(image_dir, fields[0])), f"{file}:{number}"
+        boxes = [txt_box(index, field, source, report) for index, field in enumerate(fields[1:], 1) if field]
+        entry = Entry(len(entries) + 1, path, 0, 0, source, [box for box in boxes if box])
+        add_entry(entries, path, entry, report)
+    return label_records(entries.values(), classes, file, report, numbered=True)
+
+
+def txt_box(index, field, source, report):
+    """"x1,y1,x2,y2,class" -> Box, or None and a finding."""
+    *corners, name = (part.strip() for part in field.split(","))
+    try:
+        return corner_box(index, name, corners if name else ())
+    except ValueError:
+        hint = "" if "," in field else "; a path with spaces needs tabs between the fields"
+        report.add("bad line", source, f"#{index}", f"'{field}' is not x1,y1,x2,y2,class{hint}")
+        return None
+
+
+def corner_box(number, name, corners, difficult=False):
+    """Box of x1, y1, x2, y2 as texts. Raises ValueError or TypeError when they are not four numbers."""
+    x1, y1, x2, y2 = map(float, corners)
+    return Box(number, name, (x1, y1, x2 - x1, y2 - y1), (x2 - x1) * (y2 - y1), difficult=difficult)
+
+
+def add_entry(entries, key, entry, report):
+    """Adds an image under its id or path; a second one of the same key becomes a finding."""
+    if key in entries:
+        report.add("duplicated id", entry.source, None, f"image {key} belongs to {entries[key].source} already")
+    else:
+        entries[key] = entry
+
+
+def read_lines(path):
+    """The lines of a text file. Raises DataError."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read().split("\n")
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' is not text in UTF-8; save it as UTF-8") from error
+
+
+def to_size(value):
+    """Pixels from what an annotation says, 0 (ask the image) from anything that is no number."""
+    try:
+        return max(int(float(value)), 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def check_folder(path, name):
+    """Raises DataError unless path is a folder."""
+    if not os.path.isdir(path):
+        raise DataError(f"{name} '{path}' is not a folder")
+
+
+def derived_classes(names, file, numbered=False):
+    """The class names found in a file, or with numbered and nothing but numbers "1".."largest". Raises DataError."""
+    try:
+        if not names:
+            raise OptionError("no class is in it")
+        if numbered and all(name.isdecimal() for name in names):
+            largest = max(map(int, names))
+            if not 1 <= largest <= MOST_NUMBERED_CLASSES:
+                raise OptionError(f"the largest class number is {largest}; they count from 1")
+            return [str(number) for number in range(1, largest + 1)]
+        return named_classes(names) if len(names) > 1 else names
+    except OptionError as error:
+        raise DataError(f"{file}: {error}; name the classes with --classes=[a,b]") from error
+
+
+def label_records(entries, classes, file, report, numbered=False):
+    """Entries -> (Records, class names, their ids 1..C-1). classes [] = the names found; numbered: "2" is the second.
+
+    A box of an unknown class becomes a finding. Raises DataError when all boxes are such.
+    """
+    found = {box.name for entry in entries for box in entry.boxes}
+    names = list(classes) or derived_classes(sorted(found), file, numbered)
+    labels = {name: label for label, name in enumerate(names, 1)}
+    if numbered:  # a number is a place in the list, unless a class has that very name
+        places = {name: int(name) for name in found if name.isdecimal() and 1 <= int(name) <= len(names)}
+        labels = {**places, **labels}
+    if found and not found & set(labels):
+        raise DataError(f"none of the classes [{', '.join(names)}] is in '{file}', which has "
+                        f"[{', '.join(sorted(found))}]; correct --classes or leave it out")
+    reasons = {name: unknown_class(name, names) for name in found - set(labels)}
+    records = []
+    for entry in entries:
+        for box in entry.boxes:
+            if box.name in reasons:
+                report.add("unknown class", entry.source, f"#{box.number}", reasons[box.name])
+        boxes = [box for box in entry.boxes if box.name in labels]
+        numbers, kinds, pixels, area, crowd, difficult = zip(*boxes) if boxes else [()] * len(Box._fields)
+        records.append(Record(
+            entry.image_id, os.path.abspath(entry.path), to_size(entry.height), to_size(entry.width), entry.source,
+            np.array(numbers), np.array(pixels, np.float64).reshape(-1, 4), np.array(area, np.float64),
+            np.array([labels[name] for name in kinds], np.int32), np.array(crowd, bool), np.array(difficult, bool)))
+    return records, names, list(range(1, len(names) + 1))
+
+
+def unknown_class(name, names):
+    """Why a class name is unknown, in words."""
+    if name == "0":
+        return "class 0 was background in the model zoo; here numbers start at 1"
+    near = nearest(name, names)
+    return f"'{name}' is not in the list of classes" + (f"; did you mean '{near}'?" if near else "")

@@ -1,0 +1,38 @@
+"""Class names of the usual data sets, in label order: the i-th (from 1) has label i, background is 0, not listed."""
+import difflib
+
+from src.errors import OptionError
+
+# by category id; the ids 1..90 of the annotation files have ten gaps, the names have none
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich",
+    "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed",
+    "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
+    "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush")
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+NAMED = {"coco": COCO_CLASSES, "voc": VOC_CLASSES}
+
+
+def named_classes(names):
+    """["coco"] or ["voc"] -> their lists, another list as it is. Raises OptionError on "background" or a duplicate."""
+    names = [str(name) for name in names]
+    if len(names) == 1 and names[0] in NAMED:
+        return list(NAMED[names[0]])
+    if any(name.lower() == "background" for name in names):
+        raise OptionError("classes holds 'background'; background is implicit: leave it out")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise OptionError(f"classes names {', '.join(map(repr, twice))} more than once")
+    return names
+
+
+def nearest(name, names):
+    """The known name most like `name`, whatever its case, or None."""
+    lower = {known.lower(): known for known in reversed(names)}
+    return lower.get(next(iter(difflib.get_close_matches(name.lower(), lower, 1, 0.6)), None))

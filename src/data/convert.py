@@ -1,0 +1,134 @@
+"""Records and image files -> MindRecord rows and a COCO ground truth file; every image is decoded once, as a check."""
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from src.data.images import decode_image
+from src.data.records import finish_record
+from src.errors import DataError, EnvironmentFault
+from src.logger import track
+
+SCHEMA = {
+    "index": {"type": "int64"},  # from 0: the place of the image in ground_truth.json
+    "image_id": {"type": "int64"},
+    "image": {"type": "bytes"},  # the file as it was
+    "height": {"type": "int32"},
+    "width": {"type": "int32"},
+    "boxes": {"type": "float32", "shape": [-1, 4]},  # x1, y1, x2, y2 in 0..1
+    "labels": {"type": "int32", "shape": [-1]},  # 1..C-1, or one -1 where the image has no box
+    "crowd": {"type": "int32", "shape": [-1]},
+    "difficult": {"type": "int32", "shape": [-1]},
+}
+CHUNK = 32             # images in memory at a time
+SHARD_BYTES = 4 << 30  # of images in one MindRecord file
+SMALL_PAGE, LARGE_PAGE = 1 << 25, 1 << 28  # MindRecord's usual page, which a row must fit into, and its largest
+
+
+def write_images(records, target, image_dir, classes, category_ids, as_annotated, report):
+    """Writes data.mindrecord* and ground_truth.json into target -> {count, boxes_per_class, left_out (path: size)}.
+
+    as_annotated: the ground truth holds the boxes unclipped. Raises DataError when no image can be used.
+    """
+    sizes = [max(file_size(record.path), 0) for record in records]
+    needed, free = sum(sizes), shutil.disk_usage(target).free
+    if needed > free:
+        raise EnvironmentFault(f"the images take {needed >> 20} MiB, '{target}' has only {free >> 20} MiB left")
+    images, annotations, boxes, left_out = [], [], Counter(), {}
+    with mindrecord_writer(target, needed, max(sizes, default=0)) as writer:
+        for record, data, shape in track(loaded(records), len(records), "checking images"):
+            finished = check_image(record, data, shape, report)
+            if finished is None:
+                left_out[record.path] = file_size(record.path)
+                continue
+            writer.write_raw_data([mindrecord_row(len(images), finished, data)])
+            images.append({"id": record.image_id, "file_name": os.path.relpath(record.path, image_dir),
+                           "height": finished.height, "width": finished.width})
+            annotations += coco_annotations(record if as_annotated else finished, category_ids, len(annotations) + 1)
+            boxes.update(finished.labels.tolist())
+        if not images:
+            reason = report.findings[-1].reason if report.findings else "the annotations name none"
+            raise DataError(f"no usable image in '{image_dir}': {reason}")
+    categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes)]
+    with open(os.path.join(target, "ground_truth.json"), "w", encoding="utf-8") as file:
+        file.write(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    per_class = [boxes[label] for label in range(1, len(classes) + 1)]
+    return {"count": len(images), "boxes_per_class": per_class, "left_out": left_out}
+
+
+def loaded(records):
+    """Yields (record, encoded bytes, (height, width)) in order; bytes None: no file, shape None: no image."""
+    def load(record):
+        try:
+            with open(record.path, "rb") as file:
+                data = file.read()
+        except OSError:
+            return record, None, None
+        image = decode_image(data, record.height, record.width)
+        return record, data, None if image is None else image.shape[:2]
+
+    with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:
+        for start in range(0, len(records), CHUNK):
+            yield from pool.map(load, records[start:start + CHUNK])
+
+
+def check_image(record, data, shape, report):
+    """The record finished with the size of the decoded image, or None and a finding when there is no image."""
+    if data is None:
+        report.add("image missing", record.source, None, f"'{record.path}' cannot be read")
+        return None
+    if shape is None:
+        report.add("image unreadable", record.source, None, f"'{record.path}' is no whole image that can be decoded")
+        return None
+    if record.height and record.width and shape != (record.height, record.width):
+        report.add("image size wrong", record.source, None,
+                   f"{record.width} x {record.height} is written, the image has {shape[1]} x {shape[0]} pixels")
+    return finish_record(record, *shape, report)
+
+
+def mindrecord_row(index, record, data):
+    """One row of SCHEMA. MindDataset gives zero boxes the shape (): an image without any gets a zero box, label -1."""
+    boxes, labels, crowd, difficult = record.boxes, record.labels, record.crowd, record.difficult
+    if len(labels) == 0:
+        boxes, labels, crowd, difficult = np.zeros((1, 4), np.float32), np.full(1, -1), np.zeros(1), np.zeros(1)
+    return {"index": index, "image_id": record.image_id, "image": data, "height": record.height, "width": record.width,
+            "boxes": boxes, "labels": labels.astype(np.int32), "crowd": crowd.astype(np.int32),
+            "difficult": difficult.astype(np.int32)}
+
+
+def coco_annotations(record, category_ids, first_id):
+    """COCO annotations of a record with ids from first_id on; boxes without a finite area above 0 are left out."""
+    usable = np.isfinite(record.pixels).all(axis=1) & (record.pixels[:, 2:] > 0).all(axis=1)
+    columns = (record.pixels, record.area, record.labels, record.crowd, record.difficult)
+    rows = zip(*(column[usable].tolist() for column in columns))
+    return [{"id": number, "image_id": record.image_id, "category_id": category_ids[label - 1], "bbox": box,
+             "area": area, "iscrowd": int(crowd), "ignore": int(difficult), "difficult": int(difficult)}
+            for number, (box, area, label, crowd, difficult) in enumerate(rows, first_id)]
+
+
+@contextlib.contextmanager
+def mindrecord_writer(target, total, largest):
+    """Gives a FileWriter; total, largest: bytes of all images together and of the largest one."""
+    # not at the top: ranks that wait and tests of everything else need no MindSpore
+    from mindspore.mindrecord import FileWriter
+    try:
+        writer = FileWriter(os.path.join(target, "data.mindrecord"), 1 + total // SHARD_BYTES)
+        writer.set_page_size(LARGE_PAGE if largest > SMALL_PAGE * 3 // 4 else SMALL_PAGE)
+        writer.add_schema(SCHEMA, "images with boxes")
+        yield writer
+        writer.commit()
+    except RuntimeError as error:
+        reason = next((line for line in str(error).splitlines() if line.startswith("[ERROR]")), str(error))
+        raise EnvironmentFault(f"MindRecord cannot write to '{target}': {reason}") from error
+
+
+def file_size(path):
+    """Bytes of a file, -1 when it is not there."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1

@@ -1,0 +1,241 @@
+"""Opens the MindRecord files of a split, converting when they are missing or stale.
+
+A conversion is a folder <dataset>_<split>_<hash of source paths> with data.mindrecord* (and .db), ground_truth.json,
+report.csv and manifest.json, what it was made of. It is made aside and renamed: there whole or not at all.
+"""
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import namedtuple
+from dataclasses import dataclass
+from functools import partial
+
+from src.data.annotations import check_folder, read_coco, read_txt, read_voc, voc_files
+from src.data.classes import named_classes
+from src.data.convert import file_size, write_images
+from src.data.records import Report
+from src.errors import DataError, EnvironmentFault
+
+SCHEMA_VERSION = 1
+POLL_SECONDS = 0.5
+SILENCE_SECONDS = 900  # a conversion that writes nothing for so long is taken for dead
+# Where a split comes from. files: annotation files, the first names the split; as_annotated: COCO's protocol evaluates
+# against unclipped boxes; read(classes, report) -> (records, class names, category ids)
+Source = namedtuple("Source", "name files image_dir read as_annotated", defaults=(False,))
+
+
+class SplitMissing(DataError):
+    """The data set has no such split, and none was asked for by name."""
+
+
+@dataclass
+class Split:
+    """An opened conversion. image_dir: what file names are relative to; files: of MindRecord; report: path of
+    report.csv, summary: its short form; converted: by this call, not by an earlier one; category_ids[label - 1]: id of
+    the class in ground_truth; count: images; boxes_per_class: in class order; faults: findings that are no notes."""
+    name: str
+    target: str
+    image_dir: str
+    files: list
+    ground_truth: str
+    report: str
+    converted: bool
+    classes: list
+    category_ids: list
+    count: int
+    boxes_per_class: list
+    summary: str
+    faults: int
+
+
+def prepare_split(split, dataset, mindrecord_dir, classes, *, strict=False, rank=0, log=print, **place):
+    """Opens the MindRecord files of split "train" or "val" -> Split; rank 0 converts first when they are not usable.
+
+    classes: names, ["coco"], ["voc"] or [] = those of the annotations. place: the options coco_root, instances_set,
+    voc_root, image_dir; split_name: image folder of COCO, list of VOC, "" = the usual one; anno_path: the TXT of this
+    split, for dataset "other". Raises SplitMissing, DataError for data that cannot be used (with strict: for any
+    fault), EnvironmentFault when nothing can be written.
+    """
+    classes = named_classes(classes)
+    source = SOURCES[dataset](split, **place)
+    paths = "\n".join(os.path.abspath(path) for path in (source.files[0], source.image_dir))
+    name = f"{dataset}_{source.name.replace(os.sep, '_')}_{hashlib.sha256(os.fsencode(paths)).hexdigest()[:8]}"
+    folder = os.path.join(os.path.abspath(mindrecord_dir), name)
+    try:
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"mindrecord_dir '{mindrecord_dir}' cannot be made: {error.strerror}") from error
+    wanted = {"schema": SCHEMA_VERSION, "fingerprint": fingerprint(source.files), "asked_classes": classes}
+    reason = ""
+    if rank:
+        wait_for(folder, wanted, log)
+    else:
+        with locked(os.path.dirname(folder)):
+            reason = stale(folder, wanted)
+            if reason:
+                log(f"converting {source.name} into {folder}: {reason}")
+                convert(source, folder, wanted, split == "train", log)
+    return open_split(source, folder, strict, bool(reason), log)
+
+
+def coco_source(split, coco_root="", instances_set="", split_name="", **_):
+    """Source in a COCO tree: an annotation file and an image folder a split."""
+    check_root("coco_root", coco_root, "annotations/ and the image folders")
+    name = split_name or {"train": "train2017", "val": "val2017"}[split]
+    path = os.path.join(coco_root, (instances_set or "annotations/instances_{}.json").replace("{}", name))
+    if not os.path.isfile(path):
+        error = DataError if split_name else SplitMissing
+        raise error(f"annotation file '{path}' is missing; check --coco_root, --instances_set and --{split}_data_type")
+    image_dir = os.path.join(coco_root, name)
+    return Source(name, [path], image_dir, partial(read_coco, path, image_dir), as_annotated=True)
+
+
+def voc_source(split, voc_root="", split_name="", **_):
+    """Source in a VOC tree: a list or a folder of XML files a split."""
+    check_root("voc_root", voc_root, "Annotations/, JPEGImages/ and ImageSets/Main/")
+    name = split_name or split
+    try:
+        list_file, annotation_files, image_dir = voc_files(voc_root, name)
+    except DataError as error:
+        raise error if split_name else SplitMissing(str(error)) from error
+    return Source(name, [list_file, *annotation_files], image_dir, partial(read_voc, voc_root, name))
+
+
+def txt_source(split, image_dir="", anno_path="", **_):
+    """Source in TXT form: a file a split, one image folder."""
+    option = {"train": "anno_path", "val": "val_anno_path"}[split]
+    if not anno_path:
+        raise SplitMissing(f"--{option} is empty; give the TXT file with the boxes of the {split} images")
+    check_root("image_dir", image_dir, "the images that the TXT names")
+    if not os.path.isfile(anno_path):
+        raise DataError(f"{option} '{anno_path}' is missing")
+    return Source(split, [anno_path], image_dir, partial(read_txt, anno_path, image_dir))
+
+
+SOURCES = {"coco": coco_source, "voc": voc_source, "other": txt_source}
+
+
+def check_root(option, path, content):
+    """Raises DataError unless the option names a folder."""
+    if not path:
+        raise DataError(f"--{option} is empty; give the folder with {content}")
+    check_folder(path, option)
+
+
+def fingerprint(files):
+    """SHA-256 over names and bytes; a missing file or a folder counts by its name."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(os.fsencode(os.path.basename(path)) + b"\0")
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def stale(folder, wanted):
+    """Why the conversion in folder cannot be used, or "" when it can."""
+    try:
+        manifest = read_manifest(folder)
+        if manifest["schema"] != wanted["schema"]:
+            return "another version of this program wrote it"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "its manifest is missing or broken" if os.path.isdir(folder) else "it is not there yet"
+    if manifest["fingerprint"] != wanted["fingerprint"]:
+        return "the annotations have changed"
+    if wanted["asked_classes"] not in (manifest["asked_classes"], manifest["classes"]):
+        return "the list of classes has changed"
+    for name, size in manifest["files"].items():
+        if file_size(os.path.join(folder, name)) != size:
+            return f"{name} is missing or has another size"
+    for path, size in manifest["left_out"].items():
+        if file_size(path) != size:
+            return f"'{path}' could not be used and has changed since"
+    return ""
+
+
+def convert(source, folder, wanted, training, log):
+    """Converts a Source into folder; after an error nothing is left."""
+    report, temporary = Report(), folder + ".tmp"
+    records, classes, category_ids = source.read(wanted["asked_classes"], report)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a conversion that was killed
+        os.makedirs(temporary)
+        facts = write_images(records, temporary, source.image_dir, classes, category_ids, source.as_annotated, report)
+        for name, count in zip(classes, facts["boxes_per_class"]):
+            if training and count == 0:
+                report.add("class without boxes", source.files[0], None, f"no training box is of class '{name}'")
+        log(f"{source.name}: {facts['count']} images, {sum(facts['boxes_per_class'])} boxes, {report.faults} fault(s)")
+        if report.counts:
+            log(report.summary())
+        report.write_csv(os.path.join(temporary, "report.csv"))
+        manifest = {**wanted, **facts, "classes": classes, "category_ids": category_ids, "faults": report.faults,
+                    "summary": report.summary(), "files": file_sizes(temporary)}
+        with open(os.path.join(temporary, "manifest.json"), "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(temporary, folder)
+    except OSError as error:
+        raise EnvironmentFault(f"'{temporary}' cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_split(source, folder, strict, converted, log):
+    """The Split in a folder that is not stale. Raises DataError when its data has faults and strict is set."""
+    manifest, report = read_manifest(folder), os.path.join(folder, "report.csv")
+    if strict and manifest["faults"]:
+        if not converted:  # else the summary has just been shown
+            log(manifest["summary"])
+        raise DataError(f"--strict=True and the data has {manifest['faults']} fault(s), listed in {report}")
+    files = [os.path.join(folder, file) for file in sorted(manifest["files"]) if file + ".db" in manifest["files"]]
+    facts = ("classes", "category_ids", "count", "boxes_per_class", "summary", "faults")
+    return Split(source.name, folder, source.image_dir, files, os.path.join(folder, "ground_truth.json"), report,
+                 converted, **{key: manifest[key] for key in facts})
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """One process at a time converts into folder; a file system without locks lets all pass."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def wait_for(folder, wanted, log):
+    """Returns when rank 0 has converted; raises EnvironmentFault when it has written nothing for a long time.
+
+    When rank 0 fails, mpirun and msrun end the processes that wait.
+    """
+    seen, alive = None, time.monotonic()
+    if stale(folder, wanted):
+        log(f"waiting for rank 0 to convert {folder}")
+    while stale(folder, wanted):
+        progress, now = file_sizes(folder + ".tmp"), time.monotonic()
+        if progress != seen:
+            seen, alive = progress, now
+        elif now - alive > SILENCE_SECONDS:
+            raise EnvironmentFault(f"rank 0 has written nothing towards {folder} for {SILENCE_SECONDS} seconds; all "
+                                   "machines must share mindrecord_dir, or run prepare_data.py on each of them first")
+        time.sleep(POLL_SECONDS)
+
+
+def file_sizes(folder):
+    """Sizes by name of the files in folder, None when it is not there."""
+    with contextlib.suppress(OSError):
+        return {name: file_size(os.path.join(folder, name)) for name in os.listdir(folder)}
+
+
+def read_manifest(folder):
+    """What a conversion says about itself."""
+    with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:
+        return json.load(file)

@@ -1,0 +1,79 @@
+"""Raw pixels to final boxes in one Cell: what is evaluated is what is exported."""
+import math
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+
+from src.boxes import VARIANCES
+from src.models.layers import Normalize
+
+
+class Detector(nn.Cell):
+    """Normalisation, network, score function, box decoding and class-wise greedy NMS.
+
+    images [B, S, S, 3] uint8 RGB -> boxes [B, K, 4] x1, y1, x2, y2 in 0..1, scores [B, K] descending, labels [B, K]
+    int32 (1..C-1), count [B] int32. Rows from count on are zero. K is max_boxes.
+
+    Only the `candidates` best (anchor, class) pairs reach NMS, which bounds its quadratic cost; a score must exceed
+    min_score, and of two boxes of one class the weaker goes when their IoU exceeds nms_threshold.
+    """
+
+    def __init__(self, model, min_score=0.1, nms_threshold=0.6, candidates=1000, max_boxes=100):
+        super().__init__(auto_prefix=False)  # the network keeps the names of its parameters
+        self.network = model.network
+        self.normalize = Normalize(model.mean, model.std)
+        self.center = Tensor(model.anchors[:, :2])
+        self.size = Tensor(model.anchors[:, 2:])
+        self.score = {"sigmoid": nn.Sigmoid(), "softmax": nn.Softmax(-1)}[model.score]
+        self.foreground = model.num_classes - 1
+        self.candidates = min(candidates, len(model.anchors) * self.foreground)
+        self.max_boxes = min(max_boxes, self.candidates)
+        self.min_score = min_score
+        self.nms = ops.NMSWithMask(nms_threshold)
+        # Boxes lie in 0..1, so a shift of one whole image a class keeps classes apart in one NMS. On a square of images
+        # the largest shift is sqrt(C), which leaves float32 a thousandth of a pixel; in a row it would be C.
+        side = math.ceil(math.sqrt(self.foreground))
+        index = np.arange(self.foreground)
+        corner = np.stack([index % side, index // side], axis=1)
+        self.shift = Tensor(np.concatenate([corner, corner], axis=1).astype(np.float32))
+
+    def decode(self, deltas):
+        """deltas [B, A, 4] -> corner boxes [B, A, 4] clipped to the image."""
+        center = deltas[..., :2] * VARIANCES[0] * self.size + self.center
+        half = ops.exp(deltas[..., 2:] * VARIANCES[1]) * self.size / 2
+        return ops.clamp(ops.concat((center - half, center + half), -1), 0.0, 1.0)
+
+    def select(self, scores, boxes):
+        """scores [A, C-1] and boxes [A, 4] of one image -> its K boxes, scores, labels and their count."""
+        score, index = ops.topk(scores.reshape((-1,)), self.candidates)
+        label = index % self.foreground
+        box = ops.gather(boxes, index // self.foreground, 0)
+        shifted = box + ops.gather(self.shift, label, 0)
+        # candidates are sorted already, so row i of the result is candidate i
+        _, _, keep = self.nms(ops.concat((shifted, score.expand_dims(1)), 1))
+        score = ops.select(ops.logical_and(keep, score > self.min_score), score, ops.zeros_like(score))
+        score, order = ops.topk(score, self.max_boxes)
+        found = (score > 0).astype(mstype.int32)
+        box = ops.gather(box, order, 0) * found.expand_dims(1).astype(mstype.float32)
+        return box, score, (ops.gather(label, order, 0) + 1).astype(mstype.int32) * found, found.sum()
+
+    def construct(self, images):
+        logits, deltas = self.network(self.normalize(images))
+        scores = self.score(logits.astype(mstype.float32))[..., 1:]
+        boxes = self.decode(deltas.astype(mstype.float32))
+        rows = [self.select(scores[image], boxes[image]) for image in range(images.shape[0])]
+        return (ops.stack([row[0] for row in rows]), ops.stack([row[1] for row in rows]),
+                ops.stack([row[2] for row in rows]), ops.stack([row[3] for row in rows]).astype(mstype.int32))
+
+
+class RawDetector(nn.Cell):
+    """images [B, S, S, 3] uint8 RGB -> logits [B, A, C], deltas [B, A, 4]: the network without its post-processing."""
+
+    def __init__(self, model):
+        super().__init__(auto_prefix=False)  # the network keeps the names of its parameters
+        self.network = model.network
+        self.normalize = Normalize(model.mean, model.std)
+
+    def construct(self, images):
+        return self.network(self.normalize(images))

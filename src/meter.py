@@ -1,0 +1,45 @@
+"""Means and speed between two log lines, and how long is left (numpy)."""
+import numpy as np
+
+from src.logger import duration
+
+MEANS = ("loss", "loss_cls", "loss_box", "positives", "grad_norm")
+
+
+class Meter:
+    """Collects steps and sums them up in a row for the log.
+
+    total: steps of the run. images_per_step: of all processes. The first step compiles and is left out of the speed
+    unless it stands alone.
+    """
+
+    def __init__(self, total, images_per_step):
+        self.total, self.images_per_step = total, images_per_step
+        self.steps, self.timed, self.seconds = [], 0, 0.0
+
+    def add(self, numbers, data_time, step_time):
+        """numbers: dict of one step; seconds spent waiting for data and in the step."""
+        self.steps.append({**numbers, "data_time": data_time, "step_time": step_time})
+
+    def row(self, step, epoch, rate):
+        """The log row of the steps since the last one; `step` and `epoch` count from 1."""
+        mean = {key: float(np.mean([one[key] for one in self.steps])) for key in MEANS}
+        timed = self.steps[1:] if self.timed == 0 and len(self.steps) > 1 else self.steps
+        data_time, step_time = (float(np.mean([one[key] for one in timed])) for key in ("data_time", "step_time"))
+        self.timed += len(timed)
+        self.seconds += (data_time + step_time) * len(timed)
+        row = {**mean, "lr": rate, "loss_scale": self.steps[-1]["loss_scale"], "data_time": data_time,
+               "step_time": step_time, "images_per_second": self.images_per_step / (data_time + step_time),
+               "eta": self.seconds / self.timed * (self.total - step)}
+        skipped = sum(not one["finite"] for one in self.steps)
+        self.steps = []
+        rounded = {key: round(value, 6) for key, value in row.items()}
+        return {"step": step, "epoch": epoch, **rounded, "skipped": skipped}
+
+    def line(self, row):
+        """The row for people."""
+        text = (f"step {row['step']}/{self.total}  epoch {row['epoch']}  loss {row['loss']:.4f} "
+                f"(cls {row['loss_cls']:.4f} box {row['loss_box']:.4f})  grad {row['grad_norm']:.3g}  "
+                f"lr {row['lr']:.5f}  {row['images_per_second']:.1f} images/s (data {row['data_time'] * 1000:.0f} ms, "
+                f"step {row['step_time'] * 1000:.0f} ms)  {duration(row['eta'])} left")
+        return f"{text}  {row['skipped']} skipped, loss scale {row['loss_scale']:g}" if row["skipped"] else text

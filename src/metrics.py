@@ -1,0 +1,237 @@
+"""COCO and VOC detection metrics from plain lists: the ground truth as a COCO dict, detections as COCO result dicts.
+
+Boxes are x, y, w, h in pixels here, the format of COCO's files. Every image of the ground truth counts, with detections
+or without.
+"""
+import contextlib
+import copy
+import io
+import json
+import os
+from collections import Counter, defaultdict
+
+import numpy as np
+
+from src.errors import DataError, EnvironmentFault
+
+COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+SIZES = ("small, area below 32x32", "medium, 32x32 to 96x96", "large, above 96x96")
+COCO_MEANINGS = ("IoU .50:.95", "IoU .50", "IoU .75", *SIZES,
+                 "1 detection an image", "10 detections an image", "100 detections an image", *SIZES)
+VOC_MEANINGS = {"mAP_11point": "mean over classes, 11-point rule of VOC 2007",
+                "mAP_area": "mean over classes, area under the curve (VOC 2010 and later)"}
+
+
+def coco_metrics(ground_truth, detections, engine="hotcoco"):
+    """The twelve numbers of the official COCO box protocol, and AP by class.
+
+    ground_truth: COCO dict. detections: list of {image_id, category_id, bbox [x, y, w, h] in pixels, score}.
+    engine: hotcoco, or pycocotools (slower, the same numbers).
+    Returns {name: value for COCO_NAMES} 0..1, -1 where no ground truth is of that size (as pycocotools), and
+    per_class: {class: {"AP", "AP50", "boxes"}}, AP None for a class without ground truth; crowd boxes are not counted.
+    Raises DataError for a detection in an unknown image, EnvironmentFault when the engine cannot be used.
+    """
+    ground_truth = clean_ground_truth(ground_truth, detections)
+    stats, precision = evaluate_boxes(ground_truth, detections, engine)
+    metrics = dict(zip(COCO_NAMES, map(float, stats), strict=True))
+    counts = Counter(item["category_id"] for item in ground_truth["annotations"] if not item["iscrowd"])
+    metrics["per_class"] = {}
+    for index, category in enumerate(ground_truth["categories"]):
+        of_class = precision[:, :, index]
+        present = of_class.max() > -1
+        metrics["per_class"][category["name"]] = {"AP": float(of_class.mean()) if present else None,
+                                                  "AP50": float(of_class[0].mean()) if present else None,
+                                                  "boxes": counts[category["id"]]}
+    return metrics
+
+
+def precision_curves(ground_truth, detections, engine="hotcoco"):
+    """Precision at IoU 0.5 and recall 0, 0.01, .. 1 by the COCO protocol, for the classes with ground truth.
+
+    Arguments as of coco_metrics. Returns {class: [101]}, best class first.
+    """
+    ground_truth = clean_ground_truth(ground_truth, detections)
+    _, precision = evaluate_boxes(ground_truth, detections, engine)
+    curves = {category["name"]: precision[0, :, index] for index, category in enumerate(ground_truth["categories"])}
+    present = {name: curve for name, curve in curves.items() if curve.max() > -1}
+    return dict(sorted(present.items(), key=lambda item: -item[1].mean()))
+
+
+def voc_metrics(ground_truth, detections, iou=0.5):
+    """Average precision of the PASCAL VOC devkit (VOCevaldet.m), by both of its rules.
+
+    ground_truth, detections: as for coco_metrics; an annotation may carry difficult: 1. iou: a detection matches from
+    this overlap on. The devkit's corners name the first and the last pixel, so a side counts one pixel more than
+    w = xmax - xmin; rafaelpadilla/review_object_detection_metrics computes the same.
+    Returns mAP_11point, mAP_area (means over the classes with a box that is not difficult, -1 without any) and
+    per_class: {class: {"AP_11point", "AP_area", "boxes"}}, AP None for a class without such a box.
+    """
+    ground_truth = clean_ground_truth(ground_truth, detections)
+    truth, found = group(ground_truth["annotations"], "category_id"), group(detections, "category_id")
+    per_class = {}
+    for category in ground_truth["categories"]:
+        boxes = sum(not item["difficult"] for item in truth[category["id"]])
+        entry = {"AP_11point": None, "AP_area": None, "boxes": boxes}
+        if boxes:
+            hits = match_class(truth[category["id"]], found[category["id"]], iou)
+            right = np.cumsum(hits)
+            precision, recall = right / np.arange(1, len(hits) + 1), right / boxes
+            entry.update(AP_11point=eleven_point_ap(precision, recall), AP_area=area_ap(precision, recall))
+        per_class[category["name"]] = entry
+    present = [entry for entry in per_class.values() if entry["boxes"]]
+    means = {f"m{name}": float(np.mean([entry[name] for entry in present])) if present else -1.0
+             for name in ("AP_11point", "AP_area")}
+    return {**means, "per_class": per_class}
+
+
+def format_metrics(metrics):
+    """A table for the terminal: the overall numbers, then the classes, best first."""
+    meanings = dict(zip(COCO_NAMES, COCO_MEANINGS, strict=True)) if "AR100" in metrics else VOC_MEANINGS
+    lines = [f"{name:<11} {number(metrics[name])}   {meaning}" for name, meaning in meanings.items()]
+    first, second = ("AP", "AP50") if "AR100" in metrics else ("AP_11point", "AP_area")
+    width = min(max(len(name) for name in (*metrics["per_class"], "class")), 40)
+    lines += ["", f"{'class':<{width}} {'boxes':>7} {first:>10} {second:>10}"]
+    # classes without ground truth (None) come last
+    ranked = sorted(metrics["per_class"].items(), key=lambda item: -1 if item[1][first] is None else item[1][first],
+                    reverse=True)
+    for name, entry in ranked:
+        numbers = f"{number(entry[first]):>10} {number(entry[second]):>10}"
+        lines.append(f"{name[:width]:<{width}} {entry['boxes']:>7} {numbers}")
+    return "\n".join(lines)
+
+
+def write_metrics(folder, metrics, detections):
+    """Writes metrics.json and detections.json (COCO result format) whole into folder, which is made if need be."""
+    write_whole(os.path.join(folder, "metrics.json"), json.dumps(metrics, indent=1).encode() + b"\n")
+    write_whole(os.path.join(folder, "detections.json"), json.dumps(detections).encode() + b"\n")
+
+
+def write_whole(path, data):
+    """Writes bytes aside and renames them: path never holds half a file. Raises EnvironmentFault if it cannot."""
+    aside = f"{path}.part{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(data)
+        os.replace(aside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.remove(aside)
+        raise EnvironmentFault(f"{path} cannot be written: {error.strerror}") from error
+
+
+def number(value):
+    """A metric with four digits; '-' for one that does not exist (None, or -1 by COCO's convention)."""
+    return f"{'-':>6}" if value is None or value < 0 else f"{value:6.4f}"
+
+
+def clean_ground_truth(ground_truth, detections):
+    """A COCO dict -> a new one with only what box evaluation reads, of the images it lists, categories by id.
+
+    Annotations get new ids from 1 (pycocotools takes id 0 for 'not matched') and, where absent, iscrowd and difficult 0
+    and area w * h. Raises DataError for a detection in an image that is not listed.
+    """
+    images = [{"id": image["id"], "width": image.get("width", 0), "height": image.get("height", 0)}
+              for image in ground_truth["images"]]
+    known = {image["id"] for image in images}
+    strange = sorted({item["image_id"] for item in detections} - known)
+    if strange:
+        raise DataError(f"detections of image id {strange[0]} ({len(strange)} such ids), unknown to the annotations")
+    annotations = [{"id": index, "image_id": item["image_id"], "category_id": item["category_id"],
+                    "bbox": [float(side) for side in item["bbox"]], "iscrowd": int(item.get("iscrowd", 0)),
+                    "difficult": int(item.get("difficult", 0)),
+                    "area": float(item.get("area", item["bbox"][2] * item["bbox"][3]))}
+                   for index, item in enumerate(ground_truth["annotations"], 1) if item["image_id"] in known]
+    return {"info": {}, "images": images, "annotations": annotations,
+            "categories": sorted(ground_truth["categories"], key=lambda category: category["id"])}
+
+
+def evaluate_boxes(ground_truth, detections, engine):
+    """Runs a COCO engine -> stats [12] as COCO_NAMES, precision [10, 101, K]; -1 where there is no ground truth.
+
+    The axes of precision: IoU .50, .55, .. .95; recall 0, .01, .. 1; categories by id. Up to 100 boxes of any size.
+    """
+    coco, evaluator = load_engine(engine)
+    with contextlib.redirect_stdout(io.StringIO()):  # both print a table, pycocotools its progress too
+        if engine == "pycocotools":
+            truth = coco()
+            truth.dataset = ground_truth
+            truth.createIndex()
+            detections = copy.deepcopy(detections)  # loadRes adds keys to them
+        else:
+            truth = coco(ground_truth)
+        # pycocotools' loadRes looks into the first result; an index without annotations is what no results look like
+        found = truth.loadRes(detections) if detections else coco()
+        run = evaluator(truth, found, "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return run.stats, run.eval["precision"][..., 0, 2]
+
+
+def load_engine(engine):
+    """The classes COCO and COCOeval of hotcoco or pycocotools. Raises EnvironmentFault when it cannot be imported."""
+    try:
+        if engine == "hotcoco":
+            from hotcoco import COCO, COCOeval
+        else:
+            from pycocotools.coco import COCO
+            from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        other = "pycocotools" if engine == "hotcoco" else "hotcoco"
+        raise EnvironmentFault(f"{engine} cannot be imported ({error}); use --metric_engine={other}") from error
+    return COCO, COCOeval
+
+
+def group(items, key):
+    """{value of key: the annotations or detections that have it, in their order}, [] for any other value."""
+    groups = defaultdict(list)
+    for item in items:
+        groups[item[key]].append(item)
+    return groups
+
+
+def match_class(truth, detections, threshold):
+    """VOCevaldet.m for one class -> hits [D] bool by descending score; one that hits a difficult box is left out.
+
+    Each detection looks only at the box of highest IoU in its image; the second to hit one box is a false positive.
+    """
+    by_image = group(truth, "image_id")
+    corners = {image: np.array([item["bbox"] for item in items]) for image, items in by_image.items()}
+    taken, hits = set(), []
+    for item in sorted(detections, key=lambda item: -item["score"]):
+        image = item["image_id"]
+        if image not in corners:
+            hits.append(False)
+            continue
+        overlap = overlaps(item["bbox"], corners[image])
+        best = int(overlap.argmax())
+        if overlap[best] < threshold:
+            hits.append(False)
+        elif not by_image[image][best]["difficult"]:
+            hits.append((image, best) not in taken)
+            taken.add((image, best))
+    return np.array(hits, bool)
+
+
+def overlaps(box, boxes):
+    """IoU of box [4] with boxes [N, 4], all x, y, w, h in pixels -> [N]; each side counts one pixel more."""
+    box = np.asarray(box, float)
+    ends = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
+    shared = np.maximum(ends - np.maximum(box[:2], boxes[:, :2]) + 1, 0).prod(axis=1)
+    return shared / ((box[2:] + 1).prod() + (boxes[:, 2:] + 1).prod(axis=1) - shared)
+
+
+def eleven_point_ap(precision, recall):
+    """VOC 2007: mean of the best precision at recall >= 0, 0.1, .. 1.
+
+    np.arange(0, 1.1, 0.1) holds 0.6000000000000001, which a recall of exactly 0.6 does not reach; the usual Python
+    evaluators share that, so published numbers do too.
+    """
+    return float(np.mean([precision[recall >= least].max(initial=0) for least in np.arange(0, 1.1, 0.1)]))
+
+
+def area_ap(precision, recall):
+    """VOC 2010 and later: area under precision made falling (each value the best at that recall or above)."""
+    falling = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall, prepend=0) * falling))

@@ -1,0 +1,28 @@
+"""Feature pyramid (https://arxiv.org/abs/1612.03144) with two extra levels below, as the model zoo builds it."""
+from mindspore import nn
+
+from src.models.layers import UpsampleTwice, conv, conv_norm
+
+
+class FPN(nn.Cell):
+    """C3, C4, C5 -> P3..P7 of `channels` each (strides 8..128).
+
+    lateral: 1x1 with bias; smooth: 3x3 + norm + ReLU6 after the top-down sum; down: 3x3 stride 2 + norm + ReLU6 from
+    the smoothed P5. Source: model zoo official/cv/SSD, src/fpn.py.
+    """
+
+    def __init__(self, in_channels, channels, norm, extra_levels=2):
+        super().__init__()
+        self.lateral = nn.CellList([conv(c, channels, 1, bias=True) for c in in_channels])
+        self.upsample = UpsampleTwice()
+        self.smooth = nn.CellList([conv_norm(channels, channels, norm) for _ in in_channels])
+        self.down = nn.CellList([conv_norm(channels, channels, norm, stride=2) for _ in range(extra_levels)])
+
+    def construct(self, features):
+        maps = [lateral(feature) for lateral, feature in zip(self.lateral, features)]
+        for level in range(len(maps) - 2, -1, -1):
+            maps[level] = maps[level] + self.upsample(maps[level + 1])
+        maps = [smooth(one) for smooth, one in zip(self.smooth, maps)]
+        for down in self.down:
+            maps.append(down(maps[-1]))
+        return maps

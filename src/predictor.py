@@ -1,0 +1,112 @@
+"""One way to get boxes out of a model, whether it is in memory, in a checkpoint or in an exported file."""
+import json
+import os
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from src import checkpoint
+from src.data.classes import named_classes
+from src.data.transforms import resize
+from src.detector import Detector
+from src.errors import DataError, OptionError
+from src.models.ssd import build_model
+
+FIXED = ("model", "image_size", "width", "classes")  # what the weights are made for
+THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
+
+
+class Predictor:
+    """Images in, detections out, in batches of a fixed size (the graph is compiled for it; a short batch is padded).
+
+    cell: a Detector or the graph of an exported one. classes: names without background, label l is classes[l - 1].
+    """
+
+    def __init__(self, cell, image_size, batch_size, classes, meta):
+        self.cell, self.image_size, self.batch_size = cell, image_size, batch_size
+        self.classes, self.meta = classes, meta
+
+    def __call__(self, images):
+        """images [n, S, S, 3] uint8 RGB, n <= batch_size -> boxes [n, K, 4], scores and labels [n, K], count [n]."""
+        padding = self.batch_size - len(images)
+        padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)]) if padding else images
+        return [output.asnumpy()[:len(images)] for output in self.cell(ms.Tensor(padded))]
+
+    def detect(self, image):
+        """One RGB image [H, W, 3] of any size -> boxes [n, 4] (fractions), scores [n], labels [n]."""
+        boxes, scores, labels, count = [one[0] for one in self(resize(image, self.image_size)[None])]
+        return boxes[:count], scores[:count], labels[:count]
+
+
+def describe(model, classes, thresholds, **more):
+    """What a checkpoint or an exported file says about itself, JSON-able."""
+    return {"model": model.name, "image_size": model.image_size, "width": model.width, "classes": list(classes),
+            "mean": list(model.mean), "std": list(model.std), "score": model.score, **thresholds,
+            "mindspore": ms.__version__, **more}
+
+
+def from_model(model, classes, thresholds, batch_size):
+    """A Predictor that shares the network of a Model. thresholds: dict of THRESHOLDS."""
+    detector = Detector(model, *(thresholds[name] for name in THRESHOLDS))
+    detector.set_train(False)
+    return Predictor(detector, model.image_size, batch_size, classes, describe(model, classes, thresholds))
+
+
+def load_model(path, options):
+    """The Model of a checkpoint with its weights, and its description.
+
+    A checkpoint of ours knows model, size, width, classes and thresholds; what is typed on the command line wins for
+    thresholds and must agree for the rest. A foreign one (model zoo) takes all of them from the options.
+    """
+    _, meta = checkpoint.load(path)
+    refuse_other(path, meta, options, FIXED)
+    facts = {key: meta.get(key, options[key]) for key in FIXED}
+    facts["classes"] = named_classes(facts["classes"])
+    if not facts["classes"]:
+        raise OptionError(f"'{path}' does not say its classes; give --classes=name,name,... or --classes=coco")
+    model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])
+    checkpoint.load_whole(model.network, path, model.name)
+    thresholds = {key: options[key] if key in options.typed or key not in meta else meta[key] for key in THRESHOLDS}
+    return model, describe(model, facts["classes"], thresholds)
+
+
+def load_predictor(path, options):
+    """A Predictor from a .ckpt or from a .mindir with its .json beside it. Raises OptionError, DataError."""
+    if not path:
+        raise OptionError("--checkpoint_file_path is empty; give a .ckpt or a .mindir")
+    if path.endswith(".mindir"):
+        predict = load_exported(path)
+        refuse_other(path, predict.meta, options, (*FIXED, *THRESHOLDS))
+        return predict
+    model, meta = load_model(path, options)
+    thresholds = {key: meta[key] for key in THRESHOLDS}
+    return from_model(model, meta["classes"], thresholds, options.eval_batch_size)
+
+
+def refuse_other(path, meta, options, keys):
+    """Raises OptionError where a typed option contradicts what the file says of itself; meta: that, {} if nothing."""
+    for key in keys:
+        value = named_classes(options[key]) if key == "classes" else options[key]
+        if key not in options.typed or key not in meta or value == meta[key] or (key, value) == ("image_size", 0):
+            continue
+        typed, held = (",".join(one)[:100] if key == "classes" else one for one in (options[key], meta[key]))
+        remedy = " or export it anew" if key in THRESHOLDS else ""
+        raise OptionError(f"--{key}={typed}, but '{path}' holds {key} {held}; leave the option out{remedy}")
+
+
+def load_exported(path):
+    """A Predictor from an exported .mindir."""
+    sidecar = f"{os.path.splitext(path)[0]}.json"
+    for name in (path, sidecar):
+        if not os.path.isfile(name):
+            raise OptionError(f"'{name}' is not a file; export.py writes a .mindir and a .json beside it")
+    try:
+        with open(sidecar, encoding="utf-8") as file:
+            meta = json.load(file)
+        cell = nn.GraphCell(ms.load(path))
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"'{path}' or its .json is damaged: {' '.join(str(error).split())[:150]}") from error
+    if meta["raw"]:
+        raise OptionError(f"'{path}' was exported with --raw=True and gives logits, not boxes; export it without")
+    return Predictor(cell, meta["image_size"], meta["batch_size"], meta["classes"], meta)

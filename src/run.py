@@ -1,0 +1,180 @@
+"""The state around the training loop: where it starts, what is saved and evaluated after an epoch."""
+import contextlib
+import dataclasses
+import json
+import os
+import time
+
+import mindspore as ms
+import numpy as np
+from mindspore import amp
+
+from src import boxes, checkpoint
+from src.data.loader import EvalLoader
+from src.data.mindrecord import prepare_split
+from src.errors import EnvironmentFault, OptionError
+from src.evaluate import collect, score
+from src.models.ssd import BUILDERS, build_model
+from src.predictor import THRESHOLDS, describe, from_model
+from src.run_folder import git_commit
+from src.visualize import draw_boxes, mosaic, plot_history, save_png
+
+STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
+
+
+def prepare_splits(options, rank, world, say):
+    """The training split, and the validation split with run_eval (else None), converted when needed."""
+    shared = {**roots(options), "rank": rank, "world": world, "log": say}
+    train = prepare_split("train", options.dataset, options.mindrecord_dir, options.classes,
+                          anno_path=options.anno_path, split_name=options.train_data_type, **shared)
+    if not options.run_eval:
+        return train, None
+    return train, prepare_split("val", options.dataset, options.mindrecord_dir, train.classes,
+                                anno_path=options.val_anno_path, split_name=options.val_data_type, **shared)
+
+
+def roots(options):
+    """The options that say where a data set lies."""
+    return {key: options[key] for key in ("coco_root", "instances_set", "voc_root", "image_dir", "strict")}
+
+
+def check_options(options):
+    """Raises what would come out only after the data was converted, which can take minutes."""
+    if options.model not in BUILDERS:
+        build_model(options.model, 2)
+    if options.pre_trained and not os.path.isfile(options.pre_trained):
+        raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
+    if options.device_target == "CPU" and options.amp_level == "O1":
+        raise EnvironmentFault("amp_level=O1 cannot be used on CPU: MindSpore 2.10 exceeds its own limit of nested "
+                               "calls on it; O0, O2 and O3 run there (slower than O0), auto may")
+
+
+def mixed_precision(model, level):
+    """The Model with its network cast as amp_level says; the loss stays in float32 whatever the level."""
+    if level == "O0":
+        return model
+    return dataclasses.replace(model, network=amp.auto_mixed_precision(model.network, level))
+
+
+def describe_run(options, model, split, frozen, world):
+    """First line of log.jsonl."""
+    trainable = sum(one.size for one in model.network.trainable_params())
+    return {"mindspore": ms.__version__, "numpy": np.__version__, "device": options.device_target, "processes": world,
+            "model": model.name, "image_size": model.image_size, "parameters": trainable, "frozen_tensors": frozen,
+            "anchors": len(model.anchors), "classes": len(split.classes), "train_images": split.count,
+            "batch": options.batch_size * world, "commit": git_commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def draw_first_batch(loader, model, classes, path, most=8):
+    """A mosaic of the first augmented batch with the boxes its targets stand for: shows crops, colours and matching."""
+    images, labels, targets, _ = next(iter(loader.epoch(0)))
+    tiles = []
+    for image, label, target in list(zip(images, labels, targets))[:most]:
+        positive = np.flatnonzero(label)
+        found = boxes.decode(target[positive], model.anchors[positive])
+        # all anchors of one object decode to the same box
+        _, first = np.unique(np.column_stack([found.round(3), label[positive]]), axis=0, return_index=True)
+        tiles.append(draw_boxes(image, found[first], label[positive][first], classes=classes))
+    save_png(path, mosaic(tiles))
+
+
+def read_log(path):
+    """The rows of a log.jsonl: of a step that ran again after a crash the later one, and no line that was cut short."""
+    rows = {}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                rows[row.get("step"), "loss" in row] = row
+    return list(rows.values())
+
+
+class Run:
+    """What a run knows beside its step: options, data, best score, log."""
+
+    def __init__(self, options, model, train_split, val_split, loader, log, rank, world):
+        self.options, self.model, self.loader, self.log = options, model, loader, log
+        self.rank, self.world = rank, world
+        self.classes, self.category_ids = train_split.classes, train_split.category_ids
+        self.thresholds = {key: options[key] for key in THRESHOLDS}
+        self.folder, self.best, self.step, self.truth = os.path.join(options.output_path, "ckpt"), -1.0, None, None
+        self.steps_done = 0
+        if val_split:
+            with open(val_split.ground_truth, encoding="utf-8") as file:
+                self.truth = json.load(file)
+            self.eval_loader = EvalLoader(val_split.files, val_split.count, model.image_size, options.eval_batch_size,
+                                          rank, world)
+            self.predict = from_model(model, self.classes, self.thresholds, options.eval_batch_size)
+
+    def load_pretrained(self):
+        """Fills the network from --pre_trained and says what fitted."""
+        if self.options.pre_trained and not self.options.resume:
+            self.log.say(checkpoint.load_pretrained(self.model.network, self.options.pre_trained, self.model.name,
+                                                    self.options.filter_weight))
+
+    def attach(self, step):
+        """Takes the TrainStep and, with --resume, restores it. Returns the first step to run."""
+        self.step = step
+        if not self.options.resume:
+            return self.options.pre_trained_epoch_size * self.loader.steps
+        path = os.path.join(self.folder, "last.ckpt")
+        values, meta = checkpoint.load(path)
+        ours = describe(self.model, self.classes, self.thresholds)
+        for key in STATE:
+            if meta.get(key) != ours[key]:
+                raise OptionError(f"--resume=True: '{path}' holds {key} {meta.get(key)}, the options give {ours[key]}")
+        values = {name: value for name, value in values.items() if not name.startswith("learning_rate")}
+        _, skipped, missing = checkpoint.assign(step, values)
+        missing = [name for name in missing if not name.startswith("learning_rate")]
+        if skipped or missing:
+            raise OptionError(f"--resume=True: '{path}' does not fit this run: {(skipped or missing)[0]}")
+        self.best, done = meta["best"], meta["steps_done"]
+        best = f"best so far {self.best:.4f}" if self.best >= 0 else "not evaluated yet"
+        self.log.say(f"resumed after step {done}, epoch {done // self.loader.steps + 1}, {best}")
+        return done
+
+    def save(self, name, keep=0, steps_done=None):
+        """Writes ckpt/<name>.ckpt with everything a resumed run needs; on rank 0 only."""
+        self.steps_done = self.steps_done if steps_done is None else steps_done
+        if self.rank == 0:
+            meta = describe(self.model, self.classes, self.thresholds, category_ids=self.category_ids, best=self.best,
+                            steps_done=self.steps_done, steps_per_epoch=self.loader.steps, commit=git_commit())
+            checkpoint.save_run(self.folder, name, list(self.step.get_parameters()), meta, keep)
+
+    def save_last(self, steps_done):
+        """Saves the state of an interrupted run."""
+        self.save("last", steps_done=steps_done)
+
+    def after_epoch(self, epoch, steps_done):
+        """Evaluates and saves as the options ask; `epoch` epochs are done."""
+        options, total = self.options, self.options.epoch_size * self.loader.steps
+        last = steps_done == min(total, options.max_steps or total)
+        if self.truth and epoch >= options.eval_start_epoch and (epoch % options.eval_interval == 0 or last):
+            self.evaluate(epoch, steps_done)
+        if epoch % options.save_checkpoint_epochs == 0 or last:
+            self.save("last", steps_done=steps_done)
+            self.save(f"epoch_{epoch:04d}", options.keep_checkpoint_max)
+
+    def evaluate(self, epoch, steps_done):
+        """Scores the network on the validation split and keeps it as best.ckpt when it is the best so far."""
+        self.step.set_train(False)
+        table = collect(self.predict, self.eval_loader, self.rank, self.world)
+        self.step.set_train()
+        if self.rank > 0:
+            return
+        metrics, _ = score(table, self.truth, self.options.dataset, self.options.metric_engine)
+        names = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
+        row = {"step": steps_done, "epoch": epoch, **{name: float(metrics[name]) for name in names if name in metrics}}
+        self.log.write(row, "eval")
+        self.log.say(f"epoch {epoch}  " + "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row))
+        value = row.get("AP", row.get("mAP_area"))
+        if value > self.best:
+            self.best = value
+            self.save("best", steps_done=steps_done)
+
+    def finish(self):
+        """Draws the curves, a resumed run's from its beginning, and closes the log, however the run ended."""
+        if self.rank == 0 and any("loss" in row for row in self.log.rows):
+            rows = read_log(os.path.join(self.options.output_path, "log.jsonl"))
+            plot_history(rows, os.path.join(self.options.output_path, "training.png"))
+        self.log.close()

@@ -1,0 +1,45 @@
+"""The folder of a run: refused when it holds another run, found again to resume."""
+import os
+import subprocess
+
+from src.config import save_options
+from src.errors import EnvironmentFault, OptionError
+
+MARKS = ("config.yaml", "log.jsonl", "ckpt")
+
+
+def check_run_folder(path, resume=False):
+    """Raises OptionError when path holds a run and resume is not set, or the other way round. Writes nothing."""
+    used = any(os.path.exists(os.path.join(path, mark)) for mark in MARKS)
+    last = os.path.join(path, "ckpt", "last.ckpt")
+    if used and not resume:
+        raise OptionError(f"output_path '{path}' already holds a run; choose another one, or go on by --resume=True")
+    if resume and not os.path.isfile(last):
+        raise OptionError(f"--resume=True, but '{last}' does not exist; is output_path that of the interrupted run?")
+
+
+def open_run_folder(path, options):
+    """Makes path with ckpt/ and eval/ and writes config.yaml. Only rank 0 calls it, when all checks have passed."""
+    make_folder(os.path.join(path, "ckpt"))
+    make_folder(os.path.join(path, "eval"))
+    save_options(options, os.path.join(path, "config.yaml"))
+
+
+def make_folder(path):
+    """Makes a folder that can be written. Raises EnvironmentFault."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"folder '{path}' cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise EnvironmentFault(f"folder '{path}' cannot be written; choose another one")
+
+
+def git_commit():
+    """The commit of the source tree, "unknown" outside git."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        return subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
+                              check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

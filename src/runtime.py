@@ -1,0 +1,68 @@
+"""Prepares the process before MindSpore is imported: processor kernels, and the cluster of a CPU run under mpirun."""
+import ctypes.util
+import os
+import socket
+import subprocess
+import sys
+
+from src.errors import EnvironmentFault
+
+SCHEDULER = "import mindspore as ms; ms.set_device('CPU'); from mindspore.communication import init; init()"
+
+
+def prepare(device_target="CPU", run_distribute=False, device_num=0):
+    """Sets the environment MindSpore reads at import; must run first. Raises EnvironmentFault (exit 4).
+
+    ONEDNN_MAX_CPU_ISA=AVX2: on processors with AVX-512, MindSpore 2.10 picks oneDNN's reference convolution, several
+    times slower than the AVX2 kernel (bench/cpu_kernels.py). A value the user has set is kept.
+    """
+    if "mindspore" in sys.modules:
+        raise RuntimeError("runtime.prepare() must run before mindspore is imported")
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log: errors only, the programs print what matters
+    if device_target == "GPU" and ctypes.util.find_library("cuda") is None:
+        raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
+                               "install one or use --device_target=CPU")
+    world = launched_processes()
+    if run_distribute and not world:
+        raise EnvironmentFault("run_distribute=True, but no launcher started this process; use 'mpirun -n N python "
+                               "train.py ...' or 'msrun --worker_num=N --local_worker_num=N --join=True train.py ...'")
+    if run_distribute and device_num not in (0, world):
+        raise EnvironmentFault(f"device_num={device_num}, but the launcher started {world} processes; make them equal")
+    if not run_distribute and (world or 1) > 1:
+        raise EnvironmentFault(f"a launcher started {world} processes without --run_distribute=True: each trains alone")
+    if run_distribute and device_target == "CPU" and "OMPI_COMM_WORLD_SIZE" in os.environ:
+        join_cluster_from_mpi()
+
+
+def launched_processes():
+    """How many processes mpirun or msrun started; 0 without a launcher."""
+    return int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("MS_WORKER_NUM") or 0)
+
+
+def join_cluster_from_mpi():
+    """Turns a process of mpirun into a worker of MindSpore's own cluster, which unlike its MPI back end runs on CPU.
+
+    mpi4py tells rank and size and spreads the address; rank 0 starts the scheduler. The launcher's variables go away
+    before MindSpore sees them and tries its own MPI. When the last rank is gone the scheduler ends by itself.
+    """
+    from mpi4py import MPI  # here, because it starts MPI
+    world = MPI.COMM_WORLD
+    rank, size = world.Get_rank(), world.Get_size()
+    host, port = world.bcast((socket.gethostbyname(socket.gethostname()), free_port()) if rank == 0 else None)
+    if len({name for name in world.allgather(socket.gethostname())}) == 1:
+        host = "127.0.0.1"
+    for name in [name for name in os.environ if name.startswith(("OMPI_", "PMIX_", "PMI_"))]:
+        del os.environ[name]
+    os.environ.update(MS_WORKER_NUM=str(size), MS_SCHED_HOST=host, MS_SCHED_PORT=str(port))
+    if rank == 0:
+        subprocess.Popen([sys.executable, "-c", SCHEDULER], env={**os.environ, "MS_ROLE": "MS_SCHED"},
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.environ.update(MS_ROLE="MS_WORKER", MS_NODE_ID=str(rank))
+
+
+def free_port():
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]

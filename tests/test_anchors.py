@@ -1,0 +1,27 @@
+"""Anchors against numbers of the published configurations."""
+import numpy as np
+
+from src.anchors import grid_shapes, linear_shapes, tile_anchors
+
+
+def test_order_is_level_row_column_shape():
+    anchors = tile_anchors([2, 1], [0.5, 1.0], [np.array([[0.1, 0.2], [0.3, 0.4]]), np.array([[1, 1]])])
+    centres = [[.25, .25]] * 2 + [[.75, .25]] * 2 + [[.25, .75]] * 2 + [[.75, .75]] * 2 + [[.5, .5]]
+    assert np.allclose(anchors[:, :2], centres)
+    assert np.allclose(anchors[:2, 2:], [[0.1, 0.2], [0.3, 0.4]])
+
+
+def test_grid_shapes_in_pixels_of_the_published_fpn():
+    shapes = [640 * shape for shape in grid_shapes([stride / 640 for stride in (8, 128)])]
+    root = np.sqrt(2)
+    assert np.allclose(shapes[0], [[32, 32], [32 * root, 32 * root], [32 * root, 32 / root], [64, 32],
+                                   [32 / root, 32 * root], [32, 64]])
+    assert np.allclose(shapes[1][0], [512, 512])
+
+
+def test_linear_shapes_of_the_published_ssd300():
+    shapes = linear_shapes(6)
+    assert [len(shape) for shape in shapes] == [3, 6, 6, 6, 6, 6]
+    assert np.allclose(shapes[0], [[0.1, 0.1], [0.2 * 2 ** 0.5, 0.2 / 2 ** 0.5], [0.2 / 2 ** 0.5, 0.2 * 2 ** 0.5]])
+    assert np.allclose(shapes[1][[0, 5]], [[0.35, 0.35], [np.sqrt(0.35 * 0.5)] * 2])
+    assert np.allclose(shapes[5][5], np.sqrt(0.95 * 1.0))

@@ -1,0 +1,72 @@
+"""The floors of the house: imports go down only, nothing happens at import, and only entry points know the options."""
+import ast
+import glob
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FLOORS = (
+    ("errors",),
+    ("config", "boxes", "logger", "runtime", "distributed", "data.classes", "data.images", "data.records", "anchors",
+     "weights", "lr_schedule", "losses", "optim", "models.layers"),
+    ("meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms", "models.resnet",
+     "models.fpn", "models.mobilenet", "models.heads"),
+    ("engine", "visualize", "evaluate", "data.convert", "data.loader", "models.ssd", "detector"),
+    ("report", "data.mindrecord", "predictor", "exporter"),
+    ("run",),
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "lr_schedule", "matching",
+              "metrics", "run_folder", "visualize", "report", "data.classes", "data.images", "data.records",
+              "data.annotations", "data.transforms")
+
+
+def modules():
+    for path in glob.glob(os.path.join(ROOT, "src", "**", "*.py"), recursive=True):
+        if not path.endswith("__init__.py"):
+            yield os.path.relpath(path, os.path.join(ROOT, "src"))[:-3].replace(os.sep, "."), path
+
+
+def imported(path):
+    """Modules of src that a file imports, anywhere in it."""
+    with open(path, encoding="utf-8") as file:
+        for node in ast.walk(ast.parse(file.read())):
+            if isinstance(node, ast.ImportFrom) and node.module == "src":
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("src."):
+                yield node.module[len("src."):]
+
+
+def test_every_module_has_a_floor():
+    assert {name for name, _ in modules()} == set(FLOOR)
+
+
+@pytest.mark.parametrize("name, path", modules())
+def test_imports_go_down(name, path):
+    for other in imported(path):
+        assert FLOOR[other] < FLOOR[name], f"{name} (floor {FLOOR[name]}) imports {other} (floor {FLOOR[other]})"
+        assert not (name.startswith("models.") and other.startswith("data.")), f"{name} imports {other}"
+        assert not (name.startswith("data.") and other.startswith("models.")), f"{name} imports {other}"
+
+
+def test_init_files_are_empty():
+    paths = glob.glob(os.path.join(ROOT, "src", "**", "__init__.py"), recursive=True)
+    assert all(os.path.getsize(path) == 0 for path in paths)
+
+
+def test_numpy_modules_do_not_import_mindspore():
+    names = ", ".join(f"src.{name}" for name in NUMPY_ONLY)
+    code = f"import sys, {names}; sys.exit('mindspore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("program", ["train.py", "eval.py", "export.py", "predict.py", "prepare_data.py"])
+def test_help_is_quick_and_wrong_options_end_with_2(program):
+    how = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
+    shown = subprocess.run([sys.executable, program, "--help"], **how)
+    assert shown.returncode == 0 and "--batch_size" in shown.stdout
+    wrong = subprocess.run([sys.executable, program, "--bach_size=3"], **how)
+    assert wrong.returncode == 2 and "did you mean 'batch_size'?" in wrong.stderr and wrong.stderr.count("\n") == 1

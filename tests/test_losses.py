@@ -1,0 +1,59 @@
+"""Losses by hand, in both modes."""
+import math
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from src.losses import DetectionLoss, FocalLoss
+
+
+@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
+def mode(request):
+    ms.set_context(mode=request.param)
+    yield request.param
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def tensors(*arrays):
+    return [ms.Tensor(np.asarray(array)) for array in arrays]
+
+
+def test_focal_loss_by_hand(mode):
+    # one anchor, two channels, label 1: channel 0 is a negative with logit 0 (p .5), channel 1 a positive with p .75
+    logits, labels = tensors(np.array([[[0.0, math.log(3)]]], np.float32), np.array([[1]], np.int32))
+    expected = 0.75 * 0.5 ** 2 * math.log(2) + 0.25 * 0.25 ** 2 * math.log(4 / 3)
+    assert FocalLoss(gamma=2.0, alpha=0.25)(logits, labels).asnumpy() == pytest.approx(expected, rel=1e-6)
+
+
+def test_focal_loss_is_finite_for_huge_logits(mode):
+    logits, labels = tensors(np.array([[[1e4, -1e4], [-1e4, 1e4]]], np.float32), np.zeros((1, 2), np.int32))
+    # anchor 0 is right; anchor 1 is wrong in both channels: alpha * 1e4 + (1 - alpha) * 1e4
+    assert FocalLoss()(logits, labels).asnumpy() == pytest.approx(1e4)
+
+
+def test_detection_loss_by_hand(mode):
+    class Zero(ms.nn.Cell):
+        def construct(self, logits, labels):
+            return logits.sum() * 0 + 6.0
+
+    deltas = np.array([[[0.5, 0, 0, -3.0], [9, 9, 9, 9], [1, 0, 0, 0]]], np.float32)
+    labels = np.array([[1, 0, 2]], np.int32)
+    inputs = tensors(np.zeros((1, 3, 3), np.float32), deltas, labels, np.zeros_like(deltas))
+    loss, cls, box, count = DetectionLoss(Zero())(*inputs)
+    # smooth L1: .5 * .25 + (3 - .5) for anchor 0, .5 for anchor 2, anchor 1 is background
+    assert count.asnumpy() == 2 and cls.asnumpy() == 3
+    assert box.asnumpy() == pytest.approx((0.125 + 2.5 + 0.5) / 2) and loss.asnumpy() == pytest.approx(3 + 3.125 / 2)
+
+
+def test_a_batch_without_objects_has_a_finite_loss_and_gradient(mode):
+    logits, deltas, labels, targets = tensors(np.zeros((2, 5, 3), np.float32), np.ones((2, 5, 4), np.float32),
+                                              np.zeros((2, 5), np.int32), np.zeros((2, 5, 4), np.float32))
+    loss = DetectionLoss(FocalLoss())
+
+    def forward(logits, deltas):
+        return loss(logits, deltas, labels, targets)[0]
+
+    values, gradients = ms.value_and_grad(forward, (0, 1))(logits, deltas)
+    assert np.isfinite(values.asnumpy()) and values.asnumpy() > 0
+    assert np.isfinite(gradients[0].asnumpy()).all() and (gradients[1].asnumpy() == 0).all()

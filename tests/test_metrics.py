@@ -1,0 +1,197 @@
+"""COCO and VOC metrics against published numbers and numbers computed by hand."""
+import copy
+import json
+import sys
+
+import pytest
+
+from src.errors import DataError, EnvironmentFault
+from src.metrics import COCO_NAMES, coco_metrics, format_metrics, precision_curves, voc_metrics, write_metrics
+
+ENGINES = ("hotcoco", "pycocotools")
+CAT, DOG, BIRD = 3, 7, 9
+
+
+def truth(*boxes, images=2):
+    """Ground truth of (image_id, category_id, [x, y, w, h], more keys if any), without the optional keys."""
+    return {"images": [{"id": number} for number in range(1, images + 1)],
+            "annotations": [{"image_id": image, "category_id": category, "bbox": box, **(more[0] if more else {})}
+                            for image, category, box, *more in boxes],
+            "categories": [{"id": DOG, "name": "dog"}, {"id": CAT, "name": "cat"}, {"id": BIRD, "name": "bird"}]}
+
+
+def found(*boxes):
+    """Detections of (image_id, category_id, score, [x, y, w, h])."""
+    return [{"image_id": image, "category_id": category, "score": score, "bbox": box}
+            for image, category, score, box in boxes]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_coco_metrics_are_the_published_ones(engine, shared):
+    with open(shared("coco_eval/expected_bbox.json"), encoding="utf-8") as file:
+        expected = json.load(file)
+    assert tuple(expected["names"]) == COCO_NAMES
+    with open(shared("coco_eval/instances_val2014_fakebbox100_results.json"), encoding="utf-8") as file:
+        detections = json.load(file)
+    before = copy.deepcopy(detections)
+    with open(shared("coco_eval/instances_val2014_100.json"), encoding="utf-8") as file:
+        metrics = coco_metrics(json.load(file), detections, engine)
+    assert [metrics[name] for name in COCO_NAMES] == pytest.approx(expected["stats"], abs=1e-12)
+    assert len(metrics["per_class"]) == 80
+    assert detections == before
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_coco_by_hand(engine):
+    # the cat (30x30, small) is hit exactly; of two dogs (100x100, large) one is hit with IoU 0.8: right at .5 to .8
+    ground_truth = truth((1, CAT, [10, 10, 30, 30]), (1, DOG, [100, 100, 100, 100]), (2, DOG, [0, 0, 100, 100]))
+    detections = found((1, CAT, 0.9, [10, 10, 30, 30]), (1, DOG, 0.8, [100, 100, 80, 100]))
+    metrics = coco_metrics(ground_truth, detections, engine)
+    half = 51 / 101  # recall 0.5 reaches 51 of the 101 recall values
+    assert metrics["AP50"] == pytest.approx((1 + half) / 2)
+    assert metrics["AP"] == pytest.approx((1 + half * 7 / 10) / 2)
+    assert (metrics["APs"], metrics["APm"]) == (pytest.approx(1), -1)
+    assert metrics["APl"] == pytest.approx(half * 7 / 10)
+    assert metrics["AR100"] == pytest.approx((1 + 0.5 * 7 / 10) / 2)
+    assert metrics["per_class"] == {"cat": {"AP": pytest.approx(1), "AP50": pytest.approx(1), "boxes": 1},
+                                    "dog": {"AP": pytest.approx(half * 0.7), "AP50": pytest.approx(half), "boxes": 2},
+                                    "bird": {"AP": None, "AP50": None, "boxes": 0}}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_coco_without_detections_is_zero_where_there_is_ground_truth(engine):
+    metrics = coco_metrics(truth((1, CAT, [10, 10, 30, 30])), [], engine)
+    assert [metrics[name] for name in COCO_NAMES] == [0, 0, 0, 0, -1, -1, 0, 0, 0, 0, -1, -1]
+    assert metrics["per_class"]["cat"] == {"AP": 0, "AP50": 0, "boxes": 1}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_coco_without_ground_truth(engine):
+    metrics = coco_metrics(truth(), found((1, CAT, 0.5, [0, 0, 10, 10])), engine)
+    assert {metrics[name] for name in COCO_NAMES} == {-1}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_coco_counts_images_without_detections_and_ignores_crowds(engine):
+    # both images have one cat, one is found; the second detection lies in a crowd: neither right nor wrong
+    ground_truth = truth((1, CAT, [0, 0, 50, 50]), (2, CAT, [0, 0, 50, 50]),
+                         (1, CAT, [100, 100, 200, 200], {"iscrowd": 1}))
+    detections = found((1, CAT, 0.9, [120, 120, 20, 20]), (1, CAT, 0.8, [0, 0, 50, 50]))
+    metrics = coco_metrics(ground_truth, detections, engine)
+    assert metrics["AP"] == pytest.approx(51 / 101)
+    assert metrics["per_class"]["cat"]["boxes"] == 2
+
+
+def test_annotation_id_zero_is_an_annotation_like_others():
+    ground_truth = truth((1, CAT, [0, 0, 50, 50], {"id": 0}))
+    detections = found((1, CAT, 0.8, [0, 0, 50, 50]))
+    assert [coco_metrics(ground_truth, detections, engine)["AP"] for engine in ENGINES] == pytest.approx([1, 1])
+
+
+def test_annotations_of_images_that_are_not_listed_do_not_count():
+    ground_truth = truth((1, CAT, [0, 0, 50, 50]), (2, CAT, [0, 0, 50, 50]), images=1)
+    detections = found((1, CAT, 0.8, [0, 0, 50, 50]))
+    assert coco_metrics(ground_truth, detections)["AP"] == pytest.approx(1)
+    assert voc_metrics(ground_truth, detections)["mAP_area"] == pytest.approx(1)
+
+
+def test_detection_in_an_unknown_image():
+    for metric in (coco_metrics, voc_metrics):
+        with pytest.raises(DataError, match="image id 5"):
+            metric(truth(), found((5, CAT, 0.5, [0, 0, 1, 1])))
+
+
+def test_engine_that_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    with pytest.raises(EnvironmentFault, match="--metric_engine=pycocotools"):
+        coco_metrics(truth(), [])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_print_nothing(engine, capfd):
+    coco_metrics(truth((1, CAT, [0, 0, 9, 9])), found((1, CAT, 0.5, [0, 0, 9, 9])), engine)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_precision_curves():
+    ground_truth = truth((1, CAT, [0, 0, 50, 50]), (2, CAT, [0, 0, 50, 50]), (2, DOG, [0, 0, 50, 50]))
+    curves = precision_curves(ground_truth, found((1, CAT, 0.9, [0, 0, 50, 50])))
+    assert list(curves) == ["cat", "dog"]
+    assert curves["cat"].tolist() == pytest.approx([1] * 51 + [0] * 50)
+    assert curves["dog"].tolist() == [0] * 101
+
+
+def test_voc_metrics_are_the_published_ones(shared):
+    with open(shared("voc_eval/expected.json"), encoding="utf-8") as file:
+        expected = json.load(file)
+    boxes, detections = [], []
+    for image in range(1, 8):
+        for folder, rows in (("gts", boxes), ("dets", detections)):
+            with open(shared("voc_eval", folder, f"{image:05d}.txt"), encoding="utf-8") as file:
+                rows += [(image, CAT, *map(float, line.split()[1:])) for line in file]
+    ground_truth = truth(*((*row[:2], row[2:]) for row in boxes), images=7)
+    detections = found(*((*row[:3], row[3:]) for row in detections))
+    for iou, eleven, area in zip(expected["iou"], expected["ap_11_point"], expected["ap_every_point"]):
+        metrics = voc_metrics(ground_truth, detections, iou)
+        assert (metrics["mAP_11point"], metrics["mAP_area"]) == pytest.approx((eleven, area), abs=1e-9)
+
+
+def test_voc_by_hand():
+    # by score: right, wrong (hits the first box again), right, wrong (an empty image) -> precision 1, 1/2, 2/3, 1/2
+    ground_truth = truth((1, CAT, [0, 0, 50, 50]), (2, CAT, [0, 0, 50, 50]), (2, CAT, [200, 0, 50, 50]), images=3)
+    detections = found((2, CAT, 0.7, [0, 0, 50, 50]), (1, CAT, 0.9, [0, 0, 50, 50]), (1, CAT, 0.8, [1, 0, 50, 50]),
+                       (3, CAT, 0.6, [0, 0, 50, 50]))
+    metrics = voc_metrics(ground_truth, detections)
+    # recall 1/3 at precision 1, recall 2/3 at precision 2/3, never more: of 11 values 0..0.3 and 0.4..0.6
+    assert metrics["mAP_11point"] == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)
+    assert metrics["mAP_area"] == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
+    assert metrics["per_class"]["cat"]["boxes"] == 3
+    assert metrics["per_class"]["dog"] == {"AP_11point": None, "AP_area": None, "boxes": 0}
+
+
+def test_voc_difficult_boxes_are_neither_wanted_nor_wrong():
+    ground_truth = truth((1, CAT, [0, 0, 50, 50]), (1, CAT, [200, 0, 50, 50], {"difficult": 1}),
+                         (1, DOG, [0, 0, 50, 50], {"difficult": 1}))
+    detections = found((1, CAT, 0.9, [200, 0, 50, 50]), (1, CAT, 0.9, [201, 0, 50, 50]), (1, CAT, 0.8, [0, 0, 50, 50]))
+    metrics = voc_metrics(ground_truth, detections)
+    assert (metrics["mAP_11point"], metrics["mAP_area"]) == (pytest.approx(1), pytest.approx(1))
+    assert metrics["per_class"]["cat"]["boxes"] == 1
+    assert metrics["per_class"]["dog"]["AP_area"] is None
+
+
+def test_voc_overlap_counts_both_border_pixels():
+    # corners 0..9 and 0..4 name 10 and 5 pixels: IoU 5/10 matches; by plain width it is 4/9
+    ground_truth, detections = truth((1, CAT, [0, 0, 9, 9])), found((1, CAT, 0.9, [0, 0, 4, 9]))
+    assert voc_metrics(ground_truth, detections)["mAP_area"] == 1
+
+
+def test_voc_without_detections_and_without_boxes():
+    assert voc_metrics(truth((1, CAT, [0, 0, 9, 9])), [])["mAP_area"] == 0
+    assert voc_metrics(truth(), [])["mAP_area"] == -1
+
+
+def test_format_metrics():
+    ground_truth = truth((1, CAT, [10, 10, 30, 30]), (1, DOG, [100, 100, 100, 100]))
+    detections = found((1, DOG, 0.9, [100, 100, 100, 100]))
+    lines = format_metrics(coco_metrics(ground_truth, detections)).splitlines()
+    assert lines[0].split()[:2] == ["AP", "0.5000"]
+    assert [line.split()[0] for line in lines[:12]] == list(COCO_NAMES)
+    assert lines[4].split()[1] == "-"
+    assert [line.split() for line in lines[-3:]] == [["dog", "1", "1.0000", "1.0000"], ["cat", "1", "0.0000", "0.0000"],
+                                                     ["bird", "0", "-", "-"]]
+    assert format_metrics(voc_metrics(ground_truth, detections)).startswith("mAP_11point 0.5000")
+
+
+def test_write_metrics(tmp_path):
+    detections = found((1, CAT, 0.5, [0.0, 0.0, 10.0, 10.0]))
+    metrics = coco_metrics(truth((1, CAT, [0, 0, 10, 10])), detections)
+    write_metrics(str(tmp_path / "run" / "eval"), metrics, detections)
+    assert json.loads((tmp_path / "run/eval/metrics.json").read_text()) == metrics
+    assert json.loads((tmp_path / "run/eval/detections.json").read_text()) == detections
+    assert sorted(path.name for path in (tmp_path / "run/eval").iterdir()) == ["detections.json", "metrics.json"]
+
+
+def test_write_metrics_where_a_file_is_in_the_way(tmp_path):
+    (tmp_path / "eval").write_text("")
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        write_metrics(str(tmp_path / "eval"), {}, [])

@@ -1,0 +1,130 @@
+"""Drawings and plots: sizes, what stays untouched, and that every plot comes out whole."""
+import itertools
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from src.errors import EnvironmentFault
+from src.metrics import coco_metrics, voc_metrics
+from src.visualize import (
+    GAP,
+    class_color,
+    draw_boxes,
+    mosaic,
+    plot_history,
+    plot_per_class,
+    plot_pr_curves,
+    save_png,
+    side_by_side,
+)
+
+GREY = np.full((120, 160, 3), 128, np.uint8)
+
+
+def read(path):
+    """A PNG as RGB."""
+    return cv2.imread(str(path))[..., ::-1]
+
+
+def test_colors_are_fixed_and_distinct():
+    colors = np.array([class_color(label) for label in range(1, 81)], int)
+    assert class_color(1) == (230, 25, 75)
+    assert len(np.unique(colors, axis=0)) == 80
+    near = [np.abs(one - other).sum() for one, other in itertools.combinations(colors[:20], 2)]
+    assert min(near) > 30
+
+
+def test_box_lies_on_its_pixels_and_the_image_is_not_changed():
+    before = GREY.copy()
+    drawn = draw_boxes(GREY, [[0.25, 0.5, 0.75, 0.9]], [1], classes=["cat"])
+    assert (GREY == before).all()
+    for row, column in ((60, 100), (108, 80), (80, 40), (80, 120)):  # middle of the sides, right of the label above
+        assert tuple(drawn[row, column]) == class_color(1)
+    assert (drawn[84, 80] == 128).all()
+    assert (drawn[10] == 128).all()
+
+
+def test_better_scores_are_drawn_on_top():
+    box = [0.25, 0.5, 0.75, 0.9]
+    drawn = draw_boxes(GREY, [box, box], [1, 2], scores=[0.9, 0.3])
+    assert tuple(drawn[108, 80]) == class_color(1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (8, 8), (30, 700)])
+def test_tiny_images_and_boxes_that_leave_them(shape):
+    image = np.zeros((*shape, 3), np.uint8)
+    boxes = [[-1, -1, 2, 2], [0.5, 0.5, 0.5, 0.5], [1, 1, 1, 1], [0.9, 0, 1, 0.1], [np.nan, 0, np.inf, 1]]
+    drawn = draw_boxes(image, boxes, range(1, 6), np.linspace(0, 1, 5), classes=["a name that is long " * 3] * 2)
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+
+
+def test_no_boxes():
+    drawn = draw_boxes(GREY, np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0), ["cat"])
+    assert (drawn == GREY).all() and drawn is not GREY
+
+
+def test_label_stays_inside_at_every_border():
+    for box in ([0, 0, 0.1, 0.1], [0.95, 0, 1, 0.1], [0, 0.95, 0.1, 1], [0.95, 0.95, 1, 1]):
+        plate = (draw_boxes(GREY, [box], [3], classes=["cat", "dog", "wardrobe"]) == class_color(3)).all(axis=-1)
+        assert 400 < plate.sum() < 2000  # a plate of about 60 x 15 pixels less its letters; outside it would be cut
+
+
+def test_mosaic_has_equal_tiles():
+    images = [np.full((60, 80, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
+    grid = mosaic(images, columns=3, tile=100)
+    assert grid.shape == (2 * (75 + GAP) + GAP, 3 * (100 + GAP) + GAP, 3)
+    centers = grid[GAP + 37::75 + GAP, GAP + 50::100 + GAP, 0]
+    assert centers.tolist() == [[10, 20, 30], [40, 50, 245]]
+    assert mosaic([GREY, GREY[:1, :1]], tile=50).ndim == 3
+
+
+def test_side_by_side():
+    boxes = np.array([[0.25, 0.25, 0.75, 0.75]])
+    nothing = {"boxes": boxes[:0], "labels": [], "scores": []}
+    both = side_by_side(GREY, {"boxes": boxes, "labels": [1]}, nothing, ["cat"])
+    assert both.shape == (120 + 18, 2 * 160 + GAP, 3)
+    assert (both[18:, 160 + GAP:] == GREY).all()
+
+
+def test_save_png(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    save_png(str(tmp_path / "new" / "a.png"), image)
+    assert (read(tmp_path / "new/a.png") == image).all()
+    assert os.listdir(tmp_path / "new") == ["a.png"]
+
+
+def test_save_png_where_it_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        save_png(str(tmp_path / "file" / "a.png"), GREY)
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        save_png(str(tmp_path / "a.png"), GREY)
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "file"]
+
+
+@pytest.mark.parametrize("rows, panels", [
+    ([{"versions": {}}, {"step": 10, "epoch": 1, "loss": 1.0}], 1),
+    ([{"step": step, "epoch": 1 + step // 50, "loss": 1 / step, "loss_cls": 0.5 / step, "loss_box": 0.5, "lr": 0.1}
+      for step in range(1, 200)] + [{"step": 50 * one, "epoch": one, "AP": 0.1, "AP50": 0.2} for one in (1, 2)], 3),
+    ([{"epoch": 1, "step": 5, "mAP_11point": 0.1, "mAP_area": 0.2}], 1),
+])
+def test_plot_history(rows, panels, tmp_path):
+    plot_history(rows, str(tmp_path / "history.png"))
+    height, width, _ = read(tmp_path / "history.png").shape
+    assert round(width / height * 3.8 / 5.2) == panels
+
+
+@pytest.mark.parametrize("classes", [1, 30])
+@pytest.mark.parametrize("found", [True, False])
+def test_plots_of_metrics(classes, found, tmp_path):
+    truth = {"images": [{"id": 1}], "categories": [{"id": at, "name": f"class {at}"} for at in range(1, classes + 2)],
+             "annotations": [{"image_id": 1, "category_id": at, "bbox": [0, 0, 9, 9]} for at in range(1, classes + 1)]}
+    detections = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}] if found else []
+    plot_pr_curves(truth, detections, str(tmp_path / "pr.png"))
+    for name, metrics in (("coco", coco_metrics(truth, detections)), ("voc", voc_metrics(truth, detections))):
+        plot_per_class(metrics, str(tmp_path / f"{name}.png"))
+    for name in ("pr", "coco", "voc"):
+        assert read(tmp_path / f"{name}.png").std() > 5

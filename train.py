@@ -1,0 +1,82 @@
+"""Trains a detector: options -> data, network, loss, optimiser, loop.
+
+    python train.py --config_path=config/ssd300_mobilenet_v2_voc.yaml --voc_root=DATA --output_path=runs/first
+    mpirun -n 8 python train.py --run_distribute=True --config_path=config/ssd_resnet50_fpn_config_gpu.yaml ...
+    python train.py --help
+"""
+import json
+import os
+import sys
+
+from src import runtime
+from src.config import read_options
+from src.errors import NotFiniteError, run_main
+
+
+def main():
+    """Reads the options, wires the parts together and runs the loop."""
+    options = read_options(sys.argv[1:], "train.py")
+    runtime.prepare(options.device_target, options.run_distribute, options.device_num)
+    # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
+    import mindspore as ms
+
+    from src import distributed, engine, optim
+    from src.data.loader import TrainLoader
+    from src.logger import RunLog
+    from src.losses import DetectionLoss, FocalLoss
+    from src.lr_schedule import warmup_cosine
+    from src.matching import Matcher
+    from src.models.ssd import build_model, he_initialize
+    from src.run import Run, check_options, describe_run, draw_first_batch, mixed_precision, prepare_splits
+    from src.run_folder import check_run_folder, open_run_folder
+
+    check_options(options)
+    check_run_folder(options.output_path, options.resume)
+    rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(options.seed)
+    log = RunLog(rank == 0)
+    train_split, val_split = prepare_splits(options, rank, world, log.say)
+
+    model = build_model(options.model, len(train_split.classes) + 1, options.image_size, options.width)
+    if options.weight_init == "he":
+        he_initialize(model.network, model.num_classes, options.seed)
+    loader = TrainLoader(train_split.files, train_split.count, Matcher(model.anchors, options.match_threshold),
+                         options.augmentation, model.image_size, options.batch_size, options.seed, rank, world,
+                         options.num_workers or os.cpu_count(), options.use_difficult)
+    rates = warmup_cosine(options.lr, options.lr_init, options.lr * options.lr_end_rate,
+                          round(options.warmup_epochs * loader.steps), options.epoch_size * loader.steps)
+    run = Run(options, model, train_split, val_split, loader, log, rank, world)
+    run.load_pretrained()
+    frozen = optim.freeze(model.network, [name for name in options.freeze_layer.split(",") if name])
+    optimizer = optim.build_momentum(model.network.trainable_params(), rates, options.momentum, options.weight_decay)
+    loss = DetectionLoss(FocalLoss(options.gamma, options.alpha))
+    step = engine.TrainStep(mixed_precision(model, options.amp_level), loss, optimizer, options.loss_scale,
+                            options.dynamic_loss_scale, options.grad_clip, world)
+    start = run.attach(step)
+
+    if rank == 0:
+        open_run_folder(options.output_path, options)
+        log.open(options.output_path)
+    facts = describe_run(options, model, train_split, frozen, world)
+    log.write(facts)
+    log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
+    with open(train_split.ground_truth, encoding="utf-8") as file:
+        names = [image["file_name"] for image in json.load(file)["images"]]
+    if rank == 0:
+        draw_first_batch(loader, model, train_split.classes, os.path.join(options.output_path, "train_batch.png"))
+    step.set_train()
+    try:
+        engine.train(step, loader, rates, log, start, options.max_steps, options.log_interval, lambda row: names[row],
+                     run.after_epoch, run.save_last)
+    except NotFiniteError:
+        run.save("diverged")
+        raise
+    finally:
+        run.finish()
+    best = f", best AP {run.best:.4f} in best.ckpt" if run.best >= 0 else ""
+    log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}")
+
+
+if __name__ == "__main__":
+    run_main(main)
