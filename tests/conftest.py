@@ -10,6 +10,13 @@ sys.path.insert(0, ROOT)
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
+@pytest.fixture(autouse=True)
+def same_weights():
+    """Networks start with the same weights in every run of a test, whichever tests ran before."""
+    import mindspore as ms
+    ms.set_seed(1)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """Function: shared("coco/val2017") -> its path in ../shared/data; the test is skipped where that is missing."""

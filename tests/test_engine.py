@@ -179,6 +179,7 @@ def first_steps(level):
     from src.losses import DetectionLoss, FocalLoss
     from src.models.ssd import build_model, he_initialize
     from src.run import mixed_precision
+    ms.set_seed(1)  # the same weights for every level: the head's are drawn by MindSpore
     model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)
     he_initialize(model.network, 3, seed=1)
     optimizer = build_momentum(model.network.trainable_params(), np.full(4, 0.01, np.float32), 0.9, 1e-4)
