@@ -31,18 +31,25 @@ def grid_shapes(steps, base=4.0, scales_per_octave=2, ratios=(1.0, 2.0, 0.5)):
     return [base * step * np.array(shape) for step in steps]
 
 
-def linear_shapes(levels, smallest=0.2, largest=0.95, ratios=(2.0, 3.0), first=0.1):
-    """Shapes of SSD300, scales s_k spaced evenly from smallest to largest (SSD paper section 2.2). [n, 2] w, h a level.
+def ssd_shapes(scales, ratios, between_first=True):
+    """Shapes of a classic SSD (paper section 2.2), a scale a level and the one behind the last. [n, 2] w, h a level.
 
-    Level 0 has three (a square of `first`, ratio 2 both ways); the others 1, each ratio both ways, and the square of
-    sqrt(s_k s_k+1) last. Source: model zoo official/cv/SSD and TensorFlow OD `reduce_boxes_in_lowest_layer`.
+    A level has the square of its scale s_k, the square of sqrt(s_k s_k+1) (last with between_first=False) and each of
+    its ratios both ways: (s_k sqrt(r), s_k / sqrt(r)), then transposed. ratios: a tuple a level.
     """
-    scales = [smallest + (largest - smallest) * k / (levels - 1) for k in range(levels)] + [1.0]
-    wide = [(math.sqrt(ratio), 1 / math.sqrt(ratio)) for ratio in ratios]
-    shapes = [np.array([(first, first), *[(scales[0] * w, scales[0] * h) for w, h in (wide[0], wide[0][::-1])]])]
-    for scale, following in zip(scales[1:-1], scales[2:]):
-        shape = [(scale, scale)]
-        for w, h in wide:
-            shape += [(scale * w, scale * h), (scale * h, scale * w)]
-        shapes.append(np.array([*shape, (math.sqrt(scale * following),) * 2]))
+    shapes = []
+    for scale, following, wide in zip(scales, scales[1:], ratios):
+        own, between = [(scale, scale)], [(math.sqrt(scale * following),) * 2]
+        pairs = [(scale * math.sqrt(ratio), scale / math.sqrt(ratio)) for ratio in wide]
+        ratio_shapes = [shape for w, h in pairs for shape in ((w, h), (h, w))]
+        shapes.append(np.array(own + between + ratio_shapes if between_first else own + ratio_shapes + between))
     return shapes
+
+
+def reduced_shapes(first, scales, ratios=(2.0, 3.0)):
+    """Shapes of the SSDs with 1917 anchors: three on the first level (a square of `first`, ratio 2 both ways).
+
+    scales: as of ssd_shapes. Source: TensorFlow OD `reduce_boxes_in_lowest_layer`, model zoo official/cv/SSD, Paddle.
+    """
+    shapes = ssd_shapes(scales, [ratios] * (len(scales) - 1), between_first=False)
+    return [np.concatenate([[(first, first)], shapes[0][1:3]]), *shapes[1:]]

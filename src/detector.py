@@ -8,6 +8,8 @@ from mindspore import dtype as mstype
 from src.boxes import VARIANCES
 from src.models.layers import Normalize
 
+LARGEST_GROWTH = math.log(1000 / 16)
+
 
 class Detector(nn.Cell):
     """Normalisation, network, score function, box decoding and class-wise greedy NMS.
@@ -16,7 +18,8 @@ class Detector(nn.Cell):
     int32 (1..C-1), count [B] int32. Rows from count on are zero. K is max_boxes.
 
     Only the `candidates` best (anchor, class) pairs reach NMS, which bounds its quadratic cost; a score must exceed
-    min_score, and of two boxes of one class the weaker goes when their IoU exceeds nms_threshold.
+    min_score, and of two boxes of one class the weaker goes when their IoU exceeds nms_threshold. Boxes are clipped to
+    the image before NMS compares them or, as the model's source has it, after.
     """
 
     def __init__(self, model, min_score=0.1, nms_threshold=0.6, candidates=1000, max_boxes=100):
@@ -31,18 +34,20 @@ class Detector(nn.Cell):
         self.max_boxes = min(max_boxes, self.candidates)
         self.min_score = min_score
         self.nms = ops.NMSWithMask(nms_threshold)
-        # Boxes lie in 0..1, so a shift of one whole image a class keeps classes apart in one NMS. On a square of images
+        self.low, self.high = (0.0, 1.0) if model.clip else (-1.0, 2.0)
+        # Boxes lie in low..high, so a shift of that much a class keeps classes apart in one NMS. On a square of images
         # the largest shift is sqrt(C), which leaves float32 a thousandth of a pixel; in a row it would be C.
         side = math.ceil(math.sqrt(self.foreground))
         index = np.arange(self.foreground)
-        corner = np.stack([index % side, index // side], axis=1)
+        corner = np.stack([index % side, index // side], axis=1) * (self.high - self.low)
         self.shift = Tensor(np.concatenate([corner, corner], axis=1).astype(np.float32))
 
     def decode(self, deltas):
-        """deltas [B, A, 4] -> corner boxes [B, A, 4] clipped to the image."""
+        """deltas [B, A, 4] -> corner boxes [B, A, 4] in low..high."""
         center = deltas[..., :2] * VARIANCES[0] * self.size + self.center
-        half = ops.exp(deltas[..., 2:] * VARIANCES[1]) * self.size / 2
-        return ops.clamp(ops.concat((center - half, center + half), -1), 0.0, 1.0)
+        # the limit keeps exp() finite; it is torchvision's, and no box of an image is 62 times its anchor
+        half = ops.exp(ops.minimum(deltas[..., 2:] * VARIANCES[1], LARGEST_GROWTH)) * self.size / 2
+        return ops.clamp(ops.concat((center - half, center + half), -1), self.low, self.high)
 
     def select(self, scores, boxes):
         """scores [A, C-1] and boxes [A, 4] of one image -> its K boxes, scores, labels and their count."""
@@ -55,7 +60,7 @@ class Detector(nn.Cell):
         score = ops.select(ops.logical_and(keep, score > self.min_score), score, ops.zeros_like(score))
         score, order = ops.topk(score, self.max_boxes)
         found = (score > 0).astype(mstype.int32)
-        box = ops.gather(box, order, 0) * found.expand_dims(1).astype(mstype.float32)
+        box = ops.clamp(ops.gather(box, order, 0), 0.0, 1.0) * found.expand_dims(1).astype(mstype.float32)
         return box, score, (ops.gather(label, order, 0) + 1).astype(mstype.int32) * found, found.sum()
 
     def construct(self, images):

@@ -2,13 +2,27 @@
 import numpy as np
 
 
-def warmup_cosine(lr, lr_init, lr_end, warmup_steps, total_steps):
-    """Linear from lr_init to lr over warmup_steps, then half a cosine to lr_end. [total_steps] float32.
+def warmup(rates, lr_init, steps):
+    """The first `steps` values of a schedule replaced by a line from lr_init towards what it has at that step.
 
-    Source: model zoo official/cv/SSD, src/lr_schedule.py; step i has the angle pi * (i - warmup) / (total - warmup).
+    Step i has lr_init + (lr - lr_init) * i / steps: model zoo official/cv/SSD; NVIDIA and MLPerf with lr_init 0.
     """
-    step = np.arange(total_steps, dtype=np.float64)
-    warm = lr_init + (lr - lr_init) * step / max(warmup_steps, 1)
-    angle = np.pi * (step - warmup_steps) / max(total_steps - warmup_steps, 1)
-    cosine = lr_end + (lr - lr_end) * (1 + np.cos(angle)) / 2
-    return np.maximum(np.where(step < warmup_steps, warm, cosine), 0).astype(np.float32)
+    rates = np.array(rates, np.float64)
+    warm = np.arange(min(steps, len(rates)))
+    rates[warm] = lr_init + (rates[min(steps, len(rates) - 1)] - lr_init) * warm / max(steps, 1)
+    return rates.astype(np.float32)
+
+
+def cosine(lr, lr_end, start, total_steps):
+    """lr until step `start`, then half a cosine to lr_end at total_steps. [total_steps].
+
+    Source: model zoo official/cv/SSD, src/lr_schedule.py; step i has the angle pi * (i - start) / (total - start).
+    """
+    angle = np.pi * np.maximum(np.arange(total_steps) - start, 0) / max(total_steps - start, 1)
+    return lr_end + (lr - lr_end) * (1 + np.cos(angle)) / 2
+
+
+def multistep(lr, milestones, factors, total_steps):
+    """lr, times factors[k] from step milestones[k] on; each factor is of lr itself, not of the rate before."""
+    values = lr * np.array([1.0, *factors])
+    return values[np.searchsorted(milestones, np.arange(total_steps), side="right")]

@@ -4,17 +4,32 @@ from mindspore import nn
 from src.errors import OptionError
 
 
-def build_momentum(parameters, lr, momentum, weight_decay):
-    """SGD with momentum; BatchNorm's gamma and beta are not decayed, biases are (the published recipe).
+NORMS, BIASES = (".gamma", ".beta"), (".bias",)
+# names of parameters without weight decay; "head" decays nothing but the head's weights
+DECAY_EXCLUDED = {"norm": NORMS, "norm_bias": (*NORMS, *BIASES), "none": (), "head": (*NORMS, *BIASES)}
 
-    lr: [steps] float32, read by the optimiser's own global_step.
+
+def build_optimizer(parameters, lr, kind="momentum", momentum=0.9, weight_decay=0.0, exclude="norm", body_lr=1.0):
+    """Optimiser over named parameters.
+
+    lr: [steps] float32, read by the optimiser's own global_step. kind: momentum, nesterov (both the formula of PyTorch's
+    SGD) or rmsprop (decay .95, epsilon 1e-6: Paddle's). exclude: which parameters are not decayed, of DECAY_EXCLUDED;
+    "head" (Paddle) leaves out all of backbone and neck too. body_lr: factor of lr for the convolutions of backbone and
+    neck.
     """
     parameters = list(parameters)
-    norms = [one for one in parameters if one.name.endswith((".gamma", ".beta"))]
-    others = [one for one in parameters if not one.name.endswith((".gamma", ".beta"))]
-    groups = [{"params": others, "weight_decay": weight_decay}, {"params": norms, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]] + [{"order_params": parameters}]
-    return nn.Momentum(groups, learning_rate=lr.tolist(), momentum=momentum)
+    groups = {}
+    for one in parameters:
+        body = not one.name.startswith("head.")
+        decayed = not one.name.endswith(DECAY_EXCLUDED[exclude]) and not (exclude == "head" and body)
+        slow = body and body_lr != 1.0 and not one.name.endswith(NORMS)
+        groups.setdefault((decayed, slow), []).append(one)
+    rows = [{"params": members, "weight_decay": weight_decay if decayed else 0.0,
+             "lr": (lr * body_lr if slow else lr).tolist()} for (decayed, slow), members in groups.items()]
+    rows.append({"order_params": parameters})
+    if kind == "rmsprop":
+        return nn.RMSProp(rows, lr.tolist(), decay=0.95, momentum=momentum, epsilon=1e-6)
+    return nn.Momentum(rows, lr.tolist(), momentum, use_nesterov=kind == "nesterov")
 
 
 def freeze(network, prefixes):

@@ -15,28 +15,30 @@ class Head(nn.Cell):
         return prediction.transpose((0, 2, 3, 1)).reshape((prediction.shape[0], -1, values))
 
 
-class SeparableHead(Head):
-    """SSDLite: 3x3 depthwise, norm, ReLU6, 1x1 with bias, two a level (https://arxiv.org/abs/1801.04381 section 6.2).
+class LevelHead(Head):
+    """Two predictors a level, `box` and `cls`, none shared.
 
-    shapes: anchors a cell, for each level.
+    predictor: function in_channels, out_channels -> Cell. shapes: anchors a cell, for each level.
     """
 
-    def __init__(self, in_channels, shapes, num_classes, norm):
+    def __init__(self, in_channels, shapes, num_classes, predictor):
         super().__init__()
         self.num_classes = num_classes
-        self.box = nn.CellList([self.predictor(c, 4 * n, norm) for c, n in zip(in_channels, shapes)])
-        self.cls = nn.CellList([self.predictor(c, num_classes * n, norm) for c, n in zip(in_channels, shapes)])
-
-    @staticmethod
-    def predictor(in_channels, out_channels, norm):
-        """One branch of one level."""
-        return nn.SequentialCell(conv(in_channels, in_channels, groups=in_channels), norm(in_channels), nn.ReLU6(),
-                                 conv(in_channels, out_channels, 1, bias=True))
+        self.box = nn.CellList([predictor(c, 4 * n) for c, n in zip(in_channels, shapes)])
+        self.cls = nn.CellList([predictor(c, num_classes * n) for c, n in zip(in_channels, shapes)])
 
     def construct(self, maps):
         logits = [self.flatten(cls(one), self.num_classes) for cls, one in zip(self.cls, maps)]
         deltas = [self.flatten(box(one), 4) for box, one in zip(self.box, maps)]
         return ops.concat(logits, 1), ops.concat(deltas, 1)
+
+
+def separable(norm, depthwise_bias=False):
+    """The predictor of SSDLite: 3x3 depthwise, norm, ReLU6, 1x1 (https://arxiv.org/abs/1801.04381 section 6.2)."""
+    def predictor(in_channels, out_channels):
+        return nn.SequentialCell(conv(in_channels, in_channels, groups=in_channels, bias=depthwise_bias),
+                                 norm(in_channels), nn.ReLU6(), conv(in_channels, out_channels, 1, bias=True))
+    return predictor
 
 
 class SharedHead(Head):

@@ -1,9 +1,9 @@
 """Building blocks shared by the networks. Feature maps are [B, C, H, W]."""
 from functools import partial
 
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
-from mindspore.common.initializer import TruncatedNormal
+from mindspore.common.initializer import HeNormal, TruncatedNormal, XavierUniform, initializer
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -20,24 +20,72 @@ class BatchNorm(nn.BatchNorm2d):
         return super().construct(x)
 
 
-def batch_norm(eps, momentum):
-    """A function channels -> BatchNorm with these numbers."""
+def batch_norm(eps=1e-5, momentum=0.9):
+    """A function channels -> BatchNorm with these numbers; the defaults are PyTorch's and Paddle's."""
     return partial(BatchNorm, eps=eps, momentum=momentum)
 
 
-def conv(in_channels, out_channels, kernel=3, stride=1, groups=1, bias=False):
-    """Convolution with TensorFlow's 'same' padding and weights from a normal of 0.02 cut at two sigma, biases 0.
+def conv(in_channels, out_channels, kernel=3, stride=1, groups=1, bias=False, padding="same", dilation=1,
+         init=TruncatedNormal(0.02)):
+    """Convolution, biases 0. padding: "same" (TensorFlow's), "half" (PyTorch's kernel // 2 on each side), or pixels.
 
-    Source: model zoo official/cv/SSD, src/init_params.py (every weight that is no BatchNorm).
+    The two differ at stride 2: "same" pads nothing at the top and left of an even map. The default weights are drawn
+    from a normal of 0.02 cut at two sigma: model zoo official/cv/SSD, src/init_params.py.
     """
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, pad_mode="same", group=groups, has_bias=bias,
-                     weight_init=TruncatedNormal(0.02), bias_init="zeros")
+    pixels = dilation * (kernel // 2) if padding == "half" else padding
+    mode = {"pad_mode": "same"} if padding == "same" else {"pad_mode": "pad", "padding": pixels}
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, **mode, dilation=dilation, group=groups, has_bias=bias,
+                     weight_init=init, bias_init="zeros")
 
 
-def conv_norm(in_channels, out_channels, norm, kernel=3, stride=1, groups=1, activation=nn.ReLU6):
+# the convolutions of backbones and of extra levels and heads in the PyTorch detectors
+torch_conv = partial(conv, padding="half", init=HeNormal(mode="fan_out", nonlinearity="relu"))
+xavier_conv = partial(conv, padding="half", init=XavierUniform())
+
+
+def conv_norm(in_channels, out_channels, norm, kernel=3, stride=1, groups=1, activation=nn.ReLU6, conv=conv):
     """Convolution without bias, normalisation, activation (None for a linear output) as cells 0, 1, 2."""
     cells = [conv(in_channels, out_channels, kernel, stride, groups), norm(out_channels)]
     return nn.SequentialCell(cells + ([activation()] if activation else []))
+
+
+class L2Norm(nn.Cell):
+    """Scales each position to length 1 over channels, then by a learnt `weight` a channel, 20 at first.
+
+    Source: https://arxiv.org/abs/1506.04579, used by SSD on conv4_3 (paper section 3.1).
+    """
+
+    def __init__(self, channels, scale=20.0):
+        super().__init__()
+        self.weight = Parameter(initializer(scale, (channels,)), name="weight")
+
+    def construct(self, x):
+        # ops.square, not x * x: its gradient is exact at 0, and ONNX knows it
+        length = ops.sqrt(ops.square(x).sum(1, keepdims=True))
+        return x / ops.maximum(length, Tensor(1e-10, x.dtype)) * self.weight.reshape((1, -1, 1, 1))
+
+
+class ExtraLevels(nn.Cell):
+    """Feature maps -> the same and one more a block of `extras`, each made from the one before."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.extras = nn.CellList(blocks)
+
+    def construct(self, features):
+        maps = list(features)
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
+
+
+def extra_block(in_channels, middle, out_channels, kernel, stride, padding, norm=None):
+    """1x1 to `middle` channels and a larger convolution, each with ReLU; with norm also normalised and without bias."""
+    cells = []
+    for one in (xavier_conv(in_channels, middle, 1, bias=norm is None),
+                xavier_conv(middle, out_channels, kernel, stride, padding=padding, bias=norm is None)):
+        cells += [one, nn.ReLU()] if norm is None else [one, norm(one.out_channels), nn.ReLU()]
+    return nn.SequentialCell(cells)
 
 
 class UpsampleTwice(nn.Cell):

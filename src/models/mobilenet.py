@@ -1,11 +1,40 @@
-"""MobileNetV2 (https://arxiv.org/abs/1801.04381) and the extra levels SSD puts behind it."""
-from mindspore import nn
+"""MobileNetV1 (https://arxiv.org/abs/1704.04861), MobileNetV2 (https://arxiv.org/abs/1801.04381) and extra levels."""
+from mindspore import nn, ops
 
 from src.models.layers import conv, conv_norm
 
-# expansion, channels, repeats, stride of the first: table 2 of the paper
+# channels, stride of each depthwise separable block: table 1 of the V1 paper
+MOBILENET_V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1), (512, 1),
+                (512, 1), (1024, 2), (1024, 1))
+# expansion, channels, repeats, stride of the first: table 2 of the V2 paper
 MOBILENET_V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
                 (6, 320, 1, 1))
+
+
+class MobileNetV1(nn.Cell):
+    """Returns the outputs of the cells `taps` of `features`, `channels` deep.
+
+    Cell 0 is the first convolution, 2 k - 1 the depthwise and 2 k the pointwise one of block k = 1..13.
+    """
+
+    def __init__(self, norm, taps, activation=nn.ReLU6, conv=conv):
+        super().__init__()
+        cells, before = [conv_norm(3, 32, norm, stride=2, activation=activation, conv=conv)], 32
+        for channels, stride in MOBILENET_V1:
+            cells += [conv_norm(before, before, norm, 3, stride, before, activation, conv),
+                      conv_norm(before, channels, norm, 1, activation=activation, conv=conv)]
+            before = channels
+        self.features = nn.CellList(cells)
+        self.taps = taps
+        self.channels = tuple(MOBILENET_V1[tap // 2 - 1][0] for tap in taps)
+
+    def construct(self, x):
+        maps = []
+        for index, cell in enumerate(self.features):
+            x = cell(x)
+            if index in self.taps:
+                maps.append(x)
+        return maps
 
 
 def scaled(channels, width):
@@ -17,11 +46,11 @@ def scaled(channels, width):
 class InvertedResidual(nn.Cell):
     """1x1 expand, 3x3 depthwise, 1x1 linear; added to the input where the shape stays. `conv` as in torchvision."""
 
-    def __init__(self, in_channels, out_channels, stride, expansion, norm, last_relu=False):
+    def __init__(self, in_channels, out_channels, stride, expansion, norm, last_relu=False, conv=conv):
         super().__init__()
         hidden = int(round(in_channels * expansion))
-        expand = [conv_norm(in_channels, hidden, norm, 1)] if expansion != 1 else []
-        self.conv = nn.SequentialCell(*expand, conv_norm(hidden, hidden, norm, 3, stride, groups=hidden),
+        expand = [conv_norm(in_channels, hidden, norm, 1, conv=conv)] if expansion != 1 else []
+        self.conv = nn.SequentialCell(*expand, conv_norm(hidden, hidden, norm, 3, stride, hidden, conv=conv),
                                       conv(hidden, out_channels, 1), norm(out_channels))
         self.residual = stride == 1 and in_channels == out_channels
         self.last = nn.ReLU6() if last_relu else None
@@ -32,29 +61,44 @@ class InvertedResidual(nn.Cell):
             y = x + y
         return y if self.last is None else self.last(y)
 
+    def expanded(self, x):
+        """The output of the expansion, and of the block, without computing the first twice."""
+        hidden = self.conv[0](x)
+        y = self.conv[3](self.conv[2](self.conv[1](hidden)))
+        return hidden, x + y if self.residual else y
+
 
 class MobileNetV2(nn.Cell):
-    """Returns the output of block 13 (stride 16) and of the last 1x1 convolution (stride 32), `channels` deep."""
+    """Returns a map of stride 16 and the last 1x1 convolution (stride 32), `channels` deep.
 
-    def __init__(self, norm, width=1.0):
+    The first is the output of block 13, or with tap_expansion the expansion inside block 14, through which then no
+    gradient of the head flows back (uvipen/SSD-pytorch takes it detached).
+    """
+
+    def __init__(self, norm, width=1.0, tap_expansion=False, conv=conv):
         super().__init__()
         depth = scaled(32, width)
-        cells = [conv_norm(3, depth, norm, stride=2)]
+        cells = [conv_norm(3, depth, norm, stride=2, conv=conv)]
         for expansion, channels, repeats, stride in MOBILENET_V2:
             for repeat in range(repeats):
                 out = scaled(channels, width)
-                cells.append(InvertedResidual(depth, out, stride if repeat == 0 else 1, expansion, norm))
+                cells.append(InvertedResidual(depth, out, stride if repeat == 0 else 1, expansion, norm, conv=conv))
                 depth = out
         last = scaled(1280, width)
-        cells.append(conv_norm(depth, last, norm, 1))
+        cells.append(conv_norm(depth, last, norm, 1, conv=conv))
         self.features = nn.CellList(cells)
-        self.channels = (scaled(96, width), last)
+        self.tap_expansion = tap_expansion
+        self.channels = (scaled(96, width) * (6 if tap_expansion else 1), last)
 
     def construct(self, x):
         stride16 = None
         for index, cell in enumerate(self.features):
-            x = cell(x)
-            if index == 13:
+            if index == 14 and self.tap_expansion:
+                hidden, x = cell.expanded(x)
+                stride16 = ops.stop_gradient(hidden)
+            else:
+                x = cell(x)
+            if index == 13 and not self.tap_expansion:
                 stride16 = x
         return stride16, x
 
@@ -62,19 +106,25 @@ class MobileNetV2(nn.Cell):
 class MobileExtras(nn.Cell):
     """Stride 16 and 32 features -> six levels: a 1x1 expansion by 6 of the first, the second, four halvings of it.
 
-    Source: model zoo official/cv/SSD, ssd300 (extras_out_channels 512, 256, 256, 128; extras_ratio .2, .25, .5, .25).
+    Source: model zoo official/cv/SSD, ssd300; with BatchNorm folded the expansion is TensorFlow OD's tap inside block
+    14.
     """
 
-    def __init__(self, in_channels, norm, channels=(512, 256, 256, 128), ratios=(0.2, 0.25, 0.5, 0.25)):
+    def __init__(self, in_channels, norm):
         super().__init__()
         expanded = 6 * in_channels[0]
-        self.channels = (expanded, in_channels[1], *channels)
         self.expand = conv_norm(in_channels[0], expanded, norm, 1)
-        self.extras = nn.CellList([InvertedResidual(before, after, 2, ratio, norm, last_relu=True)
-                                   for before, after, ratio in zip(self.channels[1:], channels, ratios)])
+        self.extras = nn.CellList(inverted_extras(in_channels[1], (512, 256, 256, 128), norm, last_relu=True))
+        self.channels = (expanded, in_channels[1], 512, 256, 256, 128)
 
     def construct(self, features):
         maps = [self.expand(features[0]), features[1]]
         for extra in self.extras:
             maps.append(extra(maps[-1]))
         return maps
+
+
+def inverted_extras(in_channels, channels, norm, last_relu, conv=conv):
+    """Four inverted residuals of stride 2 that squeeze by .2, .25, .5, .25 inside instead of expanding."""
+    return [InvertedResidual(before, after, 2, ratio, norm, last_relu, conv)
+            for before, after, ratio in zip((in_channels, *channels), channels, (0.2, 0.25, 0.5, 0.25))]
