@@ -1,34 +1,66 @@
 """Builds the optimiser from parameters and plain numbers."""
-from mindspore import nn
+from mindspore import nn, ops
 
 from src.errors import OptionError
 
 
+class RMSProp(nn.Optimizer):
+    """step = momentum * step + lr * gradient / sqrt(mean of squared gradients + epsilon), the mean starting at 0.
+
+    Paddle's formula and numbers. MindSpore's own RMSProp starts the mean at 1 and on CPU adds epsilon outside the root
+    (2.10), which makes the first updates of small gradients a thousand times larger.
+    """
+
+    def __init__(self, groups, lr, momentum, decay=0.95, epsilon=1e-6):
+        super().__init__(lr, groups)
+        self.mean_square = self._parameters.clone("mean_square", init="zeros")
+        self.moments = self._parameters.clone("moments", init="zeros")
+        self.numbers = decay, epsilon, momentum
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients):
+        gradients, rates = self.decay_weight(gradients), self.get_lr()
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
+        update = ops.partial(rmsprop_step, *self.numbers)
+        return self.map(update, rates, self._parameters, self.mean_square, self.moments, gradients)
+
+
+rmsprop_step = ops.MultitypeFuncGraph("rmsprop_step")  # a plain function would lose its assignments in a compiled step
+
+
+@rmsprop_step.register("Number", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def update_one(decay, epsilon, momentum, rate, parameter, mean_square, moment, gradient):
+    """Updates one parameter and its two means."""
+    square = decay * mean_square + (1 - decay) * ops.square(gradient)
+    step = momentum * moment + rate * gradient / ops.sqrt(square + epsilon)
+    return ops.assign(mean_square, square), ops.assign(moment, step), ops.assign(parameter, parameter - step)
+
+
 NORMS, BIASES = (".gamma", ".beta"), (".bias",)
-# names of parameters without weight decay; "head" decays nothing but the head's weights
-DECAY_EXCLUDED = {"norm": NORMS, "norm_bias": (*NORMS, *BIASES), "none": (), "head": (*NORMS, *BIASES)}
+# endings of the names of parameters without weight decay
+DECAY_EXCLUDED = {"norm": NORMS, "norm_bias": (*NORMS, *BIASES), "none": (), "body": ()}
 
 
 def build_optimizer(parameters, lr, kind="momentum", momentum=0.9, weight_decay=0.0, exclude="norm", body_lr=1.0):
     """Optimiser over named parameters.
 
     lr: [steps] float32, read by the optimiser's own global_step. kind: momentum, nesterov (both the formula of PyTorch's
-    SGD) or rmsprop (decay .95, epsilon 1e-6: Paddle's). exclude: which parameters are not decayed, of DECAY_EXCLUDED;
-    "head" (Paddle) leaves out all of backbone and neck too. body_lr: factor of lr for the convolutions of backbone and
-    neck.
+    SGD) or rmsprop (decay .95, epsilon 1e-6: Paddle's). exclude: which parameters are not decayed, of DECAY_EXCLUDED:
+    those of norms (model zoo), of norms and biases (NVIDIA), none (MLPerf, caffe), all of the body (Paddle: backbone
+    and neck). body_lr: factor of lr for the convolutions of the body (Paddle: .1).
     """
     parameters = list(parameters)
     groups = {}
     for one in parameters:
         body = not one.name.startswith("head.")
-        decayed = not one.name.endswith(DECAY_EXCLUDED[exclude]) and not (exclude == "head" and body)
+        decayed = not one.name.endswith(DECAY_EXCLUDED[exclude]) and not (exclude == "body" and body)
         slow = body and body_lr != 1.0 and not one.name.endswith(NORMS)
         groups.setdefault((decayed, slow), []).append(one)
     rows = [{"params": members, "weight_decay": weight_decay if decayed else 0.0,
              "lr": (lr * body_lr if slow else lr).tolist()} for (decayed, slow), members in groups.items()]
     rows.append({"order_params": parameters})
     if kind == "rmsprop":
-        return nn.RMSProp(rows, lr.tolist(), decay=0.95, momentum=momentum, epsilon=1e-6)
+        return RMSProp(rows, lr.tolist(), momentum)
     return nn.Momentum(rows, lr.tolist(), momentum, use_nesterov=kind == "nesterov")
 
 

@@ -13,7 +13,6 @@ from src.engine import TrainStep
 from src.losses import DetectionLoss, MultiBoxLoss
 from src.lr_schedule import multistep, warmup
 from src.matching import Matcher
-from src.models.layers import ExtraLevels  # noqa: F401
 from src.models.ssd import build_model
 from src.optim import build_optimizer
 from src.weights import convert_weights, guess_source
@@ -243,9 +242,66 @@ def rename_one(reference, name):
     return {name: state[name], **marker}
 
 
-def test_box_coding(shared):
+@pytest.fixture(scope="module")
+def classic(shared):
     root = shared("..", "parity", "torch", "classic_common")
-    data = np.load(os.path.join(root, "box_coding.npz"))
-    print({key: data[key].shape for key in data.files})
-    assert json.load(open(os.path.join(root, "classic.json")))["box_coding_npz"]["seed"] == 99
-    assert box_ops and multistep and warmup
+    with open(os.path.join(root, "classic.json"), encoding="utf-8") as file:
+        facts = json.load(file)
+    return np.load(os.path.join(root, "box_coding.npz")), np.load(os.path.join(root, "anchors.npz")), facts
+
+
+def test_box_coding(classic):
+    data, *_ = classic
+    anchors = box_ops.to_centers(data["anchors_ltrb"])
+    assert np.abs(box_ops.encode(data["boxes_ltrb"], anchors) - data["encoded_nvidia"]).max() < 1e-4
+    assert np.abs(box_ops.iou(data["boxes_ltrb"], data["anchors_ltrb"]) - data["iou_boxes_x_anchors_nvidia"]).max() < 1e-6
+    ordinary = slice(2, None)  # the first two deltas exceed torchvision's limit
+    decoded = box_ops.decode(data["raw_deltas"], anchors)
+    assert np.allclose(decoded[ordinary], data["decoded_nvidia"][ordinary], rtol=1e-5, atol=1e-5)
+
+
+def test_anchors_of_both_orders(classic):
+    _, tables, _ = classic
+    ours = build_model("ssd300_resnet50", 2).anchors
+    assert np.abs(ours - tables["ssd300_coco_lufficc_order_cxcywh"]).max() < 1e-6
+    order = tables["nvidia_index_of_lufficc_anchor"]
+    assert np.abs(tables["ssd300_coco_nvidia_order_cxcywh"][order] - ours).max() < 1e-6
+
+
+def published_rates(classic, name, milestones, factors, warmup_steps, lr_init=0.0):
+    """{step: lr} of a system and our schedule of the same base rate, long enough for all of them."""
+    numbers = classic[2]["learning_rates"][name]
+    base = numbers.get("base_lr", 1e-3)
+    rates = multistep(base, milestones, factors, 300000)
+    return {int(step): lr for step, lr in numbers["lr_at_iteration"].items()}, warmup(rates, lr_init, warmup_steps)
+
+
+@pytest.mark.parametrize("name, steps", [
+    ("nvidia_1gpu_bs32_warmup300", 300), ("nvidia_8gpu_bs64_warmup300", 300),
+    ("mlperf_8gpu_bs128_warmup2.619685", 299), ("mlperf_1gpu_bs32_warmup2.619685", 9599)])
+def test_rates_during_warmup(classic, name, steps):
+    """Theirs stop one step before the base rate and stay there, a fault of theirs; ours reach it."""
+    theirs, ours = published_rates(classic, name, [200000], [0.1], steps)
+    for step, lr in theirs.items():
+        assert ours[step] == pytest.approx(lr if step < steps else lr / (1 - 1 / steps), rel=1e-6, abs=1e-12), step
+
+
+def test_rates_at_milestones(classic):
+    epochs = classic[2]["learning_rates"]["nvidia_1gpu_bs32_no_warmup"]["lr_in_epoch"]
+    ours = multistep(0.0026, [158949, 199610], [0.1, 0.01], 240271)
+    for place, lr in epochs.items():
+        assert ours[int(place.split("(")[1][:-1])] == pytest.approx(lr, rel=1e-9), place
+    mlperf = classic[2]["learning_rates"]["mlperf_1gpu_bs32_no_warmup"]
+    ours = multistep(0.0025, [40 * 3665, 50 * 3665], [0.1, 0.01], 70 * 3665)
+    for epoch, lr in mlperf["lr_at_first_iteration_of_epoch"].items():
+        assert ours[int(epoch) * 3665] == pytest.approx(lr, rel=1e-9), epoch
+    uvipen = classic[2]["learning_rates"]["uvipen_bs32"]["lr_in_epoch"]
+    ours = multistep(0.0026, [43, 54], [0.1, 0.01], 65)  # a step an epoch
+    for epoch, lr in uvipen.items():  # its scheduler steps too early: epochs 42 and 53 have the rate of the next
+        assert ours[int(epoch) + (int(epoch) in (42, 53))] == pytest.approx(lr, rel=1e-9), epoch
+
+
+def test_rates_of_lufficc(classic):
+    theirs, ours = published_rates(classic, "lufficc_ssd300_voc_bs32", [80000, 100000], [0.1, 0.01], 500, 1e-3 / 3)
+    for step, lr in theirs.items():
+        assert ours[step] == pytest.approx(lr, rel=1e-5), step

@@ -104,12 +104,8 @@ def ssd300_mobilenet_v2(num_classes, image_size=300, width=1.0):
     norm = batch_norm(eps=1e-3, momentum=0.97)
     backbone = MobileNetV2(norm, width)
     neck = MobileExtras(backbone.channels, norm)
-    # published steps at 300: 16, 32, 64, 100, 150, 300 pixels; from the fourth level on a step is image / map
-    maps = same_maps(image_size)
-    steps = [2 ** (4 + k) / image_size if k < 3 else 1 / maps[k] for k in range(6)]
-    shapes = reduced_shapes(0.1, LINEAR_SCALES)
+    shapes, anchors = anchors_1917(image_size)
     head = LevelHead(neck.channels, [len(shape) for shape in shapes], num_classes, separable(norm))
-    anchors = tile_anchors(maps, steps, shapes)
     return Model("ssd300_mobilenet_v2", SSD(backbone, neck, head), anchors, image_size, num_classes, width)
 
 
@@ -130,6 +126,20 @@ def ssd300_mobilenet_v1(num_classes, image_size=300):
     anchors = tile_anchors(maps, [1 / side for side in maps], shapes)
     return Model("ssd300_mobilenet_v1", SSD(backbone, ExtraLevels(blocks), head), anchors, image_size, num_classes,
                  mean=(127.5,) * 3, std=(127.502231,) * 3, score="softmax", clip=False)
+
+
+def ssd300_mobilenet_v1_zoo(num_classes, image_size=300):
+    """SSD300-MobileNetV1 with SSDLite heads: 11,294,517 trainable parameters at 81 classes, 1917 anchors at 300.
+
+    Source: model zoo official/cv/SSD, config/ssd_mobilenet_v1_300_config_gpu.yaml (its model_name ssd_mobilenet_v1).
+    """
+    norm = batch_norm(eps=1e-3, momentum=0.97)
+    backbone = MobileNetV1(batch_norm(), taps=(14, 26))
+    channels = [*backbone.channels, 512, 256, 256, 128]
+    blocks = [conv_norm(before, after, norm, stride=2) for before, after in zip(channels[1:], channels[2:])]
+    shapes, anchors = anchors_1917(image_size)
+    head = LevelHead(channels, [len(shape) for shape in shapes], num_classes, separable(norm))
+    return Model("ssd300_mobilenet_v1_zoo", SSD(backbone, ExtraLevels(blocks), head), anchors, image_size, num_classes)
 
 
 def ssdlite300_mobilenet_v2(num_classes, image_size=300):
@@ -216,6 +226,15 @@ def classic_detector(backbone, extras, levels, num_classes, image_size, norm=Non
     return SSD(backbone, ExtraLevels(blocks), head), anchors
 
 
+def anchors_1917(image_size):
+    """Shapes of each level and anchors of the model zoo's 300 pixel MobileNets, 1917 at 300."""
+    maps = same_maps(image_size)
+    # published steps at 300: 16, 32, 64, 100, 150, 300 pixels; from the fourth level on a step is image / map
+    steps = [2 ** (4 + k) / image_size if k < 3 else 1 / maps[k] for k in range(6)]
+    shapes = reduced_shapes(0.1, LINEAR_SCALES)
+    return shapes, tile_anchors(maps, steps, shapes)
+
+
 def same_maps(image_size):
     """Sides of six feature maps of strides 16 to 512; padding rounds up."""
     return [-(-image_size // stride) for stride in (16, 32, 64, 128, 256, 512)]
@@ -251,8 +270,8 @@ def he_initialize(network, num_classes, seed):
 
 
 BUILDERS = {builder.__name__: builder for builder in (
-    ssd_resnet50_fpn, ssd300_resnet50, ssd300_resnet34, ssd300_mobilenet_v1, ssd300_mobilenet_v2,
-    ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn, ssd300_vgg16, ssd512_vgg16)}
+    ssd_resnet50_fpn, ssd300_resnet50, ssd300_resnet34, ssd300_mobilenet_v1, ssd300_mobilenet_v1_zoo,
+    ssd300_mobilenet_v2, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn, ssd300_vgg16, ssd512_vgg16)}
 
 
 def build_model(name, num_classes, image_size=0, width=1.0):
