@@ -9,6 +9,8 @@ import pytest
 from weight_writers import ARRAYS, SAFE, check_arrays, check_damage, safetensors, save_tfjs, write
 
 from src import checkpoint
+from src.anchors import linear_shapes, tile_anchors
+from src.boxes import to_corners
 from src.errors import DataError, OptionError
 from src.weight_files import read_weights
 
@@ -132,9 +134,13 @@ def test_missing_and_unknown_files(tmp_path):
 def test_the_tensorflow_js_detector(shared):
     values, kind = read_weights(shared("weights/tfjs_ssdlite_mobilenet_v2_coco"))
     assert kind == "tfjs" and len(values) == 262
-    anchors = values["Postprocessor/ExpandDims"]
-    assert anchors.shape == (1, 1917, 4) and anchors.dtype == np.float32
-    np.testing.assert_allclose(anchors[0, 0], [-0.045, -0.045, 0.095, 0.095], atol=0.1)
+    stored = values["Postprocessor/ExpandDims"][0]  # corners, y before x
+    maps = (19, 10, 5, 3, 2, 1)
+    corners = to_corners(tile_anchors(maps, [1 / side for side in maps], linear_shapes(len(maps))))
+    np.testing.assert_allclose(stored[:, [1, 0, 3, 2]], corners, atol=1e-4)  # the file has .3333 for 1 / 3
+    depthwise = values["BoxPredictor_5/ClassPredictor_depthwise/depthwise_weights"]
+    assert depthwise.shape == (3, 3, 128, 1) and depthwise.dtype == np.float32 and depthwise.std() > 0.01
+    assert values["Preprocessor/map/while/ResizeImage/stack"].tolist() == [300, 300]
 
 
 def test_files_cut_anywhere_and_bytes_changed_anywhere(tmp_path, path):
