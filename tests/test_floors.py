@@ -11,17 +11,17 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
     ("config", "boxes", "logger", "runtime", "distributed", "data.classes", "data.images", "data.records", "anchors",
-     "weights", "lr_schedule", "losses", "optim", "models.layers"),
+     "weights", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers"),
     ("meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms", "models.resnet",
      "models.fpn", "models.mobilenet", "models.heads"),
-    ("engine", "visualize", "evaluate", "data.convert", "data.loader", "models.ssd", "detector"),
+    ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.loader", "models.ssd", "detector"),
     ("report", "data.mindrecord", "predictor", "exporter"),
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "lr_schedule", "matching",
-              "metrics", "run_folder", "visualize", "report", "data.classes", "data.images", "data.records",
-              "data.annotations", "data.transforms")
+NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "tensor_pickle", "weight_files",
+              "lr_schedule", "matching", "metrics", "run_folder", "visualize", "report", "data.classes", "data.images",
+              "data.records", "data.annotations", "data.transforms")
 
 
 def modules():
