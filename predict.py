@@ -4,7 +4,6 @@
 """
 import json
 import os
-import signal
 import sys
 from collections import Counter
 
@@ -33,8 +32,6 @@ def main():
 
     distributed.start(options.device_target, options.device_id)
     ms.set_context(mode=ms.GRAPH_MODE)
-    # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end it without a word
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options.eval_batch_size = 1
     predict = load_predictor(options.checkpoint_file_path, options)
     make_folder(options.output_path)

@@ -24,6 +24,7 @@ AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "export_batch_siz
                 "log_interval", "save_checkpoint_epochs", "keep_checkpoint_max", "eval_interval")
 ABOVE_ZERO = ("lr", "loss_scale", "width")
 UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate")
+SPLIT_NAMES = ("train_data_type", "val_data_type")
 # what the model zoo called the same thing
 RENAMED = {"model_name": "model", "img_shape": "image_size", "use_float16": "amp_level", "num_classes": "classes",
            "data_path": "coco_root", "checkpoint_path": "checkpoint_file_path", "img_path": "source",
@@ -46,11 +47,21 @@ def read_options(arguments, program=""):
         own = os.path.join(typed.get("output_path", options.output_path), "config.yaml")
         typed.update({"config_path": own} if os.path.isfile(own) else {})
     recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
+    if "dataset" in typed and typed["dataset"] != recipe.get("dataset", options.dataset):
+        for key in SPLIT_NAMES:  # those of a recipe are names in its own data set: train2017 is no list of VOC
+            recipe.pop(key, None)
     for origin, values in ((f"{typed.get('config_path')}: ", recipe), ("--", typed)):
         for key, value in values.items():
             options[key] = convert(key, value, options, origin)
     options.typed = sorted(typed)
     return options
+
+
+def split_options(options, split):
+    """The arguments of data.mindrecord.prepare_split that the options give for split "train" or "val"."""
+    shared = ("dataset", "mindrecord_dir", "strict", "coco_root", "instances_set", "voc_root", "image_dir")
+    return {**{key: options[key] for key in shared}, "split": split, "split_name": options[f"{split}_data_type"],
+            "anno_path": options.anno_path if split == "train" else options.val_anno_path}
 
 
 def save_options(options, path):

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import amp
 
 from src import boxes, checkpoint
+from src.config import split_options
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
 from src.errors import EnvironmentFault, OptionError
@@ -22,20 +23,12 @@ from src.visualize import draw_boxes, mosaic, plot_history, save_png
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 
 
-def prepare_splits(options, rank, world, say):
+def prepare_splits(options, rank, say):
     """The training split, and the validation split with run_eval (else None), converted when needed."""
-    shared = {**roots(options), "rank": rank, "world": world, "log": say}
-    train = prepare_split("train", options.dataset, options.mindrecord_dir, options.classes,
-                          anno_path=options.anno_path, split_name=options.train_data_type, **shared)
+    train = prepare_split(**split_options(options, "train"), classes=options.classes, rank=rank, log=say)
     if not options.run_eval:
         return train, None
-    return train, prepare_split("val", options.dataset, options.mindrecord_dir, train.classes,
-                                anno_path=options.val_anno_path, split_name=options.val_data_type, **shared)
-
-
-def roots(options):
-    """The options that say where a data set lies."""
-    return {key: options[key] for key in ("coco_root", "instances_set", "voc_root", "image_dir", "strict")}
+    return train, prepare_split(**split_options(options, "val"), classes=train.classes, rank=rank, log=say)
 
 
 def check_options(options):

@@ -1,6 +1,7 @@
 """Prepares the process before MindSpore is imported: processor kernels, and the cluster of a CPU run under mpirun."""
 import ctypes.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     """
     if "mindspore" in sys.modules:
         raise RuntimeError("runtime.prepare() must run before mindspore is imported")
+    # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end it without a word
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log: errors only, the programs print what matters
     if device_target == "GPU" and ctypes.util.find_library("cuda") is None:
