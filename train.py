@@ -74,7 +74,8 @@ def main():
         raise
     finally:
         run.finish()
-    best = f", best AP {run.best:.4f} in best.ckpt" if run.best >= 0 else ""
+    name = "mAP (area)" if options.dataset == "voc" else "AP"
+    best = f", best {name} {run.best:.4f} in best.ckpt" if run.best >= 0 else ""
     log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}")
 
 

@@ -39,7 +39,7 @@ def read_options(arguments, program=""):
     what is allowed. `--help` prints every option and exits 0.
     """
     if "-h" in arguments or "--help" in arguments:
-        print(help_text(program))
+        print(help_text(program), flush=True)
         raise SystemExit(0)
     options = EasyDict(read_yaml(DEFAULT_PATH))
     typed = split_arguments(arguments)

@@ -167,7 +167,7 @@ class Run:
 
     def finish(self):
         """Draws the curves, a resumed run's from its beginning, and closes the log, however the run ended."""
-        if self.rank == 0 and any("loss" in row for row in self.log.rows):
-            rows = read_log(os.path.join(self.options.output_path, "log.jsonl"))
-            plot_history(rows, os.path.join(self.options.output_path, "training.png"))
+        rows = read_log(os.path.join(self.options.output_path, "log.jsonl")) if self.rank == 0 else []
+        if any("loss" in row for row in rows):
+            plot_history(rows, os.path.join(self.options.output_path, "training.png"), self.loader.steps)
         self.log.close()

@@ -52,9 +52,10 @@ def join_cluster_from_mpi():
     from mpi4py import MPI  # here, because it starts MPI
     world = MPI.COMM_WORLD
     rank, size = world.Get_rank(), world.Get_size()
-    host, port = world.bcast((socket.gethostbyname(socket.gethostname()), free_port()) if rank == 0 else None)
-    if len({name for name in world.allgather(socket.gethostname())}) == 1:
-        host = "127.0.0.1"
+    one_host = len(set(world.allgather(socket.gethostname()))) == 1
+    host, port = world.bcast((host_address(one_host), free_port()) if rank == 0 else None)
+    if not host:
+        raise EnvironmentFault("the host of rank 0 has no address; add its name to /etc/hosts on all machines")
     for name in [name for name in os.environ if name.startswith(("OMPI_", "PMIX_", "PMI_"))]:
         del os.environ[name]
     os.environ.update(MS_WORKER_NUM=str(size), MS_SCHED_HOST=host, MS_SCHED_PORT=str(port))
@@ -62,6 +63,14 @@ def join_cluster_from_mpi():
         subprocess.Popen([sys.executable, "-c", SCHEDULER], env={**os.environ, "MS_ROLE": "MS_SCHED"},
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.environ.update(MS_ROLE="MS_WORKER", MS_NODE_ID=str(rank))
+
+
+def host_address(one_host):
+    """The address at which other processes reach this host, "" where its name has none."""
+    try:
+        return "127.0.0.1" if one_host else socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return ""
 
 
 def free_port():

@@ -126,14 +126,12 @@ def save_png(path, image):
     write_whole(path, data.tobytes())
 
 
-def plot_history(rows, path):
+def plot_history(rows, path, steps_per_epoch):
     """Curves of a run as a PNG: loss with its parts, learning rate, AP; a panel without numbers is left out.
 
-    rows: the dicts of log.jsonl; those of a training step or an evaluation have step and epoch, which count from 1.
+    rows: the dicts of log.jsonl; those of a training step or an evaluation have step, which counts from 1.
     """
-    rows = [row for row in rows if "step" in row]
-    # the last line of each epoch tells most exactly how many steps an epoch has
-    steps_per_epoch = max(row["step"] / row["epoch"] for row in rows)
+    rows = [{name: value for name, value in row.items() if value is not None} for row in rows if "step" in row]
     present = {name for row in rows for name in row}
     panels = {title: [name for name in names if name in present] for title, names in PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}

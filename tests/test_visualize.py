@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from src import visualize
 from src.errors import EnvironmentFault
 from src.metrics import coco_metrics, voc_metrics
 from src.visualize import (
@@ -106,15 +107,22 @@ def test_save_png_where_it_cannot_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("rows, panels", [
-    ([{"versions": {}}, {"step": 10, "epoch": 1, "loss": 1.0}], 1),
+    ([{"versions": {}}, {"step": 10, "epoch": 1, "loss": 1.0}, {"step": 20, "epoch": 1, "loss": None}], 1),
     ([{"step": step, "epoch": 1 + step // 50, "loss": 1 / step, "loss_cls": 0.5 / step, "loss_box": 0.5, "lr": 0.1}
       for step in range(1, 200)] + [{"step": 50 * one, "epoch": one, "AP": 0.1, "AP50": 0.2} for one in (1, 2)], 3),
     ([{"epoch": 1, "step": 5, "mAP_11point": 0.1, "mAP_area": 0.2}], 1),
 ])
 def test_plot_history(rows, panels, tmp_path):
-    plot_history(rows, str(tmp_path / "history.png"))
+    plot_history(rows, str(tmp_path / "history.png"), 50)
     height, width, _ = read(tmp_path / "history.png").shape
     assert round(width / height * 3.8 / 5.2) == panels
+
+
+def test_the_history_of_a_run_that_was_cut_short_ends_within_its_epoch(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(visualize, "draw_curve", lambda axis, points, *_: drawn.append(points.tolist()))
+    plot_history([{"step": 5, "epoch": 1, "loss": 3.0}, {"step": 10, "epoch": 1, "loss": 2.0}], str(tmp_path / "a"), 40)
+    assert drawn == [[[0.125, 3.0], [0.25, 2.0]]]
 
 
 @pytest.mark.parametrize("classes", [1, 30])
