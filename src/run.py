@@ -18,7 +18,7 @@ from src.evaluate import collect, score
 from src.models.ssd import BUILDERS, build_model
 from src.predictor import THRESHOLDS, describe, from_model
 from src.run_folder import git_commit
-from src.visualize import draw_boxes, mosaic, plot_history, save_png
+from src.visualize import draw_boxes, plot_history, plot_pictures
 
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 
@@ -59,7 +59,7 @@ def describe_run(options, model, split, frozen, world):
 
 
 def draw_first_batch(loader, model, classes, path, most=8):
-    """A mosaic of the first augmented batch with the boxes its targets stand for: shows crops, colours and matching."""
+    """Pictures of the first augmented batch with the boxes its targets stand for: shows crops, colours and matching."""
     images, labels, targets, _ = next(iter(loader.epoch(0)))
     tiles = []
     for image, label, target in list(zip(images, labels, targets))[:most]:
@@ -68,7 +68,7 @@ def draw_first_batch(loader, model, classes, path, most=8):
         # all anchors of one object decode to the same box
         _, first = np.unique(np.column_stack([found.round(3), label[positive]]), axis=0, return_index=True)
         tiles.append(draw_boxes(image, found[first], label[positive][first], classes=classes))
-    save_png(path, mosaic(tiles))
+    plot_pictures(tiles, path)
 
 
 def read_log(path):

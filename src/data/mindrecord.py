@@ -18,7 +18,7 @@ from src.data.annotations import check_folder, read_coco, read_txt, read_voc, re
 from src.data.classes import named_classes
 from src.data.convert import file_size, write_images
 from src.data.records import Report
-from src.errors import DataError, EnvironmentFault
+from src.errors import DataError, EnvironmentFault, RankFault
 
 SCHEMA_VERSION = 2
 POLL_SECONDS = 0.5
@@ -231,7 +231,7 @@ def locked(folder):
 
 
 def wait_for(folder, wanted, log):
-    """Returns when rank 0 has converted; raises EnvironmentFault when it has written nothing for a long time.
+    """Returns when rank 0 has converted; raises RankFault when it has written nothing for a long time.
 
     When rank 0 fails, mpirun and msrun end the processes that wait.
     """
@@ -243,8 +243,8 @@ def wait_for(folder, wanted, log):
         if progress != seen:
             seen, alive = progress, now
         elif now - alive > SILENCE_SECONDS:
-            raise EnvironmentFault(f"rank 0 has written nothing towards {folder} for {SILENCE_SECONDS} seconds; all "
-                                   "machines must share mindrecord_dir, or run prepare_data.py on each of them first")
+            raise RankFault(f"rank 0 has written nothing towards {folder} for {SILENCE_SECONDS} seconds; all "
+                            "machines must share mindrecord_dir, or run prepare_data.py on each of them first")
         time.sleep(POLL_SECONDS)
 
 
