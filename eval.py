@@ -4,12 +4,11 @@
 """
 import json
 import os
-import signal
 import sys
 import time
 
 from src import runtime
-from src.config import read_options
+from src.config import read_options, split_options
 from src.errors import OptionError, run_main
 
 
@@ -26,20 +25,16 @@ def main():
     from src.metrics import format_metrics, write_metrics
     from src.predictor import load_predictor
     from src.report import draw_report
-    from src.run import roots
     from src.run_folder import make_folder
 
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     ms.set_context(mode=ms.GRAPH_MODE)
-    # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end it without a word
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     say = print if rank == 0 else (lambda text: None)
     predict = load_predictor(options.checkpoint_file_path, options)
     folder = result_folder(options)
     if rank == 0:
         make_folder(folder)  # before the work whose result it shall take
-    split = prepare_split("val", options.dataset, options.mindrecord_dir, predict.classes, rank=rank, log=say,
-                          anno_path=options.val_anno_path, split_name=options.val_data_type, **roots(options))
+    split = prepare_split(**split_options(options, "val"), classes=predict.classes, rank=rank, log=say)
     if list(split.classes) != list(predict.classes):
         raise OptionError(f"the model knows {', '.join(predict.classes)}; the data has {', '.join(split.classes)}")
     with open(split.ground_truth, encoding="utf-8") as file:

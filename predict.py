@@ -4,9 +4,9 @@
 """
 import json
 import os
-import signal
 import sys
 from collections import Counter
+from contextlib import suppress
 
 from src import runtime
 from src.config import read_options
@@ -18,11 +18,12 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 def main():
     """Reads the options, predicts on the source, writes drawings and predictions.json into output_path."""
     options = read_options(sys.argv[1:], "predict.py")
-    if not options.source:
+    source, folder = options.source, options.output_path
+    if not source:
         raise OptionError("--source is empty; give an image, a folder, a video or a camera number")
-    if not options.source.isdigit() and not os.path.exists(options.source):
-        raise DataError(f"source '{options.source}' does not exist")
-    refuse_source_folder(options.source, options.output_path)
+    if not source.isdigit() and not os.path.exists(source):
+        raise DataError(f"source '{source}' does not exist")
+    refuse_source_folder(source, folder)
     runtime.prepare(options.device_target)
     import mindspore as ms
 
@@ -33,18 +34,17 @@ def main():
 
     distributed.start(options.device_target, options.device_id)
     ms.set_context(mode=ms.GRAPH_MODE)
-    # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end it without a word
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options.eval_batch_size = 1
     predict = load_predictor(options.checkpoint_file_path, options)
-    make_folder(options.output_path)
-    names = image_files(options.source)
-    rows = predict_images(predict, names, options) if names else predict_video(predict, options)
-    path = os.path.join(options.output_path, "predictions.json")
-    write_whole(path, json.dumps(rows, indent=1).encode())
+    make_folder(folder)
+    names = image_files(source)
+    rows = list(predict_images(predict, names, options) if names else predict_video(predict, options))
+    if not rows:
+        raise DataError(f"source '{source}' gives no picture that can be read")
+    write_whole(os.path.join(folder, "predictions.json"), json.dumps(rows, indent=1).encode())
     found = sum(len(row["objects"]) for row in rows)
     print(f"{found} object(s) with a score of at least {options.draw_score} in {len(rows)} "
-          f"{'picture' if names else 'frame'}(s); drawings and predictions.json are in {options.output_path}")
+          f"{'picture' if names else 'frame'}(s); drawings and predictions.json are in {folder}")
 
 
 def refuse_source_folder(source, output_path):
@@ -79,11 +79,11 @@ def detect(predict, image, least_score):
 
 
 def predict_images(predict, names, options):
-    """One drawing and one row a picture; an unreadable one is named and left out."""
+    """Writes one drawing and yields one row a picture; an unreadable one is named and left out."""
     from src.data.images import read_image
     from src.logger import track
     from src.visualize import save_png
-    rows, stems = [], Counter(stem(name) for name in names)
+    stems = Counter(stem(name) for name in names)
     for name in track(names, len(names), "predicting"):
         try:
             image = read_image(name)
@@ -94,48 +94,32 @@ def predict_images(predict, names, options):
         # a.jpg and a.png of one folder would both become a.png
         file = f"{stem(name) if stems[stem(name)] == 1 else os.path.basename(name)}.png"
         save_png(os.path.join(options.output_path, file), drawing)
-        rows.append({"file": name, "objects": objects})
-    if not rows:
-        raise DataError(f"none of the {len(names)} pictures of '{options.source}' could be read")
-    return rows
+        yield {"file": name, "objects": objects}
 
 
 def predict_video(predict, options):
-    """A drawn .mp4 and one row a frame; a camera runs until Ctrl-C."""
+    """Writes a drawn .mp4 and yields one row a frame; a camera runs until Ctrl-C."""
     import cv2
     cv2.setLogLevel(0)  # else OpenCV writes its own lines about a camera that does not open
     camera = options.source.isdigit()
-    video = cv2.VideoCapture(int(options.source) if camera else options.source)
-    if not video.isOpened() and camera:
-        raise DataError(f"source {options.source}: there is no such camera, or another program uses it")
+    video, writer, number = cv2.VideoCapture(int(options.source) if camera else options.source), None, 0
     if not video.isOpened():
-        raise DataError(f"source '{options.source}' is neither a picture ({', '.join(IMAGES)}) nor a video "
-                        "that opens")
-    rate, code = video.get(cv2.CAP_PROP_FPS) or 25, cv2.VideoWriter_fourcc(*"mp4v")
-    name = f"camera{options.source}" if camera else stem(options.source)
-    writer, rows = None, []
-    try:
-        while True:
-            more, frame = video.read()
-            if not more:
-                break
+        raise DataError(f"source {options.source}: there is no such camera, or another program uses it" if camera else
+                        f"source '{options.source}' is neither a picture ({', '.join(IMAGES)}) nor a video that opens")
+    path = os.path.join(options.output_path, f"{f'camera{options.source}' if camera else stem(options.source)}.mp4")
+    with suppress(KeyboardInterrupt):
+        while (frame := video.read()[1]) is not None:
             drawing, objects = detect(predict, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), options.draw_score)
-            if writer is None:
-                size = (drawing.shape[1], drawing.shape[0])
-                writer = cv2.VideoWriter(os.path.join(options.output_path, f"{name}.mp4"), code, rate, size)
+            writer = writer or cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"),
+                                               video.get(cv2.CAP_PROP_FPS) or 25, drawing.shape[1::-1])
             writer.write(cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR))
-            rows.append({"frame": len(rows), "objects": objects})
-            if len(rows) % 50 == 0:
-                print(f"{len(rows)} frames", flush=True)
-    except KeyboardInterrupt:
-        print(f"stopped after {len(rows)} frames")
-    finally:
-        video.release()
-        if writer:
-            writer.release()
-    if not rows:
-        raise DataError(f"source '{options.source}' opens, but gives no frame")
-    return rows
+            yield {"frame": number, "objects": objects}
+            number += 1
+            if number % 50 == 0:
+                print(f"{number} frames", flush=True)
+    video.release()
+    if writer:
+        writer.release()
 
 
 def stem(path):

@@ -4,7 +4,7 @@ python prepare_data.py --dataset=voc --voc_root=DIR [--classes=[a,b]] [--mindrec
 """
 import sys
 
-from src.config import read_options
+from src.config import read_options, split_options
 from src.errors import run_main
 
 
@@ -13,12 +13,12 @@ def main():
     options = read_options(sys.argv[1:], "prepare_data.py")
     from src import runtime
     runtime.prepare()
-    from src.data.mindrecord import SplitMissing
+    from src.data.mindrecord import SplitMissing, prepare_split
 
     classes, missing = options.classes, []
     for split in ("train", "val"):
         try:
-            converted = prepare(split, classes, options)
+            converted = prepare_split(**split_options(options, split), classes=classes)
         except SplitMissing as error:
             missing.append(error)
             continue
@@ -28,16 +28,6 @@ def main():
         raise missing[0]
     for error in missing:
         print(f"only one split: {error}")
-
-
-def prepare(split, classes, options):
-    """The options of one split -> Split."""
-    from src.data.mindrecord import prepare_split
-    return prepare_split(
-        split, options.dataset, options.mindrecord_dir, classes, coco_root=options.coco_root,
-        instances_set=options.instances_set, voc_root=options.voc_root, image_dir=options.image_dir,
-        anno_path=options.anno_path if split == "train" else options.val_anno_path,
-        split_name=options[f"{split}_data_type"], strict=options.strict)
 
 
 def show(split):

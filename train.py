@@ -36,7 +36,7 @@ def main():
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(options.seed)
     log = RunLog(rank == 0)
-    train_split, val_split = prepare_splits(options, rank, world, log.say)
+    train_split, val_split = prepare_splits(options, rank, log.say)
 
     model = build_model(options.model, len(train_split.classes) + 1, options.image_size, options.width)
     if options.weight_init == "he":
@@ -74,7 +74,8 @@ def main():
         raise
     finally:
         run.finish()
-    best = f", best AP {run.best:.4f} in best.ckpt" if run.best >= 0 else ""
+    name = "mAP (area)" if options.dataset == "voc" else "AP"
+    best = f", best {name} {run.best:.4f} in best.ckpt" if run.best >= 0 else ""
     log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}")
 
 

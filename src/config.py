@@ -24,6 +24,7 @@ AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "export_batch_siz
                 "log_interval", "save_checkpoint_epochs", "keep_checkpoint_max", "eval_interval")
 ABOVE_ZERO = ("lr", "loss_scale", "width")
 UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate")
+SPLIT_NAMES = ("train_data_type", "val_data_type")
 # what the model zoo called the same thing
 RENAMED = {"model_name": "model", "img_shape": "image_size", "use_float16": "amp_level", "num_classes": "classes",
            "data_path": "coco_root", "checkpoint_path": "checkpoint_file_path", "img_path": "source",
@@ -38,7 +39,7 @@ def read_options(arguments, program=""):
     what is allowed. `--help` prints every option and exits 0.
     """
     if "-h" in arguments or "--help" in arguments:
-        print(help_text(program))
+        print(help_text(program), flush=True)
         raise SystemExit(0)
     options = EasyDict(read_yaml(DEFAULT_PATH))
     typed = split_arguments(arguments)
@@ -46,11 +47,21 @@ def read_options(arguments, program=""):
         own = os.path.join(typed.get("output_path", options.output_path), "config.yaml")
         typed.update({"config_path": own} if os.path.isfile(own) else {})
     recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
+    if "dataset" in typed and typed["dataset"] != recipe.get("dataset", options.dataset):
+        for key in SPLIT_NAMES:  # those of a recipe are names in its own data set: train2017 is no list of VOC
+            recipe.pop(key, None)
     for origin, values in ((f"{typed.get('config_path')}: ", recipe), ("--", typed)):
         for key, value in values.items():
             options[key] = convert(key, value, options, origin)
     options.typed = sorted(typed)
     return options
+
+
+def split_options(options, split):
+    """The arguments of data.mindrecord.prepare_split that the options give for split "train" or "val"."""
+    shared = ("dataset", "mindrecord_dir", "strict", "coco_root", "instances_set", "voc_root", "image_dir")
+    return {**{key: options[key] for key in shared}, "split": split, "split_name": options[f"{split}_data_type"],
+            "anno_path": options.anno_path if split == "train" else options.val_anno_path}
 
 
 def save_options(options, path):
@@ -79,12 +90,11 @@ def read_recipe(path, above=()):
     if os.path.abspath(path) in above:
         raise OptionError(f"{path}: _base_ leads back to itself")
     values = read_yaml(path)
-    base = values.pop("_base_", None)
-    if not base:
-        return values
+    base = values.pop("_base_", None) or ""
     if not isinstance(base, str):
         raise OptionError(f"{path}: _base_={base!r}: expected the path of one recipe")
-    return {**read_recipe(os.path.join(os.path.dirname(path), base), (*above, os.path.abspath(path))), **values}
+    below = read_recipe(os.path.join(os.path.dirname(path), base), (*above, os.path.abspath(path))) if base else {}
+    return {**below, **values}
 
 
 def read_yaml(path):
@@ -107,11 +117,11 @@ def convert(key, value, options, origin="--"):
         near = RENAMED.get(key) or next(iter(difflib.get_close_matches(key, options, 1, 0.5)), None)
         hint = f"did you mean '{near}'?" if near else "see --help for all options"
         raise OptionError(f"{origin}{key} is not an option; {hint}")
-    kind = CONVERTERS[type(options[key])]
+    kind, expected = CONVERTERS[type(options[key])]
     try:
         result = kind(value)
-    except (TypeError, ValueError, yaml.YAMLError) as error:
-        raise OptionError(f"{origin}{key}={value!r}: expected {EXPECTED[kind]}") from error
+    except (TypeError, ValueError, KeyError, yaml.YAMLError) as error:
+        raise OptionError(f"{origin}{key}={value!r}: expected {expected}") from error
     problem = impossible(key, result)
     if problem:
         raise OptionError(f"{origin}{key}={value}: {problem}")
@@ -121,7 +131,7 @@ def convert(key, value, options, origin="--"):
 def impossible(key, value):
     """What is wrong with a value of the right type, or None."""
     if key in CHOICES and value not in CHOICES[key]:
-        near = [choice for choice in CHOICES[key] if choice.lower() == str(value).lower()]
+        near = [choice for choice in CHOICES[key] if choice.lower() == value.lower()]
         return f"allowed are {', '.join(CHOICES[key])}" + (f"; did you mean {near[0]}?" if near else "")
     if key in AT_LEAST_ONE and value < 1:
         return "must be at least 1"
@@ -129,31 +139,12 @@ def impossible(key, value):
         return "must be above 0"
     if key in UNIT_INTERVAL and not 0 <= value <= 1:
         return "must lie between 0 and 1"
-    if isinstance(value, (int, float)) and value < 0:
-        return "must not be negative"
-    return None
-
-
-def to_bool(value):
-    """True or False from a bool or its usual spellings."""
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() not in words:
-        raise ValueError(value)
-    return words[str(value).lower()]
-
-
-def to_int(value):
-    """An int from an int or its decimal spelling; 8.5 and True are refused."""
-    if isinstance(value, (bool, float)):
-        raise ValueError(value)
-    return int(value)
+    return "must not be negative" if isinstance(value, (int, float)) and value < 0 else None
 
 
 def to_float(value):
     """A finite float from a number or a string: PyYAML reads 1e-3 as a string."""
-    if isinstance(value, bool) or not math.isfinite(float(value)):
+    if not math.isfinite(float(str(value))):
         raise ValueError(value)
     return float(value)
 
@@ -166,29 +157,26 @@ def to_str(value):
 
 
 def to_list(value):
-    """A list from a YAML list, "[a,b]" or "a, b"."""
+    """A list of strings from a YAML list, "[a,b]" or "a, b"."""
     if isinstance(value, str):
-        words = (word.strip() for word in value.split(","))
-        value = yaml.safe_load(value) if value.startswith("[") else [word for word in words if word]
+        value = yaml.safe_load(value) if value.startswith("[") else [one for one in re.split(r"\s*,\s*", value) if one]
     if not isinstance(value, list):
         raise ValueError(value)
     return [str(item) for item in value]
 
 
-CONVERTERS = {bool: to_bool, int: to_int, float: to_float, str: to_str, list: to_list}
-EXPECTED = {to_bool: "True or False", to_int: "a whole number", to_float: "a number", to_str: "a text",
-            to_list: "a list such as [a,b]"}
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+# by the type of the default: the function, which fails on anything else (str: 8.5 and True are no int), and its words
+CONVERTERS = {bool: (lambda value: WORDS[str(value).lower()], "True or False"),
+              int: (lambda value: int(str(value)), "a whole number"),
+              float: (to_float, "a number"), str: (to_str, "a text"), list: (to_list, "a list such as [a,b]")}
 
 
 def help_text(program):
     """Every option with its default and meaning, in the groups of default.yaml."""
     lines = [f"usage: python {program or 'train.py'} [--config_path=RECIPE] [--key=value ...]"]
     with open(DEFAULT_PATH, encoding="utf-8") as file:
-        for line in file:
-            group = re.match(r"# --- (.*)", line)
-            option = re.match(r"(\w+):\s*(.*?)\s+# (.*)", line)
-            if group:
-                lines.append(f"\n{group[1]}:")
-            elif option:
-                lines.append(f"  --{option[1]}={option[2]:<28.28} {option[3]}")
+        text = file.read()
+    for group, name, default, meaning in re.findall(r"^# --- (.*)|^(\w+):\s*(.*?)\s+# (.*)", text, re.MULTILINE):
+        lines.append(f"\n{group}:" if group else f"  {f'--{name}={default}':<40} {meaning}")
     return "\n".join(lines)

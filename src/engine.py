@@ -1,4 +1,5 @@
 """The training step as one Cell, and the loop over its steps."""
+import itertools
 import math
 import signal
 import time
@@ -88,10 +89,11 @@ def multiply(factor, gradient):
 
 
 class StopSignal:
-    """Remembers SIGINT and SIGTERM, so that a step ends before the program does."""
+    """Remembers SIGINT and SIGTERM (MindSpore's data engine makes one of the other), so that a step ends before the
+    program does."""
 
     def __init__(self):
-        self.name = None
+        self.asked = False
 
     def __enter__(self):
         self.before = {number: signal.signal(number, self.catch) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -99,9 +101,9 @@ class StopSignal:
 
     def catch(self, number, frame):
         """A second signal ends the program at once."""
-        if self.name:
+        if self.asked:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
+        self.asked = True
 
     def __exit__(self, *error):
         for number, handler in self.before.items():
@@ -117,19 +119,18 @@ def train(step, loader, rates, log, start=0, most_steps=0, log_interval=10, imag
     stopped. Raises NotFiniteError, Interrupted.
     """
     total = min(len(rates), most_steps or len(rates))
-    meter = Meter(total, loader.batch_size * loader.world)
-    done, skipped = start, 0
+    meter, done, finite = Meter(total, loader.batch_size * loader.world), start, []
     with StopSignal() as stop:
         while done < total:
-            epoch = done // loader.steps
-            asked = time.time()
-            for *batch, rows in loader.epoch(epoch, done % loader.steps):
+            epoch, asked = done // loader.steps, time.time()
+            for *batch, rows in itertools.islice(loader.epoch(epoch, done % loader.steps), total - done):
                 begun = time.time()
-                flag = Tensor(float(stop.name is not None), mstype.float32)
+                flag = Tensor(float(stop.asked), mstype.float32)
                 numbers = dict(zip(NUMBERS, step(*map(Tensor, batch), flag).asnumpy().tolist()))
                 meter.add(numbers, begun - asked, time.time() - begun)
-                skipped = 0 if numbers["finite"] else skipped + 1
-                if not math.isfinite(numbers["own_loss"]) or skipped == MOST_SKIPPED_STEPS:
+                finite.append(bool(numbers["finite"]))
+                stuck = finite[-MOST_SKIPPED_STEPS:] == [False] * MOST_SKIPPED_STEPS
+                if stuck or not math.isfinite(numbers["own_loss"]):
                     raise NotFiniteError(explain(numbers, done, epoch, rates[done], map(image_name, rows)))
                 if done == start:
                     log.say(f"first step took {time.time() - asked:.1f} s (it compiles the graph)")
@@ -140,13 +141,21 @@ def train(step, loader, rates, log, start=0, most_steps=0, log_interval=10, imag
                     log.say(meter.line(row))
                 if numbers["stops"]:
                     save(done)
-                    raise Interrupted(f"stopped by {stop.name or 'another process'} after step {done}; "
+                    raise Interrupted(f"{'' if stop.asked else 'another process was '}interrupted after step {done}; "
                                       f"the state was saved, --resume=True goes on from here")
-                if done == total:
-                    break
                 asked = time.time()
+            if not step.dynamic:
+                refuse_skipping(finite[-loader.steps:])
             if after_epoch:
                 after_epoch(epoch + 1, done)
+
+
+def refuse_skipping(finite):
+    """Raises NotFiniteError when most of these steps were skipped: a static loss scale will not get better."""
+    skipped = finite.count(False)
+    if skipped > len(finite) / 2:
+        raise NotFiniteError(f"{skipped} of {len(finite)} steps were skipped, their gradients were not finite; lower "
+                             "--lr or --loss_scale, or use --dynamic_loss_scale=True")
 
 
 def explain(numbers, done, epoch, rate, images):

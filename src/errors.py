@@ -1,27 +1,34 @@
 """Errors a user can cause, each with the exit code of the program; `run_main` turns them into one line."""
+import os
 import sys
+import time
 
 OPTION_EXIT, DATA_EXIT, ENVIRONMENT_EXIT, NOT_FINITE_EXIT, INTERRUPTED_EXIT = 2, 3, 4, 5, 130
 
 
 class SSDError(Exception):
-    """Base of the errors that end a program with one line instead of a traceback."""
-    exit_code = 1
+    """Base of the errors that end a program with one line instead of a traceback; shared: all processes meet it."""
+    exit_code, shared = 1, False
 
 
 class OptionError(SSDError):
     """An unknown option, a wrong type, an impossible value, a checkpoint that does not fit: exit 2."""
-    exit_code = OPTION_EXIT
+    exit_code, shared = OPTION_EXIT, True
 
 
 class DataError(SSDError):
     """Missing or unusable images, annotations or MindRecord files: exit 3."""
-    exit_code = DATA_EXIT
+    exit_code, shared = DATA_EXIT, True
 
 
 class EnvironmentFault(SSDError):
     """A missing device, library or launcher, or a folder that cannot be written: exit 4."""
-    exit_code = ENVIRONMENT_EXIT
+    exit_code, shared = ENVIRONMENT_EXIT, True
+
+
+class RankFault(EnvironmentFault):
+    """An EnvironmentFault that only one process of several meets."""
+    shared = False
 
 
 class NotFiniteError(SSDError):
@@ -35,13 +42,22 @@ class Interrupted(SSDError):
 
 
 def run_main(main):
-    """Calls main() and exits with its code; an SSDError becomes one line on stderr and its exit code."""
+    """Calls main() and exits with its code; an SSDError becomes one line on stderr and its exit code.
+
+    Of several processes the first speaks for all where all have the same to say.
+    """
     try:
-        code = main() or 0
-    except SSDError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        code = error.exit_code
+        sys.exit(main())
     except KeyboardInterrupt:
-        print("error: interrupted before there was anything to save", file=sys.stderr, flush=True)
-        code = INTERRUPTED_EXIT
-    sys.exit(code)
+        error = Interrupted("interrupted before there was anything to save")
+    except SSDError as raised:
+        error = raised
+    except BrokenPipeError:  # whoever read the output, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    rank = int(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("MS_NODE_ID") or 0)
+    if rank and error.shared:
+        time.sleep(1)  # the launcher ends the others at the first exit, and the first process shall be heard before
+    else:
+        print(f"{f'rank {rank}: ' if rank else ''}error: {error}", file=sys.stderr, flush=True)
+    sys.exit(error.exit_code)

@@ -1,21 +1,20 @@
 """What a run tells: lines on the terminal, log.jsonl, TensorBoard scalars, all from the same numbers."""
 import json
+import math
 import os
 import sys
 import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+QUIET_SECONDS = 5  # least time between two lines of progress in a log file
+
 
 class RunLog:
-    """Prints on the first process; once it has a folder, writes rows (dicts) to log.jsonl and TensorBoard there.
-
-    A row has `step`; its float values become TensorBoard scalars under `group`.
-    """
+    """Prints on the first process; once it has a folder, writes rows (dicts) to log.jsonl and TensorBoard there."""
 
     def __init__(self, first=True):
-        self.first, self.rows = first, []
-        self.folder = self.file = self.events = None
+        self.first, self.folder, self.file, self.events = first, None, None, None
 
     def open(self, folder):
         """Chooses the folder; a process that is not the first never calls it and keeps quiet."""
@@ -27,37 +26,29 @@ class RunLog:
             print(text, flush=True)
 
     def write(self, row, group=None):
-        """Appends a row to log.jsonl and, with a group such as "train", to TensorBoard."""
+        """Appends a row to log.jsonl (null for what is not finite) and its floats to TensorBoard under a group."""
         if not self.file:
             return
-        self.rows.append(row)
-        self.file.write(json.dumps(row) + "\n")
+        floats = {key: value for key, value in row.items() if isinstance(value, float)}
+        unknown = {key: None for key, value in floats.items() if not math.isfinite(value)}
+        self.file.write(json.dumps({**row, **unknown}) + "\n")
         self.file.flush()
         if group:
-            self.add_scalars(row, group)
-
-    def add_scalars(self, row, group):
-        """The float values of a row as TensorBoard scalars."""
-        from tensorboard.compat.proto.event_pb2 import Event  # here: half a second that other programs need not wait
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        if self.events is None:
-            self.events = EventFileWriter(self.folder)
-        values = [Summary.Value(tag=f"{group}/{key}", simple_value=value) for key, value in row.items()
-                  if isinstance(value, float)]
-        self.events.add_event(Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values)))
-        self.events.flush()
+            from tensorboard.summary import Writer  # here: half a second that other programs need not wait
+            self.events = self.events or Writer(self.folder)
+            for key, value in floats.items():
+                self.events.add_scalar(f"{group}/{key}", value, row["step"])
+            self.events.flush()
 
     def close(self):
         """Flushes and closes both files."""
-        if self.file:
-            self.file.close()
-        if self.events:
-            self.events.close()
+        for one in (self.file, self.events):
+            if one:
+                one.close()
 
 
 def track(items, total, title, quiet=False):
-    """Yields items while showing a bar with the remaining time on a terminal, or a line every tenth in a log file."""
+    """Yields items while showing a bar with the remaining time on a terminal, or now and then a line in a log file."""
     launched = any(name in os.environ for name in ("MS_ROLE", "OMPI_COMM_WORLD_RANK"))  # mpirun gives a false terminal
     if quiet or launched or not sys.stdout.isatty():
         yield from plain_track(items, total, title, quiet)
@@ -69,13 +60,15 @@ def track(items, total, title, quiet=False):
 
 
 def plain_track(items, total, title, quiet):
-    """The same without a terminal."""
-    start, tenth = time.time(), max(total // 10, 1)
+    """The same without a terminal: a line every tenth, unless the last one is only seconds old, and one at the end."""
+    start = told = time.time()
     for done, item in enumerate(items, 1):
         yield item
-        if not quiet and (done % tenth == 0 or done == total):
-            left = (time.time() - start) / done * (total - done)
-            print(f"{title}: {done}/{total}, {duration(left)} left", flush=True)
+        now = time.time()
+        due = done % max(total // 10, 1) == 0 and now - told > QUIET_SECONDS
+        if not quiet and (due or done == total):
+            told = now
+            print(f"{title}: {done}/{total}, {duration((now - start) / done * (total - done))} left", flush=True)
 
 
 def duration(seconds):

@@ -14,10 +14,12 @@ import numpy as np
 
 from src.errors import DataError, EnvironmentFault
 
-COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-SIZES = ("small, area below 32x32", "medium, 32x32 to 96x96", "large, above 96x96")
-COCO_MEANINGS = ("IoU .50:.95", "IoU .50", "IoU .75", *SIZES,
-                 "1 detection an image", "10 detections an image", "100 detections an image", *SIZES)
+COCO_MEANINGS = {
+    "AP": "IoU .50:.95", "AP50": "IoU .50", "AP75": "IoU .75", "APs": "small, area below 32x32",
+    "APm": "medium, 32x32 to 96x96", "APl": "large, above 96x96", "AR1": "1 detection an image",
+    "AR10": "10 detections an image", "AR100": "100 detections an image", "ARs": "small, area below 32x32",
+    "ARm": "medium, 32x32 to 96x96", "ARl": "large, above 96x96"}
+COCO_NAMES = tuple(COCO_MEANINGS)
 VOC_MEANINGS = {"mAP_11point": "mean over classes, 11-point rule of VOC 2007",
                 "mAP_area": "mean over classes, area under the curve (VOC 2010 and later)"}
 
@@ -37,11 +39,9 @@ def coco_metrics(ground_truth, detections, engine="hotcoco"):
     counts = Counter(item["category_id"] for item in ground_truth["annotations"] if not item["iscrowd"])
     metrics["per_class"] = {}
     for index, category in enumerate(ground_truth["categories"]):
-        of_class = precision[:, :, index]
-        present = of_class.max() > -1
-        metrics["per_class"][category["name"]] = {"AP": float(of_class.mean()) if present else None,
-                                                  "AP50": float(of_class[0].mean()) if present else None,
-                                                  "boxes": counts[category["id"]]}
+        means = precision[:, :, index].mean(axis=1).tolist()  # by IoU; all are -1 without ground truth
+        names = {"AP": float(np.mean(means)), "AP50": means[0]} if means[0] >= 0 else {"AP": None, "AP50": None}
+        metrics["per_class"][category["name"]] = {**names, "boxes": counts[category["id"]]}
     return metrics
 
 
@@ -71,13 +71,11 @@ def voc_metrics(ground_truth, detections, iou=0.5):
     per_class = {}
     for category in ground_truth["categories"]:
         boxes = sum(not item["difficult"] for item in truth[category["id"]])
-        entry = {"AP_11point": None, "AP_area": None, "boxes": boxes}
-        if boxes:
-            hits = match_class(truth[category["id"]], found[category["id"]], iou)
-            right = np.cumsum(hits)
-            precision, recall = right / np.arange(1, len(hits) + 1), right / boxes
-            entry.update(AP_11point=eleven_point_ap(precision, recall), AP_area=area_ap(precision, recall))
-        per_class[category["name"]] = entry
+        hits = match_class(truth[category["id"]], found[category["id"]], iou)
+        right = np.cumsum(hits)
+        precision, recall = right / np.arange(1, len(hits) + 1), right / max(boxes, 1)
+        per_class[category["name"]] = {"AP_11point": eleven_point_ap(precision, recall) if boxes else None,
+                                       "AP_area": area_ap(precision, recall) if boxes else None, "boxes": boxes}
     present = [entry for entry in per_class.values() if entry["boxes"]]
     means = {f"m{name}": float(np.mean([entry[name] for entry in present])) if present else -1.0
              for name in ("AP_11point", "AP_area")}
@@ -86,16 +84,16 @@ def voc_metrics(ground_truth, detections, iou=0.5):
 
 def format_metrics(metrics):
     """A table for the terminal: the overall numbers, then the classes, best first."""
-    meanings = dict(zip(COCO_NAMES, COCO_MEANINGS, strict=True)) if "AR100" in metrics else VOC_MEANINGS
+    meanings, columns = ((COCO_MEANINGS, ("AP", "AP50")) if "AR100" in metrics else
+                         (VOC_MEANINGS, ("AP_11point", "AP_area")))
     lines = [f"{name:<11} {number(metrics[name])}   {meaning}" for name, meaning in meanings.items()]
-    first, second = ("AP", "AP50") if "AR100" in metrics else ("AP_11point", "AP_area")
     width = min(max(len(name) for name in (*metrics["per_class"], "class")), 40)
-    lines += ["", f"{'class':<{width}} {'boxes':>7} {first:>10} {second:>10}"]
+    lines += ["", f"{'class':<{width}} {'boxes':>7} {columns[0]:>10} {columns[1]:>10}"]
+    scores = {name: entry[columns[0]] for name, entry in metrics["per_class"].items()}
     # classes without ground truth (None) come last
-    ranked = sorted(metrics["per_class"].items(), key=lambda item: -1 if item[1][first] is None else item[1][first],
-                    reverse=True)
-    for name, entry in ranked:
-        numbers = f"{number(entry[first]):>10} {number(entry[second]):>10}"
+    for name in sorted(scores, key=lambda name: 1 if scores[name] is None else -scores[name]):
+        entry = metrics["per_class"][name]
+        numbers = " ".join(f"{number(entry[column]):>10}" for column in columns)
         lines.append(f"{name[:width]:<{width}} {entry['boxes']:>7} {numbers}")
     return "\n".join(lines)
 
@@ -197,14 +195,11 @@ def match_class(truth, detections, threshold):
     Each detection looks only at the box of highest IoU in its image; the second to hit one box is a false positive.
     """
     by_image = group(truth, "image_id")
-    corners = {image: np.array([item["bbox"] for item in items]) for image, items in by_image.items()}
+    boxes = {image: np.array([item["bbox"] for item in items]) for image, items in by_image.items()}
     taken, hits = set(), []
     for item in sorted(detections, key=lambda item: -item["score"]):
         image = item["image_id"]
-        if image not in corners:
-            hits.append(False)
-            continue
-        overlap = overlaps(item["bbox"], corners[image])
+        overlap = overlaps(item["bbox"], boxes[image]) if image in boxes else np.zeros(1)
         best = int(overlap.argmax())
         if overlap[best] < threshold:
             hits.append(False)

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import amp
 
 from src import boxes, checkpoint
+from src.config import split_options
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
 from src.errors import EnvironmentFault, OptionError
@@ -17,25 +18,17 @@ from src.evaluate import collect, score
 from src.models.ssd import BUILDERS, build_model
 from src.predictor import THRESHOLDS, describe, from_model
 from src.run_folder import git_commit
-from src.visualize import draw_boxes, mosaic, plot_history, save_png
+from src.visualize import draw_boxes, plot_history, plot_pictures
 
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 
 
-def prepare_splits(options, rank, world, say):
+def prepare_splits(options, rank, say):
     """The training split, and the validation split with run_eval (else None), converted when needed."""
-    shared = {**roots(options), "rank": rank, "world": world, "log": say}
-    train = prepare_split("train", options.dataset, options.mindrecord_dir, options.classes,
-                          anno_path=options.anno_path, split_name=options.train_data_type, **shared)
+    train = prepare_split(**split_options(options, "train"), classes=options.classes, rank=rank, log=say)
     if not options.run_eval:
         return train, None
-    return train, prepare_split("val", options.dataset, options.mindrecord_dir, train.classes,
-                                anno_path=options.val_anno_path, split_name=options.val_data_type, **shared)
-
-
-def roots(options):
-    """The options that say where a data set lies."""
-    return {key: options[key] for key in ("coco_root", "instances_set", "voc_root", "image_dir", "strict")}
+    return train, prepare_split(**split_options(options, "val"), classes=train.classes, rank=rank, log=say)
 
 
 def check_options(options):
@@ -66,7 +59,7 @@ def describe_run(options, model, split, frozen, world):
 
 
 def draw_first_batch(loader, model, classes, path, most=8):
-    """A mosaic of the first augmented batch with the boxes its targets stand for: shows crops, colours and matching."""
+    """Pictures of the first augmented batch with the boxes its targets stand for: shows crops, colours and matching."""
     images, labels, targets, _ = next(iter(loader.epoch(0)))
     tiles = []
     for image, label, target in list(zip(images, labels, targets))[:most]:
@@ -75,7 +68,7 @@ def draw_first_batch(loader, model, classes, path, most=8):
         # all anchors of one object decode to the same box
         _, first = np.unique(np.column_stack([found.round(3), label[positive]]), axis=0, return_index=True)
         tiles.append(draw_boxes(image, found[first], label[positive][first], classes=classes))
-    save_png(path, mosaic(tiles))
+    plot_pictures(tiles, path)
 
 
 def read_log(path):
@@ -174,7 +167,7 @@ class Run:
 
     def finish(self):
         """Draws the curves, a resumed run's from its beginning, and closes the log, however the run ended."""
-        if self.rank == 0 and any("loss" in row for row in self.log.rows):
-            rows = read_log(os.path.join(self.options.output_path, "log.jsonl"))
-            plot_history(rows, os.path.join(self.options.output_path, "training.png"))
+        rows = read_log(os.path.join(self.options.output_path, "log.jsonl")) if self.rank == 0 else []
+        if any("loss" in row for row in rows):
+            plot_history(rows, os.path.join(self.options.output_path, "training.png"), self.loader.steps)
         self.log.close()

@@ -9,13 +9,19 @@ MARKS = ("config.yaml", "log.jsonl", "ckpt")
 
 
 def check_run_folder(path, resume=False):
-    """Raises OptionError when path holds a run and resume is not set, or the other way round. Writes nothing."""
+    """Raises OptionError when path holds a run and resume is not set, or the other way round, EnvironmentFault when
+    it cannot be made or written. Writes nothing."""
     used = any(os.path.exists(os.path.join(path, mark)) for mark in MARKS)
     last = os.path.join(path, "ckpt", "last.ckpt")
     if used and not resume:
         raise OptionError(f"output_path '{path}' already holds a run; choose another one, or go on by --resume=True")
     if resume and not os.path.isfile(last):
         raise OptionError(f"--resume=True, but '{last}' does not exist; is output_path that of the interrupted run?")
+    above = os.path.abspath(path)
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above) or not os.access(above, os.W_OK):
+        raise EnvironmentFault(f"folder '{path}' cannot be made or written; choose another --output_path")
 
 
 def open_run_folder(path, options):

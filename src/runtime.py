@@ -1,6 +1,7 @@
 """Prepares the process before MindSpore is imported: processor kernels, and the cluster of a CPU run under mpirun."""
 import ctypes.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     """
     if "mindspore" in sys.modules:
         raise RuntimeError("runtime.prepare() must run before mindspore is imported")
+    # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end it without a word
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log: errors only, the programs print what matters
     if device_target == "GPU" and ctypes.util.find_library("cuda") is None:
@@ -49,9 +52,10 @@ def join_cluster_from_mpi():
     from mpi4py import MPI  # here, because it starts MPI
     world = MPI.COMM_WORLD
     rank, size = world.Get_rank(), world.Get_size()
-    host, port = world.bcast((socket.gethostbyname(socket.gethostname()), free_port()) if rank == 0 else None)
-    if len({name for name in world.allgather(socket.gethostname())}) == 1:
-        host = "127.0.0.1"
+    one_host = len(set(world.allgather(socket.gethostname()))) == 1
+    host, port = world.bcast((host_address(one_host), free_port()) if rank == 0 else None)
+    if not host:
+        raise EnvironmentFault("the host of rank 0 has no address; add its name to /etc/hosts on all machines")
     for name in [name for name in os.environ if name.startswith(("OMPI_", "PMIX_", "PMI_"))]:
         del os.environ[name]
     os.environ.update(MS_WORKER_NUM=str(size), MS_SCHED_HOST=host, MS_SCHED_PORT=str(port))
@@ -59,6 +63,14 @@ def join_cluster_from_mpi():
         subprocess.Popen([sys.executable, "-c", SCHEDULER], env={**os.environ, "MS_ROLE": "MS_SCHED"},
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.environ.update(MS_ROLE="MS_WORKER", MS_NODE_ID=str(rank))
+
+
+def host_address(one_host):
+    """The address at which other processes reach this host, "" where its name has none."""
+    try:
+        return "127.0.0.1" if one_host else socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return ""
 
 
 def free_port():

@@ -1,8 +1,10 @@
 """Boxes on images, grids of images, and the plots of a run. Images are [H, W, 3] uint8 RGB."""
+import io
+import itertools
+
 import cv2
 import numpy as np
 
-from src.errors import EnvironmentFault
 from src.metrics import precision_curves, write_whole
 
 # Told apart on photographs and on white; label l has colour (l - 1) % 20, later rounds are paler.
@@ -12,9 +14,6 @@ INK, MUTED, GRID = "#26303b", "#8a949e", "#e4e8ec"
 ACCENTS = ("#4363d8", "#f58231", "#3cb44b", "#911eb4")
 RIM = (20, 20, 20)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-FONT_HEIGHT = 22  # pixels of a capital letter of FONT at scale 1
-GAP = 8           # pixels between the tiles of a mosaic
-PAPER = 245       # grey of what lies between and around the tiles
 NAMED_CURVES = 12  # more precision-recall curves than this are drawn without a name
 PANELS = {"loss": ("loss", "loss_cls", "loss_box"), "learning rate": ("lr",),
           "average precision": ("AP", "AP50", "mAP_area", "mAP_11point")}
@@ -35,7 +34,7 @@ def draw_boxes(image, boxes, labels, scores=None, classes=()):
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
-    order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
+    order = range(len(boxes)) if scores is None else np.argsort(scores)
     inside = np.clip(np.nan_to_num(np.asarray(boxes, float).reshape(-1, 4)), 0, 1)
     pixels = np.minimum(np.rint(inside * ((width, height) * 2)), (width - 1, height - 1) * 2).astype(int)
     line = 1 + min(height, width) // 240
@@ -56,86 +55,43 @@ def draw_label(canvas, text, x, y, color):
     """Writes text on a filled plate above the point x, y, or below where there is no room; never outside canvas."""
     height, width = canvas.shape[:2]
     scale = np.clip(min(height, width) / 900, 0.4, 1.6)
-    (text_width, text_height), base = cv2.getTextSize(text, FONT, scale, 1)
-    if text_width + 6 > width:
-        scale *= (width - 6) / text_width
-        (text_width, text_height), base = cv2.getTextSize(text, FONT, max(scale, 0.01), 1)
+    scale *= min(1, (width - 6) / cv2.getTextSize(text, FONT, scale, 1)[0][0])
+    (text_width, text_height), base = cv2.getTextSize(text, FONT, max(scale, 0.01), 1)
     plate_height = text_height + base + 3
     if scale < 0.2 or plate_height > height:
         return
-    left = min(max(x, 0), width - text_width - 6)
+    left = min(x, width - text_width - 6)
     top = y - plate_height if y >= plate_height else min(y, height - plate_height)
-    cv2.rectangle(canvas, (left, top), (left + text_width + 5, top + plate_height - 1), color, -1)
-    cv2.rectangle(canvas, (left, top), (left + text_width + 5, top + plate_height - 1), RIM, 1)
+    for ink, thickness in ((color, -1), (RIM, 1)):
+        cv2.rectangle(canvas, (left, top), (left + text_width + 5, top + plate_height - 1), ink, thickness)
     ink = RIM if np.dot(color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)  # ITU-R BT.601 luma
-    write(canvas, text, (left + 3, top + text_height + 2), scale, ink)
+    weight = max(1, round(scale * 1.6))
+    cv2.putText(canvas, text, (left + 3, top + text_height + 2), FONT, scale, ink, weight, cv2.LINE_AA)
 
 
-def write(canvas, text, place, scale, color):
-    """Text from its lower left corner x, y on, in a weight that suits its size."""
-    cv2.putText(canvas, text, place, FONT, scale, color, max(1, round(scale * 1.6)), cv2.LINE_AA)
-
-
-def mosaic(images, columns=None, tile=320):
-    """Images [H, W, 3] in a grid of equal tiles, each fitted whole into its tile.
-
-    columns: None for a grid as wide as high. tile: width of a tile in pixels; the usual image shape gives its height.
-    """
-    columns = columns or round(len(images) ** 0.5)
-    shape = np.median([image.shape[0] / image.shape[1] for image in images])
-    size = np.array([round(tile * np.clip(shape, 0.5, 1.5)), tile])
-    rows = -(-len(images) // columns)
-    grid = np.full((*(size + GAP) * (rows, columns) + GAP, 3), PAPER, np.uint8)
-    for index, image in enumerate(images):
-        top, left = GAP + (size + GAP) * divmod(index, columns)
-        grid[top:top + size[0], left:left + size[1]] = fit(image, *size)
-    return grid
-
-
-def fit(image, height, width):
-    """image resized to touch the edges of a tile [height, width, 3], centred in it."""
-    factor = min(height / image.shape[0], width / image.shape[1])
-    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    filled = np.full((height, width, 3), PAPER - 15, np.uint8)
-    top, left = (height - size[1]) // 2, (width - size[0]) // 2
-    filled[top:top + size[1], left:left + size[0]] = small
-    return filled
-
-
-def side_by_side(image, truth, prediction, classes=()):
-    """Ground truth left, prediction right, each under a headline with its number of boxes.
-
-    truth, prediction: dicts of boxes [N, 4] fractions, labels [N] and, of the prediction, scores [N].
-    """
-    panels = []
-    for title, found in (("ground truth", truth), ("prediction", prediction)):
-        panel = draw_boxes(image, found["boxes"], found["labels"], found.get("scores"), classes)
-        band = max(18, round(min(image.shape[:2]) / 14))
-        head = np.full((band, panel.shape[1], 3), PAPER, np.uint8)
-        write(head, f"{title}: {len(found['boxes'])}", (4, round(band * 0.72)), band * 0.5 / FONT_HEIGHT, RIM)
-        panels += [np.concatenate([head, panel]), np.full((band + panel.shape[0], GAP, 3), PAPER, np.uint8)]
-    return np.concatenate(panels[:-1], axis=1)
+def plot_pictures(pictures, path, columns=4, titles=()):
+    """Pictures [H, W, 3] uint8 RGB in a grid, each with its title, as a PNG."""
+    figure, axes = new_figure(columns, 3, 3, rows=-(-len(pictures) // columns))
+    for axis, picture, title in itertools.zip_longest(axes, pictures, titles):
+        axis.axis("off")
+        if picture is not None:
+            axis.imshow(picture)
+            axis.set_title(title or "", fontsize=9)
+    save_figure(figure, path)
 
 
 def save_png(path, image):
     """Writes image [H, W, 3] uint8 RGB as a PNG, whole. Raises EnvironmentFault where that is not possible."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR))
-    if not done:
-        raise EnvironmentFault(f"{path} cannot be encoded as PNG")
-    write_whole(path, data.tobytes())
+    write_whole(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
-def plot_history(rows, path):
+def plot_history(rows, path, steps_per_epoch):
     """Curves of a run as a PNG: loss with its parts, learning rate, AP; a panel without numbers is left out.
 
-    rows: the dicts of log.jsonl; those of a training step or an evaluation have step and epoch, which count from 1.
+    rows: the dicts of log.jsonl; those of a training step or an evaluation have step, which counts from 1.
     """
-    rows = [row for row in rows if "step" in row]
-    # the last line of each epoch tells most exactly how many steps an epoch has
-    steps_per_epoch = max(row["step"] / row["epoch"] for row in rows)
-    present = {name for row in rows for name in row}
-    panels = {title: [name for name in names if name in present] for title, names in PANELS.items()}
+    rows = [{name: value for name, value in row.items() if value is not None} for row in rows if "step" in row]
+    panels = {title: [name for name in names if any(name in row for row in rows)] for title, names in PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}
     figure, axes = new_figure(len(panels), 5.2, 3.8)
     for axis, (title, names) in zip(axes, panels.items()):
@@ -200,11 +156,11 @@ def plot_per_class(metrics, path):
     save_figure(figure, path)
 
 
-def new_figure(columns, width, height):
-    """A matplotlib figure without a window, and its axes in one row; width and height of each in inches."""
+def new_figure(columns, width, height, rows=1):
+    """A matplotlib figure without a window, and its axes row by row; width and height of each in inches."""
     from matplotlib.figure import Figure
-    figure = Figure((width * columns, height), dpi=110, layout="constrained", facecolor="white")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    figure = Figure((width * columns, height * rows), dpi=110, layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.grid(True, color=GRID, linewidth=0.8)
         axis.set_axisbelow(True)
@@ -215,8 +171,7 @@ def new_figure(columns, width, height):
 
 
 def save_figure(figure, path):
-    """Draws a matplotlib figure with the Agg renderer and saves it as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    save_png(path, np.asarray(canvas.buffer_rgba())[..., :3])
+    """Writes a matplotlib figure as PNG, whole."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    write_whole(path, data.getvalue())

@@ -1,7 +1,10 @@
-"""What all tests share: the import path, oneDNN's setting, and the place of the real data."""
+"""What all tests share: the import path, oneDNN's setting, the place of the real data, and trees of tiny images."""
+import json
 import os
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -26,3 +29,68 @@ def shared():
             pytest.skip(f"needs the local data {path}")
         return path
     return find
+
+
+# --- trees of tiny images for tests of conversion
+
+def picture(path, height=20, width=40):
+    """Writes a gray PNG."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    cv2.imwrite(str(path), np.full((height, width, 3), 90, np.uint8))
+
+
+def coco_tree(tmp_path, boxes, images=None):
+    """train2017 with images 5 (a.png), 3 (b.png), both 40 x 20; boxes are (image id, bbox, category, extras)."""
+    images = images or [{"id": number, "file_name": f"{name}.png", "height": 20, "width": 40}
+                        for number, name in ((5, "a"), (3, "b"))]
+    for image in images:
+        picture(tmp_path / "train2017" / image["file_name"])
+    data = {"images": images, "categories": [{"id": 7, "name": "cat"}, {"id": 2, "name": "ant"}],
+            "annotations": [{"id": number, "image_id": image, "bbox": bbox, "category_id": category, **extra}
+                            for number, (image, bbox, category, extra) in enumerate(boxes)]}
+    os.makedirs(tmp_path / "annotations", exist_ok=True)
+    (tmp_path / "annotations/instances_train2017.json").write_text(json.dumps(data))
+    return str(tmp_path)
+
+
+def txt_tree(tmp_path, text, images=("a.png", "b.png")):
+    """images/ and train.txt."""
+    os.makedirs(tmp_path / "images")
+    for name in images:
+        picture(tmp_path / "images" / name)
+    (tmp_path / "train.txt").write_text(text)
+
+
+class Caller:
+    """src.data.mindrecord.prepare_split on the trees of a temporary folder; keeps what was logged."""
+
+    def __init__(self, tmp_path):
+        from src.data.mindrecord import prepare_split  # needs the import path set above
+        self.prepare, self.path, self.said = prepare_split, tmp_path, []
+
+    def txt(self, classes=(), **options):
+        options = {"image_dir": str(self.path / "images"), "anno_path": str(self.path / "train.txt"), **options}
+        return self.prepare("train", "other", str(self.path / "mr"), list(classes), log=self.said.append, **options)
+
+    def coco(self, classes=(), **options):
+        return self.prepare("train", "coco", str(self.path / "mr"), list(classes), coco_root=str(self.path),
+                            log=self.said.append, **options)
+
+    def why(self):
+        """The reason of the last conversion."""
+        return [text for text in self.said if text.startswith("converting")][-1]
+
+    def kept(self):
+        """Names in the MindRecord folder."""
+        return sorted(os.listdir(self.path / "mr"))
+
+
+@pytest.fixture(name="call")
+def caller(tmp_path):
+    return Caller(tmp_path)
+
+
+def rows_of(split):
+    """All rows as dicts of numpy arrays, in order."""
+    import mindspore.dataset as ds
+    return list(ds.MindDataset(split.files, shuffle=False).create_dict_iterator(num_epochs=1, output_numpy=True))

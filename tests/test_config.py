@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from src.config import CHOICES, DEFAULT_PATH, help_text, read_options, read_yaml, save_options
+from src.config import CHOICES, DEFAULT_PATH, help_text, read_options, read_yaml, save_options, split_options
 from src.errors import OPTION_EXIT, OptionError
 
 DEFAULTS = read_yaml(DEFAULT_PATH)
@@ -102,6 +102,15 @@ def test_base_of_a_recipe(recipe):
     top = recipe("_base_: sub/middle.yaml\nlr: 0.3\n", "top.yaml")
     options = read_options([f"--config_path={top}"])
     assert (options.lr, options.batch_size, options.epoch_size) == (0.3, 8, 9)
+
+
+def test_split_names_of_a_recipe_belong_to_its_data_set(recipe):
+    path = "--config_path=" + recipe("train_data_type: train2017\nval_data_type: val2017\n")
+    assert split_options(read_options([path]), "train")["split_name"] == "train2017"
+    options = read_options([path, "--dataset=voc", "--val_data_type=test"])
+    assert [split_options(options, split)["split_name"] for split in ("train", "val")] == ["", "test"]
+    path = "--config_path=" + recipe("dataset: voc\ntrain_data_type: trainval\n")
+    assert read_options([path, "--dataset=voc"]).train_data_type == "trainval"
 
 
 @pytest.mark.parametrize("typed, near", [

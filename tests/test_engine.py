@@ -1,4 +1,5 @@
 """The training step by hand: update rule, clipping, loss scale, overflow; the loop: resume, stop, non-finite loss."""
+import contextlib
 import os
 import signal
 
@@ -149,6 +150,21 @@ def test_a_loss_that_is_not_finite_names_images_lr_and_scale():
     assert np.allclose(weight.asnumpy(), [3, 4])  # the update was left out
 
 
+@pytest.mark.parametrize("bad, ends", [(2, False), (4, True)])
+def test_a_static_scale_that_skips_most_steps_ends_the_run(bad, ends):
+    step, _ = build([0.1] * 6, 2.0 ** 127)
+
+    class Mixed(Loader):
+        def epoch(self, epoch, first=0):
+            for index, (images, *rest) in enumerate(super().epoch(epoch, first)):
+                yield (images * (200 if index < bad else 0), *rest)
+
+    epochs = []
+    with pytest.raises(NotFiniteError, match="4 of 6 steps were skipped") if ends else contextlib.nullcontext():
+        engine.train(step, Mixed(6), np.full(6, 0.1), Log(), after_epoch=lambda *done: epochs.append(done))
+    assert len(epochs) == 1 - ends
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_saves_and_raises(number):
     step, _ = build([0.1] * 4)
@@ -162,7 +178,7 @@ def test_a_signal_ends_the_step_saves_and_raises(number):
                 yield batch
 
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match="after step 2"):
+    with pytest.raises(Interrupted, match="^interrupted after step 2"):
         engine.train(step, Kicks(4), np.full(4, 0.1), Log(), save=lambda *done: saved.append(done))
     assert saved == [(2,)] and signal.getsignal(number) is before
 

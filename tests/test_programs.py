@@ -322,7 +322,7 @@ BAD = [
     ("train.py", "DATA --coco_root=missing", 3, "coco_root 'missing' is not a folder"),
     ("train.py", "DATA --val_data_type=val2018", 3, "instances_val2018.json"),
     ("train.py", "DATA --batch_size=25", 3, "use a smaller --batch_size"),
-    ("train.py", "DATA --output_path=a_file/run", 4, "cannot be made"),
+    ("train.py", "DATA --output_path=a_file/run --mindrecord_dir=a_file/too", 4, "folder 'a_file/run' cannot be made"),
     ("train.py", "DATA --resume=True", 2, "last.ckpt' does not exist"),
     ("train.py", "DATA --pre_trained=missing.ckpt", 2, "missing.ckpt' is not a file"),
     ("train.py", "DATA --pre_trained=foreign.ckpt", 2, "is it of another network?"),
@@ -366,6 +366,11 @@ def test_bad_input_ends_in_one_line(answers, number):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_help_into_a_pipe_that_closes(place):
+    done = run(place, "bash", "-c", f"{sys.executable} {ROOT}/train.py --help | head -1")
+    assert done.stdout.startswith("usage: ") and done.stderr == ""
+
+
 @pytest.mark.skipif(has_driver, reason="this machine has an NVIDIA driver")
 @pytest.mark.parametrize("launcher", ["", "mpirun --allow-run-as-root --oversubscribe -n 8 "])
 def test_the_command_users_type_is_understood(place, launcher):
@@ -375,15 +380,15 @@ def test_the_command_users_type_is_understood(place, launcher):
                "--output_path './output'")
     done = subprocess.run(launcher + command, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True,
                           timeout=60, check=False)
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 4 and len(set(errors)) == 1 and "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert done.returncode == 4 and len(errors) == 1 and "Traceback" not in done.stderr
     assert "device_target=GPU" in errors[0] and "--device_target=CPU" in errors[0]
 
 
 def test_another_number_of_processes_than_device_num(place):
     done = run(place, *MPIRUN, sys.executable, os.path.join(ROOT, "train.py"), *place.data, "--run_distribute=True",
                "--device_num=8")
-    assert done.returncode == 4 and "device_num=8, but the launcher started 2 processes" in done.stderr
+    assert done.returncode == 4 and done.stderr.count("device_num=8, but the launcher started 2 processes") == 1
     assert "Traceback" not in done.stderr
 
 
@@ -429,8 +434,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(place):
     whole, halted = place.folder / "whole", place.folder / "halted"
     succeed(place, "train.py", *place.data, f"--output_path={whole}", *options)
     code, errors = interrupt(place, "step 8/", "train.py", *place.data, f"--output_path={halted}", *options)
-    # MindSpore's data engine turns SIGINT into SIGTERM
-    assert code == 130 and re.match(r"error: stopped by SIG(INT|TERM) after step \d+; [^\n]*\n$", errors)
+    assert code == 130 and re.match(r"error: interrupted after step \d+; [^\n]*\n$", errors)
     done = int(re.search(r"after step (\d+)", errors)[1])
     assert 8 <= done < 30 and (halted / "ckpt" / "last.ckpt").exists()
     text = succeed(place, "train.py", *place.data, f"--output_path={halted}", "--resume=True", *options)
@@ -473,8 +477,8 @@ def test_an_interrupted_video_is_kept_so_far(place, exported, tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_evaluation_says_so(place, trained, tmp_path):
-    code, errors = interrupt(place, "evaluating: 1/", "eval.py", *place.data, f"--checkpoint_file_path={trained.best}",
-                             "--eval_batch_size=1", f"--output_path={tmp_path}")
+    code, errors = interrupt(place, "ssd300_mobilenet_v2 on 7 images", "eval.py", *place.data,
+                             f"--checkpoint_file_path={trained.best}", f"--output_path={tmp_path}")
     assert code == 130 and errors.startswith("error: interrupted") and errors.count("\n") == 1
 
 
@@ -583,7 +587,7 @@ def test_a_process_that_dies_takes_the_others_along(place, tmp_path):
     mark = uuid.uuid4().hex
     done = run(place, *MPIRUN, sys.executable, os.path.join(ROOT, "train.py"), *place.data, "--run_distribute=True",
                "--coco_root=missing", f"--output_path={tmp_path / 'run'}", SSD_TEST_MARK=mark)
-    assert done.returncode == 3 and "coco_root 'missing' is not a folder" in done.stderr
+    assert done.returncode == 3 and done.stderr.count("coco_root 'missing' is not a folder") == 1
     assert "Traceback" not in done.stderr
     assert left_behind(mark) == []
 

@@ -6,18 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
+from src import visualize
 from src.errors import EnvironmentFault
 from src.metrics import coco_metrics, voc_metrics
 from src.visualize import (
-    GAP,
     class_color,
     draw_boxes,
-    mosaic,
     plot_history,
     plot_per_class,
+    plot_pictures,
     plot_pr_curves,
     save_png,
-    side_by_side,
 )
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -71,21 +70,14 @@ def test_label_stays_inside_at_every_border():
         assert 400 < plate.sum() < 2000  # a plate of about 60 x 15 pixels less its letters; outside it would be cut
 
 
-def test_mosaic_has_equal_tiles():
-    images = [np.full((60, 80, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
-    grid = mosaic(images, columns=3, tile=100)
-    assert grid.shape == (2 * (75 + GAP) + GAP, 3 * (100 + GAP) + GAP, 3)
-    centers = grid[GAP + 37::75 + GAP, GAP + 50::100 + GAP, 0]
-    assert centers.tolist() == [[10, 20, 30], [40, 50, 245]]
-    assert mosaic([GREY, GREY[:1, :1]], tile=50).ndim == 3
-
-
-def test_side_by_side():
-    boxes = np.array([[0.25, 0.25, 0.75, 0.75]])
-    nothing = {"boxes": boxes[:0], "labels": [], "scores": []}
-    both = side_by_side(GREY, {"boxes": boxes, "labels": [1]}, nothing, ["cat"])
-    assert both.shape == (120 + 18, 2 * 160 + GAP, 3)
-    assert (both[18:, 160 + GAP:] == GREY).all()
+def test_pictures_in_a_grid(tmp_path):
+    pictures = [np.full((60, 80, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
+    plot_pictures([*pictures, GREY[:1, :1]], str(tmp_path / "grid.png"), 4, ["ground truth: 3", "prediction: 0"])
+    grid = read(tmp_path / "grid.png")
+    tile = grid.shape[0] // 2
+    assert grid.shape == (2 * tile, 4 * tile, 3)
+    centers = grid[tile // 2::tile, tile // 2::tile, 0]
+    assert centers.tolist() == [[10, 20, 30, 40], [50, 128, 255, 255]]
 
 
 def test_save_png(tmp_path):
@@ -106,15 +98,22 @@ def test_save_png_where_it_cannot_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("rows, panels", [
-    ([{"versions": {}}, {"step": 10, "epoch": 1, "loss": 1.0}], 1),
+    ([{"versions": {}}, {"step": 10, "epoch": 1, "loss": 1.0}, {"step": 20, "epoch": 1, "loss": None}], 1),
     ([{"step": step, "epoch": 1 + step // 50, "loss": 1 / step, "loss_cls": 0.5 / step, "loss_box": 0.5, "lr": 0.1}
       for step in range(1, 200)] + [{"step": 50 * one, "epoch": one, "AP": 0.1, "AP50": 0.2} for one in (1, 2)], 3),
     ([{"epoch": 1, "step": 5, "mAP_11point": 0.1, "mAP_area": 0.2}], 1),
 ])
 def test_plot_history(rows, panels, tmp_path):
-    plot_history(rows, str(tmp_path / "history.png"))
+    plot_history(rows, str(tmp_path / "history.png"), 50)
     height, width, _ = read(tmp_path / "history.png").shape
     assert round(width / height * 3.8 / 5.2) == panels
+
+
+def test_the_history_of_a_run_that_was_cut_short_ends_within_its_epoch(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(visualize, "draw_curve", lambda axis, points, *_: drawn.append(points.tolist()))
+    plot_history([{"step": 5, "epoch": 1, "loss": 3.0}, {"step": 10, "epoch": 1, "loss": 2.0}], str(tmp_path / "a"), 40)
+    assert drawn == [[[0.125, 3.0], [0.25, 2.0]]]
 
 
 @pytest.mark.parametrize("classes", [1, 30])

@@ -28,6 +28,7 @@ def read_coco(annotation_file, image_dir, classes, report):
     data = load_coco(annotation_file)
     check_folder(image_dir, "image folder")
     categories = {item["id"]: str(item["name"]) for item in sorted(data["categories"], key=lambda item: item["id"])}
+    report.class_names.update(categories.values())
     names = list(classes) or derived_classes(list(categories.values()), annotation_file)
     ids = {name: number for number, name in categories.items()}
     free = max(categories, default=0) + 1
@@ -232,6 +233,7 @@ def label_records(entries, classes, file, report, numbered=False):
     A box of an unknown class becomes a finding. Raises DataError when all boxes are such.
     """
     found = {box.name for entry in entries for box in entry.boxes}
+    report.class_names |= found
     names = list(classes) or derived_classes(sorted(found), file, numbered)
     labels = {name: label for label, name in enumerate(names, 1)}
     if numbered:  # a number is a place in the list, unless a class has that very name
@@ -253,6 +255,16 @@ def label_records(entries, classes, file, report, numbered=False):
             np.array(numbers), np.array(pixels, np.float64).reshape(-1, 4), np.array(area, np.float64),
             np.array([labels[name] for name in kinds], np.int32), np.array(crowd, bool), np.array(difficult, bool)))
     return records, names, list(range(1, len(names) + 1))
+
+
+def refuse_misspelt(classes, found):
+    """Raises OptionError for a class that no annotation has while one of a similar name is left; found: names there."""
+    left = sorted(found - set(classes))
+    for name in classes:
+        near = None if name in found else nearest(name, left)
+        if near:
+            raise OptionError(f"classes: no training annotation is of class '{name}', but there is '{near}'; correct "
+                              f"'{name}', or take it out of the list")
 
 
 def unknown_class(name, names):

@@ -25,7 +25,7 @@ SCHEMA = {
     "difficult": {"type": "int32", "shape": [-1]},
 }
 CHUNK = 32             # images in memory at a time
-SHARD_BYTES = 4 << 30  # of images in one MindRecord file
+FILE_BYTES = 4 << 30   # of images in one MindRecord file
 SMALL_PAGE, LARGE_PAGE = 1 << 25, 1 << 28  # MindRecord's usual page, which a row must fit into, and its largest
 
 
@@ -39,13 +39,13 @@ def write_images(records, target, image_dir, classes, category_ids, as_annotated
     if needed > free:
         raise EnvironmentFault(f"the images take {needed >> 20} MiB, '{target}' has only {free >> 20} MiB left")
     images, annotations, boxes, left_out = [], [], Counter(), {}
-    with mindrecord_writer(target, needed, max(sizes, default=0)) as writer:
+    with mindrecord_writer(target, max(sizes, default=0)) as write:
         for record, data, shape in track(loaded(records), len(records), "checking images"):
             finished = check_image(record, data, shape, report)
             if finished is None:
                 left_out[record.path] = file_size(record.path)
                 continue
-            writer.write_raw_data([mindrecord_row(len(images), finished, data)])
+            write(mindrecord_row(len(images), finished, data))
             images.append({"id": record.image_id, "file_name": os.path.relpath(record.path, image_dir),
                            "height": finished.height, "width": finished.width})
             annotations += coco_annotations(record if as_annotated else finished, category_ids, len(annotations) + 1)
@@ -111,16 +111,29 @@ def coco_annotations(record, category_ids, first_id):
 
 
 @contextlib.contextmanager
-def mindrecord_writer(target, total, largest):
-    """Gives a FileWriter; total, largest: bytes of all images together and of the largest one."""
+def mindrecord_writer(target, largest):
+    """Gives write(row), which fills data.mindrecord000, 001, .. one after another; largest: bytes of the largest image.
+
+    FileWriter's own shards are filled at random, and a row would no longer be found by its number.
+    """
     # not at the top: ranks that wait and tests of everything else need no MindSpore
     from mindspore.mindrecord import FileWriter
+    writers, filled = [], FILE_BYTES
+
+    def write(row):
+        nonlocal filled
+        if filled >= FILE_BYTES:
+            writers.append(FileWriter(os.path.join(target, f"data.mindrecord{len(writers):03}")))
+            writers[-1].set_page_size(LARGE_PAGE if largest > SMALL_PAGE * 3 // 4 else SMALL_PAGE)
+            writers[-1].add_schema(SCHEMA, "images with boxes")
+            filled = 0
+        writers[-1].write_raw_data([row])
+        filled += len(row["image"])
+
     try:
-        writer = FileWriter(os.path.join(target, "data.mindrecord"), 1 + total // SHARD_BYTES)
-        writer.set_page_size(LARGE_PAGE if largest > SMALL_PAGE * 3 // 4 else SMALL_PAGE)
-        writer.add_schema(SCHEMA, "images with boxes")
-        yield writer
-        writer.commit()
+        yield write
+        for writer in writers:
+            writer.commit()
     except RuntimeError as error:
         reason = next((line for line in str(error).splitlines() if line.startswith("[ERROR]")), str(error))
         raise EnvironmentFault(f"MindRecord cannot write to '{target}': {reason}") from error

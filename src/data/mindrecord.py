@@ -1,7 +1,7 @@
 """Opens the MindRecord files of a split, converting when they are missing or stale.
 
-A conversion is a folder <dataset>_<split>_<hash of source paths> with data.mindrecord* (and .db), ground_truth.json,
-report.csv and manifest.json, what it was made of. It is made aside and renamed: there whole or not at all.
+A conversion is a folder <dataset>_<split>_<hash of source paths and classes> with data.mindrecord* (and .db),
+ground_truth.json, report.csv and manifest.json, what it was made of. It is made aside and renamed: there whole or not.
 """
 import contextlib
 import fcntl
@@ -14,15 +14,21 @@ from collections import namedtuple
 from dataclasses import dataclass
 from functools import partial
 
-from src.data.annotations import check_folder, read_coco, read_txt, read_voc, voc_files
+from src.data.annotations import check_folder, read_coco, read_txt, read_voc, refuse_misspelt, voc_files
 from src.data.classes import named_classes
 from src.data.convert import file_size, write_images
 from src.data.records import Report
-from src.errors import DataError, EnvironmentFault
+from src.errors import DataError, EnvironmentFault, RankFault
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 POLL_SECONDS = 0.5
 SILENCE_SECONDS = 900  # a conversion that writes nothing for so long is taken for dead
+# the options of a data set that say where it lies, its folder first, and what is in that folder
+ROOTS = {"coco": (("coco_root",), "annotations/ and the image folders"),
+         "voc": (("voc_root",), "Annotations/, JPEGImages/ and ImageSets/Main/"),
+         "other": (("image_dir", "anno_path"), "the images that the TXT names")}
+# the options of one split; split_name: image folder of COCO, list of VOC, "" = the usual one; anno_path: its TXT
+Place = namedtuple("Place", "coco_root instances_set voc_root image_dir anno_path split_name", defaults=[""] * 6)
 # Where a split comes from. files: annotation files, the first names the split; as_annotated: COCO's protocol evaluates
 # against unclipped boxes; read(classes, report) -> (records, class names, category ids)
 Source = namedtuple("Source", "name files image_dir read as_annotated", defaults=(False,))
@@ -55,75 +61,86 @@ class Split:
 def prepare_split(split, dataset, mindrecord_dir, classes, *, strict=False, rank=0, log=print, **place):
     """Opens the MindRecord files of split "train" or "val" -> Split; rank 0 converts first when they are not usable.
 
-    classes: names, ["coco"], ["voc"] or [] = those of the annotations. place: the options coco_root, instances_set,
-    voc_root, image_dir; split_name: image folder of COCO, list of VOC, "" = the usual one; anno_path: the TXT of this
-    split, for dataset "other". Raises SplitMissing, DataError for data that cannot be used (with strict: for any
-    fault), EnvironmentFault when nothing can be written.
+    classes: names, ["coco"], ["voc"] or [] = those of the annotations. place: fields of Place. Raises SplitMissing,
+    DataError for data that cannot be used (with strict: for any fault), OptionError for a misspelt class,
+    EnvironmentFault when nothing can be written.
     """
-    classes = named_classes(classes)
-    source = SOURCES[dataset](split, **place)
-    paths = "\n".join(os.path.abspath(path) for path in (source.files[0], source.image_dir))
-    name = f"{dataset}_{source.name.replace(os.sep, '_')}_{hashlib.sha256(os.fsencode(paths)).hexdigest()[:8]}"
-    folder = os.path.join(os.path.abspath(mindrecord_dir), name)
+    classes, place, mindrecord_dir = named_classes(classes), Place(**place), os.path.abspath(mindrecord_dir)
+    check_root(dataset, place)
+    source = SOURCES[dataset](split, place)
     try:
-        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        os.makedirs(mindrecord_dir, exist_ok=True)
     except OSError as error:
         raise EnvironmentFault(f"mindrecord_dir '{mindrecord_dir}' cannot be made: {error.strerror}") from error
     wanted = {"schema": SCHEMA_VERSION, "fingerprint": fingerprint(source.files), "asked_classes": classes}
-    reason = ""
+    # one made without a list of classes will do when it found the very classes that are asked for
+    folders = [target_folder(source, dataset, mindrecord_dir, names) for names in (classes, [])]
+    folder = next((one for one in folders if not stale(one, wanted)), folders[0])
+    converted = False
     if rank:
         wait_for(folder, wanted, log)
     else:
-        with locked(os.path.dirname(folder)):
-            reason = stale(folder, wanted)
-            if reason:
+        with locked(mindrecord_dir):
+            if reason := stale(folder, wanted):
                 log(f"converting {source.name} into {folder}: {reason}")
                 convert(source, folder, wanted, split == "train", log)
-    return open_split(source, folder, strict, bool(reason), log)
+                converted = True
+    return open_split(source, folder, strict, converted, log)
 
 
-def coco_source(split, coco_root="", instances_set="", split_name="", **_):
+def target_folder(source, dataset, mindrecord_dir, classes):
+    """Where the conversion of a Source with these classes lies."""
+    origin = [*(os.path.abspath(path) for path in (source.files[0], source.image_dir)), *classes]
+    digest = hashlib.sha256(os.fsencode("\n".join(origin))).hexdigest()[:8]
+    return os.path.join(mindrecord_dir, f"{dataset}_{source.name.replace(os.sep, '_')}_{digest}")
+
+
+def check_root(dataset, place):
+    """Raises DataError unless the folder of the data set is given and there."""
+    (option, *_), content = ROOTS[dataset]
+    if not getattr(place, option):
+        hints = [f"; {one} is given, is it --dataset={name}?" for name, (options, _) in ROOTS.items() if name != dataset
+                 for one in options if getattr(place, one)]
+        raise DataError(f"--{option} is empty; give the folder with {content}{''.join(hints[:1])}")
+    check_folder(getattr(place, option), option)
+
+
+def coco_source(split, place):
     """Source in a COCO tree: an annotation file and an image folder a split."""
-    check_root("coco_root", coco_root, "annotations/ and the image folders")
-    name = split_name or {"train": "train2017", "val": "val2017"}[split]
-    path = os.path.join(coco_root, (instances_set or "annotations/instances_{}.json").replace("{}", name))
+    name = place.split_name or f"{split}2017"
+    path = os.path.join(place.coco_root, (place.instances_set or "annotations/instances_{}.json").replace("{}", name))
     if not os.path.isfile(path):
-        error = DataError if split_name else SplitMissing
+        error = DataError if place.split_name else SplitMissing
         raise error(f"annotation file '{path}' is missing; check --coco_root, --instances_set and --{split}_data_type")
-    image_dir = os.path.join(coco_root, name)
+    image_dir = os.path.join(place.coco_root, name)
     return Source(name, [path], image_dir, partial(read_coco, path, image_dir), as_annotated=True)
 
 
-def voc_source(split, voc_root="", split_name="", **_):
-    """Source in a VOC tree: a list or a folder of XML files a split."""
-    check_root("voc_root", voc_root, "Annotations/, JPEGImages/ and ImageSets/Main/")
-    name = split_name or split
-    try:
-        list_file, annotation_files, image_dir = voc_files(voc_root, name)
-    except DataError as error:
-        raise error if split_name else SplitMissing(str(error)) from error
-    return Source(name, [list_file, *annotation_files], image_dir, partial(read_voc, voc_root, name))
+def voc_source(split, place):
+    """Source in a VOC tree: a list or a folder of XML files a split; test stands in for a val that is not there."""
+    names = [place.split_name] if place.split_name else {"train": ["train"], "val": ["val", "test"]}[split]
+    problems = []
+    for name in names:
+        try:
+            list_file, annotation_files, image_dir = voc_files(place.voc_root, name)
+        except DataError as error:
+            problems.append(error)
+            continue
+        return Source(name, [list_file, *annotation_files], image_dir, partial(read_voc, place.voc_root, name))
+    raise problems[0] if place.split_name else SplitMissing(str(problems[0]))
 
 
-def txt_source(split, image_dir="", anno_path="", **_):
+def txt_source(split, place):
     """Source in TXT form: a file a split, one image folder."""
     option = {"train": "anno_path", "val": "val_anno_path"}[split]
-    if not anno_path:
+    if not place.anno_path:
         raise SplitMissing(f"--{option} is empty; give the TXT file with the boxes of the {split} images")
-    check_root("image_dir", image_dir, "the images that the TXT names")
-    if not os.path.isfile(anno_path):
-        raise DataError(f"{option} '{anno_path}' is missing")
-    return Source(split, [anno_path], image_dir, partial(read_txt, anno_path, image_dir))
+    if not os.path.isfile(place.anno_path):
+        raise DataError(f"{option} '{place.anno_path}' is missing")
+    return Source(split, [place.anno_path], place.image_dir, partial(read_txt, place.anno_path, place.image_dir))
 
 
 SOURCES = {"coco": coco_source, "voc": voc_source, "other": txt_source}
-
-
-def check_root(option, path, content):
-    """Raises DataError unless the option names a folder."""
-    if not path:
-        raise DataError(f"--{option} is empty; give the folder with {content}")
-    check_folder(path, option)
 
 
 def fingerprint(files):
@@ -149,7 +166,7 @@ def stale(folder, wanted):
     if manifest["fingerprint"] != wanted["fingerprint"]:
         return "the annotations have changed"
     if wanted["asked_classes"] not in (manifest["asked_classes"], manifest["classes"]):
-        return "the list of classes has changed"
+        return "it has other classes"
     for name, size in manifest["files"].items():
         if file_size(os.path.join(folder, name)) != size:
             return f"{name} is missing or has another size"
@@ -163,6 +180,8 @@ def convert(source, folder, wanted, training, log):
     """Converts a Source into folder; after an error nothing is left."""
     report, temporary = Report(), folder + ".tmp"
     records, classes, category_ids = source.read(wanted["asked_classes"], report)
+    if training:
+        refuse_misspelt(classes, report.class_names)
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a conversion that was killed
         os.makedirs(temporary)
@@ -212,7 +231,7 @@ def locked(folder):
 
 
 def wait_for(folder, wanted, log):
-    """Returns when rank 0 has converted; raises EnvironmentFault when it has written nothing for a long time.
+    """Returns when rank 0 has converted; raises RankFault when it has written nothing for a long time.
 
     When rank 0 fails, mpirun and msrun end the processes that wait.
     """
@@ -224,8 +243,8 @@ def wait_for(folder, wanted, log):
         if progress != seen:
             seen, alive = progress, now
         elif now - alive > SILENCE_SECONDS:
-            raise EnvironmentFault(f"rank 0 has written nothing towards {folder} for {SILENCE_SECONDS} seconds; all "
-                                   "machines must share mindrecord_dir, or run prepare_data.py on each of them first")
+            raise RankFault(f"rank 0 has written nothing towards {folder} for {SILENCE_SECONDS} seconds; all "
+                            "machines must share mindrecord_dir, or run prepare_data.py on each of them first")
         time.sleep(POLL_SECONDS)
 
 

@@ -36,11 +36,10 @@ class Record:
 
 
 class Report:
-    """Collects findings and counts them by kind."""
+    """Collects findings and counts them by kind. class_names: all that the annotations hold, known or not."""
 
     def __init__(self):
-        self.counts = Counter()
-        self.findings = []
+        self.counts, self.findings, self.class_names = Counter(), [], set()
 
     def add(self, kind, file, box, reason):
         """Counts a finding and keeps it, unless there are very many of its kind."""
