@@ -6,10 +6,8 @@ import mindspore as ms
 import numpy as np
 
 from src.errors import DataError, EnvironmentFault, OptionError
-from src.weights import from_model_zoo, is_class_output
 
 META = "ssd_meta"
-TRAINING_STATE = ("moments.", "global_step", "learning_rate", "loss_scale", "good_steps")  # of the optimiser
 
 
 def save(path, parameters, meta):
@@ -51,64 +49,3 @@ def save_run(folder, name, parameters, meta, keep=0):
     numbered = sorted(one for one in os.listdir(folder) if one.startswith("epoch_"))
     for old in numbered[:-keep] if keep else []:
         os.remove(os.path.join(folder, old))
-
-
-def load_whole(network, path, model):
-    """Loads every parameter of the network. Returns meta. Raises OptionError if one is missing or has another shape."""
-    values, meta = load(path)
-    values = from_model_zoo(model, values)
-    loaded, skipped, missing = assign(network, values)
-    if skipped or missing:
-        first = skipped[0] if skipped else f"{missing[0]} is not in the file"
-        counts = f"{len(loaded)} parameters fit, {len(missing)} are missing, {len(skipped)} have another shape"
-        raise OptionError(f"checkpoint '{path}' is not of this {model}: {counts} (first: {first}); check --model, "
-                          "--classes and --width")
-    return meta
-
-
-def load_pretrained(network, path, model, leave_out_classes=False):
-    """Loads what fits by name and shape. Returns a report to print. Raises OptionError when nothing fits.
-
-    leave_out_classes: skip the class layers, for training on another list of classes.
-    """
-    values, _ = load(path)
-    values = from_model_zoo(model, values)
-    left_out = [name for name in values if leave_out_classes and is_class_output(name)]
-    for name in left_out:
-        del values[name]
-    loaded, skipped, missing = assign(network, values)
-    if not loaded:
-        raise OptionError(f"pre_trained '{path}': none of its {len(values)} parameters fits {model} "
-                          f"(the file begins with {', '.join(list(values)[:3])}); is it of another network?")
-    missing = [name for name in missing if name not in left_out]
-    names = {one.name for one in network.get_parameters()}
-    unused = [name for name in values if name not in names and not name.startswith(TRAINING_STATE)]
-    sections = (("loaded", loaded), ("skipped, another shape", skipped), ("skipped, filter_weight", left_out),
-                ("not in the file, new weights", missing), ("in the file, no such parameter", unused))
-    lines = [f"weights from {path}"]
-    for title, rows in sections:
-        lines.append(f"  {title:<32}{len(rows):>5}")
-        lines += [f"      {row}" for row in shorten(rows, title == "loaded")]
-    return "\n".join(lines)
-
-
-def assign(network, values):
-    """Puts arrays into the parameters of the same name and shape -> lists loaded, skipped (with shapes), missing."""
-    loaded, skipped, missing = [], [], []
-    for parameter in network.get_parameters():
-        value = values.get(parameter.name)
-        if value is None:
-            missing.append(parameter.name)
-        elif tuple(value.shape) != tuple(parameter.shape):
-            skipped.append(f"{parameter.name}: {tuple(value.shape)} in the file, {tuple(parameter.shape)} here")
-        else:
-            parameter.set_data(ms.Tensor(value, parameter.dtype))
-            loaded.append(parameter.name)
-    return loaded, skipped, missing
-
-
-def shorten(rows, hide, most=12):
-    """The first rows and how many more there are; none with hide."""
-    if hide:
-        return []
-    return rows if len(rows) <= most else [*rows[:most], f"... and {len(rows) - most} more"]

@@ -1,6 +1,7 @@
 """One way to get boxes out of a model, whether it is in memory, in a checkpoint or in an exported file."""
 import json
 import os
+from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -12,6 +13,7 @@ from src.data.transforms import resize
 from src.detector import Detector
 from src.errors import DataError, OptionError
 from src.models.ssd import build_model
+from src.pretrained import load_whole
 
 FIXED = ("model", "image_size", "width", "classes")  # what the weights are made for
 THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
@@ -59,14 +61,15 @@ def load_model(path, options):
     A checkpoint of ours knows model, size, width, classes and thresholds; what is typed on the command line wins for
     thresholds and must agree for the rest. A foreign one (model zoo) takes all of them from the options.
     """
-    _, meta = checkpoint.load(path)
+    meta = checkpoint.load(path)[1] if path.endswith(".ckpt") else {}
     refuse_other(path, meta, options, FIXED)
     facts = {key: meta.get(key, options[key]) for key in FIXED}
     facts["classes"] = named_classes(facts["classes"])
     if not facts["classes"]:
         raise OptionError(f"'{path}' does not say its classes; give --classes=name,name,... or --classes=coco")
     model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])
-    checkpoint.load_whole(model.network, path, model.name)
+    model = replace(model, score=meta.get("score", model.score))
+    load_whole(model.network, path, model.name)
     thresholds = {key: options[key] if key in options.typed or key not in meta else meta[key] for key in THRESHOLDS}
     return model, describe(model, facts["classes"], thresholds)
 

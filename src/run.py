@@ -17,6 +17,7 @@ from src.errors import EnvironmentFault, OptionError
 from src.evaluate import collect, score
 from src.models.ssd import BUILDERS, build_model
 from src.predictor import THRESHOLDS, describe, from_model
+from src.pretrained import load_pretrained
 from src.run_folder import git_commit
 from src.visualize import draw_boxes, plot_history, plot_pictures
 
@@ -35,7 +36,7 @@ def check_options(options):
     """Raises what would come out only after the data was converted, which can take minutes."""
     if options.model not in BUILDERS:
         build_model(options.model, 2)
-    if options.pre_trained and not os.path.isfile(options.pre_trained):
+    if options.pre_trained and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     if options.device_target == "CPU" and options.amp_level == "O1":
         raise EnvironmentFault("amp_level=O1 cannot be used on CPU: MindSpore 2.10 exceeds its own limit of nested "
@@ -102,8 +103,8 @@ class Run:
     def load_pretrained(self):
         """Fills the network from --pre_trained and says what fitted."""
         if self.options.pre_trained and not self.options.resume:
-            self.log.say(checkpoint.load_pretrained(self.model.network, self.options.pre_trained, self.model.name,
-                                                    self.options.filter_weight))
+            self.log.say(load_pretrained(self.model.network, self.options.pre_trained, self.model.name,
+                                         self.options.filter_weight))
 
     def attach(self, step):
         """Takes the TrainStep and, with --resume, restores it. Returns the first step to run."""

@@ -5,11 +5,13 @@ from collections import namedtuple
 import numpy as np
 
 from src.data.classes import COCO_CATEGORY_IDS
+from src.tensorflow_names import from_tensorflow
 
 # rules: (pattern, replacement) in order; the first that matches a whole name wins, a name without a match is left over.
 # box_order: places of dx, dy, dw, dh in the source. coordinate_major: channel = value * shapes + shape instead of
 # shape * values + value. background: its place among the classes of the source.
-Source = namedtuple("Source", "rules box_order coordinate_major background",
+# post: min_score, nms_threshold and max_boxes it evaluates with.
+Source = namedtuple("Source", "rules post box_order coordinate_major background",
                     defaults=((0, 1, 2, 3), False, "first"))
 RESNET_CUT = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}  # children of torchvision's ResNet
 PADDLE_BLOCKS = ("2_1", "2_2", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2", "5_3", "5_4", "5_5", "5_6", "6")
@@ -34,8 +36,19 @@ def paddle_half(match):
 
 
 SOURCES = {
+    # SSD300 and SSDLite of torchvision, its ImageNet ResNets, MobileNetV2 and VGG16
+    "torchvision": Source(post=(0.01, 0.45, 200), rules=(
+        (r"backbone\.scale_weight", "backbone.l2_norm.weight"),
+        (r"backbone\.extra\.0\.([135])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 23}.{m[2]}"),
+        (r"backbone\.extra\.0\.7\.([13])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 30}.{m[2]}"),
+        (r"backbone\.extra\.(\d)\.(.*)", lambda m: f"neck.extras.{int(m[1]) - 1}.{m[2]}"),
+        (r"(backbone\.features\..*)", r"\1"),
+        (r"head\.classification_head\.module_list\.(.*)", r"head.cls.\1"),
+        (r"head\.regression_head\.module_list\.(.*)", r"head.box.\1"),
+        (r"(features\.\d+\..*)", r"backbone.\1"),
+        (r"((?:conv1|bn1|layer\d)\..*)", r"backbone.\1"))),
     # official/cv/SSD and its ImageNet backbones
-    "mindspore_zoo": Source(box_order=(1, 0, 3, 2), rules=(
+    "mindspore_zoo": Source(post=(0.1, 0.6, 100), box_order=(1, 0, 3, 2), rules=(
         (r"(?:network\.)?feature_extractor\.resnet\.(.*)", r"backbone.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.lateral_convs_list\.(.*)", r"neck.lateral.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.fpn_convs_list\.(.*)", r"neck.smooth.\1"),
@@ -56,40 +69,31 @@ SOURCES = {
         (r"network\.(\d+\..*)", r"backbone.features.\1"),
         (r"(features\.\d+\..*)", r"backbone.\1"),
         (r"((?:conv1|bn1|layer\d)\..*)", r"backbone.\1"))),
-    # SSD300 and SSDLite of torchvision, its ImageNet ResNets, MobileNetV2 and VGG16
-    "torchvision": Source(rules=(
-        (r"backbone\.scale_weight", "backbone.l2_norm.weight"),
-        (r"backbone\.extra\.0\.([135])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 23}.{m[2]}"),
-        (r"backbone\.extra\.0\.7\.([13])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 30}.{m[2]}"),
-        (r"backbone\.extra\.(\d)\.(.*)", lambda m: f"neck.extras.{int(m[1]) - 1}.{m[2]}"),
-        (r"(backbone\.features\..*)", r"\1"),
-        (r"head\.classification_head\.module_list\.(.*)", r"head.cls.\1"),
-        (r"head\.regression_head\.module_list\.(.*)", r"head.box.\1"),
-        (r"(features\.\d+\..*)", r"backbone.\1"),
-        (r"((?:conv1|bn1|layer\d)\..*)", r"backbone.\1"))),
-    "nvidia": Source(coordinate_major=True, rules=(
+    "nvidia": Source(post=(0.05, 0.5, 200), coordinate_major=True, rules=(
         (r"feature_extractor\.feature_extractor\.([01456])\.(.*)", child(RESNET_CUT)), *TORCH_EXTRAS)),
-    "mlperf": Source(coordinate_major=True, rules=(
+    "mlperf": Source(post=(0.05, 0.5, 200), coordinate_major=True, rules=(
         (r"model\.layer1\.([0145])\.(.*)", child(RESNET_CUT)),
         (r"model\.layer2\.0\.(.*)", r"backbone.layer3.\1"), *TORCH_EXTRAS)),
-    "uvipen": Source(coordinate_major=True, rules=(
+    "uvipen": Source(post=(0.05, 0.5, 200), coordinate_major=True, rules=(
         (r"feature_extractor\.feature_extractor\.(.*)", r"backbone.features.\1"),
         (r"(?:loc|conf)\.6\..*", "unused"),  # in its checkpoints, never run
         *TORCH_EXTRAS)),
     # and amdegroot/ssd.pytorch, whose order it keeps; bare numbers are vgg16_reducedfc.pth
-    "lufficc": Source(rules=(
+    "lufficc": Source(post=(0.01, 0.45, 100), rules=(
         (r"(?:backbone\.)?vgg\.(.*)", r"backbone.features.\1"),
         (r"(\d+\.(?:weight|bias))", r"backbone.features.\1"),
         (r"(?:backbone\.)?extras\.(\d)\.(.*)", lambda m: f"neck.extras.{int(m[1]) // 2}.{int(m[1]) % 2 * 2}.{m[2]}"),
         (r"(?:backbone\.l2_norm|L2Norm)\.weight", "backbone.l2_norm.weight"),
         (r"box_head\.predictor\.cls_headers\.(.*)", r"head.cls.\1"),
         (r"box_head\.predictor\.reg_headers\.(.*)", r"head.box.\1"), *LEVEL_HEADS)),
-    "paddle": Source(background="last", rules=(
+    "paddle": Source(post=(0.01, 0.45, 200), background="last", rules=(
         (r"(?:backbone\.)?conv1\.(.*)", r"backbone.features.0.\1"),
         (r"(?:backbone\.)?conv(\d(?:_\d)?)\._(depthwise|pointwise)_conv\.(.*)", paddle_block),
         (r"(?:backbone\.)?conv7_(\d)\.(pointwise|normal)_conv\.(.*)", paddle_half),
         (r"ssd_head\.boxes(\d)\.(.*)", r"head.box.\1.\2"),
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
+    # names and layouts are turned by from_tensorflow before
+    "tfjs": Source(post=(0.01, 0.6, 100), box_order=(1, 0, 3, 2), rules=((r"((?:backbone|neck|head)\..*)", r"\1"),)),
 }
 # cells that the model zoo and Paddle put around a convolution and its norm; `backbone.features` is ours
 WRAPPERS = ((r"(?<!backbone)\.features\.([01])\.", r".\1."), (r"down_sample_layer", "downsample"),
@@ -106,7 +110,8 @@ def convert_weights(source, values, shapes):
     the first; of COCO's 91 class channels (ids with gaps) the 80 used ones stay where the network has 81.
     """
     renamed, left = {}, []
-    for name, value in rename_norms(values).items():
+    values = from_tensorflow(values) if source == "tfjs" else rename_norms(decimate_vgg(values))
+    for name, value in values.items():
         ours = rename(name, SOURCES[source].rules)
         if ours is None:
             left.append(name)
@@ -131,6 +136,18 @@ def guess_source(values, shapes):
         return sum(shapes.get(name) == value.shape for name, value in convert_weights(source, values, shapes)[0].items())
     best = max(SOURCES, key=fitting)
     return best if fitting(best) else None
+
+
+def decimate_vgg(values):
+    """The classifier of an ImageNet VGG-16 -> the convolutions fc6 and fc7 (SSD paper section 3), every fourth row."""
+    fc6, fc7 = values.get("classifier.0.weight"), values.get("classifier.3.weight")
+    if fc6 is None or fc7 is None or fc6.shape != (4096, 25088):
+        return values
+    kept = {name: value for name, value in values.items() if not name.startswith(("classifier.0.", "classifier.3."))}
+    return {**kept, "features.31.weight": fc6.reshape(4096, 512, 7, 7)[::4, :, ::3, ::3],
+            "features.31.bias": values["classifier.0.bias"][::4],
+            "features.33.weight": fc7.reshape(4096, 4096, 1, 1)[::4, ::4],
+            "features.33.bias": values["classifier.3.bias"][::4]}
 
 
 def rename_norms(values):

@@ -11,15 +11,16 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
     ("config", "boxes", "logger", "runtime", "distributed", "data.classes", "data.images", "data.records", "anchors",
-     "weights", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers"),
-    ("meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms", "models.resnet",
-     "models.fpn", "models.mobilenet", "models.heads"),
+     "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers"),
+    ("weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms", "models.resnet",
+     "models.fpn", "models.vgg", "models.mobilenet", "models.heads"),
     ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.loader", "models.ssd", "detector"),
-    ("report", "data.mindrecord", "predictor", "exporter"),
+    ("pretrained", "report", "data.mindrecord", "exporter"),
+    ("predictor",),
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "tensor_pickle", "weight_files",
+NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "tensorflow_names", "tensor_pickle", "weight_files",
               "lr_schedule", "matching", "metrics", "run_folder", "visualize", "report", "data.classes", "data.images",
               "data.records", "data.annotations", "data.transforms")
 

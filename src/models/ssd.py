@@ -1,6 +1,6 @@
 """The SSD network and one named builder a published model, its numbers inside with their source."""
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -107,6 +107,18 @@ def ssd300_mobilenet_v2(num_classes, image_size=300, width=1.0):
     shapes, anchors = anchors_1917(image_size)
     head = LevelHead(neck.channels, [len(shape) for shape in shapes], num_classes, separable(norm))
     return Model("ssd300_mobilenet_v2", SSD(backbone, neck, head), anchors, image_size, num_classes, width)
+
+
+def ssd300_mobilenet_v2_tf(num_classes, image_size=300):
+    """SSD300-MobileNetV2 as in TensorFlow's Object Detection API (ssdlite_mobilenet_v2_coco), for its weights.
+
+    The network of ssd300_mobilenet_v2; pixels are scaled to -1..1 and the anchors sit in the middle of their cells
+    (1 / map), where the model zoo has steps of 16, 32 and 64 pixels.
+    """
+    zoo = ssd300_mobilenet_v2(num_classes, image_size)
+    maps = same_maps(image_size)
+    anchors = tile_anchors(maps, [1 / side for side in maps], reduced_shapes(0.1, LINEAR_SCALES))
+    return replace(zoo, name="ssd300_mobilenet_v2_tf", anchors=anchors, mean=(127.5,) * 3, std=(127.5,) * 3)
 
 
 def ssd300_mobilenet_v1(num_classes, image_size=300):
@@ -271,7 +283,7 @@ def he_initialize(network, num_classes, seed):
 
 BUILDERS = {builder.__name__: builder for builder in (
     ssd_resnet50_fpn, ssd300_resnet50, ssd300_resnet34, ssd300_mobilenet_v1, ssd300_mobilenet_v1_zoo,
-    ssd300_mobilenet_v2, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn, ssd300_vgg16, ssd512_vgg16)}
+    ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn, ssd300_vgg16, ssd512_vgg16)}
 
 
 def build_model(name, num_classes, image_size=0, width=1.0):

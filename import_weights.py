@@ -1,0 +1,75 @@
+"""Other people's weights -> a checkpoint of ours: detectors whole, or an ImageNet backbone alone.
+
+    python import_weights.py SOURCE --model=ssd300_resnet50 --output=ckpt/x.ckpt [--from=nvidia] [--classes=coco]
+
+SOURCE: .pth or .pt (PyTorch; nothing in it is executed), .safetensors, .npz, .pdparams (Paddle), model.json or its
+folder (TensorFlow.js), .ckpt (MindSpore).
+"""
+import argparse
+import os
+
+from src import runtime
+from src.errors import OptionError, run_main
+
+SOURCES = ("auto", "torchvision", "nvidia", "mlperf", "uvipen", "lufficc", "tfjs", "paddle", "mindspore_zoo")
+
+
+def main():
+    """Reads the arguments, converts, reports and writes the checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="file, or folder with a model.json")
+    parser.add_argument("--from", dest="kind", default="auto", choices=SOURCES, help="whose names and layout it has")
+    parser.add_argument("--model", required=True, help="the model of ours it is for")
+    parser.add_argument("--output", required=True, help="checkpoint to write, for example ckpt/ssd.ckpt")
+    parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
+    arguments = parser.parse_args()
+    runtime.prepare()
+
+    from src import checkpoint
+    from src.models.ssd import build_model
+    from src.predictor import THRESHOLDS, describe
+    from src.pretrained import assign, fetch, report
+    from src.run_folder import make_folder
+    from src.weights import SOURCES as RULES
+
+    classes, model = fitting_model(arguments, build_model, fetch)
+    values, left, source, meta = fetch(model.network, arguments.source, arguments.kind)
+    if source == "ours":
+        raise OptionError(f"'{arguments.source}' is a checkpoint of ours already")
+    loaded, skipped, missing = assign(model.network, values)
+    print(report(arguments.source, source, model.network, values, loaded, skipped, missing, left))
+    whole = not skipped and not missing
+    # L2Norm starts at 20 whatever the backbone; the other layers of a backbone must all be there
+    backbone = not [one for one in missing if one.startswith("backbone.") and not one.startswith("backbone.l2_norm.")]
+    if not whole and not (backbone and not any(one.startswith("head.") for one in loaded) and not skipped):
+        raise OptionError(f"'{arguments.source}' fills only {len(loaded)} of {len(loaded) + len(skipped) + len(missing)} "
+                          f"parameters of {arguments.model}: nothing was written; check --model, --classes and --from")
+    min_score, nms_threshold, max_boxes = RULES[source].post
+    thresholds = dict(zip(THRESHOLDS, (min_score, nms_threshold, 1000, max_boxes)))
+    meta = describe(model, classes, thresholds, imported_from=source) if whole else \
+        {"model": model.name, "imported_from": source, "backbone_only": True}
+    make_folder(os.path.dirname(os.path.abspath(arguments.output)))
+    parameters = [one for one in model.network.get_parameters() if whole or one.name in set(loaded)]
+    checkpoint.save(arguments.output, parameters, meta)
+    what = f"whole detector, {len(classes)} classes" if whole else "backbone alone, for train.py --pre_trained"
+    print(f"wrote {arguments.output}: {what}, {sum(one.size for one in parameters):,} numbers")
+
+
+def fitting_model(arguments, build_model, fetch):
+    """Class names and Model with as many classes as the file has, unless --classes says them."""
+    from src.data.classes import named_classes
+    names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
+    classes = named_classes(names or ["coco"])
+    model = build_model(arguments.model, len(classes) + 1)
+    if not names:
+        values, *_ = fetch(model.network, arguments.source, arguments.kind)
+        shapes = {one.name: one.shape for one in model.network.get_parameters()}
+        voc = named_classes(["voc"])
+        if any(name.startswith("head.cls") and name in shapes and
+               value.shape[0] * (len(classes) + 1) == shapes[name][0] * (len(voc) + 1) for name, value in values.items()):
+            return voc, build_model(arguments.model, len(voc) + 1)
+    return classes, model
+
+
+if __name__ == "__main__":
+    run_main(main)
