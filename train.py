@@ -23,11 +23,10 @@ def main():
     from src import distributed, engine, optim
     from src.data.loader import TrainLoader
     from src.logger import RunLog
-    from src.losses import DetectionLoss, FocalLoss
-    from src.lr_schedule import warmup_cosine
     from src.matching import Matcher
     from src.models.ssd import build_model, he_initialize
-    from src.run import Run, check_options, describe_run, draw_first_batch, mixed_precision, prepare_splits
+    from src.run import (Run, build_loss, build_rates, check_options, choose_score, describe_run, draw_first_batch,
+                         mixed_precision, prepare_splits)
     from src.run_folder import check_run_folder, open_run_folder
 
     check_options(options)
@@ -39,18 +38,20 @@ def main():
     train_split, val_split = prepare_splits(options, rank, log.say)
 
     model = build_model(options.model, len(train_split.classes) + 1, options.image_size, options.width)
+    model = choose_score(model, options.loss)
     if options.weight_init == "he":
         he_initialize(model.network, model.num_classes, options.seed)
-    loader = TrainLoader(train_split.files, train_split.count, Matcher(model.anchors, options.match_threshold),
+    matcher = Matcher(model.anchors, options.match_threshold, options.matching)
+    loader = TrainLoader(train_split.files, train_split.count, matcher,
                          options.augmentation, model.image_size, options.batch_size, options.seed, rank, world,
                          options.num_workers or os.cpu_count(), options.use_difficult)
-    rates = warmup_cosine(options.lr, options.lr_init, options.lr * options.lr_end_rate,
-                          round(options.warmup_epochs * loader.steps), options.epoch_size * loader.steps)
+    rates = build_rates(options, loader.steps)
     run = Run(options, model, train_split, val_split, loader, log, rank, world)
     run.load_pretrained()
     frozen = optim.freeze(model.network, [name for name in options.freeze_layer.split(",") if name])
-    optimizer = optim.build_momentum(model.network.trainable_params(), rates, options.momentum, options.weight_decay)
-    loss = DetectionLoss(FocalLoss(options.gamma, options.alpha))
+    optimizer = optim.build_optimizer(model.network.trainable_params(), rates, options.optimizer, options.momentum,
+                                      options.weight_decay, options.decay_exclude, options.body_lr)
+    loss = build_loss(options, model.score)
     step = engine.TrainStep(mixed_precision(model, options.amp_level), loss, optimizer, options.loss_scale,
                             options.dynamic_loss_scale, options.grad_clip, world)
     start = run.attach(step)

@@ -15,12 +15,15 @@ from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
 from src.errors import EnvironmentFault, OptionError
 from src.evaluate import collect, score
+from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
+from src.lr_schedule import cosine, multistep, warmup
 from src.models.ssd import BUILDERS, build_model
 from src.predictor import THRESHOLDS, describe, from_model
 from src.pretrained import load_pretrained
 from src.run_folder import git_commit
 from src.visualize import draw_boxes, plot_history, plot_pictures
 
+SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 
 
@@ -38,9 +41,21 @@ def check_options(options):
         build_model(options.model, 2)
     if options.pre_trained and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
+    check_milestones(options)
     if options.device_target == "CPU" and options.amp_level == "O1":
         raise EnvironmentFault("amp_level=O1 cannot be used on CPU: MindSpore 2.10 exceeds its own limit of nested "
                                "calls on it; O0, O2 and O3 run there (slower than O0), auto may")
+
+
+def check_milestones(options):
+    """Raises OptionError unless the lists of a multistep schedule are rising numbers, as many of one as of the other."""
+    try:
+        milestones, factors = ([float(one) for one in options[name]] for name in ("lr_milestones", "lr_factors"))
+    except ValueError as error:
+        raise OptionError(f"lr_milestones={options.lr_milestones}, lr_factors={options.lr_factors}: {error}") from error
+    if options.lr_schedule == "multistep" and (sorted(set(milestones)) != milestones or len(milestones) != len(factors)):
+        raise OptionError(f"lr_milestones={milestones} and lr_factors={factors}: expected as many rising epochs as "
+                          "factors, for example [43,54] and [0.1,0.01]")
 
 
 def mixed_precision(model, level):
@@ -48,6 +63,32 @@ def mixed_precision(model, level):
     if level == "O0":
         return model
     return dataclasses.replace(model, network=amp.auto_mixed_precision(model.network, level))
+
+
+def choose_score(model, loss):
+    """The Model with the score function that belongs to a loss; "auto" leaves the published one."""
+    return model if loss == "auto" else dataclasses.replace(model, score=SCORES[loss])
+
+
+def build_loss(options, score):
+    """The DetectionLoss of a score function."""
+    if score == "sigmoid":
+        classification = FocalLoss(options.gamma, options.alpha)
+    else:
+        classification = MultiBoxLoss(options.negative_ratio, options.empty_negatives)
+    return DetectionLoss(classification, options.loss_normalizer)
+
+
+def build_rates(options, epoch_steps):
+    """Learning rate of every step of the run, [steps] float32."""
+    total = options.epoch_size * epoch_steps
+    warm = options.warmup_steps or round(options.warmup_epochs * epoch_steps)
+    if options.lr_schedule == "cosine":
+        rates = cosine(options.lr, options.lr * options.lr_end_rate, warm, total)
+    else:
+        milestones, factors = ([float(one) for one in options[name]] for name in ("lr_milestones", "lr_factors"))
+        rates = multistep(options.lr, [round(one * epoch_steps) for one in milestones], factors, total)
+    return warmup(rates, options.lr_init, warm)
 
 
 def describe_run(options, model, split, frozen, world):
