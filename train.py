@@ -43,7 +43,7 @@ def main():
         he_initialize(model.network, model.num_classes, options.seed)
     loader = TrainLoader(train_split.files, train_split.count, Matcher(model.anchors, options.match_threshold),
                          options.augmentation, model.image_size, options.batch_size, options.seed, rank, world,
-                         options.num_workers or os.cpu_count(), options.use_difficult)
+                         options.num_workers or os.cpu_count(), options.use_difficult, model.mean)
     rates = warmup_cosine(options.lr, options.lr_init, options.lr * options.lr_end_rate,
                           round(options.warmup_epochs * loader.steps), options.epoch_size * loader.steps)
     run = Run(options, model, train_split, val_split, loader, log, rank, world)

@@ -15,7 +15,7 @@ CHOICES = {
     "dataset": ("coco", "voc", "other"),
     "device_target": ("CPU", "GPU", "Ascend"),
     "amp_level": ("O0", "O1", "O2", "O3", "auto"),
-    "augmentation": ("zoo", "flip", "plain"),
+    "augmentation": ("zoo", "ssd", "paddle", "mlperf", "nvidia", "flip", "plain"),
     "weight_init": ("published", "he"),
     "metric_engine": ("hotcoco", "pycocotools"),
     "file_format": ("MINDIR",),

@@ -11,17 +11,17 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
     ("config", "boxes", "logger", "runtime", "distributed", "data.classes", "data.images", "data.records", "anchors",
-     "weights", "lr_schedule", "losses", "optim", "models.layers"),
+     "weights", "lr_schedule", "losses", "optim", "models.layers", "data.photometric"),
     ("meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms", "models.resnet",
      "models.fpn", "models.mobilenet", "models.heads"),
-    ("engine", "visualize", "evaluate", "data.convert", "data.loader", "models.ssd", "detector"),
-    ("report", "data.mindrecord", "predictor", "exporter"),
+    ("engine", "visualize", "evaluate", "data.convert", "data.policies", "models.ssd", "detector"),
+    ("report", "data.mindrecord", "data.loader", "predictor", "exporter"),
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "lr_schedule", "matching",
               "metrics", "run_folder", "visualize", "report", "data.classes", "data.images", "data.records",
-              "data.annotations", "data.transforms")
+              "data.annotations", "data.transforms", "data.photometric", "data.policies")
 
 
 def modules():
