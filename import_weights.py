@@ -42,8 +42,9 @@ def main():
     # L2Norm starts at 20 whatever the backbone; the other layers of a backbone must all be there
     backbone = not [one for one in missing if one.startswith("backbone.") and not one.startswith("backbone.l2_norm.")]
     if not whole and not (backbone and not any(one.startswith("head.") for one in loaded) and not skipped):
-        raise OptionError(f"'{arguments.source}' fills only {len(loaded)} of {len(loaded) + len(skipped) + len(missing)} "
-                          f"parameters of {arguments.model}: nothing was written; check --model, --classes and --from")
+        total = len(loaded) + len(skipped) + len(missing)
+        raise OptionError(f"'{arguments.source}' fills only {len(loaded)} of {total} parameters of {arguments.model}: "
+                          "nothing was written; check --model, --classes and --from")
     min_score, nms_threshold, max_boxes = RULES[source].post
     thresholds = dict(zip(THRESHOLDS, (min_score, nms_threshold, 1000, max_boxes)))
     meta = describe(model, classes, thresholds, imported_from=source) if whole else \
@@ -65,8 +66,8 @@ def fitting_model(arguments, build_model, fetch):
         values, *_ = fetch(model.network, arguments.source, arguments.kind)
         shapes = {one.name: one.shape for one in model.network.get_parameters()}
         voc = named_classes(["voc"])
-        if any(name.startswith("head.cls") and name in shapes and
-               value.shape[0] * (len(classes) + 1) == shapes[name][0] * (len(voc) + 1) for name, value in values.items()):
+        if any(name.startswith("head.cls") and value.shape[0] * (len(classes) + 1) == shapes[name][0] * (len(voc) + 1)
+               for name, value in values.items() if name in shapes):
             return voc, build_model(arguments.model, len(voc) + 1)
     return classes, model
 

@@ -25,8 +25,17 @@ def main():
     from src.logger import RunLog
     from src.matching import Matcher
     from src.models.ssd import build_model, he_initialize
-    from src.run import (Run, build_loss, build_rates, check_options, choose_score, describe_run, draw_first_batch,
-                         mixed_precision, prepare_splits)
+    from src.run import (
+        Run,
+        build_loss,
+        build_rates,
+        check_options,
+        choose_score,
+        describe_run,
+        draw_first_batch,
+        mixed_precision,
+        prepare_splits,
+    )
     from src.run_folder import check_run_folder, open_run_folder
 
     check_options(options)
@@ -44,7 +53,7 @@ def main():
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     loader = TrainLoader(train_split.files, train_split.count, matcher,
                          options.augmentation, model.image_size, options.batch_size, options.seed, rank, world,
-                         options.num_workers or os.cpu_count(), options.use_difficult)
+                         options.num_workers or os.cpu_count(), options.use_difficult, model.mean)
     rates = build_rates(options, loader.steps)
     run = Run(options, model, train_split, val_split, loader, log, rank, world)
     run.load_pretrained()

@@ -56,10 +56,11 @@ def measure(steps):
     from src.engine import TrainStep
     from src.losses import DetectionLoss, FocalLoss
     from src.models.ssd import build_model
-    from src.optim import build_momentum
+    from src.optim import build_optimizer
     ms.set_context(mode=ms.GRAPH_MODE)
     model = build_model("ssd300_mobilenet_v2", 81)
-    optimizer = build_momentum(model.network.trainable_params(), np.full(steps + 1, 1e-4, np.float32), 0.9, 1.5e-4)
+    optimizer = build_optimizer(model.network.trainable_params(), np.full(steps + 1, 1e-4, np.float32),
+                                weight_decay=1.5e-4)
     step = TrainStep(model, DetectionLoss(FocalLoss(alpha=0.75)), optimizer)
     step.set_train()
     rng = np.random.default_rng(0)

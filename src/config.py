@@ -15,7 +15,7 @@ CHOICES = {
     "dataset": ("coco", "voc", "other"),
     "device_target": ("CPU", "GPU", "Ascend"),
     "amp_level": ("O0", "O1", "O2", "O3", "auto"),
-    "augmentation": ("zoo", "flip", "plain"),
+    "augmentation": ("zoo", "ssd", "paddle", "mlperf", "nvidia", "flip", "plain"),
     "matching": ("zoo", "nvidia", "ssd"),
     "lr_schedule": ("cosine", "multistep"),
     "optimizer": ("momentum", "nesterov", "rmsprop"),

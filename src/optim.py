@@ -29,11 +29,40 @@ rmsprop_step = ops.MultitypeFuncGraph("rmsprop_step")  # a plain function would 
 
 
 @rmsprop_step.register("Number", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def update_one(decay, epsilon, momentum, rate, parameter, mean_square, moment, gradient):
+def rmsprop_one(decay, epsilon, momentum, rate, parameter, mean_square, moment, gradient):
     """Updates one parameter and its two means."""
     square = decay * mean_square + (1 - decay) * ops.square(gradient)
     step = momentum * moment + rate * gradient / ops.sqrt(square + epsilon)
     return ops.assign(mean_square, square), ops.assign(moment, step), ops.assign(parameter, parameter - step)
+
+
+class Nesterov(nn.Optimizer):
+    """moment = momentum * moment + gradient, parameter -= lr * (gradient + momentum * moment): PyTorch's formula.
+
+    MindSpore's Momentum takes use_nesterov too, and on CPU computes plain momentum with it (2.10).
+    """
+
+    def __init__(self, groups, lr, momentum):
+        super().__init__(lr, groups)
+        self.momentum = momentum
+        self.moments = self._parameters.clone("moments", init="zeros")
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients):
+        gradients, rates = self.decay_weight(gradients), self.get_lr()
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
+        update = ops.partial(nesterov_step, self.momentum)
+        return self.map(update, rates, self._parameters, self.moments, gradients)
+
+
+nesterov_step = ops.MultitypeFuncGraph("nesterov_step")
+
+
+@nesterov_step.register("Number", "Tensor", "Tensor", "Tensor", "Tensor")
+def nesterov_one(momentum, rate, parameter, moment, gradient):
+    """Updates one parameter and its moment."""
+    new = momentum * moment + gradient
+    return ops.assign(moment, new), ops.assign(parameter, parameter - rate * (gradient + momentum * new))
 
 
 NORMS, BIASES = (".gamma", ".beta"), (".bias",)
@@ -44,10 +73,10 @@ DECAY_EXCLUDED = {"norm": NORMS, "norm_bias": (*NORMS, *BIASES), "none": (), "bo
 def build_optimizer(parameters, lr, kind="momentum", momentum=0.9, weight_decay=0.0, exclude="norm", body_lr=1.0):
     """Optimiser over named parameters.
 
-    lr: [steps] float32, read by the optimiser's own global_step. kind: momentum, nesterov (both the formula of PyTorch's
-    SGD) or rmsprop (decay .95, epsilon 1e-6: Paddle's). exclude: which parameters are not decayed, of DECAY_EXCLUDED:
-    those of norms (model zoo), of norms and biases (NVIDIA), none (MLPerf, caffe), all of the body (Paddle: backbone
-    and neck). body_lr: factor of lr for the convolutions of the body (Paddle: .1).
+    lr: [steps] float32, read by the optimiser's own global_step. kind: momentum, nesterov (both as PyTorch's SGD) or
+    rmsprop. exclude: which parameters are not decayed, of DECAY_EXCLUDED: those of norms (model zoo), of norms and
+    biases (NVIDIA), none (MLPerf, caffe), all of the body (Paddle: backbone and neck). body_lr: factor of lr for the
+    convolutions of the body (Paddle: .1).
     """
     parameters = list(parameters)
     groups = {}
@@ -61,7 +90,9 @@ def build_optimizer(parameters, lr, kind="momentum", momentum=0.9, weight_decay=
     rows.append({"order_params": parameters})
     if kind == "rmsprop":
         return RMSProp(rows, lr.tolist(), momentum)
-    return nn.Momentum(rows, lr.tolist(), momentum, use_nesterov=kind == "nesterov")
+    if kind == "nesterov":
+        return Nesterov(rows, lr.tolist(), momentum)
+    return nn.Momentum(rows, lr.tolist(), momentum)
 
 
 def freeze(network, prefixes):

@@ -48,12 +48,13 @@ def check_options(options):
 
 
 def check_milestones(options):
-    """Raises OptionError unless the lists of a multistep schedule are rising numbers, as many of one as of the other."""
+    """Raises OptionError unless the lists of a multistep schedule are rising epochs and as many factors."""
     try:
         milestones, factors = ([float(one) for one in options[name]] for name in ("lr_milestones", "lr_factors"))
     except ValueError as error:
         raise OptionError(f"lr_milestones={options.lr_milestones}, lr_factors={options.lr_factors}: {error}") from error
-    if options.lr_schedule == "multistep" and (sorted(set(milestones)) != milestones or len(milestones) != len(factors)):
+    fitting = sorted(set(milestones)) == milestones and len(milestones) == len(factors)
+    if options.lr_schedule == "multistep" and not fitting:
         raise OptionError(f"lr_milestones={milestones} and lr_factors={factors}: expected as many rising epochs as "
                           "factors, for example [43,54] and [0.1,0.01]")
 

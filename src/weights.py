@@ -133,7 +133,8 @@ def convert_weights(source, values, shapes):
 def guess_source(values, shapes):
     """The source whose rules give the most tensors a place in the network (name and shape), None where none does."""
     def fitting(source):
-        return sum(shapes.get(name) == value.shape for name, value in convert_weights(source, values, shapes)[0].items())
+        converted, _ = convert_weights(source, values, shapes)
+        return sum(shapes.get(name) == value.shape for name, value in converted.items())
     best = max(SOURCES, key=fitting)
     return best if fitting(best) else None
 

@@ -1,7 +1,7 @@
 """Anchors against numbers of the published configurations."""
 import numpy as np
 
-from src.anchors import grid_shapes, linear_shapes, tile_anchors
+from src.anchors import grid_shapes, reduced_shapes, ssd_shapes, tile_anchors
 
 
 def test_order_is_level_row_column_shape():
@@ -19,9 +19,17 @@ def test_grid_shapes_in_pixels_of_the_published_fpn():
     assert np.allclose(shapes[1][0], [512, 512])
 
 
-def test_linear_shapes_of_the_published_ssd300():
-    shapes = linear_shapes(6)
+def test_reduced_shapes_of_the_published_ssd300():
+    shapes = reduced_shapes(0.1, (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0))
     assert [len(shape) for shape in shapes] == [3, 6, 6, 6, 6, 6]
     assert np.allclose(shapes[0], [[0.1, 0.1], [0.2 * 2 ** 0.5, 0.2 / 2 ** 0.5], [0.2 / 2 ** 0.5, 0.2 * 2 ** 0.5]])
     assert np.allclose(shapes[1][[0, 5]], [[0.35, 0.35], [np.sqrt(0.35 * 0.5)] * 2])
     assert np.allclose(shapes[5][5], np.sqrt(0.95 * 1.0))
+
+
+def test_ssd_shapes_by_hand():
+    four, six = ssd_shapes((0.1, 0.4, 0.9), [(2,), (2, 3)])
+    root = 2 ** 0.5
+    assert np.allclose(four, [[0.1, 0.1], [0.2, 0.2], [0.1 * root, 0.1 / root], [0.1 / root, 0.1 * root]])
+    assert len(six) == 6 and np.allclose(six[1], 0.6) and np.allclose(six[4], [0.4 * 3 ** 0.5, 0.4 / 3 ** 0.5])
+    assert np.allclose(ssd_shapes((0.1, 0.4), [(2,)], between_first=False)[0][[0, 3]], [[0.1, 0.1], [0.2, 0.2]])

@@ -11,7 +11,7 @@ from mindspore import nn
 from src import engine
 from src.errors import Interrupted, NotFiniteError
 from src.models.ssd import Model
-from src.optim import build_momentum
+from src.optim import build_optimizer
 
 
 class Line(nn.Cell):
@@ -63,7 +63,7 @@ class Log:
 def build(rates, loss_scale=1.0, dynamic=False, grad_clip=0.0, weight_decay=0.0, loss=None):
     network = Line()
     model = Model("line", network, np.zeros((4, 4), np.float32), 2, 2, mean=(0, 0, 0), std=(1, 1, 1))
-    optimizer = build_momentum(network.trainable_params(), np.array(rates, np.float32), 0.9, weight_decay)
+    optimizer = build_optimizer(network.trainable_params(), np.array(rates, np.float32), "momentum", 0.9, weight_decay)
     step = engine.TrainStep(model, loss or Sum(), optimizer, loss_scale, dynamic, grad_clip)
     step.set_train()
     return step, network.weight
@@ -198,7 +198,7 @@ def first_steps(level):
     ms.set_seed(1)  # the same weights for every level: the head's are drawn by MindSpore
     model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)
     he_initialize(model.network, 3, seed=1)
-    optimizer = build_momentum(model.network.trainable_params(), np.full(4, 0.01, np.float32), 0.9, 1e-4)
+    optimizer = build_optimizer(model.network.trainable_params(), np.full(4, 0.01, np.float32), "momentum", 0.9, 1e-4)
     step = engine.TrainStep(mixed_precision(model, level), DetectionLoss(FocalLoss()), optimizer, 4.0, True, 1.0)
     step.set_train()
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src.losses import DetectionLoss, FocalLoss
+from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 
 
 @pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
@@ -35,7 +35,7 @@ def test_focal_loss_is_finite_for_huge_logits(mode):
 def test_detection_loss_by_hand(mode):
     class Zero(ms.nn.Cell):
         def construct(self, logits, labels):
-            return logits.sum() * 0 + 6.0
+            return logits.sum((1, 2)) * 0 + 6.0
 
     deltas = np.array([[[0.5, 0, 0, -3.0], [9, 9, 9, 9], [1, 0, 0, 0]]], np.float32)
     labels = np.array([[1, 0, 2]], np.int32)
@@ -57,3 +57,38 @@ def test_a_batch_without_objects_has_a_finite_loss_and_gradient(mode):
     values, gradients = ms.value_and_grad(forward, (0, 1))(logits, deltas)
     assert np.isfinite(values.asnumpy()) and values.asnumpy() > 0
     assert np.isfinite(gradients[0].asnumpy()).all() and (gradients[1].asnumpy() == 0).all()
+
+
+def test_multibox_loss_by_hand(mode):
+    # two classes, logit of class 1 is 0 everywhere, so the cross-entropy of background at logit x is log(1 + e^-x)
+    background = np.array([[2.0, 1.0, -1.0, 0.5, 3.0], [9.0, 1.0, 0.0, -2.0, 0.0]], np.float32)
+    labels = np.array([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], np.int32)
+    logits = np.stack([background, np.zeros_like(background)], -1)
+    values = MultiBoxLoss(ratio=2.0)(*tensors(logits, labels)).asnumpy()
+    positive, hardest = math.log(1 + math.e ** 2), [math.log(1 + math.e), math.log(1 + math.e ** -0.5)]
+    assert values == pytest.approx([positive + sum(hardest), 0.0], rel=1e-6)  # no positives, no negatives
+    empty = MultiBoxLoss(ratio=2.0, empty_share=0.3)(*tensors(logits, labels)).asnumpy()
+    # .3 of 5 anchors are 2: the hardest, and half of each of the two at logit 0
+    assert empty[1] == pytest.approx(math.log(1 + math.e ** 2) + math.log(2), rel=1e-6)
+
+
+def test_more_negatives_wanted_than_there_are(mode):
+    labels = np.array([[1, 2, 0]], np.int32)
+    logits = np.zeros((1, 3, 3), np.float32)
+    assert MultiBoxLoss()(*tensors(logits, labels)).asnumpy() == pytest.approx([3 * math.log(3)], rel=1e-6)
+
+
+def test_normalising_by_image_or_by_batch(mode):
+    class Four(ms.nn.Cell):
+        def construct(self, logits, labels):
+            return logits.sum((1, 2)) * 0 + 4.0
+
+    labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]], np.int32)
+    zeros = np.zeros((3, 3, 4), np.float32)
+    deltas = np.zeros((3, 3, 4), np.float32)
+    deltas[:, 0, 0] = 1.5  # smooth L1 of one coordinate: 1
+    inputs = tensors(np.zeros((3, 3, 2), np.float32), deltas, labels, zeros)
+    _, cls, box, count = DetectionLoss(Four(), "image")(*inputs)
+    assert cls.asnumpy() == pytest.approx((4 / 2 + 4 / 1 + 0) / 3) and box.asnumpy() == pytest.approx((1 / 2 + 1) / 3)
+    _, cls, box, count = DetectionLoss(Four(), "batch")(*inputs)
+    assert cls.asnumpy() == pytest.approx(12 / 3) and box.asnumpy() == pytest.approx(2 / 3) and count.asnumpy() == 3

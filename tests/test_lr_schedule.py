@@ -1,16 +1,22 @@
 """Learning rates by hand."""
 import numpy as np
 
-from src.lr_schedule import warmup_cosine
+from src.lr_schedule import cosine, multistep, warmup
 
 
 def test_warm_up_is_linear_and_the_cosine_ends_low():
-    rates = warmup_cosine(lr=1.0, lr_init=0.2, lr_end=0.0, warmup_steps=4, total_steps=8)
+    rates = warmup(cosine(lr=1.0, lr_end=0.0, start=4, total_steps=8), 0.2, 4)
     assert np.allclose(rates[:4], [0.2, 0.4, 0.6, 0.8])
     assert np.allclose(rates[4:], [1.0, (1 + np.cos(np.pi / 4)) / 2, 0.5, (1 + np.cos(3 * np.pi / 4)) / 2])
     assert rates.dtype == np.float32 and len(rates) == 8
 
 
 def test_no_warm_up_and_warm_up_longer_than_the_run():
-    assert warmup_cosine(1.0, 0.1, 0.5, 0, 2)[0] == 1.0
-    assert np.allclose(warmup_cosine(1.0, 0.0, 0.0, 10, 3), [0.0, 0.1, 0.2])
+    assert warmup(cosine(1.0, 0.5, 0, 2), 0.1, 0)[0] == 1.0
+    assert np.allclose(warmup(cosine(1.0, 0.0, 10, 3), 0.0, 10), [0.0, 0.1, 0.2])
+
+
+def test_steps_change_at_their_milestones_and_factors_are_of_the_base_rate():
+    rates = warmup(multistep(2.0, [3, 5], [0.5, 0.1], 7), 0.0, 2)
+    assert np.allclose(rates, [0, 1, 2, 1, 1, 0.2, 0.2])
+    assert np.allclose(multistep(1.0, [], [], 3), 1.0)

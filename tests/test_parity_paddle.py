@@ -1,21 +1,16 @@
 """Against real outputs of PaddleDetection's SSD-MobileNetV1-300 (VOC) with seeded weights."""
-import importlib.util
-import json
-import os
-
 import mindspore as ms
 import numpy as np
 import pytest
+from parity import bare_step, fill, load_folder
 
 from src import boxes as box_ops
 from src.detector import Detector
-from src.engine import TrainStep
 from src.losses import DetectionLoss, MultiBoxLoss
 from src.lr_schedule import multistep
 from src.matching import Matcher
 from src.models.ssd import build_model
 from src.optim import build_optimizer
-from src.weights import convert_weights, guess_source
 
 BACKGROUND_FIRST = np.roll(np.arange(21), 1)  # theirs is the last class
 
@@ -24,28 +19,14 @@ class Reference:
     """The parity data and the network filled with its seeded weights."""
 
     def __init__(self, root):
-        spec = importlib.util.spec_from_file_location("zoo_seeded", os.path.join(root, "seeded.py"))
-        self.seeded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.seeded)
-        folder = os.path.join(root, "pd_ssd_mobilenet_v1_300")
-        with open(os.path.join(folder, "meta.json"), encoding="utf-8") as file:
-            self.meta = json.load(file)
-        self.expected = np.load(os.path.join(folder, "expected.npz"))
+        self.seeded, self.meta, self.expected = load_folder(root, "pd_ssd_mobilenet_v1_300")
         self.model = build_model("ssd300_mobilenet_v1", 21)
         self.matcher = Matcher(self.model.anchors, 0.5, "ssd")
         self.loss = DetectionLoss(MultiBoxLoss(empty_share=0.01))
 
     def fill(self, scale=1.0):
-        theirs = {one["name"]: self.seeded.weight_for(one["name"], one["shape"], scale)
-                  for one in self.meta["parameters"]}
-        parameters = {one.name: one for one in self.model.network.get_parameters()}
-        shapes = {name: one.shape for name, one in parameters.items()}
-        ours, left = convert_weights("paddle", theirs, shapes)
-        assert not left and set(ours) == set(parameters) and len(ours) == len(theirs)
-        assert guess_source(theirs, shapes) == "paddle"
-        for name, value in ours.items():
-            assert value.shape == shapes[name], name
-            parameters[name].set_data(ms.Tensor(value))
+        fill(self.model.network, "paddle", {one["name"]: self.seeded.weight_for(one["name"], one["shape"], scale)
+                                            for one in self.meta["parameters"]})
 
     def targets(self, cases):
         rows = [self.matcher(self.expected[f"case_{case}_boxes_xyxy"],
@@ -140,18 +121,11 @@ def test_training_steps(reference):
     before = {one.name: one.asnumpy().copy() for one in network.trainable_params()}
     optimizer = build_optimizer(network.trainable_params(), np.array(run["lr_used"], np.float32), "rmsprop", 0.0, 5e-5,
                                 "body", 0.1)
-    step = TrainStep(reference.model, reference.loss, optimizer)
-
-    class Identity(ms.nn.Cell):
-        def construct(self, images):
-            return images
-
-    step.normalize = Identity()  # the reference input is normalised already
-    step.set_train()
-    batch = [ms.Tensor(one) for one in (reference.seeded.input_image(2, 300), *reference.targets("ac"))]
+    step = bare_step(reference.model, reference.loss, optimizer)
+    batch = reference.seeded.input_image(2, 300), *reference.targets("ac")
     losses = []
     for number in range(3):
-        losses.append(float(step(*batch, ms.Tensor(0.0, ms.float32)).asnumpy()[0]))
+        losses.append(step(*batch))
         if number == 0:
             moved = {one.name: np.linalg.norm(one.asnumpy() - before[one.name]) for one in network.trainable_params()}
     assert losses[0] == pytest.approx(run["loss_before_step"][0], rel=2e-6)

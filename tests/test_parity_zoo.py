@@ -1,17 +1,14 @@
 """Against real outputs of the MindSpore model zoo (official/cv/SSD on MindSpore 1.10) with seeded weights."""
-import importlib.util
-import json
-import os
-
 import mindspore as ms
 import numpy as np
 import pytest
+from parity import bare_step, fill, load_folder
 
 from src.losses import DetectionLoss, FocalLoss
 from src.lr_schedule import cosine, warmup
 from src.matching import Matcher
 from src.models.ssd import build_model
-from src.weights import convert_weights, guess_source
+from src.optim import build_optimizer
 
 FOLDERS = {"ssd_resnet50_fpn": "ms_ssd_resnet50_fpn", "ssd300_mobilenet_v2": "ms_ssd300",
            "ssd_mobilenet_v1_fpn": "ms_ssd_mobilenet_v1_fpn", "ssd300_mobilenet_v1_zoo": "ms_ssd_mobilenet_v1"}
@@ -23,27 +20,14 @@ class Reference:
     """One folder of the parity data and the network filled with its seeded weights."""
 
     def __init__(self, name, root):
-        self.name, folder = name, os.path.join(root, FOLDERS[name])
-        spec = importlib.util.spec_from_file_location("seeded", os.path.join(root, "seeded.py"))
-        self.seeded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.seeded)
-        with open(os.path.join(folder, "meta.json"), encoding="utf-8") as file:
-            self.meta = json.load(file)
-        self.expected = np.load(os.path.join(folder, "expected.npz"))
+        self.name = name
+        self.seeded, self.meta, self.expected = load_folder(root, FOLDERS[name])
         self.model = build_model(name, 81)
         self.matcher = Matcher(self.model.anchors)
 
     def fill(self, scale=1.0):
-        theirs = {one["name"]: self.seeded.weight_for(one["name"], one["shape"], scale)
-                  for one in self.meta["parameters"]}
-        parameters = {one.name: one for one in self.model.network.get_parameters()}
-        shapes = {name: one.shape for name, one in parameters.items()}
-        ours, left = convert_weights("mindspore_zoo", theirs, shapes)
-        assert not left and guess_source(theirs, shapes) == "mindspore_zoo"
-        assert set(ours) == set(parameters) and len(ours) == len(theirs)
-        for name, value in ours.items():
-            assert value.shape == parameters[name].shape, name
-            parameters[name].set_data(ms.Tensor(value))
+        fill(self.model.network, "mindspore_zoo", {one["name"]: self.seeded.weight_for(one["name"], one["shape"], scale)
+                                                   for one in self.meta["parameters"]})
 
     def forward(self, training):
         self.model.network.set_train(training)
@@ -119,8 +103,6 @@ def test_network_outputs(reference, tag, scale, training, tolerance):
 @pytest.mark.slow
 def test_training_steps(reference):
     """Three steps of the published recipe: loss scale 1024, clipping where the recipe has it, momentum, decay."""
-    from src.engine import TrainStep
-    from src.optim import build_optimizer
     run = reference.meta["trajectory"]
     name, clip = ("B1_case_a", 1.0) if run["global_norm_clip"] else ("B2_cases_a_c_lr1e-6", 0.0)
     reference.fill()
@@ -128,18 +110,10 @@ def test_training_steps(reference):
     rates = np.full(run["steps"], run["runs"][name]["lr"], np.float32)
     optimizer = build_optimizer(network.trainable_params(), rates, "momentum", 0.9, run["weight_decay"])
     loss = DetectionLoss(FocalLoss(2.0, ALPHA[reference.name]))
-    step = TrainStep(reference.model, loss, optimizer, 1024.0, False, clip)
-
-    class Identity(ms.nn.Cell):
-        def construct(self, images):
-            return images
-
-    step.normalize = Identity()  # the reference input is normalised already
-    step.set_train()
+    step = bare_step(reference.model, loss, optimizer, 1024.0, False, clip)
     labels, targets = (np.stack(one) for one in zip(*[reference.targets(case) for case in cases]))
     images = reference.seeded.input_image(len(cases), reference.model.image_size)
-    inputs = [ms.Tensor(one) for one in (images, labels, targets)]
-    losses = [float(step(*inputs, ms.Tensor(0.0, ms.float32)).asnumpy()[0]) for _ in range(run["steps"])]
+    losses = [step(images, labels, targets) for _ in range(run["steps"])]
     expected = run["runs"][name]["loss_before_step"]
     assert losses[0] == pytest.approx(expected[0], rel=2e-6)
     # later steps of the 300 model: the same code differs by 2.8e-4 between MindSpore versions (noise file)

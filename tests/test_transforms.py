@@ -2,7 +2,11 @@
 import numpy as np
 import pytest
 
-from src.data.transforms import ColorJitter, HorizontalFlip, MinIoUCrop, Resize, augment, build_policy
+from src import boxes as box_ops
+from src.data import transforms
+from src.data.photometric import ColorJitter
+from src.data.policies import build_policy
+from src.data.transforms import Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, augment
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 BOXES = np.array([[0.1, 0.2, 0.4, 0.9], [0.5, 0.5, 0.6, 0.6]], np.float32)
@@ -17,6 +21,19 @@ class Fixed:
 
     def uniform(self, *_):
         return self.value
+
+
+class Script:
+    """A generator that answers with the given values: shares of the range for uniform(), numbers for integers()."""
+
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def uniform(self, low=0.0, high=1.0, size=None):
+        return low + (high - low) * np.array(self.values.pop(0))
+
+    def integers(self, _):
+        return self.values.pop(0)
 
 
 def test_flip_mirrors_image_and_boxes():
@@ -58,6 +75,14 @@ def test_crop_is_exact(seed):
         assert np.allclose(box, found, atol=1e-5)
 
 
+def test_the_zoo_crop_draws_what_it_always_drew():
+    """Windows, and the number drawn after each, of the first release: results of trained networks depend on them."""
+    expected = [66, 133, 427, 371, 448], [318, 61, 507, 369, 921], [8, 3, 370, 382, 868], [132, 96, 359, 359, 670]
+    for seed, numbers in enumerate(expected):
+        rng = np.random.default_rng((1, 2, seed))
+        assert [*MinIoUCrop().window(BOXES, 400, 600, rng).tolist(), rng.integers(1000)] == numbers
+
+
 def test_crop_leaves_an_image_without_boxes_alone():
     image, boxes, _ = MinIoUCrop()(IMAGE, BOXES[:0], LABELS[:0], np.random.default_rng(0))
     assert image is IMAGE and boxes.shape == (0, 4)
@@ -83,3 +108,115 @@ def test_boxes_under_a_network_pixel_are_dropped():
     tiny = np.array([[0.5, 0.5, 0.51, 0.9], [0.1, 0.1, 0.5, 0.5]], np.float32)
     _, boxes, labels = augment(IMAGE, tiny, LABELS, build_policy("plain", 64), 64, np.random.default_rng(0))
     assert np.array_equal(boxes, tiny[1:]) and labels.tolist() == [2]
+
+
+def test_expand_places_image_and_boxes_by_hand():
+    """40 x 60 pixels, ratio 2: a canvas of 80 x 120, half of the 60 free columns at the left, 1/4 of 40 rows above."""
+    image, boxes, labels = Expand((1, 2, 3))(IMAGE, BOXES, LABELS, Script(0.9, 1 / 3, (0.5, 0.25)))
+    assert image.shape == (80, 120, 3) and np.array_equal(image[10:50, 30:90], IMAGE)
+    image[10:50, 30:90] = (1, 2, 3)
+    assert (image == (1, 2, 3)).all()
+    assert np.allclose(boxes, [[0.3, 0.225, 0.45, 0.575], [0.5, 0.375, 0.55, 0.425]]) and np.array_equal(labels, LABELS)
+    assert boxes.dtype == np.float32
+    assert Expand()(IMAGE, BOXES, LABELS, Script(0.1, (0.5, 0.5)))[0] is IMAGE
+
+
+def test_half_a_grey_level_fills_as_opencv_rounds():
+    image, *_ = Expand()(IMAGE, BOXES, LABELS, Script(0.9, 1 / 3, (0, 0)))
+    assert (image[-1, -1] == 128).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_expand_then_crop_in_one_copy_equals_the_three_steps(seed):
+    """The same draws, made one after the other on a real canvas; 255 - pixel stands for the distortion."""
+    def invert(image, boxes, labels, rng):
+        return 255 - image, boxes, labels
+
+    expand = Expand((7, 8, 9))
+    crop = MinIoUCrop((None, 0.1, 0.3, 0), 50, transforms.one_reaches, transforms.scaled_sides, True, 50)
+    rng = np.random.default_rng(seed)
+    expected = crop(*expand(*invert(IMAGE, BOXES, LABELS, rng), rng), rng)
+    image, boxes, labels = ExpandThenCrop(expand, crop, invert)(IMAGE, BOXES, LABELS, np.random.default_rng(seed))
+    assert np.array_equal(image, expected[0]) and np.array_equal(labels, expected[2])
+    assert boxes.shape == expected[1].shape and np.allclose(boxes, expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("rule, minimum, expected", [
+    # by the left half, the whole image, the right half
+    ("not_between", 0.1, [False, True, False]), ("not_between", 0.5, [False, True, True]),
+    ("not_between", 0.9, [True, True, True]),
+    ("one_reaches", 0, [True, True, True]), ("one_reaches", 0.5, [True, False, True]),
+    ("one_reaches", 0.7, [True, False, False]),
+    ("all_reach", 0, [True, True, True]), ("all_reach", 0.25, [False, True, False]),
+    ("all_exceed", 0, [False, True, False]), ("all_exceed", 0.25, [False, False, False]),
+    ("all_exceed", -1, [True, True, True]),
+])
+def test_acceptance_rules_by_hand(rule, minimum, expected):
+    """One box is the left half without its lowest quarter, the other the lower right quarter of the image."""
+    boxes = np.array([[0, 0, 0.5, 0.75], [0.5, 0.5, 1, 1]])
+    overlap = box_ops.iou(boxes, np.array([[0, 0, 0.5, 1], [0, 0, 1, 1], [0.5, 0, 1, 1]]))
+    assert overlap.tolist() == [[0.75, 0.375, 0], [0, 0.25, 0.5]]
+    assert getattr(transforms, rule)(overlap, minimum).tolist() == expected
+
+
+@pytest.mark.parametrize("options, draws, asked", [
+    ({}, [1, *[0.0] * 50, 1, *[0.0] * 50, 0], [1] * 100),  # zoo: 50 trials, then another minimum
+    ({"trials": 1, "accepts": transforms.all_exceed}, [1, 0.0, 1, 0.0, 0], [1, 1]),  # MLPerf, DALI: one
+])
+def test_a_minimum_that_cannot_be_had_is_drawn_anew(options, draws, asked):
+    """The crop is always the upper left quarter, the box lies in the lower right one."""
+    window, found = window_of(MinIoUCrop((None, 0.9), **options), Script(*draws))
+    assert window == [0, 0, 60, 40] and found == asked
+
+
+def test_shuffled_minima_come_once_each_and_end_with_the_whole_image():
+    """Crops of less than a pixel are never taken."""
+    crop = MinIoUCrop((0, 0.5, 0.9), 50, transforms.one_reaches, shuffled=True, at_once=50)
+    assert window_of(crop, np.random.default_rng(0), side=1e-3) == ([0, 0, 60, 40], [50, 50, 50])
+
+
+def window_of(crop, rng, side=0.5):
+    """The window for one box at the lower right, and how many crops, with this share of the sides, each draw is."""
+    asked = []
+
+    def sides(height, width, rng, count):
+        asked.append(count)
+        return np.full((count, 2), side)
+
+    crop.sides = sides
+    return crop.window(np.array([[0.75, 0.75, 1, 1]]), 40, 60, rng).tolist(), asked
+
+
+@pytest.mark.parametrize("rule, minimum", [("one_reaches", 0.3), ("all_reach", 0.1), ("all_exceed", 0.1)])
+def test_a_crop_keeps_its_rule_and_the_centre_of_a_box(rule, minimum):
+    boxes, cropped = np.array([[0.1, 0.1, 0.6, 0.8], [0.3, 0.2, 0.9, 0.9]]), 0
+    accepts = getattr(transforms, rule)
+    crop = MinIoUCrop((None, minimum), 50, accepts, transforms.fraction_sides)
+    for seed in range(200):
+        region = crop.window(boxes, 200, 300, np.random.default_rng(seed)) / (300, 200, 300, 200)
+        whole = region.tolist() == [0, 0, 1, 1]
+        assert whole or accepts(box_ops.iou(boxes, region[None]), minimum)[0]
+        assert transforms.centered(boxes, region).any()
+        cropped += not whole
+    assert cropped > 60
+
+
+def test_every_choice_is_as_likely():
+    """caffe's seven samplers where each finds a crop: one in seven images stays whole; 5 sigma of 3000 draws."""
+    crop = MinIoUCrop((None, *[0] * 6), 50, transforms.one_reaches, transforms.scaled_sides, True, 50)
+    rng, box = np.random.default_rng(0), np.array([[0.0, 0, 1, 1]])
+    whole = sum(crop.window(box, 900, 900, rng).tolist() == [0, 0, 900, 900] for _ in range(3000))
+    assert abs(whole - 3000 / 7) < 5 * (3000 * 6 / 49) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["pixel_sides", "fraction_sides", "scaled_sides", "fitting_sides"])
+def test_sides_of_crops(name):
+    """On an image wider by 4 to 3; .5..2 is the ratio of pixels for the model zoo, of fractions elsewhere."""
+    sides = getattr(transforms, name)(300, 400, np.random.default_rng(0), 4000)
+    aspect, scale = sides[:, 0] / sides[:, 1], sides.prod(axis=1) ** 0.5
+    assert sides.max() <= 1 + 1e-9 and scale.min() >= 0.3 and abs(scale.min() - 0.3) < 0.01
+    if name == "pixel_sides":
+        aspect *= 4 / 3
+    assert 0.5 - 1e-9 <= aspect.min() < 0.52 and 1.95 < aspect.max() <= 2 + 1e-9
+    touching = (abs(sides.max(axis=1) - 1) < 1e-9).mean()
+    assert (touching > 0.1) == (name == "scaled_sides")  # caffe moves an aspect ratio that does not fit to the edge

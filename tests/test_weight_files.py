@@ -9,9 +9,9 @@ import pytest
 from weight_writers import ARRAYS, SAFE, check_arrays, check_damage, safetensors, save_tfjs, write
 
 from src import checkpoint
-from src.anchors import linear_shapes, tile_anchors
 from src.boxes import to_corners
 from src.errors import DataError, OptionError
+from src.models.ssd import build_model
 from src.weight_files import read_weights
 
 
@@ -135,8 +135,7 @@ def test_the_tensorflow_js_detector(shared):
     values, kind = read_weights(shared("weights/tfjs_ssdlite_mobilenet_v2_coco"))
     assert kind == "tfjs" and len(values) == 262
     stored = values["Postprocessor/ExpandDims"][0]  # corners, y before x
-    maps = (19, 10, 5, 3, 2, 1)
-    corners = to_corners(tile_anchors(maps, [1 / side for side in maps], linear_shapes(len(maps))))
+    corners = to_corners(build_model("ssd300_mobilenet_v2_tf", 2).anchors)
     np.testing.assert_allclose(stored[:, [1, 0, 3, 2]], corners, atol=1e-4)  # the file has .3333 for 1 / 3
     depthwise = values["BoxPredictor_5/ClassPredictor_depthwise/depthwise_weights"]
     assert depthwise.shape == (3, 3, 128, 1) and depthwise.dtype == np.float32 and depthwise.std() > 0.01

@@ -3,7 +3,8 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.data.images import decode_image
-from src.data.transforms import augment, build_policy, resize
+from src.data.policies import build_policy
+from src.data.transforms import GREY, augment, resize
 from src.errors import DataError
 
 COLUMNS = ["image", "height", "width", "boxes", "labels", "crowd", "difficult", "index"]
@@ -18,9 +19,9 @@ class TrainLoader:
     """
 
     def __init__(self, files, rows, matcher, policy, image_size, batch_size, seed=1, rank=0, world=1, workers=2,
-                 use_difficult=True):
+                 use_difficult=True, fill=GREY):
         self.files, self.rows, self.batch_size = files, rows, batch_size
-        self.matcher, self.policy, self.image_size = matcher, build_policy(policy, image_size), image_size
+        self.matcher, self.policy, self.image_size = matcher, build_policy(policy, image_size, fill), image_size
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
         self.use_difficult = use_difficult
         self.steps = rows // (batch_size * world)

@@ -26,7 +26,7 @@ def batch_norm(eps=1e-5, momentum=0.9):
 
 
 def conv(in_channels, out_channels, kernel=3, stride=1, groups=1, bias=False, padding="same", dilation=1,
-         init=TruncatedNormal(0.02)):
+         init="published"):
     """Convolution, biases 0. padding: "same" (TensorFlow's), "half" (PyTorch's kernel // 2 on each side), or pixels.
 
     The two differ at stride 2: "same" pads nothing at the top and left of an even map. The default weights are drawn
@@ -35,7 +35,7 @@ def conv(in_channels, out_channels, kernel=3, stride=1, groups=1, bias=False, pa
     pixels = dilation * (kernel // 2) if padding == "half" else padding
     mode = {"pad_mode": "same"} if padding == "same" else {"pad_mode": "pad", "padding": pixels}
     return nn.Conv2d(in_channels, out_channels, kernel, stride, **mode, dilation=dilation, group=groups, has_bias=bias,
-                     weight_init=init, bias_init="zeros")
+                     weight_init=TruncatedNormal(0.02) if init == "published" else init, bias_init="zeros")
 
 
 # the convolutions of backbones and of extra levels and heads in the PyTorch detectors

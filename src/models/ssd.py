@@ -20,8 +20,8 @@ IMAGENET_STD = (58.395, 57.12, 57.375)     # .229 .224 .225
 CAFFE_MEAN = (123.0, 117.0, 104.0)         # of VGG-16's released weights, which know no division
 STAGES_TO_C4 = ((64, 3, 1), (128, 4, 2), (256, 6, 1))  # ResNet-34 and -50 with conv4_x at stride 8 (NVIDIA, MLPerf)
 # middle and output channels, kernel, stride, padding of the levels behind the backbone
-RESNET_EXTRAS = ((256, 512, 3, 2, 1), (256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
-VGG_300_EXTRAS = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
+RESNET_EXTRAS = (*((256, 512, 3, 2, 1),) * 2, (128, 256, 3, 2, 1), *((128, 256, 3, 1, 0),) * 2)
+VGG_300_EXTRAS = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), *((128, 256, 3, 1, 0),) * 2)
 VGG_512_EXTRAS = ((256, 512, 3, 2, 1), *((128, 256, 3, 2, 1),) * 3, (128, 256, 4, 1, 1))
 LINEAR_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # evenly from .2 to .95 (SSD paper section 2.2)
 # side of the maps, steps, anchor sizes in pixels, anchors a cell (weiliu89/caffe ssd_coco.py; lufficc/SSD for 512)
@@ -283,7 +283,8 @@ def he_initialize(network, num_classes, seed):
 
 BUILDERS = {builder.__name__: builder for builder in (
     ssd_resnet50_fpn, ssd300_resnet50, ssd300_resnet34, ssd300_mobilenet_v1, ssd300_mobilenet_v1_zoo,
-    ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn, ssd300_vgg16, ssd512_vgg16)}
+    ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn, ssd300_vgg16,
+    ssd512_vgg16)}
 
 
 def build_model(name, num_classes, image_size=0, width=1.0):
@@ -293,5 +294,5 @@ def build_model(name, num_classes, image_size=0, width=1.0):
     chosen = {key: value for key, value, usual in (("image_size", image_size, 0), ("width", width, 1.0))
               if value != usual}
     if "width" in chosen and "width" not in inspect.signature(BUILDERS[name]).parameters:
-        raise OptionError(f"width={width}: {name} has only its published width 1.0; ssd300_mobilenet_v2 can be narrower")
+        raise OptionError(f"width={width}: {name} has width 1.0 only; ssd300_mobilenet_v2 can be narrower")
     return BUILDERS[name](num_classes, **chosen)

@@ -1,0 +1,137 @@
+"""What is loaded from whose weights, and what is refused."""
+import re
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from src import checkpoint
+from src.errors import OptionError
+from src.models.ssd import build_model
+from src.pretrained import fetch, load_pretrained, load_whole
+from src.weights import convert_weights, decimate_vgg, guess_source, rename_norms
+
+MODEL = "ssd300_mobilenet_v2"
+
+
+def small(num_classes=4):
+    return build_model(MODEL, num_classes, 96, 0.35).network
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = str(tmp_path / "a.ckpt")
+    checkpoint.save(path, small().get_parameters(), {"classes": ["ä", "b", "c"], "best": 0.5})
+    return path
+
+
+def test_another_class_count_loads_all_but_the_class_layers(saved):
+    other = small(7)
+    before = other.head.cls[0][3].weight.asnumpy().copy()
+    report = load_pretrained(other, saved, MODEL)
+    assert re.search(r"head\.cls\.0\.3\.weight: \(12, (\d+), 1, 1\) in the file, \(21, \1, 1, 1\) here", report)
+    assert np.array_equal(other.head.cls[0][3].weight.asnumpy(), before)
+    values, _ = checkpoint.load(saved)
+    assert np.array_equal(other.backbone.features[0][0].weight.asnumpy(), values["backbone.features.0.0.weight"])
+
+
+def test_filter_weight_leaves_out_the_class_layers(saved):
+    report = load_pretrained(small(), saved, MODEL, True)
+    assert "skipped, filter_weight             12" in report and "head.cls.0.3.weight" in report
+
+
+def test_nothing_loaded_is_an_error(tmp_path, saved):
+    path = str(tmp_path / "foreign.ckpt")
+    ms.save_checkpoint([{"name": "fc.weight", "data": ms.Tensor(np.ones(3, np.float32))}], path)
+    with pytest.raises(OptionError, match=r"fits this network by no known names \(it begins with fc\.weight\)"):
+        load_pretrained(small(), path, MODEL)
+    with pytest.raises(OptionError, match="is not of this ssd_resnet50_fpn"):
+        load_whole(build_model("ssd_resnet50_fpn", 4, 128).network, saved, "ssd_resnet50_fpn")
+
+
+def test_a_backbone_of_torchvision_fills_any_model_of_it(tmp_path):
+    """ResNet-50 by torchvision's names, the classifier left over, layer4 too where the model has none."""
+    rng = np.random.default_rng(0)
+    network = build_model("ssd_resnet50_fpn", 3, 128).network
+    theirs = {"fc.weight": np.ones((2, 2), np.float32)}
+    norms = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    for one in network.backbone.get_parameters():
+        name, kind = one.name.removeprefix("backbone.").rsplit(".", 1)
+        theirs[f"{name}.{norms.get(kind, kind)}"] = rng.normal(size=one.shape).astype(np.float32)
+    path = str(tmp_path / "resnet50.npz")
+    np.savez(path, **theirs)
+    report = load_pretrained(network, path, "ssd_resnet50_fpn")
+    assert "(torchvision)" in report and "fc.weight" in report
+    assert np.array_equal(network.backbone.layer4[2].bn3.moving_variance.asnumpy(), theirs["layer4.2.bn3.running_var"])
+    cut = build_model("ssd300_resnet50", 3).network
+    values, left, source, _ = fetch(cut, path)
+    mine = {one.name for one in cut.backbone.get_parameters()}
+    assert mine <= set(values) and source == "torchvision" and left == ["fc.weight"]
+    assert all(name.startswith("backbone.layer4.") for name in set(values) - mine)
+
+
+def test_the_public_mobilenet_v2_gives_its_published_features(shared):
+    """Every tensor of torchvision's `features` is used; the expansion of block 14 fills the zoo's own copy."""
+    path = shared("weights", "mobilenet_v2-b0353104.pth")
+    for name in ("ssdlite300_mobilenet_v2", MODEL):
+        network = build_model(name, 3).network
+        values, left, source, _ = fetch(network, path)
+        assert source == "torchvision" and left == ["classifier.1.weight", "classifier.1.bias"]
+        assert {one.name for one in network.backbone.get_parameters()} <= set(values)
+    assert np.array_equal(values["neck.expand.0.weight"], values["backbone.features.14.conv.0.0.weight"])
+
+
+def test_model_zoo_backbone_names():
+    theirs = dict.fromkeys(["conv1.weight", "layer1.0.down_sample_layer.0.weight"], np.ones(2))
+    theirs["end_point.weight"] = np.ones(2)
+    ours, left = convert_weights("mindspore_zoo", theirs, {})
+    assert list(ours) == ["backbone.conv1.weight", "backbone.layer1.0.downsample.0.weight"]
+    assert left == ["end_point.weight"]
+
+
+def test_box_layers_of_the_model_zoo_become_x_first():
+    bias = np.arange(8.0)  # two shapes, dy dx dh dw each
+    ours, _ = convert_weights("mindspore_zoo", {"network.multi_box.loc_layers.0.bias": bias}, {})
+    assert ours["head.box_out.bias"].tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
+
+
+def test_coordinate_major_channels_become_shape_major():
+    # two shapes: dx of both, dy of both, ..; three classes of both
+    ours, _ = convert_weights("nvidia", {"loc.0.bias": np.arange(8.0), "conf.0.bias": np.arange(6.0)},
+                              {"head.box.0.bias": (8,), "head.cls.0.bias": (6,)})
+    assert ours["head.box.0.bias"].tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
+    assert ours["head.cls.0.bias"].tolist() == [0, 2, 4, 1, 3, 5]
+
+
+def test_background_of_paddle_moves_to_the_front():
+    ours, _ = convert_weights("paddle", {"ssd_head.scores0.bias": np.arange(6.0)},
+                              {"head.box.0.bias": (8,), "head.cls.0.bias": (6,)})
+    assert ours["head.cls.0.bias"].tolist() == [2, 0, 1, 5, 3, 4]
+
+
+def test_of_cocos_91_channels_the_80_used_ones_stay():
+    ours, _ = convert_weights("torchvision", {"head.classification_head.module_list.0.bias": np.arange(91.0)},
+                              {"head.box.0.bias": (4,), "head.cls.0.bias": (81,)})
+    kept = ours["head.cls.0.bias"].tolist()
+    assert len(kept) == 81 and kept[:13] == [*range(12), 13] and kept[-1] == 90  # 12 names no class
+
+
+def test_norms_are_known_by_their_statistics():
+    values = {"a.weight": 1, "a.bias": 2, "a.running_mean": 3, "a.running_var": 4, "a.num_batches_tracked": 5,
+              "b.weight": 6}
+    assert rename_norms(values) == {"a.gamma": 1, "a.beta": 2, "a.moving_mean": 3, "a.moving_variance": 4,
+                                    "b.weight": 6}
+
+
+def test_the_classifier_of_vgg_is_decimated():
+    fc6 = np.arange(4096, dtype=np.float32)[:, None] * np.ones((1, 25088), np.float32)
+    fc6[:, 7] = -1  # row 1, column 0 of the first of 7 x 7 maps: between the rows 0, 3, 6 that stay
+    ours = decimate_vgg({"classifier.0.weight": fc6, "classifier.0.bias": np.arange(4096.0),
+                         "classifier.3.weight": np.eye(4096, dtype=np.float32), "classifier.3.bias": np.arange(4096.0)})
+    assert ours["features.31.weight"].shape == (1024, 512, 3, 3) and (ours["features.31.weight"] >= 0).all()
+    assert ours["features.31.weight"][5].max() == 20 and ours["features.31.bias"][5] == 20
+    assert np.array_equal(ours["features.33.weight"][:, :, 0, 0], np.eye(1024))
+
+
+def test_no_source_is_guessed_for_foreign_names():
+    assert guess_source({"a.weight": np.ones(3)}, {"backbone.conv1.weight": (64, 3, 7, 7)}) is None
