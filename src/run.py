@@ -16,10 +16,11 @@ from src.data.mindrecord import prepare_split
 from src.errors import EnvironmentFault, OptionError
 from src.evaluate import collect, score
 from src.models.ssd import BUILDERS, build_model
-from src.predictor import THRESHOLDS, describe, from_model
-from src.run_folder import git_commit
+from src.predictor import describe, from_model
+from src.run_folder import git_commit, read_json
 from src.visualize import draw_boxes, plot_history, plot_pictures
 
+LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 
 
@@ -34,7 +35,7 @@ def prepare_splits(options, rank, say):
 def check_options(options):
     """Raises what would come out only after the data was converted, which can take minutes."""
     if options.model not in BUILDERS:
-        build_model(options.model, 2)
+        build_model(options.model, 2)  # raises
     if options.pre_trained and not os.path.isfile(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     if options.device_target == "CPU" and options.amp_level == "O1":
@@ -51,11 +52,11 @@ def mixed_precision(model, level):
 
 def describe_run(options, model, split, frozen, world):
     """First line of log.jsonl."""
-    trainable = sum(one.size for one in model.network.trainable_params())
     return {"mindspore": ms.__version__, "numpy": np.__version__, "device": options.device_target, "processes": world,
-            "model": model.name, "image_size": model.image_size, "parameters": trainable, "frozen_tensors": frozen,
-            "anchors": len(model.anchors), "classes": len(split.classes), "train_images": split.count,
-            "batch": options.batch_size * world, "commit": git_commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+            "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
+            "parameters": sum(one.size for one in model.network.trainable_params()), "anchors": len(model.anchors),
+            "classes": len(split.classes), "train_images": split.count, "batch": options.batch_size * world,
+            "commit": git_commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def draw_first_batch(loader, model, classes, path, most=8):
@@ -87,17 +88,13 @@ class Run:
 
     def __init__(self, options, model, train_split, val_split, loader, log, rank, world):
         self.options, self.model, self.loader, self.log = options, model, loader, log
-        self.rank, self.world = rank, world
-        self.classes, self.category_ids = train_split.classes, train_split.category_ids
-        self.thresholds = {key: options[key] for key in THRESHOLDS}
-        self.folder, self.best, self.step, self.truth = os.path.join(options.output_path, "ckpt"), -1.0, None, None
-        self.steps_done = 0
+        self.rank, self.world, self.split = rank, world, train_split
+        self.folder, self.best, self.step, self.steps_done = os.path.join(options.output_path, "ckpt"), -1.0, None, 0
+        self.truth = read_json(val_split.ground_truth) if val_split else None
         if val_split:
-            with open(val_split.ground_truth, encoding="utf-8") as file:
-                self.truth = json.load(file)
             self.eval_loader = EvalLoader(val_split.files, val_split.count, model.image_size, options.eval_batch_size,
                                           rank, world)
-            self.predict = from_model(model, self.classes, self.thresholds, options.eval_batch_size)
+            self.predict = from_model(model, self.split.classes, options, options.eval_batch_size)
 
     def load_pretrained(self):
         """Fills the network from --pre_trained and says what fitted."""
@@ -112,26 +109,27 @@ class Run:
             return self.options.pre_trained_epoch_size * self.loader.steps
         path = os.path.join(self.folder, "last.ckpt")
         values, meta = checkpoint.load(path)
-        ours = describe(self.model, self.classes, self.thresholds)
+        ours = describe(self.model, self.split.classes, self.options)
         for key in STATE:
             if meta.get(key) != ours[key]:
                 raise OptionError(f"--resume=True: '{path}' holds {key} {meta.get(key)}, the options give {ours[key]}")
         values = {name: value for name, value in values.items() if not name.startswith("learning_rate")}
         _, skipped, missing = checkpoint.assign(step, values)
-        missing = [name for name in missing if not name.startswith("learning_rate")]
-        if skipped or missing:
-            raise OptionError(f"--resume=True: '{path}' does not fit this run: {(skipped or missing)[0]}")
-        self.best, done = meta["best"], meta["steps_done"]
+        unfit = [*skipped, *(name for name in missing if not name.startswith("learning_rate"))]
+        if unfit:
+            raise OptionError(f"--resume=True: '{path}' does not fit this run: {unfit[0]}")
+        self.best, self.steps_done = meta["best"], meta["steps_done"]
         best = f"best so far {self.best:.4f}" if self.best >= 0 else "not evaluated yet"
-        self.log.say(f"resumed after step {done}, epoch {done // self.loader.steps + 1}, {best}")
-        return done
+        self.log.say(f"resumed after step {self.steps_done}, epoch {self.steps_done // self.loader.steps + 1}, {best}")
+        return self.steps_done
 
     def save(self, name, keep=0, steps_done=None):
         """Writes ckpt/<name>.ckpt with everything a resumed run needs; on rank 0 only."""
         self.steps_done = self.steps_done if steps_done is None else steps_done
         if self.rank == 0:
-            meta = describe(self.model, self.classes, self.thresholds, category_ids=self.category_ids, best=self.best,
-                            steps_done=self.steps_done, steps_per_epoch=self.loader.steps, commit=git_commit())
+            meta = describe(self.model, self.split.classes, self.options, category_ids=self.split.category_ids,
+                            best=self.best, steps_done=self.steps_done, steps_per_epoch=self.loader.steps,
+                            commit=git_commit())
             checkpoint.save_run(self.folder, name, list(self.step.get_parameters()), meta, keep)
 
     def save_last(self, steps_done):
@@ -156,11 +154,10 @@ class Run:
         if self.rank > 0:
             return
         metrics, _ = score(table, self.truth, self.options.dataset, self.options.metric_engine)
-        names = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
-        row = {"step": steps_done, "epoch": epoch, **{name: float(metrics[name]) for name in names if name in metrics}}
-        self.log.write(row, "eval")
-        self.log.say(f"epoch {epoch}  " + "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row))
-        value = row.get("AP", row.get("mAP_area"))
+        numbers = {name: metrics[name] for name in LOGGED if name in metrics}
+        self.log.write({"step": steps_done, "epoch": epoch, **numbers}, "eval")
+        self.log.say(f"epoch {epoch}  " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+        value = metrics.get("AP", metrics.get("mAP_area"))
         if value > self.best:
             self.best = value
             self.save("best", steps_done=steps_done)

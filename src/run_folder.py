@@ -1,4 +1,5 @@
 """The folder of a run: refused when it holds another run, found again to resume."""
+import json
 import os
 import subprocess
 
@@ -39,6 +40,12 @@ def make_folder(path):
         raise EnvironmentFault(f"folder '{path}' cannot be made: {error.strerror}") from error
     if not os.access(path, os.W_OK):
         raise EnvironmentFault(f"folder '{path}' cannot be written; choose another one")
+
+
+def read_json(path):
+    """The content of a JSON file."""
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
 def git_commit():

@@ -9,6 +9,7 @@ NOTES = ("class without boxes",)  # kinds of findings that are no fault
 KEPT_FINDINGS = 10000             # of a kind; further ones are only counted, so that memory stays flat
 CLIP_TOLERANCE = 0.05             # pixels; COCO's two decimals alone put a box up to 0.01 outside
 SMALLEST_SIDE = 1 - 1e-6          # pixels; the difference of two floats may miss 1 by a rounding error
+PER_BOX = ("numbers", "pixels", "area", "labels", "crowd", "difficult", "boxes")
 Finding = namedtuple("Finding", "kind file box reason")  # one fault or note; box may be None
 
 
@@ -71,7 +72,10 @@ class Report:
 
 
 def finish_record(record, height, width, report):
-    """The record with boxes clipped to height x width pixels, unusable ones dropped, and `boxes` set."""
+    """The record with boxes clipped to the height x width pixels the image has, unusable ones dropped, `boxes` set."""
+    if record.height and record.width and (height, width) != (record.height, record.width):
+        report.add("image size wrong", record.source, None,
+                   f"{record.width} x {record.height} is written, the image has {width} x {height} pixels")
     frame = np.array([width, height, width, height], np.float64)
     with np.errstate(invalid="ignore"):
         corners = np.concatenate([record.pixels[:, :2], record.pixels[:, :2] + record.pixels[:, 2:]], axis=1)
@@ -85,11 +89,10 @@ def finish_record(record, height, width, report):
                   else dropped_reason(record.pixels[index], sides[index]))
         report.add("box clipped" if keep[index] else "box dropped", record.source, box, reason)
     by_size = record.area == record.pixels[:, 2] * record.pixels[:, 3]
-    return replace(
-        record, height=height, width=width, numbers=record.numbers[keep], labels=record.labels[keep],
-        crowd=record.crowd[keep], difficult=record.difficult[keep], boxes=(inside / frame)[keep].astype(np.float32),
-        pixels=np.concatenate([inside[:, :2], sides], axis=1)[keep],
-        area=np.where(by_size, sides[:, 0] * sides[:, 1], record.area)[keep])
+    finished = replace(record, height=height, width=width, boxes=(inside / frame).astype(np.float32),
+                       pixels=np.concatenate([inside[:, :2], sides], axis=1),
+                       area=np.where(by_size, sides.prod(axis=1), record.area))
+    return replace(finished, **{name: getattr(finished, name)[keep] for name in PER_BOX})
 
 
 def dropped_reason(pixels, sides):
@@ -98,6 +101,5 @@ def dropped_reason(pixels, sides):
         return "a coordinate is not finite"
     if (pixels[2:] < 0).any():
         return "reversed: x2 < x1 or y2 < y1"
-    if (pixels[2:] >= SMALLEST_SIDE).all() and (sides <= 0).any():
-        return "outside the image"
-    return "under 1 pixel"
+    outside = (pixels[2:] >= SMALLEST_SIDE).all() and (sides <= 0).any()
+    return "outside the image" if outside else "under 1 pixel"
