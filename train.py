@@ -65,7 +65,7 @@ def main():
     step.set_train()
     try:
         engine.train(step, loader, rates, log, start, options.max_steps, options.log_interval, lambda row: names[row],
-                     run.after_epoch, run.save_last)
+                     run.after_epoch, lambda done: run.save("last", done))
     except NotFiniteError:
         run.save("diverged")
         raise

@@ -69,8 +69,8 @@ def load_model(path, options):
         raise OptionError(f"'{path}' does not say its classes; give --classes=name,name,... or --classes=coco")
     model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])
     checkpoint.load_whole(model.network, path, model.name)
-    thresholds = {key: options[key] if key in options.typed or key not in meta else meta[key] for key in THRESHOLDS}
-    return model, describe(model, facts["classes"], thresholds)
+    held = {key: meta[key] for key in THRESHOLDS if key in meta and key not in options.typed}
+    return model, describe(model, facts["classes"], {**options, **held})
 
 
 def load_predictor(path, options):

@@ -123,7 +123,7 @@ class Run:
         self.log.say(f"resumed after step {self.steps_done}, epoch {self.steps_done // self.loader.steps + 1}, {best}")
         return self.steps_done
 
-    def save(self, name, keep=0, steps_done=None):
+    def save(self, name, steps_done=None, keep=0):
         """Writes ckpt/<name>.ckpt with everything a resumed run needs; on rank 0 only."""
         self.steps_done = self.steps_done if steps_done is None else steps_done
         if self.rank == 0:
@@ -132,10 +132,6 @@ class Run:
                             commit=git_commit())
             checkpoint.save_run(self.folder, name, list(self.step.get_parameters()), meta, keep)
 
-    def save_last(self, steps_done):
-        """Saves the state of an interrupted run."""
-        self.save("last", steps_done=steps_done)
-
     def after_epoch(self, epoch, steps_done):
         """Evaluates and saves as the options ask; `epoch` epochs are done."""
         options, total = self.options, self.options.epoch_size * self.loader.steps
@@ -143,8 +139,8 @@ class Run:
         if self.truth and epoch >= options.eval_start_epoch and (epoch % options.eval_interval == 0 or last):
             self.evaluate(epoch, steps_done)
         if epoch % options.save_checkpoint_epochs == 0 or last:
-            self.save("last", steps_done=steps_done)
-            self.save(f"epoch_{epoch:04d}", options.keep_checkpoint_max)
+            self.save("last", steps_done)
+            self.save(f"epoch_{epoch:04d}", steps_done, options.keep_checkpoint_max)
 
     def evaluate(self, epoch, steps_done):
         """Scores the network on the validation split and keeps it as best.ckpt when it is the best so far."""
@@ -160,7 +156,7 @@ class Run:
         value = metrics.get("AP", metrics.get("mAP_area"))
         if value > self.best:
             self.best = value
-            self.save("best", steps_done=steps_done)
+            self.save("best", steps_done)
 
     def finish(self):
         """Draws the curves, a resumed run's from its beginning, and closes the log, however the run ended."""

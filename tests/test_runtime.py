@@ -13,4 +13,4 @@ def no_address(name):
 @pytest.mark.parametrize("one_host, address", [(True, "127.0.0.1"), (False, "")])
 def test_a_host_without_an_address(one_host, address, monkeypatch):
     monkeypatch.setattr(socket, "gethostbyname", no_address)
-    assert runtime.host_address(one_host) == address
+    assert runtime.free_address(one_host)[0] == address

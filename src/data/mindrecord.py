@@ -136,8 +136,7 @@ def fingerprint(files):
         digest.update(os.fsencode(os.path.basename(path)) + b"\0")
         if os.path.isfile(path):
             with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                digest.update(file.read())
     return digest.hexdigest()
 
 
