@@ -92,6 +92,17 @@ def found(report):
     return [(item.kind, item.box) for item in report.findings]
 
 
+def arrays(record):
+    """The boxes of a Record as arrays by name."""
+    from src.data.records import fractions
+    kinds = {"number": int, "pixels": float, "area": float, "label": int, "crowd": bool, "difficult": bool}
+    columns = {name: np.array([getattr(box, name) for box in record.boxes], kind) for name, kind in kinds.items()}
+    columns["pixels"] = columns["pixels"].reshape(-1, 4)
+    columns["area"] = np.where(np.isnan(columns["area"]), columns["pixels"][:, 2:].prod(axis=1), columns["area"])
+    sized = record.boxes and record.width
+    return SimpleNamespace(**columns, boxes=fractions(record) if sized else np.zeros((len(record.boxes), 4)))
+
+
 def txt(tmp_path, text, classes=()):
     """read_txt on a file with this text -> (records, class names, report)."""
     from src.data.annotations import read_txt

@@ -1,7 +1,7 @@
 """finish_record by hand-computed numbers, and the Report."""
 import numpy as np
 import pytest
-from conftest import found, txt
+from conftest import arrays, found, txt
 
 from src.data.records import KEPT_FINDINGS, Report, finish_record
 
@@ -16,7 +16,7 @@ def test_unusable_boxes_are_dropped(tmp_path, corners, reason):
     (record,), _, _ = txt(tmp_path, f"a.jpg {','.join(map(str, corners))},cat 0,0,100,50,cat\n")
     report = Report()
     finished = finish_record(record, 50, 100, report)
-    assert finished.boxes.tolist() == [[0, 0, 1, 1]] and finished.labels.tolist() == [1]
+    assert arrays(finished).boxes.tolist() == [[0, 0, 1, 1]] and arrays(finished).label.tolist() == [1]
     assert found(report)[0][0] == "box dropped" and report.faults == 1 and reason in report.findings[0].reason
     assert report.findings[0].box.startswith("#1 [") and report.findings[0].file.endswith("train.txt:1")
 
@@ -25,11 +25,11 @@ def test_boxes_are_clipped(tmp_path):
     (record,), _, _ = txt(tmp_path, "a.jpg -10,10,50,60,cat 0,0,100.02,50,cat 99,49,100,50,cat\n")
     report = Report()
     finished = finish_record(record, 50, 100, report)
-    np.testing.assert_allclose(finished.boxes, [[0, .2, .5, 1], [0, 0, 1, 1], [.99, .98, 1, 1]], rtol=1e-6)
-    assert finished.pixels.tolist() == [[0, 10, 50, 40], [0, 0, 100, 50], [99, 49, 1, 1]]
-    assert finished.area.tolist() == [2000, 5000, 1]
+    np.testing.assert_allclose(arrays(finished).boxes, [[0, .2, .5, 1], [0, 0, 1, 1], [.99, .98, 1, 1]], rtol=1e-6)
+    assert arrays(finished).pixels.tolist() == [[0, 10, 50, 40], [0, 0, 100, 50], [99, 49, 1, 1]]
+    assert arrays(finished).area.tolist() == [2000, 5000, 1]
     assert found(report) == [("box clipped", "#1 [-10, 10, 50, 60]")], "a hundredth of a pixel is rounding, no fault"
-    assert record.pixels[0].tolist() == [-10, 10, 60, 50], "the record as read stays as annotated"
+    assert arrays(record).pixels[0].tolist() == [-10, 10, 60, 50], "the record as read stays as annotated"
 
 
 def test_report(tmp_path):

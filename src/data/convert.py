@@ -1,15 +1,17 @@
 """Records and image files -> MindRecord rows and a COCO ground truth file; every image is decoded once, as a check."""
 import contextlib
 import json
+import math
 import os
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from src.data.images import decode_image
-from src.data.records import finish_record
+from src.data.records import Box, finish_record, fractions
 from src.errors import DataError, EnvironmentFault
 from src.logger import track
 
@@ -50,7 +52,7 @@ def write_images(records, target, image_dir, classes, category_ids, as_annotated
             images.append({"id": record.image_id, "file_name": os.path.relpath(record.path, image_dir),
                            "height": finished.height, "width": finished.width})
             annotations += coco_annotations(record if as_annotated else finished, category_ids, len(annotations) + 1)
-            boxes.update(finished.labels.tolist())
+            boxes.update(box.label for box in finished.boxes)
         if not images:
             reason = report.findings[-1].reason if report.findings else "the annotations name none"
             raise DataError(f"no usable image in '{image_dir}': {reason}")
@@ -82,23 +84,20 @@ def loaded(records):
 
 def mindrecord_row(index, record, data):
     """One row of SCHEMA. MindDataset gives zero boxes the shape (): an image without any gets a zero box, label -1."""
-    columns = record.boxes, record.labels, record.crowd, record.difficult
-    if len(record.labels) == 0:
-        columns = np.zeros((1, 4), np.float32), np.array([-1]), np.zeros(1), np.zeros(1)
-    boxes, *flags = columns
-    labels, crowd, difficult = (column.astype(np.int32) for column in flags)
+    shown = record if record.boxes else replace(record, boxes=[Box(0, "", (0, 0, 0, 0), label=-1)])
+    labels, crowd, difficult = (np.array([getattr(box, name) for box in shown.boxes], np.int32)
+                                for name in ("label", "crowd", "difficult"))
     return {"index": index, "image_id": record.image_id, "image": data, "height": record.height, "width": record.width,
-            "boxes": boxes, "labels": labels, "crowd": crowd, "difficult": difficult}
+            "boxes": fractions(shown), "labels": labels, "crowd": crowd, "difficult": difficult}
 
 
 def coco_annotations(record, category_ids, first_id):
     """COCO annotations of a record with ids from first_id on; boxes without a finite area above 0 are left out."""
-    usable = np.isfinite(record.pixels).all(axis=1) & (record.pixels[:, 2:] > 0).all(axis=1)
-    columns = (record.pixels, record.area, record.labels, record.crowd, record.difficult)
-    rows = zip(*(column[usable].tolist() for column in columns))
-    return [{"id": number, "image_id": record.image_id, "category_id": category_ids[label - 1], "bbox": box,
-             "area": area, "iscrowd": int(crowd), "ignore": int(difficult), "difficult": int(difficult)}
-            for number, (box, area, label, crowd, difficult) in enumerate(rows, first_id)]
+    usable = [box for box in record.boxes if all(map(math.isfinite, box.pixels)) and min(box.pixels[2:]) > 0]
+    return [{"id": number, "image_id": record.image_id, "category_id": category_ids[box.label - 1],
+             "bbox": box.pixels, "area": box.pixels[2] * box.pixels[3] if box.area is None else box.area,
+             "iscrowd": int(box.crowd), "ignore": int(box.difficult), "difficult": int(box.difficult)}
+            for number, box in enumerate(usable, first_id)]
 
 
 @contextlib.contextmanager
