@@ -2,7 +2,6 @@
 
     python eval.py --dataset=coco --coco_root=DATA --checkpoint_file_path=runs/first/ckpt/best.ckpt
 """
-import json
 import os
 import sys
 import time
@@ -16,8 +15,6 @@ def main():
     """Reads the options, runs the model over the split, writes metrics, detections and pictures."""
     options = read_options(sys.argv[1:], "eval.py")
     runtime.prepare(options.device_target, options.run_distribute, options.device_num)
-    import mindspore as ms
-
     from src import distributed
     from src.data.loader import EvalLoader
     from src.data.mindrecord import prepare_split
@@ -25,10 +22,9 @@ def main():
     from src.metrics import format_metrics, write_metrics
     from src.predictor import load_predictor
     from src.report import draw_report
-    from src.run_folder import make_folder
+    from src.run_folder import make_folder, read_json
 
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
-    ms.set_context(mode=ms.GRAPH_MODE)
     say = print if rank == 0 else (lambda text: None)
     predict = load_predictor(options.checkpoint_file_path, options)
     folder = result_folder(options)
@@ -37,8 +33,7 @@ def main():
     split = prepare_split(**split_options(options, "val"), classes=predict.classes, rank=rank, log=say)
     if list(split.classes) != list(predict.classes):
         raise OptionError(f"the model knows {', '.join(predict.classes)}; the data has {', '.join(split.classes)}")
-    with open(split.ground_truth, encoding="utf-8") as file:
-        truth = first_images(json.load(file), options.eval_images)
+    truth = first_images(read_json(split.ground_truth), options.eval_images)
     loader = EvalLoader(split.files, len(truth["images"]), predict.image_size, predict.batch_size, rank, world,
                         options.num_workers or os.cpu_count())
     say(f"{predict.meta['model']} on {len(truth['images'])} images of {split.name}, min_score "

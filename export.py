@@ -17,15 +17,12 @@ def main():
     if not options.checkpoint_file_path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     runtime.prepare(options.device_target)
-    import mindspore as ms
-
     from src import distributed
     from src.exporter import export_mindir
     from src.predictor import load_model
     from src.run_folder import make_folder
 
     distributed.start(options.device_target, options.device_id)
-    ms.set_context(mode=ms.GRAPH_MODE)
     path = options.file_name if options.file_name.endswith(".mindir") else f"{options.file_name}.mindir"
     make_folder(os.path.dirname(os.path.abspath(path)))
     model, meta = load_model(options.checkpoint_file_path, options)

@@ -25,15 +25,12 @@ def main():
         raise DataError(f"source '{source}' does not exist")
     refuse_source_folder(source, folder)
     runtime.prepare(options.device_target)
-    import mindspore as ms
-
     from src import distributed
     from src.metrics import write_whole
     from src.predictor import load_predictor
     from src.run_folder import make_folder
 
     distributed.start(options.device_target, options.device_id)
-    ms.set_context(mode=ms.GRAPH_MODE)
     options.eval_batch_size = 1
     predict = load_predictor(options.checkpoint_file_path, options)
     make_folder(folder)

@@ -4,7 +4,6 @@
     mpirun -n 8 python train.py --run_distribute=True --config_path=config/ssd_resnet50_fpn_config_gpu.yaml ...
     python train.py --help
 """
-import json
 import os
 import sys
 
@@ -25,23 +24,13 @@ def main():
     from src.logger import RunLog
     from src.matching import Matcher
     from src.models.ssd import build_model, he_initialize
-    from src.run import (
-        Run,
-        build_loss,
-        build_rates,
-        check_options,
-        choose_score,
-        describe_run,
-        draw_first_batch,
-        mixed_precision,
-        prepare_splits,
-    )
-    from src.run_folder import check_run_folder, open_run_folder
+    from src.recipe import build_loss, build_rates, choose_score, mixed_precision
+    from src.run import Run, check_options, describe_run, draw_first_batch, prepare_splits
+    from src.run_folder import check_run_folder, open_run_folder, read_json
 
     check_options(options)
     check_run_folder(options.output_path, options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
-    ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(options.seed)
     log = RunLog(rank == 0)
     train_split, val_split = prepare_splits(options, rank, log.say)
@@ -71,14 +60,13 @@ def main():
     facts = describe_run(options, model, train_split, frozen, world)
     log.write(facts)
     log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
-    with open(train_split.ground_truth, encoding="utf-8") as file:
-        names = [image["file_name"] for image in json.load(file)["images"]]
+    names = [image["file_name"] for image in read_json(train_split.ground_truth)["images"]]
     if rank == 0:
         draw_first_batch(loader, model, train_split.classes, os.path.join(options.output_path, "train_batch.png"))
     step.set_train()
     try:
         engine.train(step, loader, rates, log, start, options.max_steps, options.log_interval, lambda row: names[row],
-                     run.after_epoch, run.save_last)
+                     run.after_epoch, lambda done: run.save("last", done))
     except NotFiniteError:
         run.save("diverged")
         raise

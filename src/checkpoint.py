@@ -1,4 +1,5 @@
 """Checkpoints that describe themselves: parameters and one JSON text with model, classes and the state of the run."""
+import glob
 import json
 import os
 
@@ -26,26 +27,19 @@ def save(path, parameters, meta):
 def load(path):
     """Reads a .ckpt -> {name: array}, meta (empty for a checkpoint that is not ours). Raises OptionError, DataError."""
     if not os.path.isfile(path):
-        folder = os.path.dirname(path) or "."
-        there = sorted(name for name in os.listdir(folder) if name.endswith(".ckpt")) if os.path.isdir(folder) else []
-        raise OptionError(f"checkpoint '{path}' is not a file" + (f"; there is {', '.join(there)}" if there else ""))
+        there = ", ".join(sorted(glob.glob("*.ckpt", root_dir=os.path.dirname(path) or ".")))
+        raise OptionError(f"checkpoint '{path}' is not a file" + (f"; there is {there}" if there else ""))
     try:
         values = ms.load_checkpoint(path)
     except (ValueError, RuntimeError, TypeError, AttributeError, EOFError) as error:
         raise DataError(f"checkpoint '{path}' is damaged or no MindSpore checkpoint "
                         f"({os.path.getsize(path)} bytes); use another one") from error
-    meta = values.pop(META, None)
-    return {name: as_array(value) for name, value in values.items()}, json.loads(str(meta)) if meta is not None else {}
-
-
-def as_array(value):
-    """numpy form of what load_checkpoint returns for a parameter or a number."""
-    return value.asnumpy() if hasattr(value, "asnumpy") else np.asarray(value)
+    meta = json.loads(str(values.pop(META, "{}")))
+    return {name: one.asnumpy() if hasattr(one, "asnumpy") else np.asarray(one) for name, one in values.items()}, meta
 
 
 def save_run(folder, name, parameters, meta, keep=0):
     """Writes folder/name.ckpt; with keep, removes all but the newest `keep` numbered ones (epoch_*.ckpt)."""
     save(os.path.join(folder, f"{name}.ckpt"), parameters, meta)
-    numbered = sorted(one for one in os.listdir(folder) if one.startswith("epoch_"))
-    for old in numbered[:-keep] if keep else []:
+    for old in sorted(glob.glob("epoch_*", root_dir=folder))[:-keep] if keep else []:
         os.remove(os.path.join(folder, old))

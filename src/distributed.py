@@ -1,6 +1,6 @@
 """Device and processes: which device, which rank, and the two collective operations the programs need."""
 import numpy as np
-from mindspore import Tensor, ops, set_device
+from mindspore import GRAPH_MODE, Tensor, ops, set_context, set_device
 from mindspore.communication import get_group_size, get_rank, init
 
 from src.errors import EnvironmentFault
@@ -8,6 +8,7 @@ from src.errors import EnvironmentFault
 
 def start(device_target="CPU", device_id=0, run_distribute=False):
     """Chooses the device and joins the other processes. Returns rank, world (0, 1 when alone)."""
+    set_context(mode=GRAPH_MODE)
     try:
         if run_distribute:
             set_device(device_target)

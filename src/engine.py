@@ -1,4 +1,5 @@
 """The training step as one Cell, and the loop over its steps."""
+import contextlib
 import itertools
 import math
 import signal
@@ -88,25 +89,24 @@ def multiply(factor, gradient):
     return gradient * factor.astype(gradient.dtype)
 
 
-class StopSignal:
-    """Remembers SIGINT and SIGTERM (MindSpore's data engine makes one of the other), so that a step ends before the
-    program does."""
+@contextlib.contextmanager
+def stop_signals():
+    """Collects SIGINT and SIGTERM in a list, so that a step ends before the program does; the second ends it at once.
 
-    def __init__(self):
-        self.asked = False
+    MindSpore's data engine makes a SIGTERM of SIGINT.
+    """
+    caught = []
 
-    def __enter__(self):
-        self.before = {number: signal.signal(number, self.catch) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def catch(self, number, frame):
-        """A second signal ends the program at once."""
-        if self.asked:
+    def catch(number, frame):
+        if caught:
             raise KeyboardInterrupt
-        self.asked = True
+        caught.append(number)
 
-    def __exit__(self, *error):
-        for number, handler in self.before.items():
+    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -120,12 +120,12 @@ def train(step, loader, rates, log, start=0, most_steps=0, log_interval=10, imag
     """
     total = min(len(rates), most_steps or len(rates))
     meter, done, finite = Meter(total, loader.batch_size * loader.world), start, []
-    with StopSignal() as stop:
+    with stop_signals() as caught:
         while done < total:
             epoch, asked = done // loader.steps, time.time()
             for *batch, rows in itertools.islice(loader.epoch(epoch, done % loader.steps), total - done):
                 begun = time.time()
-                flag = Tensor(float(stop.asked), mstype.float32)
+                flag = Tensor(float(len(caught) > 0), mstype.float32)
                 numbers = dict(zip(NUMBERS, step(*map(Tensor, batch), flag).asnumpy().tolist()))
                 meter.add(numbers, begun - asked, time.time() - begun)
                 finite.append(bool(numbers["finite"]))
@@ -141,7 +141,7 @@ def train(step, loader, rates, log, start=0, most_steps=0, log_interval=10, imag
                     log.say(meter.line(row))
                 if numbers["stops"]:
                     save(done)
-                    raise Interrupted(f"{'' if stop.asked else 'another process was '}interrupted after step {done}; "
+                    raise Interrupted(f"{'' if caught else 'another process was '}interrupted after step {done}; "
                                       f"the state was saved, --resume=True goes on from here")
                 asked = time.time()
             if not step.dynamic:

@@ -1,5 +1,6 @@
 """Errors a user can cause, each with the exit code of the program; `run_main` turns them into one line."""
 import os
+import signal
 import sys
 import time
 
@@ -50,14 +51,19 @@ def run_main(main):
         sys.exit(main())
     except KeyboardInterrupt:
         error = Interrupted("interrupted before there was anything to save")
+        error.shared = True
     except SSDError as raised:
         error = raised
     except BrokenPipeError:  # whoever read the output, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as raised:
+        error = EnvironmentFault(f"'{raised.filename}' cannot be read or written: {raised.strerror}")
     rank = int(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("MS_NODE_ID") or 0)
     if rank and error.shared:
-        time.sleep(1)  # the launcher ends the others at the first exit, and the first process shall be heard before
+        # the launcher ends the others at the first exit, and the first process shall be heard before
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(1)
     else:
         print(f"{f'rank {rank}: ' if rank else ''}error: {error}", file=sys.stderr, flush=True)
     sys.exit(error.exit_code)

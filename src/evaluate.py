@@ -34,9 +34,7 @@ def to_coco(table, ground_truth):
 
 def first_images(ground_truth, count):
     """The COCO dict of the first `count` images only; all of them with 0."""
-    if not count:
-        return ground_truth
-    images = ground_truth["images"][:count]
+    images = ground_truth["images"][:count or None]
     ids = {image["id"] for image in images}
     annotations = [one for one in ground_truth["annotations"] if one["image_id"] in ids]
     return {**ground_truth, "images": images, "annotations": annotations}
@@ -45,6 +43,5 @@ def first_images(ground_truth, count):
 def score(table, ground_truth, dataset, engine="hotcoco"):
     """Metrics of the rows of `collect` by the protocol of the data set, and the rows as COCO results."""
     detections = to_coco(table, ground_truth)
-    if dataset == "voc":
-        return voc_metrics(ground_truth, detections), detections
-    return coco_metrics(ground_truth, detections, engine), detections
+    voc = dataset == "voc"
+    return voc_metrics(ground_truth, detections) if voc else coco_metrics(ground_truth, detections, engine), detections

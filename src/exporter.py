@@ -8,6 +8,7 @@ from mindspore import nn
 
 from src.detector import Detector, RawDetector
 from src.errors import EnvironmentFault, SSDError
+from src.metrics import write_whole
 
 TOLERANCE = 1e-4  # the graph is the same; another fusion may round differently
 
@@ -39,9 +40,7 @@ def export_mindir(model, meta, path, batch_size, raw):
     layout = "NHWC, RGB, 0..255, resized bilinearly"
     meta = {**meta, "raw": raw, "batch_size": batch_size, "largest_difference": difference, "outputs": outputs,
             "inputs": {"images": {"shape": list(images.shape), "dtype": "uint8", "layout": layout}}}
-    with open(f"{aside}.json", "w", encoding="utf-8") as file:
-        json.dump(meta, file, indent=1)
-    os.replace(f"{aside}.json", f"{os.path.splitext(path)[0]}.json")
+    write_whole(f"{os.path.splitext(path)[0]}.json", json.dumps(meta, indent=1).encode())
     os.chmod(aside, 0o644)  # MindSpore lets only the owner read
     os.replace(aside, path)
     return meta

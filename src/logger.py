@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich import progress
 
 QUIET_SECONDS = 5  # least time between two lines of progress in a log file
 
@@ -48,15 +48,11 @@ class RunLog:
 
 
 def track(items, total, title, quiet=False):
-    """Yields items while showing a bar with the remaining time on a terminal, or now and then a line in a log file."""
+    """Items as they are, with a bar and the remaining time on a terminal, or now and then a line in a log file."""
     launched = any(name in os.environ for name in ("MS_ROLE", "OMPI_COMM_WORLD_RANK"))  # mpirun gives a false terminal
     if quiet or launched or not sys.stdout.isatty():
-        yield from plain_track(items, total, title, quiet)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        yield from progress.track(items, total=total, description=title)
+        return plain_track(items, total, title, quiet)
+    return progress.track(items, title, total)
 
 
 def plain_track(items, total, title, quiet):

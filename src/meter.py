@@ -23,18 +23,18 @@ class Meter:
 
     def row(self, step, epoch, rate):
         """The log row of the steps since the last one; `step` and `epoch` count from 1."""
-        mean = {key: float(np.mean([one[key] for one in self.steps])) for key in MEANS}
-        timed = self.steps[1:] if self.timed == 0 and len(self.steps) > 1 else self.steps
-        data_time, step_time = (float(np.mean([one[key] for one in timed])) for key in ("data_time", "step_time"))
+        steps, self.steps = self.steps, []
+        timed = steps[1:] if self.timed == 0 and len(steps) > 1 else steps
+        means = {key: float(np.mean([one[key] for one in steps])) for key in MEANS}
+        times = {key: float(np.mean([one[key] for one in timed])) for key in ("data_time", "step_time")}
+        seconds = sum(times.values())
         self.timed += len(timed)
-        self.seconds += (data_time + step_time) * len(timed)
-        row = {**mean, "lr": rate, "loss_scale": self.steps[-1]["loss_scale"], "data_time": data_time,
-               "step_time": step_time, "images_per_second": self.images_per_step / (data_time + step_time),
+        self.seconds += seconds * len(timed)
+        row = {**means, "lr": rate, "loss_scale": steps[-1]["loss_scale"], **times,
+               "images_per_second": self.images_per_step / seconds,
                "eta": self.seconds / self.timed * (self.total - step)}
-        skipped = sum(not one["finite"] for one in self.steps)
-        self.steps = []
-        rounded = {key: round(value, 6) for key, value in row.items()}
-        return {"step": step, "epoch": epoch, **rounded, "skipped": skipped}
+        return {"step": step, "epoch": epoch, **{key: round(value, 6) for key, value in row.items()},
+                "skipped": sum(not one["finite"] for one in steps)}
 
     def line(self, row):
         """The row for people."""

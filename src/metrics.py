@@ -4,7 +4,7 @@ Boxes are x, y, w, h in pixels here, the format of COCO's files. Every image of 
 or without.
 """
 import contextlib
-import copy
+import importlib
 import io
 import json
 import os
@@ -20,6 +20,8 @@ COCO_MEANINGS = {
     "AR10": "10 detections an image", "AR100": "100 detections an image", "ARs": "small, area below 32x32",
     "ARm": "medium, 32x32 to 96x96", "ARl": "large, above 96x96"}
 COCO_NAMES = tuple(COCO_MEANINGS)
+ENGINES = {"hotcoco": {"COCO": "hotcoco", "COCOeval": "hotcoco"},
+           "pycocotools": {"COCO": "pycocotools.coco", "COCOeval": "pycocotools.cocoeval"}}
 VOC_MEANINGS = {"mAP_11point": "mean over classes, 11-point rule of VOC 2007",
                 "mAP_area": "mean over classes, area under the curve (VOC 2010 and later)"}
 
@@ -100,8 +102,8 @@ def format_metrics(metrics):
 
 def write_metrics(folder, metrics, detections):
     """Writes metrics.json and detections.json (COCO result format) whole into folder, which is made if need be."""
-    write_whole(os.path.join(folder, "metrics.json"), json.dumps(metrics, indent=1).encode() + b"\n")
-    write_whole(os.path.join(folder, "detections.json"), json.dumps(detections).encode() + b"\n")
+    for name, content in (("metrics.json", json.dumps(metrics, indent=1)), ("detections.json", json.dumps(detections))):
+        write_whole(os.path.join(folder, name), f"{content}\n".encode())
 
 
 def write_whole(path, data):
@@ -149,36 +151,23 @@ def evaluate_boxes(ground_truth, detections, engine):
 
     The axes of precision: IoU .50, .55, .. .95; recall 0, .01, .. 1; categories by id. Up to 100 boxes of any size.
     """
-    coco, evaluator = load_engine(engine)
+    try:
+        coco, evaluator = (getattr(importlib.import_module(module), name) for name, module in ENGINES[engine].items())
+    except ImportError as error:
+        other = next(name for name in ENGINES if name != engine)
+        raise EnvironmentFault(f"{engine} cannot be imported ({error}); use --metric_engine={other}") from error
     with contextlib.redirect_stdout(io.StringIO()):  # both print a table, pycocotools its progress too
-        if engine == "pycocotools":
-            truth = coco()
-            truth.dataset = ground_truth
-            truth.createIndex()
-            detections = copy.deepcopy(detections)  # loadRes adds keys to them
-        else:
-            truth = coco(ground_truth)
-        # pycocotools' loadRes looks into the first result; an index without annotations is what no results look like
-        found = truth.loadRes(detections) if detections else coco()
+        truth = coco()
+        truth.dataset = ground_truth
+        truth.createIndex()
+        # pycocotools' loadRes looks into the first result, and adds keys to all; an index without annotations is what
+        # no results look like
+        found = truth.loadRes([dict(one) for one in detections]) if detections else coco()
         run = evaluator(truth, found, "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()
     return run.stats, run.eval["precision"][..., 0, 2]
-
-
-def load_engine(engine):
-    """The classes COCO and COCOeval of hotcoco or pycocotools. Raises EnvironmentFault when it cannot be imported."""
-    try:
-        if engine == "hotcoco":
-            from hotcoco import COCO, COCOeval
-        else:
-            from pycocotools.coco import COCO
-            from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        other = "pycocotools" if engine == "hotcoco" else "hotcoco"
-        raise EnvironmentFault(f"{engine} cannot be imported ({error}); use --metric_engine={other}") from error
-    return COCO, COCOeval
 
 
 def group(items, key):

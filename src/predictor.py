@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
+from google.protobuf.message import DecodeError
 from mindspore import nn
+from mindspore.train.mind_ir_pb2 import ModelProto
 
 from src import checkpoint
 from src.data.classes import named_classes
@@ -22,17 +24,17 @@ THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
 class Predictor:
     """Images in, detections out, in batches of a fixed size (the graph is compiled for it; a short batch is padded).
 
-    cell: a Detector or the graph of an exported one. classes: names without background, label l is classes[l - 1].
+    cell: a Detector or the graph of an exported one. meta: what it says of itself; classes: names without background,
+    label l is classes[l - 1].
     """
 
-    def __init__(self, cell, image_size, batch_size, classes, meta):
-        self.cell, self.image_size, self.batch_size = cell, image_size, batch_size
-        self.classes, self.meta = classes, meta
+    def __init__(self, cell, batch_size, meta):
+        self.cell, self.batch_size, self.meta = cell, batch_size, meta
+        self.image_size, self.classes = meta["image_size"], meta["classes"]
 
     def __call__(self, images):
         """images [n, S, S, 3] uint8 RGB, n <= batch_size -> boxes [n, K, 4], scores and labels [n, K], count [n]."""
-        padding = self.batch_size - len(images)
-        padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)]) if padding else images
+        padded = np.pad(images, ((0, self.batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
         return [output.asnumpy()[:len(images)] for output in self.cell(ms.Tensor(padded))]
 
     def detect(self, image):
@@ -42,17 +44,17 @@ class Predictor:
 
 
 def describe(model, classes, thresholds, **more):
-    """What a checkpoint or an exported file says about itself, JSON-able."""
+    """What a checkpoint or an exported file says about itself, JSON-able. thresholds: a dict with THRESHOLDS."""
     return {"model": model.name, "image_size": model.image_size, "width": model.width, "classes": list(classes),
-            "mean": list(model.mean), "std": list(model.std), "score": model.score, **thresholds,
-            "mindspore": ms.__version__, **more}
+            "mean": list(model.mean), "std": list(model.std), "score": model.score,
+            **{name: thresholds[name] for name in THRESHOLDS}, "mindspore": ms.__version__, **more}
 
 
 def from_model(model, classes, thresholds, batch_size):
     """A Predictor that shares the network of a Model. thresholds: dict of THRESHOLDS."""
     detector = Detector(model, *(thresholds[name] for name in THRESHOLDS))
     detector.set_train(False)
-    return Predictor(detector, model.image_size, batch_size, classes, describe(model, classes, thresholds))
+    return Predictor(detector, batch_size, describe(model, classes, thresholds))
 
 
 def load_model(path, options):
@@ -70,8 +72,8 @@ def load_model(path, options):
     model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])
     model = replace(model, score=meta.get("score", model.score))
     load_whole(model.network, path, model.name)
-    thresholds = {key: options[key] if key in options.typed or key not in meta else meta[key] for key in THRESHOLDS}
-    return model, describe(model, facts["classes"], thresholds)
+    held = {key: meta[key] for key in THRESHOLDS if key in meta and key not in options.typed}
+    return model, describe(model, facts["classes"], {**options, **held})
 
 
 def load_predictor(path, options):
@@ -83,8 +85,7 @@ def load_predictor(path, options):
         refuse_other(path, predict.meta, options, (*FIXED, *THRESHOLDS))
         return predict
     model, meta = load_model(path, options)
-    thresholds = {key: meta[key] for key in THRESHOLDS}
-    return from_model(model, meta["classes"], thresholds, options.eval_batch_size)
+    return from_model(model, meta["classes"], meta, options.eval_batch_size)
 
 
 def refuse_other(path, meta, options, keys):
@@ -107,9 +108,11 @@ def load_exported(path):
     try:
         with open(sidecar, encoding="utf-8") as file:
             meta = json.load(file)
+        with open(path, "rb") as file:
+            ModelProto.FromString(file.read())  # ms.load would print lines of its own about a damaged file
         cell = nn.GraphCell(ms.load(path))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, DecodeError) as error:
         raise DataError(f"'{path}' or its .json is damaged: {' '.join(str(error).split())[:150]}") from error
     if meta["raw"]:
         raise OptionError(f"'{path}' was exported with --raw=True and gives logits, not boxes; export it without")
-    return Predictor(cell, meta["image_size"], meta["batch_size"], meta["classes"], meta)
+    return Predictor(cell, meta["batch_size"], meta)

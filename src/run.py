@@ -1,13 +1,11 @@
 """The state around the training loop: where it starts, what is saved and evaluated after an epoch."""
 import contextlib
-import dataclasses
 import json
 import os
 import time
 
 import mindspore as ms
 import numpy as np
-from mindspore import amp
 
 from src import boxes, checkpoint
 from src.config import split_options
@@ -15,15 +13,14 @@ from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
 from src.errors import EnvironmentFault, OptionError
 from src.evaluate import collect, score
-from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
-from src.lr_schedule import cosine, multistep, warmup
 from src.models.ssd import BUILDERS, build_model
-from src.predictor import THRESHOLDS, describe, from_model
+from src.predictor import describe, from_model
 from src.pretrained import load_pretrained
-from src.run_folder import git_commit
+from src.recipe import check_milestones
+from src.run_folder import git_commit, read_json
 from src.visualize import draw_boxes, plot_history, plot_pictures
 
-SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
+LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 
 
@@ -38,7 +35,7 @@ def prepare_splits(options, rank, say):
 def check_options(options):
     """Raises what would come out only after the data was converted, which can take minutes."""
     if options.model not in BUILDERS:
-        build_model(options.model, 2)
+        build_model(options.model, 2)  # raises
     if options.pre_trained and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     check_milestones(options)
@@ -47,58 +44,13 @@ def check_options(options):
                                "calls on it; O0, O2 and O3 run there (slower than O0), auto may")
 
 
-def check_milestones(options):
-    """Raises OptionError unless the lists of a multistep schedule are rising epochs and as many factors."""
-    try:
-        milestones, factors = ([float(one) for one in options[name]] for name in ("lr_milestones", "lr_factors"))
-    except ValueError as error:
-        raise OptionError(f"lr_milestones={options.lr_milestones}, lr_factors={options.lr_factors}: {error}") from error
-    fitting = sorted(set(milestones)) == milestones and len(milestones) == len(factors)
-    if options.lr_schedule == "multistep" and not fitting:
-        raise OptionError(f"lr_milestones={milestones} and lr_factors={factors}: expected as many rising epochs as "
-                          "factors, for example [43,54] and [0.1,0.01]")
-
-
-def mixed_precision(model, level):
-    """The Model with its network cast as amp_level says; the loss stays in float32 whatever the level."""
-    if level == "O0":
-        return model
-    return dataclasses.replace(model, network=amp.auto_mixed_precision(model.network, level))
-
-
-def choose_score(model, loss):
-    """The Model with the score function that belongs to a loss; "auto" leaves the published one."""
-    return model if loss == "auto" else dataclasses.replace(model, score=SCORES[loss])
-
-
-def build_loss(options, score):
-    """The DetectionLoss of a score function."""
-    if score == "sigmoid":
-        classification = FocalLoss(options.gamma, options.alpha)
-    else:
-        classification = MultiBoxLoss(options.negative_ratio, options.empty_negatives)
-    return DetectionLoss(classification, options.loss_normalizer)
-
-
-def build_rates(options, epoch_steps):
-    """Learning rate of every step of the run, [steps] float32."""
-    total = options.epoch_size * epoch_steps
-    warm = options.warmup_steps or round(options.warmup_epochs * epoch_steps)
-    if options.lr_schedule == "cosine":
-        rates = cosine(options.lr, options.lr * options.lr_end_rate, warm, total)
-    else:
-        milestones, factors = ([float(one) for one in options[name]] for name in ("lr_milestones", "lr_factors"))
-        rates = multistep(options.lr, [round(one * epoch_steps) for one in milestones], factors, total)
-    return warmup(rates, options.lr_init, warm)
-
-
 def describe_run(options, model, split, frozen, world):
     """First line of log.jsonl."""
-    trainable = sum(one.size for one in model.network.trainable_params())
     return {"mindspore": ms.__version__, "numpy": np.__version__, "device": options.device_target, "processes": world,
-            "model": model.name, "image_size": model.image_size, "parameters": trainable, "frozen_tensors": frozen,
-            "anchors": len(model.anchors), "classes": len(split.classes), "train_images": split.count,
-            "batch": options.batch_size * world, "commit": git_commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+            "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
+            "parameters": sum(one.size for one in model.network.trainable_params()), "anchors": len(model.anchors),
+            "classes": len(split.classes), "train_images": split.count, "batch": options.batch_size * world,
+            "commit": git_commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def draw_first_batch(loader, model, classes, path, most=8):
@@ -130,17 +82,13 @@ class Run:
 
     def __init__(self, options, model, train_split, val_split, loader, log, rank, world):
         self.options, self.model, self.loader, self.log = options, model, loader, log
-        self.rank, self.world = rank, world
-        self.classes, self.category_ids = train_split.classes, train_split.category_ids
-        self.thresholds = {key: options[key] for key in THRESHOLDS}
-        self.folder, self.best, self.step, self.truth = os.path.join(options.output_path, "ckpt"), -1.0, None, None
-        self.steps_done = 0
+        self.rank, self.world, self.split = rank, world, train_split
+        self.folder, self.best, self.step, self.steps_done = os.path.join(options.output_path, "ckpt"), -1.0, None, 0
+        self.truth = read_json(val_split.ground_truth) if val_split else None
         if val_split:
-            with open(val_split.ground_truth, encoding="utf-8") as file:
-                self.truth = json.load(file)
             self.eval_loader = EvalLoader(val_split.files, val_split.count, model.image_size, options.eval_batch_size,
                                           rank, world)
-            self.predict = from_model(model, self.classes, self.thresholds, options.eval_batch_size)
+            self.predict = from_model(model, self.split.classes, options, options.eval_batch_size)
 
     def load_pretrained(self):
         """Fills the network from --pre_trained and says what fitted."""
@@ -155,31 +103,28 @@ class Run:
             return self.options.pre_trained_epoch_size * self.loader.steps
         path = os.path.join(self.folder, "last.ckpt")
         values, meta = checkpoint.load(path)
-        ours = describe(self.model, self.classes, self.thresholds)
+        ours = describe(self.model, self.split.classes, self.options)
         for key in STATE:
             if meta.get(key) != ours[key]:
                 raise OptionError(f"--resume=True: '{path}' holds {key} {meta.get(key)}, the options give {ours[key]}")
         values = {name: value for name, value in values.items() if not name.startswith("learning_rate")}
         _, skipped, missing = checkpoint.assign(step, values)
-        missing = [name for name in missing if not name.startswith("learning_rate")]
-        if skipped or missing:
-            raise OptionError(f"--resume=True: '{path}' does not fit this run: {(skipped or missing)[0]}")
-        self.best, done = meta["best"], meta["steps_done"]
+        unfit = [*skipped, *(name for name in missing if not name.startswith("learning_rate"))]
+        if unfit:
+            raise OptionError(f"--resume=True: '{path}' does not fit this run: {unfit[0]}")
+        self.best, self.steps_done = meta["best"], meta["steps_done"]
         best = f"best so far {self.best:.4f}" if self.best >= 0 else "not evaluated yet"
-        self.log.say(f"resumed after step {done}, epoch {done // self.loader.steps + 1}, {best}")
-        return done
+        self.log.say(f"resumed after step {self.steps_done}, epoch {self.steps_done // self.loader.steps + 1}, {best}")
+        return self.steps_done
 
-    def save(self, name, keep=0, steps_done=None):
+    def save(self, name, steps_done=None, keep=0):
         """Writes ckpt/<name>.ckpt with everything a resumed run needs; on rank 0 only."""
         self.steps_done = self.steps_done if steps_done is None else steps_done
         if self.rank == 0:
-            meta = describe(self.model, self.classes, self.thresholds, category_ids=self.category_ids, best=self.best,
-                            steps_done=self.steps_done, steps_per_epoch=self.loader.steps, commit=git_commit())
+            meta = describe(self.model, self.split.classes, self.options, category_ids=self.split.category_ids,
+                            best=self.best, steps_done=self.steps_done, steps_per_epoch=self.loader.steps,
+                            commit=git_commit())
             checkpoint.save_run(self.folder, name, list(self.step.get_parameters()), meta, keep)
-
-    def save_last(self, steps_done):
-        """Saves the state of an interrupted run."""
-        self.save("last", steps_done=steps_done)
 
     def after_epoch(self, epoch, steps_done):
         """Evaluates and saves as the options ask; `epoch` epochs are done."""
@@ -188,8 +133,8 @@ class Run:
         if self.truth and epoch >= options.eval_start_epoch and (epoch % options.eval_interval == 0 or last):
             self.evaluate(epoch, steps_done)
         if epoch % options.save_checkpoint_epochs == 0 or last:
-            self.save("last", steps_done=steps_done)
-            self.save(f"epoch_{epoch:04d}", options.keep_checkpoint_max)
+            self.save("last", steps_done)
+            self.save(f"epoch_{epoch:04d}", steps_done, options.keep_checkpoint_max)
 
     def evaluate(self, epoch, steps_done):
         """Scores the network on the validation split and keeps it as best.ckpt when it is the best so far."""
@@ -199,14 +144,13 @@ class Run:
         if self.rank > 0:
             return
         metrics, _ = score(table, self.truth, self.options.dataset, self.options.metric_engine)
-        names = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
-        row = {"step": steps_done, "epoch": epoch, **{name: float(metrics[name]) for name in names if name in metrics}}
-        self.log.write(row, "eval")
-        self.log.say(f"epoch {epoch}  " + "  ".join(f"{name} {row[name]:.4f}" for name in names if name in row))
-        value = row.get("AP", row.get("mAP_area"))
+        numbers = {name: metrics[name] for name in LOGGED if name in metrics}
+        self.log.write({"step": steps_done, "epoch": epoch, **numbers}, "eval")
+        self.log.say(f"epoch {epoch}  " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+        value = metrics.get("AP", metrics.get("mAP_area"))
         if value > self.best:
             self.best = value
-            self.save("best", steps_done=steps_done)
+            self.save("best", steps_done)
 
     def finish(self):
         """Draws the curves, a resumed run's from its beginning, and closes the log, however the run ended."""

@@ -1,6 +1,8 @@
 """The folder of a run: refused when it holds another run, found again to resume."""
+import json
 import os
 import subprocess
+import tempfile
 
 from src.config import save_options
 from src.errors import EnvironmentFault, OptionError
@@ -9,11 +11,10 @@ MARKS = ("config.yaml", "log.jsonl", "ckpt")
 
 
 def check_run_folder(path, resume=False):
-    """Raises OptionError when path holds a run and resume is not set, or the other way round, EnvironmentFault when
-    it cannot be made or written. Writes nothing."""
-    used = any(os.path.exists(os.path.join(path, mark)) for mark in MARKS)
+    """Raises OptionError when path holds a run and resume is not set, or the other way round, EnvironmentFault when it
+    cannot be made. Writes nothing."""
     last = os.path.join(path, "ckpt", "last.ckpt")
-    if used and not resume:
+    if not resume and any(os.path.exists(os.path.join(path, mark)) for mark in MARKS):
         raise OptionError(f"output_path '{path}' already holds a run; choose another one, or go on by --resume=True")
     if resume and not os.path.isfile(last):
         raise OptionError(f"--resume=True, but '{last}' does not exist; is output_path that of the interrupted run?")
@@ -26,8 +27,8 @@ def check_run_folder(path, resume=False):
 
 def open_run_folder(path, options):
     """Makes path with ckpt/ and eval/ and writes config.yaml. Only rank 0 calls it, when all checks have passed."""
-    make_folder(os.path.join(path, "ckpt"))
-    make_folder(os.path.join(path, "eval"))
+    for name in ("ckpt", "eval"):
+        make_folder(os.path.join(path, name))
     save_options(options, os.path.join(path, "config.yaml"))
 
 
@@ -35,10 +36,15 @@ def make_folder(path):
     """Makes a folder that can be written. Raises EnvironmentFault."""
     try:
         os.makedirs(path, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(dir=path))
     except OSError as error:
-        raise EnvironmentFault(f"folder '{path}' cannot be made: {error.strerror}") from error
-    if not os.access(path, os.W_OK):
-        raise EnvironmentFault(f"folder '{path}' cannot be written; choose another one")
+        raise EnvironmentFault(f"folder '{path}' cannot be made or written: {error.strerror}") from error
+
+
+def read_json(path):
+    """The content of a JSON file."""
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
 def git_commit():

@@ -26,7 +26,7 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     if device_target == "GPU" and ctypes.util.find_library("cuda") is None:
         raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
                                "install one or use --device_target=CPU")
-    world = launched_processes()
+    world = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("MS_WORKER_NUM") or 0)  # 0: no launcher
     if run_distribute and not world:
         raise EnvironmentFault("run_distribute=True, but no launcher started this process; use 'mpirun -n N python "
                                "train.py ...' or 'msrun --worker_num=N --local_worker_num=N --join=True train.py ...'")
@@ -36,11 +36,6 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
         raise EnvironmentFault(f"a launcher started {world} processes without --run_distribute=True: each trains alone")
     if run_distribute and device_target == "CPU" and "OMPI_COMM_WORLD_SIZE" in os.environ:
         join_cluster_from_mpi()
-
-
-def launched_processes():
-    """How many processes mpirun or msrun started; 0 without a launcher."""
-    return int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("MS_WORKER_NUM") or 0)
 
 
 def join_cluster_from_mpi():
@@ -53,7 +48,7 @@ def join_cluster_from_mpi():
     world = MPI.COMM_WORLD
     rank, size = world.Get_rank(), world.Get_size()
     one_host = len(set(world.allgather(socket.gethostname()))) == 1
-    host, port = world.bcast((host_address(one_host), free_port()) if rank == 0 else None)
+    host, port = world.bcast(free_address(one_host) if rank == 0 else None)
     if not host:
         raise EnvironmentFault("the host of rank 0 has no address; add its name to /etc/hosts on all machines")
     for name in [name for name in os.environ if name.startswith(("OMPI_", "PMIX_", "PMI_"))]:
@@ -65,16 +60,12 @@ def join_cluster_from_mpi():
     os.environ.update(MS_ROLE="MS_WORKER", MS_NODE_ID=str(rank))
 
 
-def host_address(one_host):
-    """The address at which other processes reach this host, "" where its name has none."""
-    try:
-        return "127.0.0.1" if one_host else socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return ""
-
-
-def free_port():
-    """A TCP port nobody listens on now."""
+def free_address(one_host):
+    """A host name and a free TCP port at which other processes reach this one; "" where the host has no address."""
     with socket.socket() as probe:
         probe.bind(("", 0))
-        return probe.getsockname()[1]
+        port = probe.getsockname()[1]
+    try:
+        return "127.0.0.1" if one_host else socket.gethostbyname(socket.gethostname()), port
+    except OSError:
+        return "", port

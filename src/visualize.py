@@ -96,26 +96,14 @@ def plot_history(rows, path, steps_per_epoch):
     figure, axes = new_figure(len(panels), 5.2, 3.8)
     for axis, (title, names) in zip(axes, panels.items()):
         for name, color in zip(names, ACCENTS):
-            points = np.array([(row["step"] / steps_per_epoch, row[name]) for row in rows if name in row])
-            draw_curve(axis, points, name, color)
+            x, y = zip(*((row["step"] / steps_per_epoch, row[name]) for row in rows if name in row))
+            axis.plot(x, y, color=color, label=name, marker="o" if len(y) < 30 else None, markersize=3, linewidth=1)
         axis.set(title=title, xlabel="epoch")
         axis.locator_params(axis="x", integer=axis.get_xlim()[1] > 4)
         axis.set_ylim(bottom=0)
         if len(names) > 1:
             axis.legend(frameon=False)
     save_figure(figure, path)
-
-
-def draw_curve(axis, points, name, color):
-    """One curve of points [N, 2]; a long one of a loss is drawn faint with its moving mean over it."""
-    x, y = points.T
-    if len(y) < 60 or not name.startswith("loss"):
-        axis.plot(x, y, color=color, label=name, marker="o" if len(y) < 30 else None, markersize=3)
-        return
-    axis.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
-    window = max(3, len(y) // 40)
-    weight = np.convolve(np.ones_like(y), np.ones(window), "same")
-    axis.plot(x, np.convolve(y, np.ones(window), "same") / weight, color=color, label=name)
 
 
 def plot_pr_curves(ground_truth, detections, path, engine="hotcoco"):

@@ -1,13 +1,15 @@
-"""What all tests share: the import path, oneDNN's setting, the place of the real data, and trees of tiny images."""
+"""What all tests share: oneDNN's setting, the real data, trees of tiny images, and what the programs leave."""
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import yaml
+from programs import RECIPE, ROOT, succeed
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 # without it MindSpore 2.10 runs convolutions 50 times slower on a processor with AVX-512; must precede its import
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -85,6 +87,34 @@ class Caller:
         return sorted(os.listdir(self.path / "mr"))
 
 
+def found(report):
+    """(kind, box) of every finding."""
+    return [(item.kind, item.box) for item in report.findings]
+
+
+def arrays(record):
+    """The boxes of a Record as arrays by name."""
+    from src.data.records import fractions
+    kinds = {"number": int, "pixels": float, "area": float, "label": int, "crowd": bool, "difficult": bool}
+    columns = {name: np.array([getattr(box, name) for box in record.boxes], kind) for name, kind in kinds.items()}
+    columns["pixels"] = columns["pixels"].reshape(-1, 4)
+    columns["area"] = np.where(np.isnan(columns["area"]), columns["pixels"][:, 2:].prod(axis=1), columns["area"])
+    sized = record.boxes and record.width
+    return SimpleNamespace(**columns, boxes=fractions(record) if sized else np.zeros((len(record.boxes), 4)))
+
+
+def txt(tmp_path, text, classes=()):
+    """read_txt on a file with this text -> (records, class names, report)."""
+    from src.data.annotations import read_txt
+    from src.data.records import Report
+    path = tmp_path / "train.txt"
+    path.write_text(text)
+    report = Report()
+    records, names, ids = read_txt(str(path), str(tmp_path), list(classes), report)
+    assert ids == list(range(1, len(names) + 1))
+    return records, names, report
+
+
 @pytest.fixture(name="call")
 def caller(tmp_path):
     return Caller(tmp_path)
@@ -94,3 +124,41 @@ def rows_of(split):
     """All rows as dicts of numpy arrays, in order."""
     import mindspore.dataset as ds
     return list(ds.MindDataset(split.files, shuffle=False).create_dict_iterator(num_epochs=1, output_numpy=True))
+
+
+# --- what the programs leave on a tiny drawn data set; one short training is shared by all tests
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """A working folder with a drawn data set and a recipe; data: the options that name both."""
+    folder = tmp_path_factory.mktemp("programs")
+    place = SimpleNamespace(folder=folder, coco=folder / "coco", recipe=folder / "tiny.yaml")
+    place.data = (f"--config_path={place.recipe}", f"--coco_root={place.coco}")
+    place.recipe.write_text(yaml.safe_dump(RECIPE))
+    succeed(place, "scripts/make_demo_data.py", place.coco, "--images", 24, "--val", 7)
+    return place
+
+
+@pytest.fixture(scope="session")
+def trained(place):
+    """The folder of a run of two epochs, evaluated after each; its output as text."""
+    folder = place.folder / "run"
+    text = succeed(place, "train.py", *place.data, f"--output_path={folder}")
+    checkpoints = folder / "ckpt"
+    return SimpleNamespace(folder=folder, text=text, best=checkpoints / "best.ckpt", last=checkpoints / "last.ckpt")
+
+
+@pytest.fixture(scope="session")
+def evaluated(place, trained):
+    """eval/ of the best checkpoint in batches of 4."""
+    succeed(place, "eval.py", *place.data, f"--checkpoint_file_path={trained.best}")
+    return trained.folder / "eval"
+
+
+@pytest.fixture(scope="session")
+def exported(place, trained):
+    """The best checkpoint as MindIR for batches of 3, which is no divisor of 7."""
+    path = place.folder / "export" / "ssd.mindir"
+    text = succeed(place, "export.py", f"--checkpoint_file_path={trained.best}", "--file_format=MINDIR",
+                   f"--file_name={path.with_suffix('')}", "--export_batch_size=3")
+    return SimpleNamespace(path=path, text=text)

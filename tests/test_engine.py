@@ -194,7 +194,7 @@ def first_steps(level):
     """Loss of the first step, whether all gradients of three steps were finite, and the model."""
     from src.losses import DetectionLoss, FocalLoss
     from src.models.ssd import build_model, he_initialize
-    from src.run import mixed_precision
+    from src.recipe import mixed_precision
     ms.set_seed(1)  # the same weights for every level: the head's are drawn by MindSpore
     model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)
     he_initialize(model.network, 3, seed=1)

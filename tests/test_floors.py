@@ -16,7 +16,7 @@ FLOORS = (
      "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads"),
     ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.policies", "models.ssd", "detector"),
     ("pretrained", "report", "data.mindrecord", "data.loader", "exporter"),
-    ("predictor",),
+    ("predictor", "recipe"),
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -5,8 +5,8 @@ import os
 import cv2
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
-from src import visualize
 from src.errors import EnvironmentFault
 from src.metrics import coco_metrics, voc_metrics
 from src.visualize import (
@@ -111,9 +111,9 @@ def test_plot_history(rows, panels, tmp_path):
 
 def test_the_history_of_a_run_that_was_cut_short_ends_within_its_epoch(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(visualize, "draw_curve", lambda axis, points, *_: drawn.append(points.tolist()))
+    monkeypatch.setattr(Axes, "plot", lambda axis, x, y, **_: drawn.append((x, y)))
     plot_history([{"step": 5, "epoch": 1, "loss": 3.0}, {"step": 10, "epoch": 1, "loss": 2.0}], str(tmp_path / "a"), 40)
-    assert drawn == [[[0.125, 3.0], [0.25, 2.0]]]
+    assert drawn == [((0.125, 0.25), (3.0, 2.0))]
 
 
 @pytest.mark.parametrize("classes", [1, 30])

@@ -1,23 +1,18 @@
 """COCO, VOC and TXT annotations -> records, every fault named. No image is decoded here: records.finish_record() clips
 and normalises the boxes once the size of the decoded image is known."""
+import glob
 import json
 import os
-from collections import namedtuple
 from xml.etree import ElementTree
 
-import numpy as np
-
 from src.data.classes import named_classes, nearest
-from src.data.records import Record
+from src.data.records import Box, Record
 from src.errors import DataError, OptionError
 
 MOST_NUMBERED_CLASSES = 10000  # a larger TXT class number is a misplaced coordinate
+POLYGONS = "segmentation"
 IMAGE_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 COCO_KEYS = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
-# a box as written: its number in the file, class name, (x, y, w, h) in pixels, area (COCO's own or w * h), flags
-Box = namedtuple("Box", "number name pixels area crowd difficult", defaults=(False, False))
-# an image as written, sizes perhaps None or no numbers; source names it in findings, boxes is a list of Box
-Entry = namedtuple("Entry", "image_id path height width source boxes")
 
 
 def read_coco(annotation_file, image_dir, classes, report):
@@ -32,26 +27,29 @@ def read_coco(annotation_file, image_dir, classes, report):
     names = list(classes) or derived_classes(list(categories.values()), annotation_file)
     ids = {name: number for number, name in categories.items()}
     free = max(categories, default=0) + 1
-    category_ids = [ids.get(name, free + index) for index, name in enumerate(names)]
     own_ids = all(type(image["id"]) is int for image in data["images"])  # some tools write texts
-    entries = {}
+    records = {}
     for number, image in enumerate(data["images"], 1):
-        entry = Entry(image["id"] if own_ids else number, os.path.join(image_dir, image["file_name"]),
-                      image.get("height"), image.get("width"), image["file_name"], [])
-        add_entry(entries, image["id"], entry, report)
+        path = os.path.abspath(os.path.join(image_dir, image["file_name"]))
+        size = to_size(image.get("height")), to_size(image.get("width"))
+        record = Record(image["id"] if own_ids else number, path, *size, image["file_name"], [])
+        add_record(records, image["id"], record, report)
     for number, item in enumerate(data["annotations"], 1):
-        add_coco_box(entries, item, item.get("id", number), categories, report)
-    records, *_ = label_records(entries.values(), names, annotation_file, report)
-    return records, names, category_ids
+        number, owner, category = item.get("id", number), item.get("image_id"), item.get("category_id")
+        if owner not in records:
+            report.add("unknown image", f"annotation {number}", None, f"no image has the id {owner}")
+            continue
+        add_box(records[owner], number, categories.get(category, f"category id {category}"), item.get("bbox"), report,
+                "box dropped", f"bbox {item.get('bbox')} is not four numbers", False, item.get("area"),
+                bool(item.get("iscrowd")))
+    label_records(records.values(), names, annotation_file, report)
+    return list(records.values()), names, [ids.get(name, free + index) for index, name in enumerate(names)]
 
 
 def load_coco(path):
     """The JSON of a COCO file without its polygons, which take most of the memory. Raises DataError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file, object_pairs_hook=lambda pairs: {k: v for k, v in pairs if k != "segmentation"})
-    except OSError as error:
-        raise DataError(f"annotation file '{path}' cannot be read: {error.strerror}") from error
+        data = json.loads(read_text(path), object_pairs_hook=lambda pairs: {k: v for k, v in pairs if k != POLYGONS})
     except ValueError as error:
         what = f"is not JSON or is cut short ({error})" if os.path.getsize(path) else "is empty"
         raise DataError(f"annotation file '{path}' {what}; fetch or export it again") from error
@@ -67,20 +65,18 @@ def load_coco(path):
     return data
 
 
-def add_coco_box(entries, item, number, categories, report):
-    """Appends one annotation to its image; one without an image or without four numbers becomes a finding."""
-    entry = entries.get(item.get("image_id"))
-    if entry is None:
-        report.add("unknown image", f"annotation {number}", None, f"no image has the id {item.get('image_id')}")
-        return
+def add_box(record, number, name, numbers, report, kind, reason, corners=True, *more):
+    """Appends a Box to a Record, or adds a finding of a kind and reason where `numbers` are not four numbers.
+
+    numbers: x1, y1, x2, y2, without corners x, y, w, h; more: the last fields of Box.
+    """
     try:
-        x, y, width, height = (float(value) for value in item.get("bbox"))
+        x, y, width, height = map(float, numbers)
     except (TypeError, ValueError):
-        report.add("box dropped", entry.source, f"#{number}", f"bbox {item.get('bbox')} is not four numbers")
+        report.add(kind, record.source, f"#{number}", reason)
         return
-    category, area = item.get("category_id"), item.get("area")
-    entry.boxes.append(Box(number, categories.get(category, f"category id {category}"), (x, y, width, height),
-                           width * height if area is None else area, bool(item.get("iscrowd"))))
+    size = (width - x, height - y) if corners else (width, height)
+    record.boxes.append(Box(number, name, (x, y, *size), *more))
 
 
 def read_voc(root, split, classes, report):
@@ -92,7 +88,7 @@ def read_voc(root, split, classes, report):
     list_file, annotation_files, image_dir = voc_files(root, split)
     check_folder(image_dir, "image folder")
     present = set(os.listdir(image_dir))
-    entries, problem = {}, "it lists no image"
+    records, problem = {}, "it lists no image"
     for path in annotation_files:
         try:
             tree = ElementTree.parse(path).getroot()
@@ -100,11 +96,11 @@ def read_voc(root, split, classes, report):
             problem = f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}"
             report.add("annotation unreadable", path, None, f"{problem}; image left out")
             continue
-        entry = read_voc_entry(tree, path, image_dir, present, len(entries) + 1, report)
-        add_entry(entries, entry.path, entry, report)
-    if not entries:
+        record = read_voc_record(tree, path, image_dir, present, len(records) + 1, report)
+        add_record(records, record.path, record, report)
+    if not records:
         raise DataError(f"'{list_file}' has no usable annotation: {problem}")
-    return label_records(entries.values(), classes, list_file, report)
+    return label_records(records.values(), classes, list_file, report)
 
 
 def voc_files(root, split):
@@ -113,32 +109,29 @@ def voc_files(root, split):
     if os.path.isdir(folder):
         files = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.lower().endswith(".xml")]
         return folder, files, os.path.join(os.path.dirname(folder), "Images")
-    lists = os.path.join(root, "ImageSets", "Main")
-    list_file = os.path.join(lists, f"{split}.txt")
+    list_file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
     if not os.path.isfile(list_file):
-        names = sorted(os.listdir(lists)) if os.path.isdir(lists) else []
-        known = ", ".join(name[:-4] for name in names if name.endswith(".txt")) or "no list at all"
-        raise DataError(f"VOC split list '{list_file}' is missing; there is {known}")
-    files = [os.path.join(root, "Annotations", f"{line.strip()}.xml") for line in read_lines(list_file) if line.strip()]
+        known = sorted(name[:-4] for name in glob.glob("*.txt", root_dir=os.path.dirname(list_file)))
+        raise DataError(f"VOC split list '{list_file}' is missing; there is {', '.join(known) or 'no list at all'}")
+    names = (line.strip() for line in read_text(list_file).split("\n"))
+    files = [os.path.join(root, "Annotations", f"{name}.xml") for name in names if name]
     return list_file, files, os.path.join(root, "JPEGImages")
 
 
-def read_voc_entry(tree, path, image_dir, present, number, report):
-    """The root of one XML file -> Entry. present: names of the files in image_dir."""
+def read_voc_record(tree, path, image_dir, present, number, report):
+    """The root of one XML file -> Record. present: names of the files in image_dir."""
     stem = os.path.splitext(os.path.basename(path))[0]
     written = os.path.basename((tree.findtext("filename") or stem).strip().replace("\\", "/"))
     candidates = (name + ending for name in (written, stem) for ending in IMAGE_ENDINGS)
     image = next((name for name in candidates if name in present), stem + ".jpg")
-    boxes = []
+    size = (to_size(tree.findtext(f"size/{name}")) for name in ("height", "width"))
+    record = Record(number, os.path.abspath(os.path.join(image_dir, image)), *size, path, [])
     for index, item in enumerate(tree.findall("object"), 1):
         corners = [item.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
         name, difficult = ((item.findtext(tag) or "").strip() for tag in ("name", "difficult"))
-        try:
-            boxes.append(corner_box(index, name, corners, difficult == "1"))
-        except (TypeError, ValueError):
-            report.add("box dropped", path, f"#{index}", f"bndbox {corners} is not four numbers")
-    height, width = tree.findtext("size/height"), tree.findtext("size/width")
-    return Entry(number, os.path.join(image_dir, image), height, width, path, boxes)
+        add_box(record, index, name, corners, report, "box dropped", f"bndbox {corners} is not four numbers", True,
+                None, False, difficult == "1")
+    return record
 
 
 def read_txt(file, image_dir, classes, report):
@@ -148,54 +141,43 @@ def read_txt(file, image_dir, classes, report):
     sorted, or "1".."largest" when all are numbers. Number i means the i-th class: 0, background in the model zoo, is an
     unknown class. Image ids are 1, 2, .. in the order of the lines. Raises DataError when nothing can be used.
     """
-    numbered = [(number, line.strip(" ")) for number, line in enumerate(read_lines(file), 1) if line.strip()]
-    if not numbered:
-        raise DataError(f"annotation file '{file}' is empty; each line is 'image.jpg x1,y1,x2,y2,class ...'")
     check_folder(image_dir, "image_dir")
-    entries = {}
-    for number, line in numbered:
-        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
-        path, source = os.path.normpath(os.path.join(image_dir, fields[0])), f"{file}:{number}"
-        boxes = [txt_box(index, field, source, report) for index, field in enumerate(fields[1:], 1) if field]
-        entry = Entry(len(entries) + 1, path, 0, 0, source, [box for box in boxes if box])
-        add_entry(entries, path, entry, report)
-    return label_records(entries.values(), classes, file, report, numbered=True)
+    records = {}
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in (line.strip(" ").split("\t") if "\t" in line else line.split())]
+        record = Record(len(records) + 1, os.path.abspath(os.path.join(image_dir, fields[0])), 0, 0, f"{file}:{number}",
+                        [])
+        for index, field in enumerate(fields[1:], 1):
+            *corners, name = (part.strip() for part in field.split(","))
+            hint = "" if "," in field else "; a path with spaces needs tabs between the fields"
+            if field:
+                add_box(record, index, name, corners if name else (), report, "bad line",
+                        f"'{field}' is not x1,y1,x2,y2,class{hint}")
+        add_record(records, record.path, record, report)
+    if not records:
+        raise DataError(f"annotation file '{file}' is empty; each line is 'image.jpg x1,y1,x2,y2,class ...'")
+    return label_records(records.values(), classes, file, report, numbered=True)
 
 
-def txt_box(index, field, source, report):
-    """"x1,y1,x2,y2,class" -> Box, or None and a finding."""
-    *corners, name = (part.strip() for part in field.split(","))
-    try:
-        return corner_box(index, name, corners if name else ())
-    except ValueError:
-        hint = "" if "," in field else "; a path with spaces needs tabs between the fields"
-        report.add("bad line", source, f"#{index}", f"'{field}' is not x1,y1,x2,y2,class{hint}")
-        return None
-
-
-def corner_box(number, name, corners, difficult=False):
-    """Box of x1, y1, x2, y2 as texts. Raises ValueError or TypeError when they are not four numbers."""
-    x1, y1, x2, y2 = map(float, corners)
-    return Box(number, name, (x1, y1, x2 - x1, y2 - y1), (x2 - x1) * (y2 - y1), difficult=difficult)
-
-
-def add_entry(entries, key, entry, report):
+def add_record(records, key, record, report):
     """Adds an image under its id or path; a second one of the same key becomes a finding."""
-    if key in entries:
-        report.add("duplicated id", entry.source, None, f"image {key} belongs to {entries[key].source} already")
+    if key in records:
+        report.add("duplicated id", record.source, None, f"image {key} belongs to {records[key].source} already")
     else:
-        entries[key] = entry
+        records[key] = record
 
 
-def read_lines(path):
-    """The lines of a text file. Raises DataError."""
+def read_text(path):
+    """The content of a text file. Raises DataError."""
     try:
         with open(path, encoding="utf-8-sig") as file:
-            return file.read().split("\n")
+            return file.read()
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
+        raise DataError(f"annotation file '{path}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"'{path}' is not text in UTF-8; save it as UTF-8") from error
+        raise DataError(f"annotation file '{path}' is not text in UTF-8; save it as UTF-8") from error
 
 
 def to_size(value):
@@ -227,12 +209,13 @@ def derived_classes(names, file, numbered=False):
         raise DataError(f"{file}: {error}; name the classes with --classes=[a,b]") from error
 
 
-def label_records(entries, classes, file, report, numbered=False):
-    """Entries -> (Records, class names, their ids 1..C-1). classes [] = the names found; numbered: "2" is the second.
+def label_records(records, classes, file, report, numbered=False):
+    """Gives the boxes of records their labels -> (records, class names, their ids 1..C-1).
 
-    A box of an unknown class becomes a finding. Raises DataError when all boxes are such.
+    classes [] = the names found; numbered: "2" is the second. A box of an unknown class becomes a finding. Raises
+    DataError when all boxes are such.
     """
-    found = {box.name for entry in entries for box in entry.boxes}
+    found = {box.name for record in records for box in record.boxes}
     report.class_names |= found
     names = list(classes) or derived_classes(sorted(found), file, numbered)
     labels = {name: label for label, name in enumerate(names, 1)}
@@ -243,18 +226,12 @@ def label_records(entries, classes, file, report, numbered=False):
         raise DataError(f"none of the classes [{', '.join(names)}] is in '{file}', which has "
                         f"[{', '.join(sorted(found))}]; correct --classes or leave it out")
     reasons = {name: unknown_class(name, names) for name in found - set(labels)}
-    records = []
-    for entry in entries:
-        for box in entry.boxes:
+    for record in records:
+        for box in record.boxes:
             if box.name in reasons:
-                report.add("unknown class", entry.source, f"#{box.number}", reasons[box.name])
-        boxes = [box for box in entry.boxes if box.name in labels]
-        numbers, kinds, pixels, area, crowd, difficult = zip(*boxes) if boxes else [()] * len(Box._fields)
-        records.append(Record(
-            entry.image_id, os.path.abspath(entry.path), to_size(entry.height), to_size(entry.width), entry.source,
-            np.array(numbers), np.array(pixels, np.float64).reshape(-1, 4), np.array(area, np.float64),
-            np.array([labels[name] for name in kinds], np.int32), np.array(crowd, bool), np.array(difficult, bool)))
-    return records, names, list(range(1, len(names) + 1))
+                report.add("unknown class", record.source, f"#{box.number}", reasons[box.name])
+        record.boxes = [box._replace(label=labels[box.name]) for box in record.boxes if box.name in labels]
+    return list(records), names, list(range(1, len(names) + 1))
 
 
 def refuse_misspelt(classes, found):

@@ -1,15 +1,17 @@
 """Records and image files -> MindRecord rows and a COCO ground truth file; every image is decoded once, as a check."""
 import contextlib
 import json
+import math
 import os
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from src.data.images import decode_image
-from src.data.records import finish_record
+from src.data.records import Box, finish_record, fractions
 from src.errors import DataError, EnvironmentFault
 from src.logger import track
 
@@ -40,16 +42,17 @@ def write_images(records, target, image_dir, classes, category_ids, as_annotated
         raise EnvironmentFault(f"the images take {needed >> 20} MiB, '{target}' has only {free >> 20} MiB left")
     images, annotations, boxes, left_out = [], [], Counter(), {}
     with mindrecord_writer(target, max(sizes, default=0)) as write:
-        for record, data, shape in track(loaded(records), len(records), "checking images"):
-            finished = check_image(record, data, shape, report)
-            if finished is None:
+        for record, data, found in track(loaded(records), len(records), "checking images"):
+            if data is None:
+                report.add(found[0], record.source, None, found[1])
                 left_out[record.path] = file_size(record.path)
                 continue
+            finished = finish_record(record, *found, report)
             write(mindrecord_row(len(images), finished, data))
             images.append({"id": record.image_id, "file_name": os.path.relpath(record.path, image_dir),
                            "height": finished.height, "width": finished.width})
             annotations += coco_annotations(record if as_annotated else finished, category_ids, len(annotations) + 1)
-            boxes.update(finished.labels.tolist())
+            boxes.update(box.label for box in finished.boxes)
         if not images:
             reason = report.findings[-1].reason if report.findings else "the annotations name none"
             raise DataError(f"no usable image in '{image_dir}': {reason}")
@@ -61,53 +64,40 @@ def write_images(records, target, image_dir, classes, category_ids, as_annotated
 
 
 def loaded(records):
-    """Yields (record, encoded bytes, (height, width)) in order; bytes None: no file, shape None: no image."""
+    """Yields (record, encoded bytes, (height, width)) in order; instead of the last two None and (kind, reason) of what
+    is wrong with the image."""
     def load(record):
         try:
             with open(record.path, "rb") as file:
                 data = file.read()
         except OSError:
-            return record, None, None
+            return record, None, ("image missing", f"'{record.path}' cannot be read")
         image = decode_image(data, record.height, record.width)
-        return record, data, None if image is None else image.shape[:2]
+        if image is None:
+            return record, None, ("image unreadable", f"'{record.path}' is no whole image that can be decoded")
+        return record, data, image.shape[:2]
 
     with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:
         for start in range(0, len(records), CHUNK):
             yield from pool.map(load, records[start:start + CHUNK])
 
 
-def check_image(record, data, shape, report):
-    """The record finished with the size of the decoded image, or None and a finding when there is no image."""
-    if data is None:
-        report.add("image missing", record.source, None, f"'{record.path}' cannot be read")
-        return None
-    if shape is None:
-        report.add("image unreadable", record.source, None, f"'{record.path}' is no whole image that can be decoded")
-        return None
-    if record.height and record.width and shape != (record.height, record.width):
-        report.add("image size wrong", record.source, None,
-                   f"{record.width} x {record.height} is written, the image has {shape[1]} x {shape[0]} pixels")
-    return finish_record(record, *shape, report)
-
-
 def mindrecord_row(index, record, data):
     """One row of SCHEMA. MindDataset gives zero boxes the shape (): an image without any gets a zero box, label -1."""
-    boxes, labels, crowd, difficult = record.boxes, record.labels, record.crowd, record.difficult
-    if len(labels) == 0:
-        boxes, labels, crowd, difficult = np.zeros((1, 4), np.float32), np.full(1, -1), np.zeros(1), np.zeros(1)
+    shown = record if record.boxes else replace(record, boxes=[Box(0, "", (0, 0, 0, 0), label=-1)])
+    labels, crowd, difficult = (np.array([getattr(box, name) for box in shown.boxes], np.int32)
+                                for name in ("label", "crowd", "difficult"))
     return {"index": index, "image_id": record.image_id, "image": data, "height": record.height, "width": record.width,
-            "boxes": boxes, "labels": labels.astype(np.int32), "crowd": crowd.astype(np.int32),
-            "difficult": difficult.astype(np.int32)}
+            "boxes": fractions(shown), "labels": labels, "crowd": crowd, "difficult": difficult}
 
 
 def coco_annotations(record, category_ids, first_id):
     """COCO annotations of a record with ids from first_id on; boxes without a finite area above 0 are left out."""
-    usable = np.isfinite(record.pixels).all(axis=1) & (record.pixels[:, 2:] > 0).all(axis=1)
-    columns = (record.pixels, record.area, record.labels, record.crowd, record.difficult)
-    rows = zip(*(column[usable].tolist() for column in columns))
-    return [{"id": number, "image_id": record.image_id, "category_id": category_ids[label - 1], "bbox": box,
-             "area": area, "iscrowd": int(crowd), "ignore": int(difficult), "difficult": int(difficult)}
-            for number, (box, area, label, crowd, difficult) in enumerate(rows, first_id)]
+    usable = [box for box in record.boxes if all(map(math.isfinite, box.pixels)) and min(box.pixels[2:]) > 0]
+    return [{"id": number, "image_id": record.image_id, "category_id": category_ids[box.label - 1],
+             "bbox": box.pixels, "area": box.pixels[2] * box.pixels[3] if box.area is None else box.area,
+             "iscrowd": int(box.crowd), "ignore": int(box.difficult), "difficult": int(box.difficult)}
+            for number, box in enumerate(usable, first_id)]
 
 
 @contextlib.contextmanager

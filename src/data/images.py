@@ -14,8 +14,7 @@ def decode_image(data, height=0, width=0):
     image = decode_bgr(data, cv2.IMREAD_COLOR)
     if height and width and image is not None and image.shape[:2] != (height, width):
         stored = decode_bgr(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if stored is not None and stored.shape[:2] == (height, width):
-            image = stored
+        image = stored if stored.shape[:2] == (height, width) else image
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

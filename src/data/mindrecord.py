@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections import namedtuple
-from dataclasses import dataclass
 from functools import partial
 
 from src.data.annotations import check_folder, read_coco, read_txt, read_voc, refuse_misspelt, voc_files
@@ -38,24 +37,11 @@ class SplitMissing(DataError):
     """The data set has no such split, and none was asked for by name."""
 
 
-@dataclass
-class Split:
-    """An opened conversion. image_dir: what file names are relative to; files: of MindRecord; report: path of
-    report.csv, summary: its short form; converted: by this call, not by an earlier one; category_ids[label - 1]: id of
-    the class in ground_truth; count: images; boxes_per_class: in class order; faults: findings that are no notes."""
-    name: str
-    target: str
-    image_dir: str
-    files: list
-    ground_truth: str
-    report: str
-    converted: bool
-    classes: list
-    category_ids: list
-    count: int
-    boxes_per_class: list
-    summary: str
-    faults: int
+# An opened conversion. image_dir: what file names are relative to; files: of MindRecord; report: path of report.csv,
+# summary: its short form; converted: by this call, not by an earlier one; category_ids[label - 1]: id of the class in
+# ground_truth; count: images; boxes_per_class: in class order; faults: findings that are no notes
+FACTS = "classes category_ids count boxes_per_class summary faults"
+Split = namedtuple("Split", f"name target image_dir files ground_truth report converted {FACTS}")
 
 
 def prepare_split(split, dataset, mindrecord_dir, classes, *, strict=False, rank=0, log=print, **place):
@@ -150,8 +136,7 @@ def fingerprint(files):
         digest.update(os.fsencode(os.path.basename(path)) + b"\0")
         if os.path.isfile(path):
             with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                digest.update(file.read())
     return digest.hexdigest()
 
 
@@ -193,8 +178,9 @@ def convert(source, folder, wanted, training, log):
         if report.counts:
             log(report.summary())
         report.write_csv(os.path.join(temporary, "report.csv"))
+        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(temporary)}
         manifest = {**wanted, **facts, "classes": classes, "category_ids": category_ids, "faults": report.faults,
-                    "summary": report.summary(), "files": file_sizes(temporary)}
+                    "summary": report.summary(), "files": sizes}
         with open(os.path.join(temporary, "manifest.json"), "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
         shutil.rmtree(folder, ignore_errors=True)
@@ -213,9 +199,8 @@ def open_split(source, folder, strict, converted, log):
             log(manifest["summary"])
         raise DataError(f"--strict=True and the data has {manifest['faults']} fault(s), listed in {report}")
     files = [os.path.join(folder, file) for file in sorted(manifest["files"]) if file + ".db" in manifest["files"]]
-    facts = ("classes", "category_ids", "count", "boxes_per_class", "summary", "faults")
     return Split(source.name, folder, source.image_dir, files, os.path.join(folder, "ground_truth.json"), report,
-                 converted, **{key: manifest[key] for key in facts})
+                 converted, *(manifest[key] for key in FACTS.split()))
 
 
 @contextlib.contextmanager
@@ -235,23 +220,16 @@ def wait_for(folder, wanted, log):
 
     When rank 0 fails, mpirun and msrun end the processes that wait.
     """
-    seen, alive = None, time.monotonic()
+    alive = time.time()
     if stale(folder, wanted):
         log(f"waiting for rank 0 to convert {folder}")
     while stale(folder, wanted):
-        progress, now = file_sizes(folder + ".tmp"), time.monotonic()
-        if progress != seen:
-            seen, alive = progress, now
-        elif now - alive > SILENCE_SECONDS:
+        with contextlib.suppress(OSError):
+            alive = max([alive, *(entry.stat().st_mtime for entry in os.scandir(folder + ".tmp"))])
+        if time.time() - alive > SILENCE_SECONDS:
             raise RankFault(f"rank 0 has written nothing towards {folder} for {SILENCE_SECONDS} seconds; all "
                             "machines must share mindrecord_dir, or run prepare_data.py on each of them first")
         time.sleep(POLL_SECONDS)
-
-
-def file_sizes(folder):
-    """Sizes by name of the files in folder, None when it is not there."""
-    with contextlib.suppress(OSError):
-        return {name: file_size(os.path.join(folder, name)) for name in os.listdir(folder)}
 
 
 def read_manifest(folder):

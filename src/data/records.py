@@ -1,5 +1,6 @@
 """What the readers of annotations share: the record of an image, the report of findings, clipping and normalising."""
 import csv
+import math
 from collections import Counter, namedtuple
 from dataclasses import dataclass, replace
 
@@ -12,27 +13,21 @@ SMALLEST_SIDE = 1 - 1e-6          # pixels; the difference of two floats may mis
 Finding = namedtuple("Finding", "kind file box reason")  # one fault or note; box may be None
 
 
+# One box: its number in the file and the class name there, x, y, w, h in pixels, the area (COCO's own, which its size
+# ranges use; None means w * h), flags, and the label 1..C-1. As annotated from a reader, clipped after finish_record.
+Box = namedtuple("Box", "number name pixels area crowd difficult label", defaults=(None, False, False, 0))
+
+
 @dataclass
 class Record:
-    """One image with its N boxes. Label 0 is background and never occurs.
-
-    height, width: pixels of the frame the boxes live in, 0 where the annotation does not say. pixels [N, 4] float64:
-    x, y, w, h in pixels; area [N] float64: COCO's own field (its size ranges use it), else w * h. Both are as annotated
-    when they come from a reader, clipped after finish_record. boxes [N, 4] float32: x1, y1, x2, y2 in 0..1, None before
-    finish_record. labels [N] int32 1..C-1; crowd, difficult [N] bool; numbers [N] name the boxes in findings.
-    """
+    """One image with its boxes; height, width: pixels of the frame they live in, 0 where the annotation does not say;
+    source: the image or its annotation in findings."""
     image_id: int
     path: str
     height: int
     width: int
     source: str
-    numbers: np.ndarray
-    pixels: np.ndarray
-    area: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    difficult: np.ndarray
-    boxes: np.ndarray = None
+    boxes: list
 
 
 class Report:
@@ -71,33 +66,40 @@ class Report:
 
 
 def finish_record(record, height, width, report):
-    """The record with boxes clipped to height x width pixels, unusable ones dropped, and `boxes` set."""
-    frame = np.array([width, height, width, height], np.float64)
-    with np.errstate(invalid="ignore"):
-        corners = np.concatenate([record.pixels[:, :2], record.pixels[:, :2] + record.pixels[:, 2:]], axis=1)
-        inside = np.clip(corners, 0, frame)
-        sides = inside[:, 2:] - inside[:, :2]
-        clipped = (np.abs(inside - corners) > CLIP_TOLERANCE).any(axis=1)
-    keep = np.isfinite(record.pixels).all(axis=1) & (sides >= SMALLEST_SIDE).all(axis=1)
-    for index in np.flatnonzero(clipped | ~keep):
-        box = f"#{record.numbers[index]} [{', '.join(f'{value:g}' for value in corners[index])}]"
-        reason = (f"it leaves the image of {width} x {height} pixels" if keep[index]
-                  else dropped_reason(record.pixels[index], sides[index]))
-        report.add("box clipped" if keep[index] else "box dropped", record.source, box, reason)
-    by_size = record.area == record.pixels[:, 2] * record.pixels[:, 3]
-    return replace(
-        record, height=height, width=width, numbers=record.numbers[keep], labels=record.labels[keep],
-        crowd=record.crowd[keep], difficult=record.difficult[keep], boxes=(inside / frame)[keep].astype(np.float32),
-        pixels=np.concatenate([inside[:, :2], sides], axis=1)[keep],
-        area=np.where(by_size, sides[:, 0] * sides[:, 1], record.area)[keep])
+    """The record with boxes clipped to the height x width pixels the image has, unusable ones dropped, `boxes` set."""
+    if record.height and record.width and (height, width) != (record.height, record.width):
+        report.add("image size wrong", record.source, None,
+                   f"{record.width} x {record.height} is written, the image has {width} x {height} pixels")
+    finished = []
+    for box in record.boxes:
+        x, y, w, h = box.pixels
+        corners = (x, y, x + w, y + h)
+        inside = [min(max(value, 0), most) for value, most in zip(corners, (width, height) * 2)]
+        moved = any(abs(value - clipped) > CLIP_TOLERANCE for value, clipped in zip(corners, inside))
+        inside = (*inside[:2], inside[2] - inside[0], inside[3] - inside[1])
+        reason = why_dropped(box.pixels, inside)
+        if reason or moved:
+            named = f"#{box.number} [{', '.join(f'{value:g}' for value in corners)}]"
+            report.add("box dropped" if reason else "box clipped", record.source, named,
+                       reason or f"it leaves the image of {width} x {height} pixels")
+        if not reason:
+            finished.append(box._replace(pixels=inside))
+    return replace(record, height=height, width=width, boxes=finished)
 
 
-def dropped_reason(pixels, sides):
-    """Why a box is dropped; pixels: x, y, w, h as annotated, sides: w, h after clipping."""
-    if not np.isfinite(pixels).all():
+def why_dropped(annotated, inside):
+    """Why a box is dropped, "" if it is not; both x, y, w, h in pixels, as annotated and clipped."""
+    if not all(map(math.isfinite, annotated)):
         return "a coordinate is not finite"
-    if (pixels[2:] < 0).any():
+    if min(annotated[2:]) < 0:
         return "reversed: x2 < x1 or y2 < y1"
-    if (pixels[2:] >= SMALLEST_SIDE).all() and (sides <= 0).any():
-        return "outside the image"
-    return "under 1 pixel"
+    if min(inside[2:]) >= SMALLEST_SIDE:
+        return ""
+    outside = min(annotated[2:]) >= SMALLEST_SIDE and min(inside[2:]) <= 0
+    return "outside the image" if outside else "under 1 pixel"
+
+
+def fractions(record):
+    """The boxes of a Record as x1, y1, x2, y2 in 0..1, [N, 4] float32."""
+    x, y, w, h = np.array([box.pixels for box in record.boxes], np.float64).reshape(-1, 4).T
+    return np.float32(np.stack([x, y, x + w, y + h], axis=1) / ((record.width, record.height) * 2))

@@ -1,0 +1,125 @@
+"""train.py: what a run leaves, and how it is interrupted and goes on."""
+import json
+import os
+import re
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from programs import RECIPE, interrupt, is_picture, read_json, read_rows, read_weights, run, succeed, write_video
+
+# --- training
+
+def test_training_leaves_what_the_contract_says(trained):
+    folder = trained.folder
+    assert sorted(os.listdir(folder / "ckpt")) == ["best.ckpt", "epoch_0001.ckpt", "epoch_0002.ckpt", "last.ckpt"]
+    assert is_picture(folder / "train_batch.png") and is_picture(folder / "training.png")
+    assert yaml.safe_load((folder / "config.yaml").read_text()).items() >= RECIPE.items()
+    events = [path.read_bytes() for path in folder.glob("events.out.tfevents.*")]
+    assert len(events) == 1 and b"train/loss" in events[0] and b"eval/AP" in events[0]
+    assert "done: " in trained.text
+
+
+def test_the_log_begins_with_facts_and_counts_every_step(trained):
+    facts, *rows = read_rows(trained.folder)
+    assert facts["train_images"] == 24 and facts["processes"] == 1 and facts["batch"] == 4 and facts["classes"] == 4
+    assert {"mindspore", "numpy", "device", "model", "parameters", "commit", "time"} <= facts.keys()
+    steps = [row for row in rows if "loss" in row]
+    assert [(row["step"], row["epoch"]) for row in steps] == [(2, 1), (4, 1), (6, 1), (8, 2), (10, 2), (12, 2)]
+    for row in steps:
+        assert {"loss_cls", "loss_box", "lr", "data_time", "step_time", "images_per_second", "eta"} <= row.keys()
+        assert np.isfinite(row["loss"]) and row["loss"] == pytest.approx(row["loss_cls"] + row["loss_box"], abs=1e-4)
+    assert steps[-1]["eta"] == 0 and steps[0]["lr"] > steps[-1]["lr"]
+    assert [row["step"] for row in rows if "AP" in row] == [6, 12]
+
+
+def test_a_used_folder_is_refused(place, trained):
+    before = trained.last.read_bytes()
+    done = run(place, "train.py", *place.data, f"--output_path={trained.folder}")
+    assert done.returncode == 2 and "--resume=True" in done.stderr and done.stderr.count("\n") == 1
+    assert trained.last.read_bytes() == before
+
+
+def test_new_classes_and_a_frozen_backbone(place, trained):
+    folder = place.folder / "tuned"
+    text = succeed(place, "train.py", *place.data, f"--output_path={folder}", f"--pre_trained={trained.best}",
+                   "--filter_weight=True", "--freeze_layer=backbone", "--classes=[star,circle]", "--max_steps=2",
+                   "--run_eval=False", "--mindrecord_dir=two_classes")
+    counts = dict(re.findall(r"^  (\w[^\n]*?) {2,}(\d+)$", text, re.MULTILINE))
+    assert int(counts["loaded"]) > 200 and int(counts["skipped, filter_weight"]) == 12
+    assert counts["skipped, another shape"] == counts["not in the file, new weights"] == "0"
+    before, after = read_weights(trained.best), read_weights(folder / "ckpt" / "last.ckpt")
+    backbone = [name for name in before if name.startswith("backbone.")]
+    assert len(backbone) > 100 and all(np.array_equal(before[name], after[name]) for name in backbone)
+    assert any(not np.array_equal(before[name], after[name]) for name in before if name.startswith("neck."))
+    assert read_rows(folder)[0]["frozen_tensors"] == len(backbone)
+    # 3 = background and two classes, 5 = background and four, for the same number of shapes
+    heads = [name for name in after if before[name].shape != after[name].shape]
+    assert heads and all(before[name].shape[0] * 3 == after[name].shape[0] * 5 for name in heads)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_the_run(place):
+    folder = place.folder / "diverged"
+    rate = ("--lr=1e38", "--lr_init=1e38", "--grad_clip=0")
+    done = run(place, "train.py", *place.data, f"--output_path={folder}", *rate)
+    assert done.returncode == 5 and done.stderr.startswith("error: loss is ") and done.stderr.count("\n") == 1
+    assert len(re.findall(r"0000\d\d\.jpg", done.stderr)) == 4 and "lr 1e+38" in done.stderr
+    assert (folder / "ckpt" / "diverged.ckpt").exists() and not (folder / "ckpt" / "last.ckpt").exists()
+
+
+# --- interrupted and resumed
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(place):
+    options = ["--epoch_size=5", "--dynamic_loss_scale=True", "--loss_scale=1024"]
+    whole, halted = place.folder / "whole", place.folder / "halted"
+    succeed(place, "train.py", *place.data, f"--output_path={whole}", *options)
+    code, errors = interrupt(place, "step 8/", "train.py", *place.data, f"--output_path={halted}", *options)
+    assert code == 130 and re.match(r"error: interrupted after step \d+; [^\n]*\n$", errors)
+    done = int(re.search(r"after step (\d+)", errors)[1])
+    assert 8 <= done < 30 and (halted / "ckpt" / "last.ckpt").exists()
+    text = succeed(place, "train.py", *place.data, f"--output_path={halted}", "--resume=True", *options)
+    assert f"resumed after step {done}" in text
+    expected, values = read_weights(whole / "ckpt" / "last.ckpt"), read_weights(halted / "ckpt" / "last.ckpt")
+    assert expected.keys() == values.keys()
+    assert not [name for name in expected if not np.array_equal(expected[name], values[name])]
+    # the same steps in one log, the same scores, and nothing more to do
+    wanted = {row["step"]: row["AP"] for row in read_rows(whole) if "AP" in row}
+    assert {row["step"]: row["AP"] for row in read_rows(halted) if "AP" in row} == wanted
+    again = succeed(place, "train.py", *place.data, f"--output_path={halted}", "--resume=True", *options)
+    assert "resumed after step 30" in again and "first step took" not in again
+
+
+@pytest.mark.slow
+def test_resume_refuses_another_network(place, trained):
+    done = run(place, "train.py", *place.data, f"--output_path={trained.folder}", "--resume=True", "--image_size=96")
+    assert done.returncode == 2 and "image_size" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_log_of_a_resumed_run_is_read_as_one(tmp_path):
+    from src.run import read_log
+    rows = [{"classes": 4}, {"step": 2, "loss": 3.0}, {"step": 4, "loss": 9.0}, {"step": 4, "AP": 0.1}, {"classes": 4},
+            {"step": 4, "loss": 2.0}]
+    torn = '{"step": 6, "lo'
+    (tmp_path / "log.jsonl").write_text("\n".join([*map(json.dumps, rows[:4]), torn, *map(json.dumps, rows[4:])]))
+    assert read_log(tmp_path / "log.jsonl") == [rows[0], rows[1], rows[5], rows[3]]
+
+
+@pytest.mark.slow
+def test_an_interrupted_video_is_kept_so_far(place, exported, tmp_path):
+    write_video(tmp_path / "film.mp4", 5000)
+    code, errors = interrupt(place, "50 frames", "predict.py", f"--checkpoint_file_path={exported.path}",
+                             f"--source={tmp_path / 'film.mp4'}", f"--output_path={tmp_path / 'out'}")
+    assert (code, errors) == (0, "")
+    frames = len(read_json(tmp_path, "out", "predictions.json"))
+    assert 50 <= frames < 5000
+    assert cv2.VideoCapture(str(tmp_path / "out" / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == frames
+
+
+@pytest.mark.slow
+def test_an_interrupted_evaluation_says_so(place, trained, tmp_path):
+    code, errors = interrupt(place, "ssd300_mobilenet_v2 on 7 images", "eval.py", *place.data,
+                             f"--checkpoint_file_path={trained.best}", f"--output_path={tmp_path}")
+    assert code == 130 and errors.startswith("error: interrupted") and errors.count("\n") == 1
