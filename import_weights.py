@@ -27,7 +27,7 @@ def main():
 
     from src import checkpoint
     from src.models.ssd import build_model
-    from src.predictor import THRESHOLDS, describe
+    from src.predictor import describe
     from src.pretrained import assign, fetch, report
     from src.run_folder import make_folder
     from src.weights import SOURCES as RULES
@@ -45,8 +45,8 @@ def main():
         total = len(loaded) + len(skipped) + len(missing)
         raise OptionError(f"'{arguments.source}' fills only {len(loaded)} of {total} parameters of {arguments.model}: "
                           "nothing was written; check --model, --classes and --from")
-    min_score, nms_threshold, max_boxes = RULES[source].post
-    thresholds = dict(zip(THRESHOLDS, (min_score, nms_threshold, 1000, max_boxes)))
+    thresholds = {**dict(zip(("min_score", "nms_threshold", "max_boxes", "resize"), RULES[source].post)),
+                  "nms_candidates": 1000}
     meta = describe(model, classes, thresholds, imported_from=source) if whole else \
         {"model": model.name, "imported_from": source, "backbone_only": True}
     make_folder(os.path.dirname(os.path.abspath(arguments.output)))

@@ -23,6 +23,7 @@ CHOICES = {
     "loss": ("auto", "focal", "multibox"),
     "loss_normalizer": ("batch", "image"),
     "weight_init": ("published", "he"),
+    "resize": ("bilinear", "antialias"),
     "metric_engine": ("hotcoco", "pycocotools"),
     "file_format": ("MINDIR",),
 }

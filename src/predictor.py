@@ -19,6 +19,7 @@ from src.pretrained import load_whole
 
 FIXED = ("model", "image_size", "width", "classes")  # what the weights are made for
 THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
+FREE = (*THRESHOLDS, "resize")  # what whoever evaluates may choose
 
 
 class Predictor:
@@ -31,6 +32,7 @@ class Predictor:
     def __init__(self, cell, batch_size, meta):
         self.cell, self.batch_size, self.meta = cell, batch_size, meta
         self.image_size, self.classes = meta["image_size"], meta["classes"]
+        self.resize = meta.get("resize", "bilinear")
 
     def __call__(self, images):
         """images [n, S, S, 3] uint8 RGB, n <= batch_size -> boxes [n, K, 4], scores and labels [n, K], count [n]."""
@@ -39,19 +41,19 @@ class Predictor:
 
     def detect(self, image):
         """One RGB image [H, W, 3] of any size -> boxes [n, 4] (fractions), scores [n], labels [n]."""
-        boxes, scores, labels, count = [one[0] for one in self(resize(image, self.image_size)[None])]
+        boxes, scores, labels, count = [one[0] for one in self(resize(image, self.image_size, self.resize)[None])]
         return boxes[:count], scores[:count], labels[:count]
 
 
 def describe(model, classes, thresholds, **more):
-    """What a checkpoint or an exported file says about itself, JSON-able. thresholds: a dict with THRESHOLDS."""
+    """What a checkpoint or an exported file says about itself, JSON-able. thresholds: a dict with FREE."""
     return {"model": model.name, "image_size": model.image_size, "width": model.width, "classes": list(classes),
             "mean": list(model.mean), "std": list(model.std), "score": model.score,
-            **{name: thresholds[name] for name in THRESHOLDS}, "mindspore": ms.__version__, **more}
+            **{name: thresholds[name] for name in FREE}, "mindspore": ms.__version__, **more}
 
 
 def from_model(model, classes, thresholds, batch_size):
-    """A Predictor that shares the network of a Model. thresholds: dict of THRESHOLDS."""
+    """A Predictor that shares the network of a Model. thresholds: dict of FREE."""
     detector = Detector(model, *(thresholds[name] for name in THRESHOLDS))
     detector.set_train(False)
     return Predictor(detector, batch_size, describe(model, classes, thresholds))
@@ -72,7 +74,7 @@ def load_model(path, options):
     model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])
     model = replace(model, score=meta.get("score", model.score))
     load_whole(model.network, path, model.name)
-    held = {key: meta[key] for key in THRESHOLDS if key in meta and key not in options.typed}
+    held = {key: meta[key] for key in FREE if key in meta and key not in options.typed}
     return model, describe(model, facts["classes"], {**options, **held})
 
 
@@ -83,6 +85,8 @@ def load_predictor(path, options):
     if path.endswith(".mindir"):
         predict = load_exported(path)
         refuse_other(path, predict.meta, options, (*FIXED, *THRESHOLDS))
+        if "resize" in options.typed:  # happens before the graph
+            predict.resize = options.resize
         return predict
     model, meta = load_model(path, options)
     return from_model(model, meta["classes"], meta, options.eval_batch_size)

@@ -87,7 +87,7 @@ class Run:
         self.truth = read_json(val_split.ground_truth) if val_split else None
         if val_split:
             self.eval_loader = EvalLoader(val_split.files, val_split.count, model.image_size, options.eval_batch_size,
-                                          rank, world)
+                                          rank, world, resize=options.resize)
             self.predict = from_model(model, self.split.classes, options, options.eval_batch_size)
 
     def load_pretrained(self):

@@ -10,7 +10,7 @@ from src.tensorflow_names import from_tensorflow
 # rules: (pattern, replacement) in order; the first that matches a whole name wins, a name without a match is left over.
 # box_order: places of dx, dy, dw, dh in the source. coordinate_major: channel = value * shapes + shape instead of
 # shape * values + value. background: its place among the classes of the source.
-# post: min_score, nms_threshold and max_boxes it evaluates with.
+# post: min_score, nms_threshold, max_boxes and resize it evaluates with.
 Source = namedtuple("Source", "rules post box_order coordinate_major background",
                     defaults=((0, 1, 2, 3), False, "first"))
 RESNET_CUT = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}  # children of torchvision's ResNet
@@ -37,7 +37,7 @@ def paddle_half(match):
 
 SOURCES = {
     # SSD300 and SSDLite of torchvision, its ImageNet ResNets, MobileNetV2 and VGG16
-    "torchvision": Source(post=(0.01, 0.45, 200), rules=(
+    "torchvision": Source(post=(0.01, 0.45, 200, "bilinear"), rules=(
         (r"backbone\.scale_weight", "backbone.l2_norm.weight"),
         (r"backbone\.extra\.0\.([135])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 23}.{m[2]}"),
         (r"backbone\.extra\.0\.7\.([13])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 30}.{m[2]}"),
@@ -48,7 +48,7 @@ SOURCES = {
         (r"(features\.\d+\..*)", r"backbone.\1"),
         (r"((?:conv1|bn1|layer\d)\..*)", r"backbone.\1"))),
     # official/cv/SSD and its ImageNet backbones
-    "mindspore_zoo": Source(post=(0.1, 0.6, 100), box_order=(1, 0, 3, 2), rules=(
+    "mindspore_zoo": Source(post=(0.1, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(
         (r"(?:network\.)?feature_extractor\.resnet\.(.*)", r"backbone.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.lateral_convs_list\.(.*)", r"neck.lateral.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.fpn_convs_list\.(.*)", r"neck.smooth.\1"),
@@ -69,31 +69,31 @@ SOURCES = {
         (r"network\.(\d+\..*)", r"backbone.features.\1"),
         (r"(features\.\d+\..*)", r"backbone.\1"),
         (r"((?:conv1|bn1|layer\d)\..*)", r"backbone.\1"))),
-    "nvidia": Source(post=(0.05, 0.5, 200), coordinate_major=True, rules=(
+    "nvidia": Source(post=(0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
         (r"feature_extractor\.feature_extractor\.([01456])\.(.*)", child(RESNET_CUT)), *TORCH_EXTRAS)),
-    "mlperf": Source(post=(0.05, 0.5, 200), coordinate_major=True, rules=(
+    "mlperf": Source(post=(0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
         (r"model\.layer1\.([0145])\.(.*)", child(RESNET_CUT)),
         (r"model\.layer2\.0\.(.*)", r"backbone.layer3.\1"), *TORCH_EXTRAS)),
-    "uvipen": Source(post=(0.05, 0.5, 200), coordinate_major=True, rules=(
+    "uvipen": Source(post=(0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
         (r"feature_extractor\.feature_extractor\.(.*)", r"backbone.features.\1"),
         (r"(?:loc|conf)\.6\..*", "unused"),  # in its checkpoints, never run
         *TORCH_EXTRAS)),
     # and amdegroot/ssd.pytorch, whose order it keeps; bare numbers are vgg16_reducedfc.pth
-    "lufficc": Source(post=(0.01, 0.45, 100), rules=(
+    "lufficc": Source(post=(0.01, 0.45, 100, "bilinear"), rules=(
         (r"(?:backbone\.)?vgg\.(.*)", r"backbone.features.\1"),
         (r"(\d+\.(?:weight|bias))", r"backbone.features.\1"),
         (r"(?:backbone\.)?extras\.(\d)\.(.*)", lambda m: f"neck.extras.{int(m[1]) // 2}.{int(m[1]) % 2 * 2}.{m[2]}"),
         (r"(?:backbone\.l2_norm|L2Norm)\.weight", "backbone.l2_norm.weight"),
         (r"box_head\.predictor\.cls_headers\.(.*)", r"head.cls.\1"),
         (r"box_head\.predictor\.reg_headers\.(.*)", r"head.box.\1"), *LEVEL_HEADS)),
-    "paddle": Source(post=(0.01, 0.45, 200), background="last", rules=(
+    "paddle": Source(post=(0.01, 0.45, 200, "bilinear"), background="last", rules=(
         (r"(?:backbone\.)?conv1\.(.*)", r"backbone.features.0.\1"),
         (r"(?:backbone\.)?conv(\d(?:_\d)?)\._(depthwise|pointwise)_conv\.(.*)", paddle_block),
         (r"(?:backbone\.)?conv7_(\d)\.(pointwise|normal)_conv\.(.*)", paddle_half),
         (r"ssd_head\.boxes(\d)\.(.*)", r"head.box.\1.\2"),
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
-    # names and layouts are turned by from_tensorflow before
-    "tfjs": Source(post=(0.01, 0.6, 100), box_order=(1, 0, 3, 2), rules=((r"((?:backbone|neck|head)\..*)", r"\1"),)),
+    # names and layouts are turned by from_tensorflow before; its published 0.2939 is measured with antialias
+    "tfjs": Source(post=(0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=((r"((?:backbone|neck|head)\..*)", r"\1"),)),
 }
 # cells that the model zoo and Paddle put around a convolution and its norm; `backbone.features` is ours
 WRAPPERS = ((r"(?<!backbone)\.features\.([01])\.", r".\1."), (r"down_sample_layer", "downsample"),

@@ -6,7 +6,7 @@ from src import boxes as box_ops
 from src.data import transforms
 from src.data.photometric import ColorJitter
 from src.data.policies import build_policy
-from src.data.transforms import Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, augment
+from src.data.transforms import Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, augment, resize
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 BOXES = np.array([[0.1, 0.2, 0.4, 0.9], [0.5, 0.5, 0.6, 0.6]], np.float32)
@@ -220,3 +220,10 @@ def test_sides_of_crops(name):
     assert 0.5 - 1e-9 <= aspect.min() < 0.52 and 1.95 < aspect.max() <= 2 + 1e-9
     touching = (abs(sides.max(axis=1) - 1) < 1e-9).mean()
     assert (touching > 0.1) == (name == "scaled_sides")  # caffe moves an aspect ratio that does not fit to the edge
+
+
+def test_antialias_means_over_the_pixels_that_fall_together():
+    image = np.zeros((4, 8, 3), np.uint8)
+    image[:, 1::2] = 200  # stripes of one pixel
+    assert np.ptp(resize(image, 2, "antialias")[..., 0]) <= 20 and abs(int(resize(image, 2, "antialias").mean()) - 100) < 5
+    assert np.array_equal(resize(image, 2, "bilinear"), resize(image, 2))

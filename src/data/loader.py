@@ -59,11 +59,12 @@ class TrainLoader:
 class EvalLoader:
     """Batches images [n, S, S, 3] uint8 and index [n] int64; the last may be shorter, every row of `rows` comes once.
 
-    With several processes each takes every world-th row.
+    With several processes each takes every world-th row. resize: "bilinear" or "antialias".
     """
 
-    def __init__(self, files, rows, image_size, batch_size, rank=0, world=1, workers=2):
+    def __init__(self, files, rows, image_size, batch_size, rank=0, world=1, workers=2, resize="bilinear"):
         self.files, self.image_size, self.batch_size, self.workers = files, image_size, batch_size, workers
+        self.resize = resize
         self.rows = np.arange(rank, rows, world)
 
     def __iter__(self):
@@ -71,7 +72,8 @@ class EvalLoader:
             return iter(())
 
         def prepare(image, height, width, *rest):
-            return resize(decode_image(image, int(height), int(width)), self.image_size), np.int64(rest[-1])
+            image = decode_image(image, int(height), int(width))
+            return resize(image, self.image_size, self.resize), np.int64(rest[-1])
 
         return batches(self.files, self.rows, prepare, ["images", "index"], self.batch_size, self.workers)
 

@@ -5,6 +5,7 @@ pixels of an image and may reach beyond it.
 """
 import cv2
 import numpy as np
+from PIL import Image
 
 from src import boxes as box_ops
 
@@ -207,7 +208,14 @@ def seen_from(boxes, region):
 
 
 def resize(image, size, interpolation=cv2.INTER_LINEAR):
-    """uint8 [H, W, 3] -> [size, size, 3]: the one resize of training, evaluation and prediction."""
+    """uint8 [H, W, 3] -> [size, size, 3]: the one resize of training, evaluation and prediction.
+
+    interpolation: OpenCV's, or "bilinear" (OpenCV's too), or "antialias", which when it shrinks an image means over all
+    pixels that fall together (Pillow's bilinear, as in torchvision's transforms).
+    """
+    if interpolation == "antialias":
+        return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    interpolation = cv2.INTER_LINEAR if interpolation == "bilinear" else interpolation
     return cv2.resize(image, (size, size), interpolation=interpolation)
 
 
