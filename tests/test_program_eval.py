@@ -138,7 +138,8 @@ def test_other_formats_are_prepared(place, others, dataset):
 @pytest.mark.parametrize("dataset, names", [("voc", ["mAP_11point", "mAP_area"]), ("other", COCO_NAMES)])
 def test_other_formats_train_and_evaluate(place, others, dataset, names):
     folder = place.folder / f"run_{dataset}"
-    succeed(place, "train.py", *others[dataset], f"--output_path={folder}", "--epoch_size=1")
+    text = succeed(place, "train.py", *others[dataset], f"--output_path={folder}", "--epoch_size=1")
+    assert ("best mAP (area) 0." if dataset == "voc" else "best AP 0.") in text
     succeed(place, "eval.py", *others[dataset], f"--checkpoint_file_path={folder / 'ckpt' / 'best.ckpt'}")
     metrics = read_json(folder, "eval", "metrics.json")
     assert set(names) <= metrics.keys() and sorted(metrics["per_class"]) == sorted(CLASSES)

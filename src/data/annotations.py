@@ -85,7 +85,7 @@ def read_voc(root, split, classes, report):
     Coordinates are taken as written: VOC's own count from 1, but most tools that write VOC files count from 0.
     Image ids are 1, 2, .. in the order of the list. Raises DataError when nothing can be used.
     """
-    list_file, annotation_files, image_dir = voc_files(root, split)
+    _, list_file, annotation_files, image_dir = voc_files(root, split)
     check_folder(image_dir, "image folder")
     present = set(os.listdir(image_dir))
     records, problem = {}, "it lists no image"
@@ -103,19 +103,21 @@ def read_voc(root, split, classes, report):
     return label_records(records.values(), classes, list_file, report)
 
 
-def voc_files(root, split):
-    """(what names the split, its XML files in order, the image folder) of the VOC or the model zoo layout."""
-    folder = os.path.join(root, {"val": "eval"}.get(split, split), "Annotations")
-    if os.path.isdir(folder):
-        files = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.lower().endswith(".xml")]
-        return folder, files, os.path.join(os.path.dirname(folder), "Images")
-    list_file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
-    if not os.path.isfile(list_file):
-        known = sorted(name[:-4] for name in glob.glob("*.txt", root_dir=os.path.dirname(list_file)))
-        raise DataError(f"VOC split list '{list_file}' is missing; there is {', '.join(known) or 'no list at all'}")
-    names = (line.strip() for line in read_text(list_file).split("\n"))
-    files = [os.path.join(root, "Annotations", f"{name}.xml") for name in names if name]
-    return list_file, files, os.path.join(root, "JPEGImages")
+def voc_files(root, *splits):
+    """Of the first split there is, as VOC or the model zoo has it: name, list or folder, XML files, image folder."""
+    for split in splits:
+        folder = os.path.join(root, {"val": "eval"}.get(split, split), "Annotations")
+        if os.path.isdir(folder):
+            files = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.lower().endswith(".xml")]
+            return split, folder, files, os.path.join(os.path.dirname(folder), "Images")
+        lists = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
+        if os.path.isfile(lists):
+            names = (line.strip() for line in read_text(lists).split("\n"))
+            files = [os.path.join(root, "Annotations", f"{name}.xml") for name in names if name]
+            return split, lists, files, os.path.join(root, "JPEGImages")
+    folder = os.path.join(root, "ImageSets", "Main")
+    known = ", ".join(sorted(name[:-4] for name in glob.glob("*.txt", root_dir=folder))) or "no list at all"
+    raise DataError(f"VOC split list '{os.path.join(folder, splits[0])}.txt' is missing; there is {known}")
 
 
 def read_voc_record(tree, path, image_dir, present, number, report):

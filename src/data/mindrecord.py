@@ -104,16 +104,12 @@ def coco_source(split, place):
 
 def voc_source(split, place):
     """Source in a VOC tree: a list or a folder of XML files a split; test stands in for a val that is not there."""
-    names = [place.split_name] if place.split_name else {"train": ["train"], "val": ["val", "test"]}[split]
-    problems = []
-    for name in names:
-        try:
-            list_file, annotation_files, image_dir = voc_files(place.voc_root, name)
-        except DataError as error:
-            problems.append(error)
-            continue
-        return Source(name, [list_file, *annotation_files], image_dir, partial(read_voc, place.voc_root, name))
-    raise problems[0] if place.split_name else SplitMissing(str(problems[0]))
+    usual = {"train": ["train"], "val": ["val", "test"]}[split]
+    try:
+        name, origin, files, image_dir = voc_files(place.voc_root, *([place.split_name] if place.split_name else usual))
+    except DataError as error:
+        raise error if place.split_name else SplitMissing(str(error)) from error
+    return Source(name, [origin, *files], image_dir, partial(read_voc, place.voc_root, name))
 
 
 def txt_source(split, place):
