@@ -93,7 +93,8 @@ SOURCES = {
         (r"ssd_head\.boxes(\d)\.(.*)", r"head.box.\1.\2"),
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
     # names and layouts are turned by from_tensorflow before; its published 0.2939 is measured with antialias
-    "tfjs": Source(post=(0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=((r"((?:backbone|neck|head)\..*)", r"\1"),)),
+    "tfjs": Source(post=(0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(
+        (r"((?:backbone|neck|head)\..*)", r"\1"),)),
 }
 # cells that the model zoo and Paddle put around a convolution and its norm; `backbone.features` is ours
 WRAPPERS = ((r"(?<!backbone)\.features\.([01])\.", r".\1."), (r"down_sample_layer", "downsample"),
