@@ -10,7 +10,7 @@ from mindspore import nn
 
 from src import engine
 from src.errors import Interrupted, NotFiniteError
-from src.models.ssd import Model
+from src.models.ssd import BUILDERS, Model, build_model
 from src.optim import build_optimizer
 
 
@@ -193,7 +193,7 @@ def test_starting_in_the_middle_of_an_epoch_reads_only_the_rest():
 def first_steps(level):
     """Loss of the first step, whether all gradients of three steps were finite, and the model."""
     from src.losses import DetectionLoss, FocalLoss
-    from src.models.ssd import build_model, he_initialize
+    from src.models.ssd import he_initialize
     from src.recipe import mixed_precision
     ms.set_seed(1)  # the same weights for every level: the head's are drawn by MindSpore
     model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)
@@ -215,3 +215,22 @@ def test_mixed_precision_gives_the_loss_of_float32():
         loss, finite, model = first_steps(level)
         assert loss == pytest.approx(full, rel=0.01) and loss != full and finite
         assert all(one.dtype == ms.float32 for one in model.network.trainable_params())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_model_learns_a_batch(name):
+    """The loss of one repeated batch falls in four steps of the model's own loss, from its own initial weights."""
+    from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
+    model = build_model(name, 3, 128 if name.endswith("fpn") else 0)
+    classification = FocalLoss() if model.score == "sigmoid" else MultiBoxLoss()
+    optimizer = build_optimizer(model.network.trainable_params(), np.full(5, 0.002, np.float32), "momentum", 0.9, 1e-4)
+    step = engine.TrainStep(model, DetectionLoss(classification), optimizer, grad_clip=1.0)
+    step.set_train()
+    rng = np.random.default_rng(0)
+    anchors, size = len(model.anchors), model.image_size
+    labels = np.zeros((2, anchors), np.int32)
+    labels[:, ::50] = 1
+    batch = (rng.integers(0, 256, (2, size, size, 3), np.uint8), labels, np.zeros((2, anchors, 4), np.float32))
+    losses = [step(*map(ms.Tensor, batch), ms.Tensor(0.0, ms.float32)).asnumpy()[0] for _ in range(5)]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]

@@ -81,6 +81,23 @@ def test_the_public_mobilenet_v2_gives_its_published_features(shared):
     assert np.array_equal(values["neck.expand.0.weight"], values["backbone.features.14.conv.0.0.weight"])
 
 
+def test_the_public_mobilenet_v2_computes_what_torchvision_computes(shared):
+    """Features of a fixed input, against torchvision 0.29.2 with these weights (torch 2.15, CPU)."""
+    network = build_model("ssdlite300_mobilenet_v2", 3).network
+    load_pretrained(network, shared("weights", "mobilenet_v2-b0353104.pth"), "ssdlite300_mobilenet_v2")
+    network.set_train(False)
+    images = np.random.default_rng(7).standard_normal((1, 3, 300, 300)).astype(np.float32)
+    middle, last = (one.asnumpy() for one in network.backbone(ms.Tensor(images)))
+    assert middle.shape == (1, 576, 19, 19) and last.shape == (1, 1280, 10, 10)
+    assert [middle.mean(), middle.std(), last.mean(), last.std()] == pytest.approx(
+        [0.031648, 0.063572, 0.310566, 0.578265], abs=1e-5)
+    places = middle.reshape(-1)[::middle.size // 8][:8]
+    assert places == pytest.approx([0.408646, 0.425838, 0.214521, 0.278076, 0.550918, 0.111588, 0.153897, 0.100363],
+                                   abs=1e-4)
+    assert last[0, [2, 5, 10, 13, 15, 18, 19, 23], 5, 5] == pytest.approx(
+        [3.6691, 0.3548, 0.3510, 0.6548, 1.2179, 0.3397, 0.3472, 0.5195], abs=1e-3)
+
+
 def test_model_zoo_backbone_names():
     theirs = dict.fromkeys(["conv1.weight", "layer1.0.down_sample_layer.0.weight"], np.ones(2))
     theirs["end_point.weight"] = np.ones(2)
