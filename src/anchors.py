@@ -21,6 +21,27 @@ def tile_anchors(maps, steps, shapes):
     return np.concatenate(levels).astype(np.float32)
 
 
+def split_levels(anchors):
+    """The levels that tile_anchors made -> [(side in cells, [n, 2] shapes w, h)], the first level first.
+
+    anchors: [A, 4]. The anchors of a cell share their centre, those of a row of cells their cy.
+    """
+    levels, start = [], 0
+    while start < len(anchors):
+        rest = anchors[start:, :2]
+        shapes = count_equal(rest)
+        side = count_equal(rest[:, 1:]) // shapes
+        levels.append((side, anchors[start:start + shapes, 2:]))
+        start += side * side * shapes
+    return levels
+
+
+def count_equal(rows):
+    """How many of the first rows equal the first one."""
+    different = (rows != rows[0]).any(axis=1)
+    return int(different.argmax()) if different.any() else len(rows)
+
+
 def grid_shapes(steps, base=4.0, scales_per_octave=2, ratios=(1.0, 2.0, 0.5)):
     """Shapes of the FPN detectors: base * step * 2^(i/scales) for every aspect ratio, ratio-major. [n, 2] w, h a step.
 

@@ -146,6 +146,8 @@ def decimate_vgg(values):
     if fc6 is None or fc7 is None or fc6.shape != (4096, 25088):
         return values
     kept = {name: value for name, value in values.items() if not name.startswith(("classifier.0.", "classifier.3."))}
+    if not np.isfinite(fc6).all():  # torchvision's vgg16_features-amdegroot fills the classifier with NaN
+        return kept
     return {**kept, "features.31.weight": fc6.reshape(4096, 512, 7, 7)[::4, :, ::3, ::3],
             "features.31.bias": values["classifier.0.bias"][::4],
             "features.33.weight": fc7.reshape(4096, 4096, 1, 1)[::4, ::4],

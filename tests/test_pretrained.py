@@ -150,5 +150,11 @@ def test_the_classifier_of_vgg_is_decimated():
     assert np.array_equal(ours["features.33.weight"][:, :, 0, 0], np.eye(1024))
 
 
+def test_a_classifier_of_nan_is_left_out():
+    nan = {"classifier.0.weight": np.full((4096, 25088), np.nan, np.float32), "classifier.0.bias": np.zeros(4096),
+           "classifier.3.weight": np.full((4096, 4096), np.nan, np.float32), "classifier.3.bias": np.zeros(4096)}
+    assert list(decimate_vgg({**nan, "features.0.weight": np.ones(2)})) == ["features.0.weight"]
+
+
 def test_no_source_is_guessed_for_foreign_names():
     assert guess_source({"a.weight": np.ones(3)}, {"backbone.conv1.weight": (64, 3, 7, 7)}) is None

@@ -1,0 +1,165 @@
+"""How well the anchors of a model fit the boxes of a data set.
+
+    python scripts/anchor_stats.py --model=ssd300_resnet50 --dataset=voc --voc_root=DATA [--output_path=runs/anchors]
+
+Of the training boxes (crowd boxes left out), by COCO's size classes: the share that some anchor overlaps by at least
+--match_threshold, and quantiles of the best overlap (IoU). A box below the threshold still takes its best anchor in
+training, but only that one. Level by level: the anchor sizes, the boxes whose best anchor is there, and sizes that
+k-means finds in the boxes: a start for anchors of one's own, not a result. --output_path also writes anchor_stats.png.
+"""
+import json
+import os
+import sys
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src import boxes as box_ops
+from src import runtime
+from src.anchors import split_levels
+from src.config import read_options, split_options
+from src.errors import DataError, run_main
+
+MOST_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
+CHUNK = 64          # boxes compared with all anchors at a time
+SMALL, LARGE = 32 ** 2, 96 ** 2  # COCO's limits of the area in pixels of the original image
+QUANTILES = (5, 25, 50, 75)      # percent
+TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
+
+
+def main():
+    """Reads the options, prepares the training split, prints the tables, draws the picture."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+    options = read_options(sys.argv[1:], "scripts/anchor_stats.py")
+    runtime.prepare()
+    from src.data.mindrecord import prepare_split
+    from src.models.ssd import build_model
+    from src.run_folder import make_folder
+
+    model = build_model(options.model, 2, options.image_size, options.width)
+    folder = options.output_path if "output_path" in options.typed else None
+    if folder:
+        make_folder(folder)  # before the work whose result it shall take
+    split = prepare_split(**split_options(options, "train"), classes=options.classes)
+    with open(split.ground_truth, encoding="utf-8") as file:
+        boxes, areas, total = read_boxes(json.load(file), options.seed)
+    if not total:
+        raise DataError(f"{split.name} has no boxes to measure")
+    best, anchor = best_overlaps(boxes, model.anchors)
+    some = "" if len(boxes) == total else f", {len(boxes):,} of them drawn at random"
+    print(f"{model.name}: {len(model.anchors):,} anchors at {model.image_size} pixels; {split.name}: {split.count:,} "
+          f"images, {total:,} boxes{some}\n")
+    print(overlap_table(best, areas, options.match_threshold))
+    sides = np.sqrt(box_ops.area(boxes)) * model.image_size
+    print("\n" + level_table(model, anchor, sides))
+    if folder:
+        path = os.path.join(folder, "anchor_stats.png")
+        draw(best, areas, sides, model, options.match_threshold, path)
+        print(f"\n{path}")
+
+
+def read_boxes(truth, seed, most=MOST_BOXES):
+    """A ground_truth.json -> boxes [N, 4] corner fractions, areas [N] in its pixels, and how many there are in all.
+
+    Crowd boxes are left out; of more than `most` boxes a random choice is returned.
+    """
+    frames = {image["id"]: (image["width"], image["height"]) * 2 for image in truth["images"]}
+    rows = [(*item["bbox"], *frames[item["image_id"]], item["area"]) for item in truth["annotations"]
+            if not item["iscrowd"]]
+    total = len(rows)
+    if total > most:
+        rows = [rows[index] for index in np.random.default_rng(seed).choice(total, most, replace=False)]
+    table = np.array(rows, np.float64).reshape(-1, 9)
+    corners = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
+    return np.clip(corners / table[:, 4:8], 0, 1), table[:, 8], total
+
+
+def best_overlaps(boxes, anchors):
+    """The IoU of each box [N, 4] with its best anchor, and that anchor's number, both [N]."""
+    corners = box_ops.to_corners(anchors.astype(np.float64))
+    best, anchor = np.zeros(len(boxes)), np.zeros(len(boxes), int)
+    for start in range(0, len(boxes), CHUNK):
+        part = slice(start, start + CHUNK)
+        overlap = box_ops.iou(boxes[part], corners)
+        best[part], anchor[part] = overlap.max(axis=1), overlap.argmax(axis=1)
+    return best, anchor
+
+
+def size_classes(areas):
+    """{name: [N] bool} of COCO's size classes, and of all."""
+    return {"small": areas < SMALL, "medium": (areas >= SMALL) & (areas < LARGE), "large": areas >= LARGE,
+            "all": np.ones(len(areas), bool)}
+
+
+def overlap_table(best, areas, threshold):
+    """Share of boxes at the threshold and quantiles of the best IoU, by size class, as text."""
+    lines = [f"{'boxes':<8}{'count':>9}{f'IoU >= {threshold:g}':>13}" + "".join(f"{f'{one} %':>8}" for one in QUANTILES)
+             + "   quantiles of the best IoU"]
+    for name, chosen in size_classes(areas).items():
+        if chosen.any():
+            share = (best[chosen] >= threshold).mean()
+            quantiles = "".join(f"{value:>8.3f}" for value in np.percentile(best[chosen], QUANTILES))
+            lines.append(f"{name:<8}{chosen.sum():>9,}{share:>13.1%}{quantiles}")
+    return "\n".join(lines)
+
+
+def level_table(model, anchor, sides):
+    """Level by level the sizes of the anchors, the boxes that have their best anchor there, suggested sizes, as text.
+
+    anchor [N]: numbers of the best anchors. sides [N]: square roots of the areas of the boxes in network pixels.
+    """
+    levels = split_levels(model.anchors)
+    suggested = suggest_sizes(sides, len(levels))
+    ends = np.cumsum([side * side * len(shapes) for side, shapes in levels])
+    counts = np.bincount(np.searchsorted(ends, anchor, side="right"), minlength=len(levels))
+    lines = ["sizes in network pixels: square roots of areas",
+             f"{'cells':<11}{'best of boxes':>14}{'sizes now':>16}{'suggested':>11}"]
+    for (side, shapes), count, size in zip(levels, counts, suggested):
+        now = np.sqrt(shapes.prod(axis=1)) * model.image_size
+        span = f"{now.min():.0f}" if np.isclose(now.min(), now.max()) else f"{now.min():.0f} .. {now.max():.0f}"
+        lines.append(f"{f'{side} x {side}':<11}{f'{count:,} = {count / len(anchor):.1%}':>14}{span:>16}{size:>11.0f}")
+    return "\n".join(lines)
+
+
+def suggest_sizes(sides, count, rounds=100):
+    """`count` rising sizes by k-means over the logarithms of sides [N] (above 0), started at their quantiles.
+
+    Logarithms, because an IoU depends on the ratio of two sizes and not on their difference.
+    """
+    values = np.log(np.maximum(sides, 1e-3))
+    centers = np.quantile(values, (np.arange(count) + 0.5) / count)
+    for _ in range(rounds):
+        nearest = np.abs(values[:, None] - centers).argmin(axis=1)
+        centers = np.array([values[nearest == index].mean() if (nearest == index).any() else center
+                            for index, center in enumerate(centers)])
+    return np.exp(np.sort(centers))
+
+
+def draw(best, areas, sides, model, threshold, path):
+    """Histograms as a PNG: best IoU by size class; sizes of the boxes with those of the anchors."""
+    from src.visualize import ACCENTS, INK, class_color, new_figure, save_figure
+    figure, (left, right) = new_figure(2, 6.2, 4.0)
+    chosen = {name: one for name, one in size_classes(areas).items() if name != "all" and one.any()}
+    left.hist([best[one] for one in chosen.values()], np.linspace(0, 1, 41), stacked=True, color=ACCENTS[:len(chosen)],
+              label=[f"{name} ({one.sum():,})" for name, one in chosen.items()])
+    left.axvline(threshold, color=INK, linestyle="--", label=f"threshold {threshold:g}")
+    left.set(title="best IoU of each box with an anchor", xlabel="IoU", ylabel="boxes", xlim=(0, 1))
+    left.legend(frameon=False)
+    bins = np.geomspace(max(sides.min() * 0.99, 1), model.image_size, 50)
+    right.hist(sides, bins, color="#c3cad2")
+    for index, (side, shapes) in enumerate(split_levels(model.anchors), 1):
+        sizes = np.unique(np.sqrt(shapes.prod(axis=1)).round(3)) * model.image_size
+        right.vlines(sizes, 0, 1, np.divide(class_color(index), 255), label=f"{side} x {side}",
+                     transform=right.get_xaxis_transform())
+    right.set(title="sizes of boxes (bars) and of anchors (lines)", xscale="log", ylabel="boxes",
+              xlabel="square root of the area in network pixels")
+    ticks = [tick for tick in TICKS if bins[0] <= tick <= bins[-1]]
+    right.set_xticks(ticks, ticks)
+    right.set_xticks([], minor=True)
+    right.legend(frameon=False, loc="upper left")
+    save_figure(figure, path)
+
+
+if __name__ == "__main__":
+    run_main(main)

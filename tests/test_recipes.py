@@ -1,0 +1,105 @@
+"""Every recipe of config/: it resolves, its header says what it is, its learning rates are those computed by hand."""
+import glob
+import os
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from src.config import read_options
+from src.data.policies import build_policy
+from src.models.ssd import BUILDERS
+from src.recipe import build_loss, build_rates
+from src.run import check_options
+
+STEPS = 100  # an epoch in these tests
+# {recipe: {step: learning rate}}; the first step, the end of the warm-up, both sides of each milestone. The step after
+# the last one of the run has None
+RATES = {
+    # cosine: half the height half way, at step 200 + (total - 200) / 2
+    "ssd_resnet50_fpn_config_gpu.yaml": {0: 0.01333, 100: 0.031665, 200: 0.05, 3100: 0.025, 6000: None},
+    "ssd_mobilenet_v1_fpn_config_gpu.yaml": {0: 0.01333, 100: 0.031665, 200: 0.05, 3100: 0.025, 6000: None},
+    "ssd300_config_gpu.yaml": {0: 0.001, 100: 0.0255, 200: 0.05, 25100: 0.025025, 50000: None},
+    "ssd300_mobilenet_v1_zoo_coco.yaml": {0: 0.001, 100: 0.0255, 200: 0.05, 25100: 0.025025, 50000: None},
+    "ssd300_mobilenet_v2_voc.yaml": {0: 0.003, 100: 0.0165, 200: 0.03, 3100: 0.015, 6000: None},
+    "ssd300_mobilenet_v2_tf_voc.yaml": {0: 0.002, 50: 0.011, 100: 0.02, 1050: 0.01, 2000: None},
+    "demo.yaml": {0: 0.005, 50: 0.0275, 100: 0.05, 1000: 0.025, 1900: None},
+    # NVIDIA: 2.6e-3 * 8 * 32 / 32
+    "ssd300_resnet50_coco.yaml": {0: 0, 150: 0.0104, 299: 0.0208 * 299 / 300, 300: 0.0208, 4299: 0.0208,
+                                  4300: 0.00208, 5399: 0.00208, 5400: 0.000208, 6499: 0.000208, 6500: None},
+    "ssd300_resnet50_uvipen_coco.yaml": {0: 0.0026, 4299: 0.0026, 4300: 0.00026, 5399: 0.00026, 5400: 0.000026,
+                                         6500: None},
+    "ssdlite300_mobilenet_v2_coco.yaml": {0: 0.0026, 4299: 0.0026, 4300: 0.00026, 5399: 0.00026, 5400: 0.000026,
+                                          6500: None},
+    # MLPerf: 2.5e-3 * 8 * 128 / 32
+    "ssd300_resnet34_coco.yaml": {0: 0, 150: 0.04, 300: 0.08, 3999: 0.08, 4000: 0.008, 4999: 0.008, 5000: 0.0008,
+                                  7000: None},
+    # Paddle: the factors are of the first rate
+    "ssd300_mobilenet_v1_voc.yaml": {0: 0.001, 3999: 0.001, 4000: 0.0005, 5999: 0.0005, 6000: 0.0005, 7999: 0.0005,
+                                     8000: 0.0004, 9999: 0.0004, 10000: 0.0001, 12000: None},
+    "ssd300_vgg16_coco.yaml": {0: 0.000002, 500: 0.001001, 1000: 0.002, 7999: 0.002, 8000: 0.0002, 10999: 0.0002,
+                               11000: 0.00002, 12000: None},
+    # iterations 80,000 and 100,000 of 517 an epoch are epochs 154.7389 and 193.4236
+    "ssd300_vgg16_voc.yaml": {0: 0.001 / 3, 250: 0.002 / 3, 500: 0.001, 15473: 0.001, 15474: 0.0001, 19341: 0.0001,
+                              19342: 0.00001, 23200: None},
+    "ssd512_vgg16_voc.yaml": {0: 0.001 / 3, 500: 0.001, 11610: 0.001, 11611: 0.0001, 14513: 0.0001, 14514: 0.00001,
+                              17400: None},
+    "ssd512_vgg16_coco.yaml": {0: 0.001 / 3, 500: 0.001, 7304: 0.001, 7305: 0.0001, 9739: 0.0001, 9740: 0.00001,
+                               10600: None},
+}
+# the iterations at which caffe's and lufficc's schedules change, {recipe: (iterations an epoch, first, second)}
+ITERATIONS = {"ssd300_vgg16_voc.yaml": (16551 // 32, 80000, 100000),
+              "ssd512_vgg16_voc.yaml": (16551 // 24, 80000, 100000),
+              "ssd512_vgg16_coco.yaml": (118287 // 24, 360000, 480000)}
+PATHS = {os.path.basename(path): path for path in glob.glob(os.path.join(ROOT, "config", "*.yaml"))
+         if os.path.basename(path) != "default.yaml"}
+
+
+def options_of(recipe):
+    return read_options([f"--config_path={PATHS[recipe]}"])
+
+
+def header(recipe):
+    """The comment lines before the first option."""
+    with open(PATHS[recipe], encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    return lines[:next(index for index, line in enumerate(lines) if not line.startswith("#"))], lines
+
+
+def test_every_recipe_and_every_model_is_here():
+    assert set(RATES) == set(PATHS)
+    assert {options_of(recipe).model for recipe in RATES} == set(BUILDERS)
+
+
+@pytest.mark.parametrize("recipe", RATES)
+def test_recipe_resolves(recipe):
+    options = options_of(recipe)
+    check_options(options)
+    assert build_policy(options.augmentation, 300) and build_loss(options, "softmax")
+
+
+@pytest.mark.parametrize("recipe, expected", RATES.items())
+def test_learning_rates(recipe, expected):
+    rates = build_rates(options_of(recipe), STEPS)
+    for step, rate in expected.items():
+        if rate is None:
+            assert len(rates) == step
+        else:
+            assert rates[step] == pytest.approx(rate, rel=1e-5, abs=1e-9), f"step {step}"
+    assert np.isfinite(rates).all() and (rates >= 0).all()
+
+
+@pytest.mark.parametrize("recipe, iterations", ITERATIONS.items())
+def test_schedules_counted_in_iterations(recipe, iterations):
+    rates = build_rates(options_of(recipe), iterations[0])
+    assert np.flatnonzero(np.diff(rates[1000:])).tolist() == [one - 1001 for one in iterations[1:]]
+
+
+@pytest.mark.parametrize("recipe", RATES)
+def test_header(recipe):
+    head, lines = header(recipe)
+    assert len(lines) <= 35
+    text = "\n".join(head)
+    assert "train.py" in text and f"config/{recipe}" in text
+    assert "Published:" in text and "Ours:" in text
+    assert recipe == "demo.yaml" or "https://arxiv.org/" in text
