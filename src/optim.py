@@ -4,65 +4,67 @@ from mindspore import nn, ops
 from src.errors import OptionError
 
 
+class Nesterov(nn.Optimizer):
+    """moment = momentum * moment + gradient, parameter -= lr * (gradient + momentum * moment): PyTorch's formula.
+
+    MindSpore's Momentum takes use_nesterov too, and on CPU computes plain momentum with it (2.10). nesterov=False is
+    plain momentum. factors: of lr, a float for each parameter.
+    """
+
+    def __init__(self, groups, lr, momentum, factors, nesterov=True):
+        super().__init__(lr, groups)
+        self.momentum, self.ahead, self.factors = momentum, nesterov, factors
+        self.moments = self._parameters.clone("moments", init="zeros")
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients):
+        gradients, rate = self.decay_weight(gradients), self.get_lr()
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
+        update = ops.partial(momentum_step, self.momentum, self.ahead, rate)
+        return self.map(update, self.factors, self._parameters, self.moments, gradients)
+
+
 class RMSProp(nn.Optimizer):
     """step = momentum * step + lr * gradient / sqrt(mean of squared gradients + epsilon), the mean starting at 0.
 
     Paddle's formula and numbers. MindSpore's own RMSProp starts the mean at 1 and on CPU adds epsilon outside the root
-    (2.10), which makes the first updates of small gradients a thousand times larger.
+    (2.10), which makes the first updates of small gradients a thousand times larger. factors: of lr, a float for each
+    parameter.
     """
 
-    def __init__(self, groups, lr, momentum, decay=0.95, epsilon=1e-6):
+    def __init__(self, groups, lr, momentum, factors, decay=0.95, epsilon=1e-6):
         super().__init__(lr, groups)
+        self.decay, self.epsilon, self.momentum, self.factors = decay, epsilon, momentum, factors
         self.mean_square = self._parameters.clone("mean_square", init="zeros")
         self.moments = self._parameters.clone("moments", init="zeros")
-        self.numbers = decay, epsilon, momentum
         self.map = ops.HyperMap()
 
     def construct(self, gradients):
-        gradients, rates = self.decay_weight(gradients), self.get_lr()
+        gradients, rate = self.decay_weight(gradients), self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
-        update = ops.partial(rmsprop_step, *self.numbers)
-        return self.map(update, rates, self._parameters, self.mean_square, self.moments, gradients)
+        update = ops.partial(rmsprop_step, self.decay, self.epsilon, self.momentum, rate)
+        return self.map(update, self.factors, self._parameters, self.mean_square, self.moments, gradients)
 
 
-rmsprop_step = ops.MultitypeFuncGraph("rmsprop_step")  # a plain function would lose its assignments in a compiled step
+# plain functions would lose their assignments in a compiled step
+momentum_step = ops.MultitypeFuncGraph("momentum_step")
+rmsprop_step = ops.MultitypeFuncGraph("rmsprop_step")
 
 
-@rmsprop_step.register("Number", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def rmsprop_one(decay, epsilon, momentum, rate, parameter, mean_square, moment, gradient):
-    """Updates one parameter and its two means."""
-    square = decay * mean_square + (1 - decay) * ops.square(gradient)
-    step = momentum * moment + rate * gradient / ops.sqrt(square + epsilon)
-    return ops.assign(mean_square, square), ops.assign(moment, step), ops.assign(parameter, parameter - step)
-
-
-class Nesterov(nn.Optimizer):
-    """moment = momentum * moment + gradient, parameter -= lr * (gradient + momentum * moment): PyTorch's formula.
-
-    MindSpore's Momentum takes use_nesterov too, and on CPU computes plain momentum with it (2.10).
-    """
-
-    def __init__(self, groups, lr, momentum):
-        super().__init__(lr, groups)
-        self.momentum = momentum
-        self.moments = self._parameters.clone("moments", init="zeros")
-        self.map = ops.HyperMap()
-
-    def construct(self, gradients):
-        gradients, rates = self.decay_weight(gradients), self.get_lr()
-        self.assignadd(self.global_step, self.global_step_increase_tensor)
-        update = ops.partial(nesterov_step, self.momentum)
-        return self.map(update, rates, self._parameters, self.moments, gradients)
-
-
-nesterov_step = ops.MultitypeFuncGraph("nesterov_step")
-
-
-@nesterov_step.register("Number", "Tensor", "Tensor", "Tensor", "Tensor")
-def nesterov_one(momentum, rate, parameter, moment, gradient):
+@momentum_step.register("Number", "Bool", "Tensor", "Number", "Tensor", "Tensor", "Tensor")
+def momentum_one(momentum, ahead, rate, factor, parameter, moment, gradient):
     """Updates one parameter and its moment."""
     new = momentum * moment + gradient
-    return ops.assign(moment, new), ops.assign(parameter, parameter - rate * (gradient + momentum * new))
+    step = gradient + momentum * new if ahead else new
+    return ops.assign(moment, new), ops.assign(parameter, parameter - rate * factor * step)
+
+
+@rmsprop_step.register("Number", "Number", "Number", "Tensor", "Number", "Tensor", "Tensor", "Tensor", "Tensor")
+def rmsprop_one(decay, epsilon, momentum, rate, factor, parameter, mean_square, moment, gradient):
+    """Updates one parameter and its two means."""
+    square = decay * mean_square + (1 - decay) * ops.square(gradient)
+    step = momentum * moment + rate * factor * gradient / ops.sqrt(square + epsilon)
+    return ops.assign(mean_square, square), ops.assign(moment, step), ops.assign(parameter, parameter - step)
 
 
 NORMS, BIASES = (".gamma", ".beta"), (".bias",)
@@ -79,20 +81,19 @@ def build_optimizer(parameters, lr, kind="momentum", momentum=0.9, weight_decay=
     convolutions of the body (Paddle: .1).
     """
     parameters = list(parameters)
-    groups = {}
+    groups = {True: [], False: []}
     for one in parameters:
         body = not one.name.startswith("head.")
-        decayed = not one.name.endswith(DECAY_EXCLUDED[exclude]) and not (exclude == "body" and body)
-        slow = body and body_lr != 1.0 and not one.name.endswith(NORMS)
-        groups.setdefault((decayed, slow), []).append(one)
-    rows = [{"params": members, "weight_decay": weight_decay if decayed else 0.0,
-             "lr": (lr * body_lr if slow else lr).tolist()} for (decayed, slow), members in groups.items()]
-    rows.append({"order_params": parameters})
+        groups[not one.name.endswith(DECAY_EXCLUDED[exclude]) and not (exclude == "body" and body)].append(one)
+    # no "lr" in a group: MindSpore would then look up the rate for every parameter, and compile for minutes
+    rows = [{"params": members, "weight_decay": weight_decay if decayed else 0.0}
+            for decayed, members in groups.items() if members] + [{"order_params": parameters}]
+    if kind == "momentum" and body_lr == 1.0:
+        return nn.Momentum(rows, lr.tolist(), momentum)
+    factors = tuple(1.0 if one.name.startswith("head.") or one.name.endswith(NORMS) else body_lr for one in parameters)
     if kind == "rmsprop":
-        return RMSProp(rows, lr.tolist(), momentum)
-    if kind == "nesterov":
-        return Nesterov(rows, lr.tolist(), momentum)
-    return nn.Momentum(rows, lr.tolist(), momentum)
+        return RMSProp(rows, lr.tolist(), momentum, factors)
+    return Nesterov(rows, lr.tolist(), momentum, factors, kind == "nesterov")
 
 
 def freeze(network, prefixes):

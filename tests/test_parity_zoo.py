@@ -1,12 +1,16 @@
 """Against real outputs of the MindSpore model zoo (official/cv/SSD on MindSpore 1.10) with seeded weights."""
+from types import SimpleNamespace
+
 import mindspore as ms
 import numpy as np
 import pytest
 from parity import bare_step, fill, load_folder
 
+from src.detector import Detector
 from src.losses import DetectionLoss, FocalLoss
 from src.lr_schedule import cosine, warmup
 from src.matching import Matcher
+from src.models.layers import UpsampleTwice, conv
 from src.models.ssd import build_model
 from src.optim import build_optimizer
 
@@ -118,3 +122,54 @@ def test_training_steps(reference):
     assert losses[0] == pytest.approx(expected[0], rel=2e-6)
     # later steps of the 300 model: the same code differs by 2.8e-4 between MindSpore versions (noise file)
     assert losses == pytest.approx(expected, rel=2e-6 if run["global_norm_clip"] else 1e-3)
+
+
+def test_best_detections(reference):
+    """The hundred best of their detections, which they cap by class and compare with a pixel added to each side."""
+    reference.fill(0.7)  # at scale 1 the scores saturate: the best are equal
+    logits, deltas = (ms.Tensor(one) for one in reference.forward(False))
+    detector = Detector(reference.model, 0.1, 0.6, 3000, 100)
+    box, score, label, count = (one.asnumpy() for one in detector.select(
+        detector.score(logits)[0, :, 1:], detector.decode(deltas)[0]))
+    theirs = {key: reference.expected[f"eval_s070_det0_{key}"] for key in ("class", "score", "xywh_px")}
+    order = np.argsort(-theirs["score"], kind="stable")[:100]
+    corners = theirs["xywh_px"] / (640, 480, 640, 480)
+    corners[:, 2:] += corners[:, :2]
+    found = sum((np.isclose(corners[row], box, atol=2e-3).all(1) & (label == theirs["class"][row]) &
+                 np.isclose(theirs["score"][row], score, atol=1e-3)).any() for row in order)
+    assert (count, found) >= (100, 97)
+
+
+@pytest.fixture(scope="module")
+def units(shared):
+    return load_folder(shared("..", "parity", "zoo_and_paddle"), "ms_units")
+
+
+@pytest.mark.parametrize("name", ["conv_same_even", "conv_same_odd", "conv_same_k7", "conv_same_s1"])
+def test_same_convolution(units, name):
+    x, w, stride, y = (units[2][f"{name}/{key}"] for key in ("x", "w", "stride", "y"))
+    cell = conv(x.shape[1], w.shape[0], w.shape[2], int(stride))
+    cell.weight.set_data(ms.Tensor(w))
+    assert np.abs(cell(ms.Tensor(x)).asnumpy() - y).max() < 1e-5
+
+
+def test_bilinear_upsampling(units):
+    x, y = (units[2][f"resize_bilinear_2x/{key}"] for key in "xy")
+    assert np.abs(UpsampleTwice()(ms.Tensor(x)).asnumpy() - y).max() < 1e-6
+
+
+def test_nms_of_each_class(units):
+    """Their 600 boxes in three classes: the boxes kept differ only where the pixel they add decides."""
+    seeded, meta, data = units
+    boxes, scores = data["nms_small/boxes_y1x1y2x2"][:, X_FIRST] / (640, 480, 640, 480), data["nms_small/scores"]
+    model = SimpleNamespace(network=None, mean=(0,) * 3, std=(1,) * 3, anchors=boxes.astype(np.float32), num_classes=2,
+                            score="sigmoid", clip=True)
+    detector, start = Detector(model, 0.1, 0.6, 600, 100), 0
+    for number, kept in enumerate(data["nms_small/n_kept"]):
+        theirs = data["nms_small/index"][start:start + kept]
+        start += kept
+        ours, score, _, count = (one.asnumpy() for one in detector.select(
+            ms.Tensor(scores[:, number + 1:number + 2]), ms.Tensor(boxes.astype(np.float32))))
+        assert count == kept == 100
+        same = sum(np.isclose(boxes[row], ours, atol=1e-6).all(1).any() for row in theirs)
+        assert same >= 95
