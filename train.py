@@ -23,7 +23,8 @@ def main():
     from src.data.loader import TrainLoader
     from src.logger import RunLog
     from src.matching import Matcher
-    from src.models.ssd import build_model, he_initialize
+    from src.models.initialize import he_initialize
+    from src.models.ssd import build_model
     from src.recipe import build_loss, build_rates, choose_score, mixed_precision
     from src.run import Run, check_options, describe_run, draw_first_batch, prepare_splits
     from src.run_folder import check_run_folder, open_run_folder, read_json

@@ -193,7 +193,7 @@ def test_starting_in_the_middle_of_an_epoch_reads_only_the_rest():
 def first_steps(level):
     """Loss of the first step, whether all gradients of three steps were finite, and the model."""
     from src.losses import DetectionLoss, FocalLoss
-    from src.models.ssd import he_initialize
+    from src.models.initialize import he_initialize
     from src.recipe import mixed_precision
     ms.set_seed(1)  # the same weights for every level: the head's are drawn by MindSpore
     model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)

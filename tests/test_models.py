@@ -5,8 +5,9 @@ import pytest
 from mindspore import nn, ops
 
 from src.errors import OptionError
+from src.models.initialize import he_initialize
 from src.models.layers import BatchNorm, Normalize, UpsampleTwice
-from src.models.ssd import BUILDERS, build_model, he_initialize
+from src.models.ssd import BUILDERS, build_model
 from src.optim import RMSProp, build_optimizer, freeze
 
 PUBLISHED = {  # classes, trainable parameters, anchors, input
@@ -15,7 +16,8 @@ PUBLISHED = {  # classes, trainable parameters, anchors, input
     "ssd300_mobilenet_v1_zoo": (81, 11_294_517, 1917, 300), "ssd300_mobilenet_v2": (81, 4_393_461, 1917, 300),
     "ssd300_mobilenet_v2_tf": (81, 4_393_461, 1917, 300), "ssdlite300_mobilenet_v2": (81, 4_451_764, 3000, 300),
     "ssd_mobilenet_v1_fpn": (81, 12_534_846, 51_150, 640), "ssd300_vgg16": (91, 35_641_826, 8732, 300),
-    "ssd512_vgg16": (81, 36_038_196, 24_564, 512)}
+    "ssd512_vgg16": (81, 36_038_196, 24_564, 512), "ssd300_vgg16_voc": (21, 26_285_486, 8732, 300),
+    "ssd512_vgg16_voc": (21, 27_188_676, 24_564, 512)}
 # input of the quick tests; a model that is not here has only its published one
 SMALL = {"ssd_resnet50_fpn": 128, "ssd_mobilenet_v1_fpn": 128, "ssd300_mobilenet_v1": 96, "ssd300_mobilenet_v1_zoo": 96,
          "ssd300_mobilenet_v2": 96, "ssd300_mobilenet_v2_tf": 96}

@@ -249,6 +249,12 @@ def test_anchors_of_both_orders(classic):
     assert np.abs(tables["ssd300_coco_nvidia_order_cxcywh"][order] - ours).max() < 1e-6
 
 
+@pytest.mark.parametrize("name", ["ssd300_vgg16_voc", "ssd512_vgg16_voc", "ssd512_vgg16"])
+def test_anchors_of_voc_and_of_512_pixels(classic, name):
+    key = f"ssd{name[3:6]}_{'voc' if name.endswith('voc') else 'coco'}_lufficc_order_cxcywh"
+    assert np.abs(build_model(name, 2).anchors - classic[1][key]).max() < 1e-6
+
+
 def published_rates(classic, name, milestones, factors, warmup_steps, lr_init=0.0):
     """{step: lr} of a system and our schedule of the same base rate, long enough for all of them."""
     numbers = classic[2]["learning_rates"][name]

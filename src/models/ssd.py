@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import nn
 
 from src.anchors import grid_shapes, reduced_shapes, ssd_shapes, tile_anchors
 from src.errors import OptionError
 from src.models.fpn import FPN
 from src.models.heads import LevelHead, SharedHead, separable
 from src.models.layers import ExtraLevels, batch_norm, conv_norm, extra_block, torch_conv, xavier_conv
-from src.models.mobilenet import InvertedResidual, MobileExtras, MobileNetV1, MobileNetV2, inverted_extras
+from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, inverted_extras
 from src.models.resnet import BasicBlock, Bottleneck, ResNet
 from src.models.vgg import VGG16
 
@@ -28,6 +28,8 @@ LINEAR_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # evenly from .2 to .95 
 COCO_300 = ((38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300), (21, 45, 99, 153, 207, 261, 315), (4, 6, 6, 6, 4, 4))
 COCO_512 = ((64, 32, 16, 8, 4, 2, 1), (8, 16, 32, 64, 128, 256, 512),
             (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72), (4, 6, 6, 6, 6, 4, 4))
+VOC_300 = (*COCO_300[:2], (30, 60, 111, 162, 213, 264, 315), COCO_300[3])
+VOC_512 = (*COCO_512[:2], (35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.65), COCO_512[3])
 
 
 class SSD(nn.Cell):
@@ -203,11 +205,9 @@ def ssd300_vgg16(num_classes, image_size=300):
     Source: https://arxiv.org/abs/1512.02325, with the numbers of torchvision's ssd300_vgg16 (COCO), whose anchor
     centres are not clamped.
     """
-    fixed_size("ssd300_vgg16", image_size, 300)
-    network, anchors = classic_detector(VGG16(), VGG_300_EXTRAS, COCO_300, num_classes, image_size)
-    anchors[:, 2:] = anchors[:, 2:].clip(0, 1)
-    return Model("ssd300_vgg16", network, anchors, image_size, num_classes, mean=CAFFE_MEAN, std=(1.0,) * 3,
-                 score="softmax")
+    model = vgg_detector("ssd300_vgg16", VGG_300_EXTRAS, COCO_300, 300, num_classes, image_size)
+    model.anchors[:, 2:] = model.anchors[:, 2:].clip(0, 1)
+    return replace(model, clip=True)
 
 
 def ssd512_vgg16(num_classes, image_size=512):
@@ -215,10 +215,34 @@ def ssd512_vgg16(num_classes, image_size=512):
 
     Source: https://arxiv.org/abs/1512.02325, with the numbers of lufficc/SSD, configs/vgg_ssd512_coco_trainval35k.yaml.
     """
-    fixed_size("ssd512_vgg16", image_size, 512)
-    network, anchors = classic_detector(VGG16(), VGG_512_EXTRAS, COCO_512, num_classes, image_size)
-    return Model("ssd512_vgg16", network, np.clip(anchors, 0, 1), image_size, num_classes, mean=CAFFE_MEAN,
-                 std=(1.0,) * 3, score="softmax", clip=False)
+    model = vgg_detector("ssd512_vgg16", VGG_512_EXTRAS, COCO_512, 512, num_classes, image_size)
+    return replace(model, anchors=np.clip(model.anchors, 0, 1))
+
+
+def ssd300_vgg16_voc(num_classes, image_size=300):
+    """SSD300-VGG16 with the larger anchors of VOC: 26,285,486 trainable parameters at 21 classes, 8732 anchors.
+
+    Source: https://arxiv.org/abs/1512.02325, lufficc/SSD configs/vgg_ssd300_voc0712.yaml, amdegroot/ssd.pytorch.
+    """
+    model = vgg_detector("ssd300_vgg16_voc", VGG_300_EXTRAS, VOC_300, 300, num_classes, image_size)
+    return replace(model, anchors=np.clip(model.anchors, 0, 1))
+
+
+def ssd512_vgg16_voc(num_classes, image_size=512):
+    """SSD512-VGG16 with the larger anchors of VOC: 27,188,676 trainable parameters at 21 classes, 24,564 anchors.
+
+    Source: https://arxiv.org/abs/1512.02325, lufficc/SSD configs/vgg_ssd512_voc0712.yaml.
+    """
+    model = vgg_detector("ssd512_vgg16_voc", VGG_512_EXTRAS, VOC_512, 512, num_classes, image_size)
+    return replace(model, anchors=np.clip(model.anchors, 0, 1))
+
+
+def vgg_detector(name, extras, levels, published, num_classes, image_size):
+    """The SSD of the paper on VGG-16, its anchors not clamped. levels: as of classic_detector."""
+    fixed_size(name, image_size, published)
+    network, anchors = classic_detector(VGG16(), extras, levels, num_classes, image_size)
+    return Model(name, network, anchors, image_size, num_classes, mean=CAFFE_MEAN, std=(1.0,) * 3, score="softmax",
+                 clip=False)
 
 
 def classic_detector(backbone, extras, levels, num_classes, image_size, norm=None):
@@ -258,33 +282,10 @@ def fixed_size(name, image_size, published):
         raise OptionError(f"image_size={image_size}: {name} is built for {published} pixels; leave the option out")
 
 
-def he_initialize(network, num_classes, seed):
-    """Draws every convolution below the head anew from a normal of sqrt(2 / fan_in) (https://arxiv.org/abs/1502.01852).
-
-    For training without a pretrained backbone: with the published 0.02 the signal of a depthwise network sinks below
-    BatchNorm's eps of 1e-3 layer by layer, and nothing is learnt. Class outputs start as background with probability
-    0.99 (https://arxiv.org/abs/1708.02002 section 3.3), so that the first steps are not spent on learning just that.
-    Residual blocks start as identity (https://arxiv.org/abs/1706.02677 section 5.1): without it the gradient of the
-    first convolution is 50 times that of the last, and its updates scramble what the others learn from.
-    """
-    rng = np.random.default_rng(seed)
-    prior = np.full(num_classes, -np.log(99.0), np.float32)
-    prior[0] = np.log(99.0)
-    for parameter in network.trainable_params():
-        if parameter.ndim == 4 and not parameter.name.startswith("head."):
-            deviation = (2 / np.prod(parameter.shape[1:])) ** 0.5
-            parameter.set_data(Tensor(rng.normal(0, deviation, parameter.shape), parameter.dtype))
-        elif parameter.name.startswith(("head.cls.", "head.cls_out.")) and parameter.name.endswith(".bias"):
-            parameter.set_data(Tensor(np.tile(prior, parameter.size // num_classes)))
-    for _, cell in network.cells_and_names():
-        if isinstance(cell, InvertedResidual) and cell.residual:
-            cell.conv[-1].gamma.set_data(Tensor(np.zeros(cell.conv[-1].gamma.shape, np.float32)))
-
-
 BUILDERS = {builder.__name__: builder for builder in (
     ssd_resnet50_fpn, ssd300_resnet50, ssd300_resnet34, ssd300_mobilenet_v1, ssd300_mobilenet_v1_zoo,
     ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn, ssd300_vgg16,
-    ssd512_vgg16)}
+    ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
 
 
 def build_model(name, num_classes, image_size=0, width=1.0):
