@@ -209,7 +209,8 @@ def first_steps(level):
     return outputs[0][0], all(one[5] == 1 for one in outputs), model
 
 
-def test_mixed_precision_gives_the_loss_of_float32():
+@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, pytest.param(ms.GRAPH_MODE, marks=pytest.mark.slow)], indirect=True)
+def test_mixed_precision_gives_the_loss_of_float32(mode):
     full, *_ = first_steps("O0")
     for level in ("O2", "O3"):
         loss, finite, model = first_steps(level)
