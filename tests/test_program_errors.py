@@ -29,7 +29,7 @@ BAD = [
     ("train.py", "DATA --output_path=a_file/run --mindrecord_dir=a_file/too", 4, "folder 'a_file/run' cannot be made"),
     ("train.py", "DATA --resume=True", 2, "last.ckpt' does not exist"),
     ("train.py", "DATA --pre_trained=missing.ckpt", 2, "missing.ckpt' is not a file"),
-    ("train.py", "DATA --pre_trained=foreign.ckpt", 2, "is it of another network?"),
+    ("train.py", "DATA --pre_trained=foreign.ckpt", 2, "is it of another --model?"),
     ("train.py", "DATA --freeze_layer=bakbone", 2, "known are backbone"),
     ("eval.py", "DATA", 2, "--checkpoint_file_path is empty"),
     ("eval.py", "--checkpoint_file_path=BEST", 3, "--coco_root is empty"),
