@@ -36,7 +36,7 @@ def test_an_imagenet_backbone_alone_is_for_training(place, tmp_path, shared):
                    f"--output={tmp_path}/b.ckpt")
     assert "(torchvision)" in text and "backbone alone, for train.py --pre_trained" in text
     done = run(place, "eval.py", *place.data, f"--checkpoint_file_path={tmp_path}/b.ckpt", "--classes=coco",
-               "--model=ssdlite300_mobilenet_v2")
+               "--model=ssdlite300_mobilenet_v2", "--width=1.0", "--image_size=0")
     assert done.returncode == 2 and "are missing" in done.stderr
 
 
