@@ -15,7 +15,7 @@ from src.errors import EnvironmentFault, OptionError
 from src.evaluate import collect, score
 from src.models.ssd import BUILDERS, build_model
 from src.predictor import describe, from_model
-from src.pretrained import load_pretrained
+from src.pretrained import assign, load_pretrained
 from src.recipe import check_milestones
 from src.run_folder import git_commit, read_json
 from src.visualize import draw_boxes, plot_history, plot_pictures
@@ -108,7 +108,7 @@ class Run:
             if meta.get(key) != ours[key]:
                 raise OptionError(f"--resume=True: '{path}' holds {key} {meta.get(key)}, the options give {ours[key]}")
         values = {name: value for name, value in values.items() if not name.startswith("learning_rate")}
-        _, skipped, missing = checkpoint.assign(step, values)
+        _, skipped, missing = assign(step, values)
         unfit = [*skipped, *(name for name in missing if not name.startswith("learning_rate"))]
         if unfit:
             raise OptionError(f"--resume=True: '{path}' does not fit this run: {unfit[0]}")
