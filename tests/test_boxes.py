@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from src import boxes
-from src.matching import Matcher
+from src.anchors import grid_shapes, ssd_shapes, tile_anchors
+from src.matching import Matcher, Overlaps
 
 ANCHORS = np.array([[0.25, 0.25, 0.5, 0.5], [0.75, 0.75, 0.5, 0.5], [0.5, 0.5, 0.2, 0.4]], np.float32)
 
@@ -76,3 +77,33 @@ def test_shapes_and_types_for_any_number_of_boxes(count):
     labels, targets = Matcher(ANCHORS)(box, np.ones(count, np.int32))
     assert labels.shape == (3,) and labels.dtype == np.int32
     assert targets.shape == (3, 4) and targets.dtype == np.float32 and np.isfinite(targets).all()
+
+
+STEPS = [8 / 640, 16 / 640, 32 / 640, 64 / 640, 128 / 640]
+GRIDS = {"fpn": tile_anchors([80, 40, 20, 10, 5], STEPS, grid_shapes(STEPS)),
+         "one cell a level": tile_anchors([3, 1], [1 / 3, 1], [np.array([[0.2, 0.4], [0.5, 0.5]])] * 2),
+         "clipped": np.clip(tile_anchors([10, 3], [0.1, 1 / 3], ssd_shapes((0.2, 0.6, 1.1), [(2, 3)] * 2)), 0, 1),
+         "no grid": np.random.default_rng(0).uniform(0.1, 0.6, (200, 4)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("least", [0.7, 0.5, 0.02, 0.0])
+def test_overlaps_are_those_of_comparing_every_pair(name, least):
+    rng, anchors = np.random.default_rng(3), GRIDS[name]
+    center, size = rng.random((30, 2)), rng.random((30, 2)) ** 3 + 0.002  # from a pixel to more than the image
+    box = np.clip(np.concatenate([center - size / 2, center + size / 2], axis=1), 0, 1).astype(np.float32)
+    expected = boxes.iou(box, boxes.to_corners(anchors))
+    number, anchor, overlap = Overlaps(anchors)(box, least)
+    found = np.zeros_like(expected)
+    found[number, anchor] = overlap
+    assert len(number) == (expected >= least).sum()
+    assert np.array_equal(found, np.where(expected >= least, expected, 0))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_box_that_reaches_no_anchor_gets_the_first_of_the_best(name):
+    thin = np.array([[0.1, 0.2, 0.9, 0.2015], [0.5, 0.5, 0.501, 0.501], [0, 0, 0, 0]], np.float32)
+    expected = boxes.iou(thin, boxes.to_corners(GRIDS[name])).argmax(axis=1)
+    for row, best in zip(thin, expected):
+        labels, _ = Matcher(GRIDS[name])(row[None], np.array([5], np.int32))
+        assert labels[best] == 5 and (labels > 0).sum() == 1

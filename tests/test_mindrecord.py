@@ -2,11 +2,12 @@
 import json
 import os
 
+import cv2
 import numpy as np
 import pytest
 from conftest import coco_tree, picture, rows_of, txt_tree
 
-from src.data import convert
+from src.data import convert, loader
 from src.data.images import decode_image
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
@@ -74,6 +75,30 @@ def test_row_numbers_are_places_in_the_ground_truth_in_several_files_too(tmp_pat
     assert rows == [(number, number + 1) for number in range(11)]
     first = EvalLoader(split.files, 5, 8, 2, workers=1)  # --eval_images=5
     assert np.concatenate([index for _, index in first]).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_batch_fails_for_an_image_that_has_rotted_and_names_it(tmp_path, call, monkeypatch):
+    txt_tree(tmp_path, "".join(f"{name}.png 0,0,9,9,cat\n" for name in "abc"), [f"{name}.png" for name in "abc"])
+    split = call.txt()
+    good = loader.decode_image
+    monkeypatch.setattr(loader, "decode_image", lambda data, *size: good(data[:20] if calls.pop() else data, *size))
+    calls = [False, True, False]
+    with pytest.raises(DataError, match="image of row [0-2] in .*data.mindrecord000' is damaged; remove the folder"):
+        list(EvalLoader(split.files, 3, 8, 3, workers=1))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_batches_come_in_order_and_whole_however_many_threads(tmp_path, call, workers):
+    names = [f"{number}.png" for number in range(11)]
+    txt_tree(tmp_path, "".join(f"{name} 0,0,9,9,cat\n" for name in names), names)
+    for number, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / "images" / name), np.full((20, 40, 3), number * 20, np.uint8))
+    split = call.txt()
+    batches = list(EvalLoader(split.files, 11, 8, 4, workers=workers))
+    assert [len(images) for images, _ in batches] == [4, 4, 3]
+    images, rows = (np.concatenate(part) for part in zip(*batches))
+    assert rows.tolist() == list(range(11))
+    assert (images == np.arange(11).reshape(-1, 1, 1, 1) * 20).all()
 
 
 # --- what is left out, and strict

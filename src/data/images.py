@@ -11,14 +11,14 @@ def decode_image(data, height=0, width=0):
     Grayscale, palette, CMYK, alpha and 16-bit files come out as 8-bit RGB. The EXIF orientation is applied, unless only
     the image without it has the given height and width: then boxes were drawn on the unrotated frame.
     """
-    image = decode_bgr(data, cv2.IMREAD_COLOR)
+    image = decode_rgb(data, cv2.IMREAD_COLOR_RGB)
     if height and width and image is not None and image.shape[:2] != (height, width):
-        stored = decode_bgr(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        stored = decode_rgb(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         image = stored if stored.shape[:2] == (height, width) else image
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
-def decode_bgr(data, flags):
+def decode_rgb(data, flags):
     """OpenCV's decoder with None for whatever it cannot read, and without its own lines on stderr."""
     cv2.setLogLevel(0)
     try:

@@ -1,4 +1,8 @@
 """MindRecord -> batches. Order and augmentation follow from (seed, epoch, row) alone, so any run can be repeated."""
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
 import mindspore.dataset as ds
 import numpy as np
 
@@ -8,6 +12,7 @@ from src.data.transforms import GREY, augment, resize
 from src.errors import DataError
 
 COLUMNS = ["image", "height", "width", "boxes", "labels", "crowd", "difficult", "index"]
+AHEAD = 3  # batches that are prepared while one is used
 
 
 class TrainLoader:
@@ -37,23 +42,23 @@ class TrainLoader:
     def epoch(self, epoch, first_step=0):
         """Iterates over the batches of this process, from first_step on."""
         mine = self.order(epoch)[first_step:, self.rank].reshape(-1)
-        if len(mine) == 0:
-            return iter(())
+        anchors, size = len(self.matcher.anchors), self.image_size
+        parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
 
-        def prepare(*columns):
-            return self.sample(epoch, *columns)
+        def prepare(sample, *columns):
+            self.prepare(sample, epoch, *columns)
 
-        outputs = ["images", "labels", "targets", "index"]
-        return batches(self.files, mine, prepare, outputs, self.batch_size, self.workers)
+        return batches(self.files, mine, prepare, parts, self.batch_size, self.workers)
 
-    def sample(self, epoch, image, height, width, boxes, labels, crowd, difficult, index):
+    def prepare(self, sample, epoch, image, boxes, labels, crowd, difficult, index):
         """One MindRecord row -> one training sample."""
         rng = np.random.default_rng((self.seed, epoch, int(index)))
-        image = decode_image(image, int(height), int(width))
         wanted = (labels > 0) & (crowd == 0) & ((difficult == 0) | self.use_difficult)
         boxes, labels = boxes.reshape(-1, 4)[wanted], labels[wanted]
-        image, boxes, labels = augment(image, boxes, labels, self.policy, self.image_size, rng)
-        return image, *self.matcher(boxes, labels), np.int64(index)
+        sample[0][:], boxes, labels = augment(image, boxes, labels, self.policy, self.image_size, rng)
+        positive, own_labels, deltas = self.matcher.match(boxes, labels)
+        sample[1][:], sample[2][:], sample[3][...] = 0, 0, index
+        sample[1][positive], sample[2][positive] = own_labels, deltas
 
 
 class EvalLoader:
@@ -68,19 +73,51 @@ class EvalLoader:
         self.rows = np.arange(rank, rows, world)
 
     def __iter__(self):
-        if len(self.rows) == 0:
-            return iter(())
+        size = self.image_size
 
-        def prepare(image, height, width, *rest):
-            image = decode_image(image, int(height), int(width))
-            return resize(image, self.image_size, self.resize), np.int64(rest[-1])
+        def prepare(sample, image, *rest):
+            sample[0][:], sample[1][...] = resize(image, size, self.resize), rest[-1]
 
-        return batches(self.files, self.rows, prepare, ["images", "index"], self.batch_size, self.workers)
+        parts = [((size, size, 3), np.uint8), ((), np.int64)]
+        return batches(self.files, self.rows, prepare, parts, self.batch_size, self.workers)
 
 
-def batches(files, rows, prepare, outputs, batch_size, workers):
-    """Reads the given rows in order, maps each by `prepare`, yields tuples of numpy batches."""
-    data = ds.MindDataset(files, COLUMNS, workers, sampler=ds.SubsetSampler(rows.tolist()))
-    data = data.map(prepare, COLUMNS, outputs, num_parallel_workers=workers, python_multiprocessing=False)
-    data = data.project(outputs).batch(batch_size)
-    return data.create_tuple_iterator(num_epochs=1, output_numpy=True)
+def batches(files, rows, prepare, parts, batch_size, workers):
+    """Reads the given rows in order and yields batches, each a list of arrays; the last may be shorter.
+
+    parts: (shape, type) of each array of a sample. prepare(sample, image, boxes .. index) fills them, in one of the
+    `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads run. Raises DataError for
+    an image that can no longer be decoded.
+    """
+    if len(rows) == 0:
+        return
+    cv2.setNumThreads(1)  # a thread a sample is enough
+    data = ds.MindDataset(files, COLUMNS, 1, sampler=ds.SubsetSampler(rows.tolist()))
+    reader = data.create_tuple_iterator(num_epochs=1, output_numpy=True)
+
+    def work(sample, image, height, width, *columns):
+        pixels = decode_image(image, int(height), int(width))
+        if pixels is None:
+            raise DataError(f"the image of row {columns[-1]} in '{files[0]}' is damaged; remove the folder of that "
+                            "file, and the next run converts the data anew")
+        prepare(sample, pixels, *columns)
+
+    pool, waiting = ThreadPoolExecutor(workers), deque()
+    try:
+        for start in range(0, len(rows), batch_size):
+            batch = [np.empty((min(batch_size, len(rows) - start), *shape), kind) for shape, kind in parts]
+            samples = ([part[place, ...] for part in batch] for place in range(len(batch[0])))
+            waiting.append((batch, [pool.submit(work, sample, *columns) for sample, columns in zip(samples, reader)]))
+            if len(waiting) > AHEAD:
+                yield finished(*waiting.popleft())
+        while waiting:
+            yield finished(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def finished(batch, tasks):
+    """A batch when all of its samples are there."""
+    for task in tasks:
+        task.result()
+    return batch

@@ -32,7 +32,7 @@ class ColorJitter:
     @staticmethod
     def stretch(image, factor):
         """Away from or towards the mean grey of the image."""
-        return cv2.LUT(image, table(factor, (1 - factor) * round(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean())))
+        return cv2.LUT(image, table(factor, (1 - factor) * round(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0])))
 
     @staticmethod
     def saturate(image, factor):
