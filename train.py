@@ -20,6 +20,7 @@ def main():
     import mindspore as ms
 
     from src import distributed, engine, optim
+    from src.compile_cache import FREE, use_cache
     from src.data.loader import TrainLoader
     from src.logger import RunLog
     from src.matching import Matcher
@@ -54,6 +55,9 @@ def main():
     step = engine.TrainStep(mixed_precision(model, options.amp_level), loss, optimizer, options.loss_scale,
                             options.dynamic_loss_scale, options.grad_clip, world)
     start = run.attach(step)
+    facts = {key: value for key, value in options.items() if key not in FREE}
+    use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "ranks": (rank, world)},
+              step.get_parameters())
 
     if rank == 0:
         open_run_folder(options.output_path, options)

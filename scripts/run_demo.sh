@@ -23,11 +23,11 @@ step "training"
 options=(--config_path=config/demo.yaml --coco_root="$out/data" --mindrecord_dir="$out/mindrecord")
 $python train.py "${options[@]}" --output_path="$out/run"
 
-step "evaluating the best checkpoint"
-$python eval.py "${options[@]}" --checkpoint_file_path="$out/run/ckpt/best.ckpt" --output_path="$out/run"
+step "evaluating the last checkpoint"
+$python eval.py "${options[@]}" --checkpoint_file_path="$out/run/ckpt/last.ckpt" --output_path="$out/run"
 
 step "exporting it to MindIR"
-$python export.py --checkpoint_file_path="$out/run/ckpt/best.ckpt" --file_format=MINDIR --file_name="$out/ssd"
+$python export.py --checkpoint_file_path="$out/run/ckpt/last.ckpt" --file_format=MINDIR --file_name="$out/ssd"
 
 step "evaluating the exported file"
 $python eval.py "${options[@]}" --checkpoint_file_path="$out/ssd.mindir" --output_path="$out/mindir"

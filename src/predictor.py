@@ -10,6 +10,7 @@ from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 from src import checkpoint
+from src.compile_cache import use_cache
 from src.data.classes import named_classes
 from src.data.transforms import resize
 from src.detector import Detector
@@ -89,7 +90,10 @@ def load_predictor(path, options):
             predict.resize = options.resize
         return predict
     model, meta = load_model(path, options)
-    return from_model(model, meta["classes"], meta, options.eval_batch_size)
+    predict = from_model(model, meta["classes"], meta, options.eval_batch_size)
+    facts = {**predict.meta, "batch_size": options.eval_batch_size, "device": options.device_target}
+    use_cache(options.compile_cache, facts, model.network.get_parameters())
+    return predict
 
 
 def refuse_other(path, meta, options, keys):

@@ -34,6 +34,18 @@ def test_the_log_begins_with_facts_and_counts_every_step(trained):
     assert [row["step"] for row in rows if "AP" in row] == [6, 12]
 
 
+def test_a_second_start_takes_its_graphs_from_the_first_and_computes_the_same(place, trained):
+    def graphs():
+        return {path: path.stat().st_mtime for path in (place.folder / "compile_cache").rglob("*") if path.is_file()}
+
+    before = graphs()
+    succeed(place, "train.py", *place.data, "--output_path=second")
+    assert graphs() == before and any(path.suffix == ".mindir" for path in before)
+    first, second = ([{key: row[key] for key in row if not key.endswith(("time", "second", "eta"))}
+                      for row in read_rows(folder)[1:]] for folder in (trained.folder, place.folder / "second"))
+    assert first == second
+
+
 def test_a_used_folder_is_refused(place, trained):
     before = trained.last.read_bytes()
     done = run(place, "train.py", *place.data, f"--output_path={trained.folder}")
