@@ -35,7 +35,7 @@ def main():
         raise OptionError(f"the model knows {', '.join(predict.classes)}; the data has {', '.join(split.classes)}")
     truth = first_images(read_json(split.ground_truth), options.eval_images)
     loader = EvalLoader(split.files, len(truth["images"]), predict.image_size, predict.batch_size, rank, world,
-                        options.num_workers or os.cpu_count(), predict.resize)
+                        options.num_workers or runtime.loader_threads(), predict.resize)
     say(f"{predict.meta['model']} on {len(truth['images'])} images of {split.name}, min_score "
         f"{predict.meta['min_score']}, nms_threshold {predict.meta['nms_threshold']}, at most "
         f"{predict.meta['max_boxes']} boxes an image")

@@ -24,6 +24,7 @@ def main():
     from src.data.loader import TrainLoader
     from src.logger import RunLog
     from src.matching import Matcher
+    from src.meter import peak_memory
     from src.models.initialize import he_initialize
     from src.models.ssd import build_model
     from src.recipe import build_loss, build_rates, choose_score, mixed_precision
@@ -44,7 +45,7 @@ def main():
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     loader = TrainLoader(train_split.files, train_split.count, matcher,
                          options.augmentation, model.image_size, options.batch_size, options.seed, rank, world,
-                         options.num_workers or os.cpu_count(), options.use_difficult, model.mean)
+                         options.num_workers or runtime.loader_threads(), options.use_difficult, model.mean)
     rates = build_rates(options, loader.steps)
     run = Run(options, model, train_split, val_split, loader, log, rank, world)
     run.load_pretrained()
@@ -79,7 +80,7 @@ def main():
         run.finish()
     name = "mAP (area)" if options.dataset == "voc" else "AP"
     best = f", best {name} {run.best:.4f} in best.ckpt" if run.best >= 0 else ""
-    log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}")
+    log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")
 
 
 if __name__ == "__main__":

@@ -1,85 +1,56 @@
-"""The train step of SSD300-MobileNetV2 with the CPU kernels the programs choose and with MindSpore's own choice.
+"""The train step with the CPU kernels the programs choose and with MindSpore's own choice.
 
-    python bench/cpu_kernels.py [--json=FILE]
+    python bench/cpu_kernels.py [--model=ssd300_mobilenet_v2] [--json=FILE]
 
-Each side runs in a process of its own, as oneDNN reads the setting once: batch 4 at 300 pixels, 81 classes, float32,
-the whole step (forward, loss, backward, update). The time is the median after the first step, which compiles.
+Each side runs in a process of its own, as oneDNN reads the setting once: batch 4 at the size of the model, 81 classes,
+float32, focal loss, the whole step. The time is the median after the first step, which compiles; of MindSpore's own
+choice one step is timed, for a ResNet some minutes long.
 """
-import argparse
 import json
 import os
-import platform
-import statistics
-import subprocess
-import sys
-import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+import numpy as np
+from common import arguments, in_fresh_process, median_seconds, report, row
+
 BATCH = 4
 
 
 def main():
     """Runs both sides, prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", help="also write the rows to this file")
-    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.steps:
-        print(json.dumps(measure(arguments.steps)))
+    parser = arguments(__doc__)
+    parser.add_argument("--model", default="ssd300_mobilenet_v2")
+    parser.add_argument("--steps", type=int, help="measure this process alone, so many steps, and print its number")
+    options = parser.parse_args()
+    if options.steps:
+        print(json.dumps(measure(options.model, options.steps)))
         return
-    ours = run({"ONEDNN_MAX_CPU_ISA": "AVX2"}, steps=9)
-    plain = run({"ONEDNN_MAX_CPU_ISA": ""}, steps=2)
-    row = {"name": "train step ssd300_mobilenet_v2, batch 4, CPU", "ours": ours, "peer": plain, "ratio": plain / ours,
-           "limit": None, "unit": "s", "date": time.strftime("%Y-%m-%d"), "commit": commit(),
-           "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"}
-    print(f"{row['name']} ({row['machine']}, {row['date']}, {row['commit']})")
-    print(f"  as the programs set it (AVX2)   {ours:8.2f} s")
-    print(f"  MindSpore 2.10 out of the box   {plain:8.2f} s\n  ratio                           {row['ratio']:8.1f}")
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump([row], file, indent=1)
+    here = os.path.abspath(__file__), f"--model={options.model}"
+    ours = in_fresh_process(*here, "--steps=9", environment={"ONEDNN_MAX_CPU_ISA": "AVX2"})
+    plain = in_fresh_process(*here, "--steps=1", environment={"ONEDNN_MAX_CPU_ISA": ""})
+    report([row(f"train step {options.model}, batch {BATCH}, CPU", ours, plain, "s", "MindSpore out of the box")],
+           options.json)
 
 
-def run(environment, steps):
-    """Median seconds a step, measured in a fresh process."""
-    done = subprocess.run([sys.executable, os.path.abspath(__file__), f"--steps={steps}"], capture_output=True,
-                          text=True, check=True, env={**os.environ, **environment})
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def measure(steps):
+def measure(name, steps):
     """Median seconds of the steps after the first."""
-    sys.path.insert(0, ROOT)
+    from src import runtime
+    runtime.prepare("CPU")
     import mindspore as ms
-    import numpy as np
 
     from src.engine import TrainStep
     from src.losses import DetectionLoss, FocalLoss
     from src.models.ssd import build_model
     from src.optim import build_optimizer
     ms.set_context(mode=ms.GRAPH_MODE)
-    model = build_model("ssd300_mobilenet_v2", 81)
-    optimizer = build_optimizer(model.network.trainable_params(), np.full(steps + 1, 1e-4, np.float32),
-                                weight_decay=1.5e-4)
+    model = build_model(name, 81)
+    optimizer = build_optimizer(model.network.trainable_params(), np.full(steps + 1, 1e-4, np.float32))
     step = TrainStep(model, DetectionLoss(FocalLoss(alpha=0.75)), optimizer)
     step.set_train()
-    rng = np.random.default_rng(0)
-    anchors = len(model.anchors)
-    batch = [ms.Tensor(rng.integers(0, 256, (BATCH, 300, 300, 3), np.uint8)),
-             ms.Tensor((rng.random((BATCH, anchors)) < 0.01).astype(np.int32)),
-             ms.Tensor(rng.normal(size=(BATCH, anchors, 4)).astype(np.float32)), ms.Tensor(0.0, ms.float32)]
-    times = []
-    for _ in range(steps + 1):
-        start = time.perf_counter()
-        step(*batch).asnumpy()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def commit():
-    """The commit of the source tree."""
-    return subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
-                          check=False).stdout.strip() or "unknown"
+    rng, size, anchors = np.random.default_rng(0), model.image_size, len(model.anchors)
+    batch = [ms.Tensor(one) for one in (
+        rng.integers(0, 256, (BATCH, size, size, 3), np.uint8), (rng.random((BATCH, anchors)) < 0.01).astype(np.int32),
+        rng.normal(size=(BATCH, anchors, 4)).astype(np.float32), np.float32(0))]
+    return median_seconds(lambda: step(*batch).asnumpy(), steps)
 
 
 if __name__ == "__main__":

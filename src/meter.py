@@ -1,4 +1,6 @@
 """Means and speed between two log lines, and how long is left (numpy)."""
+import resource
+
 import numpy as np
 
 from src.logger import duration
@@ -33,6 +35,7 @@ class Meter:
         row = {**means, "lr": rate, "loss_scale": steps[-1]["loss_scale"], **times,
                "images_per_second": self.images_per_step / seconds,
                "eta": self.seconds / self.timed * (self.total - step)}
+        row["peak_memory"] = peak_memory()
         return {"step": step, "epoch": epoch, **{key: round(value, 6) for key, value in row.items()},
                 "skipped": sum(not one["finite"] for one in steps)}
 
@@ -43,3 +46,8 @@ class Meter:
                 f"lr {row['lr']:.5f}  {row['images_per_second']:.1f} images/s (data {row['data_time'] * 1000:.0f} ms, "
                 f"step {row['step_time'] * 1000:.0f} ms)  {duration(row['eta'])} left")
         return f"{text}  {row['skipped']} skipped, loss scale {row['loss_scale']:g}" if row["skipped"] else text
+
+
+def peak_memory():
+    """The most main memory this process has held so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20  # Linux counts in KiB

@@ -40,6 +40,12 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
         join_cluster_from_mpi()
 
 
+def loader_threads():
+    """Cores this process may use, shared with the others of the launcher (of mpirun: with those on this machine)."""
+    processes = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or os.environ.get("MS_WORKER_NUM") or 1)
+    return max(len(os.sched_getaffinity(0)) // processes, 1)
+
+
 def keep_freed_memory():
     """Makes malloc of glibc keep freed memory: images come and go by the megabyte, and each time the kernel would clear
     its pages anew, a quarter of the loader's time at 640 pixels (bench/loader.py)."""

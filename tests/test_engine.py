@@ -128,7 +128,9 @@ def test_the_loop_logs_every_interval_and_calls_back():
     assert [row["step"] for row in log.rows] == [2, 4, 6] and [row["epoch"] for row in log.rows] == [1, 2, 2]
     assert epochs == [(1, 3), (2, 6)]
     assert log.rows[0]["loss"] == pytest.approx((7 + 6.8) / 2)
-    assert {"loss_cls", "loss_box", "lr", "data_time", "step_time", "images_per_second", "eta"} <= set(log.rows[0])
+    assert {"loss_cls", "loss_box", "lr", "data_time", "step_time", "images_per_second", "eta",
+            "peak_memory"} <= set(log.rows[0])
+    assert 0.1 < log.rows[0]["peak_memory"] < 200
 
 
 def test_most_steps_ends_early():

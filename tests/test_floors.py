@@ -11,7 +11,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
     ("config", "boxes", "logger", "runtime", "distributed", "data.classes", "data.images", "data.records", "anchors",
-     "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers", "data.photometric"),
+     "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
+     "data.photometric"),
     ("weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms",
      "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads"),
     ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.policies", "models.initialize",

@@ -18,7 +18,7 @@ def test_training_leaves_what_the_contract_says(trained):
     assert yaml.safe_load((folder / "config.yaml").read_text()).items() >= RECIPE.items()
     events = [path.read_bytes() for path in folder.glob("events.out.tfevents.*")]
     assert len(events) == 1 and b"train/loss" in events[0] and b"eval/AP" in events[0]
-    assert "done: " in trained.text
+    assert re.search(r"done: .*, peak memory [0-9.]+ GiB", trained.text)
 
 
 def test_the_log_begins_with_facts_and_counts_every_step(trained):

@@ -1,0 +1,48 @@
+"""eval.py's way over a validation split against the sum of its parts: decoding alone, the detector alone.
+
+    python bench/evaluation.py --coco_root=COCO --checkpoint_file_path=X.ckpt [--json=FILE]
+
+Decoding: every image decoded and resized in as many threads as the machine has cores. Detector: the same batches out
+of memory. Ours: loader, detector, boxes to COCO results, the twelve numbers. All in one process, the graph compiled
+before; medians of three. On a CPU all of them use the same cores, so 1 is the best ratio to be had.
+"""
+import os
+
+from common import arguments, median_seconds, report, row
+
+
+def main():
+    """Measures the parts and the whole."""
+    parser = arguments(__doc__)
+    parser.add_argument("--coco_root", required=True)
+    parser.add_argument("--checkpoint_file_path", required=True)
+    options = parser.parse_args()
+    from src import runtime
+    from src.config import read_options, split_options
+    runtime.prepare("CPU")
+    from src.data.loader import EvalLoader
+    from src.data.mindrecord import prepare_split
+    from src.distributed import start
+    from src.evaluate import collect, score
+    from src.predictor import load_predictor
+    from src.run_folder import read_json
+    typed = [f"--coco_root={options.coco_root}", f"--checkpoint_file_path={options.checkpoint_file_path}"]
+    settings = read_options(typed)
+    start()
+    predict = load_predictor(options.checkpoint_file_path, settings)
+    split = prepare_split(**split_options(settings, "val"), classes=predict.classes, log=lambda text: None)
+    truth = read_json(split.ground_truth)
+    loader = EvalLoader(split.files, split.count, predict.image_size, predict.batch_size,
+                        workers=os.cpu_count(), resize=predict.resize)
+    batches = [images for images, _ in loader]
+    predict(batches[0])
+    decoding = median_seconds(lambda: list(loader), 3)
+    detecting = median_seconds(lambda: [predict(images) for images in batches], 3)
+    whole = median_seconds(lambda: score(collect(predict, loader, quiet=True), truth, "coco"), 3)
+    name = f"evaluation of {split.count} images, {predict.meta['model']}"
+    print(f"decoding {decoding:.2f} s, detector {detecting:.2f} s")
+    report([row(name, whole, decoding + detecting, "s", "decoding + detector")], options.json)
+
+
+if __name__ == "__main__":
+    main()
