@@ -10,15 +10,14 @@ import os
 
 from src import runtime
 from src.errors import OptionError, run_main
-
-SOURCES = ("auto", "torchvision", "nvidia", "mlperf", "uvipen", "lufficc", "tfjs", "paddle", "mindspore_zoo")
+from src.weights import SOURCES
 
 
 def main():
     """Reads the arguments, converts, reports and writes the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="file, or folder with a model.json")
-    parser.add_argument("--from", dest="kind", default="auto", choices=SOURCES, help="whose names and layout it has")
+    parser.add_argument("--from", dest="kind", default="auto", choices=("auto", *SOURCES), help="whose names and layout it has")
     parser.add_argument("--model", required=True, help="the model of ours it is for")
     parser.add_argument("--output", required=True, help="checkpoint to write, for example ckpt/ssd.ckpt")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
@@ -30,10 +29,8 @@ def main():
     from src.predictor import describe
     from src.pretrained import assign, fetch, report
     from src.run_folder import make_folder
-    from src.weights import SOURCES as RULES
 
-    classes, model = fitting_model(arguments, build_model, fetch)
-    values, left, source, meta = fetch(model.network, arguments.source, arguments.kind)
+    classes, model, (values, left, source, _) = fitting_model(arguments, build_model, fetch)
     if source == "ours":
         raise OptionError(f"'{arguments.source}' is a checkpoint of ours already")
     loaded, skipped, missing = assign(model.network, values)
@@ -45,7 +42,7 @@ def main():
         total = len(loaded) + len(skipped) + len(missing)
         raise OptionError(f"'{arguments.source}' fills only {len(loaded)} of {total} parameters of {arguments.model}: "
                           "nothing was written; check --model, --classes and --from")
-    thresholds = {**dict(zip(("min_score", "nms_threshold", "max_boxes", "resize"), RULES[source].post)),
+    thresholds = {**dict(zip(("min_score", "nms_threshold", "max_boxes", "resize"), SOURCES[source].post)),
                   "nms_candidates": 1000}
     meta = describe(model, classes, thresholds, imported_from=source) if whole else \
         {"model": model.name, "imported_from": source, "backbone_only": True}
@@ -57,19 +54,19 @@ def main():
 
 
 def fitting_model(arguments, build_model, fetch):
-    """Class names and Model with as many classes as the file has, unless --classes says them."""
+    """Class names, Model with as many classes as the file has unless --classes says them, and what `fetch` gives."""
     from src.data.classes import named_classes
     names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
     classes = named_classes(names or ["coco"])
     model = build_model(arguments.model, len(classes) + 1)
+    values, *facts = fetch(model.network, arguments.source, arguments.kind)
     if not names:
-        values, *_ = fetch(model.network, arguments.source, arguments.kind)
         shapes = {one.name: one.shape for one in model.network.get_parameters()}
         voc = named_classes(["voc"])
         if any(name.startswith("head.cls") and value.shape[0] * (len(classes) + 1) == shapes[name][0] * (len(voc) + 1)
                for name, value in values.items() if name in shapes):
-            return voc, build_model(arguments.model, len(voc) + 1)
-    return classes, model
+            classes, model = voc, build_model(arguments.model, len(voc) + 1)
+    return classes, model, (values, *facts)
 
 
 if __name__ == "__main__":

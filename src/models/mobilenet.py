@@ -1,7 +1,7 @@
 """MobileNetV1 (https://arxiv.org/abs/1704.04861), MobileNetV2 (https://arxiv.org/abs/1801.04381) and extra levels."""
 from mindspore import nn, ops
 
-from src.models.layers import conv, conv_norm
+from src.models.layers import ExtraLevels, conv, conv_norm
 
 # channels, stride of each depthwise separable block: table 1 of the V1 paper
 MOBILENET_V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1), (512, 1),
@@ -103,7 +103,7 @@ class MobileNetV2(nn.Cell):
         return stride16, x
 
 
-class MobileExtras(nn.Cell):
+class MobileExtras(ExtraLevels):
     """Stride 16 and 32 features -> six levels: a 1x1 expansion by 6 of the first, the second, four halvings of it.
 
     Source: model zoo official/cv/SSD, ssd300; with BatchNorm folded the expansion is TensorFlow OD's tap inside block
@@ -111,17 +111,13 @@ class MobileExtras(nn.Cell):
     """
 
     def __init__(self, in_channels, norm):
-        super().__init__()
+        super().__init__(inverted_extras(in_channels[1], (512, 256, 256, 128), norm, last_relu=True))
         expanded = 6 * in_channels[0]
         self.expand = conv_norm(in_channels[0], expanded, norm, 1)
-        self.extras = nn.CellList(inverted_extras(in_channels[1], (512, 256, 256, 128), norm, last_relu=True))
         self.channels = (expanded, in_channels[1], 512, 256, 256, 128)
 
     def construct(self, features):
-        maps = [self.expand(features[0]), features[1]]
-        for extra in self.extras:
-            maps.append(extra(maps[-1]))
-        return maps
+        return super().construct((self.expand(features[0]), features[1]))
 
 
 def inverted_extras(in_channels, channels, norm, last_relu, conv=conv):
