@@ -17,7 +17,8 @@ def main():
     """Reads the arguments, converts, reports and writes the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="file, or folder with a model.json")
-    parser.add_argument("--from", dest="kind", default="auto", choices=("auto", *SOURCES), help="whose names and layout it has")
+    parser.add_argument("--from", dest="kind", default="auto", choices=("auto", *SOURCES),
+                        help="whose names and layout it has")
     parser.add_argument("--model", required=True, help="the model of ours it is for")
     parser.add_argument("--output", required=True, help="checkpoint to write, for example ckpt/ssd.ckpt")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
