@@ -101,7 +101,9 @@ class UpsampleTwice(nn.Cell):
             following = ops.concat((ops.narrow(x, axis, 1, rows - 1), ops.narrow(x, axis, rows - 1, 1)), axis)
             shape = list(x.shape)
             shape[axis] = 2 * rows
-            x = ops.stack((x, (x + following) * 0.5), axis + 1).reshape(tuple(shape))
+            # joined, not stacked: ONNX as MindSpore writes it would stack through a sequence
+            both = (x.expand_dims(axis + 1), ((x + following) * 0.5).expand_dims(axis + 1))
+            x = ops.concat(both, axis + 1).reshape(tuple(shape))
         return x
 
 
