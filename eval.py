@@ -1,4 +1,4 @@
-"""Measures a .ckpt or .mindir on a validation split: official COCO protocol, or VOC's for --dataset=voc.
+"""Measures a .ckpt, .mindir or .onnx on a validation split: official COCO protocol, or VOC's for --dataset=voc.
 
     python eval.py --dataset=coco --coco_root=DATA --checkpoint_file_path=runs/first/ckpt/best.ckpt
 """

@@ -1,4 +1,4 @@
-"""Writes a checkpoint as MindIR: raw uint8 RGB in, final detections out (with --raw=True: logits and deltas).
+"""Writes a checkpoint as MindIR or ONNX: raw uint8 RGB in, final detections out (with --raw=True: logits and deltas).
 
     python export.py --checkpoint_file_path=runs/first/ckpt/best.ckpt --file_format=MINDIR --file_name=ssd
 """
@@ -18,16 +18,19 @@ def main():
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     runtime.prepare(options.device_target)
     from src import distributed
-    from src.exporter import export_mindir
+    from src.exporter import export_mindir, refuse_neighbour, sidecar_of
+    from src.onnx_exporter import export_onnx
     from src.predictor import load_model
     from src.run_folder import make_folder
 
     distributed.start(options.device_target, options.device_id)
-    path = options.file_name if options.file_name.endswith(".mindir") else f"{options.file_name}.mindir"
+    ending, export = {"MINDIR": (".mindir", export_mindir), "ONNX": (".onnx", export_onnx)}[options.file_format]
+    path = options.file_name if options.file_name.endswith(ending) else f"{options.file_name}{ending}"
     make_folder(os.path.dirname(os.path.abspath(path)))
     model, meta = load_model(options.checkpoint_file_path, options)
-    meta = export_mindir(model, meta, path, options.export_batch_size, options.raw)
-    print(f"wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB) and {os.path.splitext(path)[0]}.json")
+    refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
+    meta = export(model, meta, path, options.export_batch_size, options.raw)
+    print(f"wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB) and {sidecar_of(path)}")
     print(f"inputs  {json.dumps(meta['inputs'])}\noutputs {json.dumps(meta['outputs'])}")
     print(f"loaded again and compared with the network: largest difference {meta['largest_difference']:.2g}")
 

@@ -25,7 +25,7 @@ CHOICES = {
     "weight_init": ("published", "he"),
     "resize": ("bilinear", "antialias"),
     "metric_engine": ("hotcoco", "pycocotools"),
-    "file_format": ("MINDIR",),
+    "file_format": ("MINDIR", "ONNX"),
 }
 AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "export_batch_size", "nms_candidates", "max_boxes",
                 "log_interval", "save_checkpoint_epochs", "keep_checkpoint_max", "eval_interval")

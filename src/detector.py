@@ -33,6 +33,7 @@ class Detector(nn.Cell):
         self.candidates = min(candidates, len(model.anchors) * self.foreground)
         self.max_boxes = min(max_boxes, self.candidates)
         self.min_score = min_score
+        self.mod = ops.Mod()
         self.nms = ops.NMSWithMask(nms_threshold)
         self.low, self.high = (0.0, 1.0) if model.clip else (-1.0, 2.0)
         # Boxes lie in low..high, so a shift of that much a class keeps classes apart in one NMS. On a square of images
@@ -52,8 +53,10 @@ class Detector(nn.Cell):
     def select(self, scores, boxes):
         """scores [A, C-1] and boxes [A, 4] of one image -> its K boxes, scores, labels and their count."""
         score, index = ops.topk(scores.reshape((-1,)), self.candidates)
-        label = index % self.foreground
-        box = ops.gather(boxes, index // self.foreground, 0)
+        # ONNX has no whole division here: `anchor` rounds a quotient that is whole but for float32's last bit
+        label = self.mod(index, self.foreground)
+        anchor = ((index - label).astype(mstype.float32) / self.foreground + 0.5).astype(mstype.int32)
+        box = ops.gather(boxes, anchor, 0)
         shifted = box + ops.gather(self.shift, label, 0)
         # candidates are sorted already, so row i of the result is candidate i
         _, _, keep = self.nms(ops.concat((shifted, score.expand_dims(1)), 1))
@@ -61,15 +64,20 @@ class Detector(nn.Cell):
         score, order = ops.topk(score, self.max_boxes)
         found = (score > 0).astype(mstype.int32)
         box = ops.clamp(ops.gather(box, order, 0), 0.0, 1.0) * found.expand_dims(1).astype(mstype.float32)
-        return box, score, (ops.gather(label, order, 0) + 1).astype(mstype.int32) * found, found.sum()
+        label = (ops.gather(label, order, 0) + 1).astype(mstype.int32) * found
+        return box, score, label, found.sum().astype(mstype.int32)
+
+    def finish(self, logits, deltas):
+        """logits [B, A, C] and deltas [B, A, 4] of the network -> boxes, scores, labels, count."""
+        scores = self.score(logits.astype(mstype.float32))[..., 1:]
+        boxes = self.decode(deltas.astype(mstype.float32))
+        rows = [self.select(scores[image], boxes[image]) for image in range(logits.shape[0])]
+        # joined, not stacked: ONNX as MindSpore writes it would stack through a sequence
+        return tuple([ops.concat([row[output].expand_dims(0) for row in rows]) for output in range(4)])
 
     def construct(self, images):
         logits, deltas = self.network(self.normalize(images))
-        scores = self.score(logits.astype(mstype.float32))[..., 1:]
-        boxes = self.decode(deltas.astype(mstype.float32))
-        rows = [self.select(scores[image], boxes[image]) for image in range(images.shape[0])]
-        return (ops.stack([row[0] for row in rows]), ops.stack([row[1] for row in rows]),
-                ops.stack([row[2] for row in rows]), ops.stack([row[3] for row in rows]).astype(mstype.int32))
+        return self.finish(logits, deltas)
 
 
 class RawDetector(nn.Cell):

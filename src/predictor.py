@@ -15,30 +15,31 @@ from src.data.classes import named_classes
 from src.data.transforms import resize
 from src.detector import Detector
 from src.errors import DataError, OptionError
+from src.exporter import THRESHOLDS, sidecar_of
 from src.models.ssd import build_model
+from src.onnx_session import open_session
 from src.pretrained import load_whole
 
 FIXED = ("model", "image_size", "width", "classes")  # what the weights are made for
-THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
 FREE = (*THRESHOLDS, "resize")  # what whoever evaluates may choose
 
 
 class Predictor:
     """Images in, detections out, in batches of a fixed size (the graph is compiled for it; a short batch is padded).
 
-    cell: a Detector or the graph of an exported one. meta: what it says of itself; classes: names without background,
-    label l is classes[l - 1].
+    detect_batch: function images [batch_size, S, S, 3] -> the arrays of a Detector. meta: what the model says of
+    itself; classes: names without background, label l is classes[l - 1].
     """
 
-    def __init__(self, cell, batch_size, meta):
-        self.cell, self.batch_size, self.meta = cell, batch_size, meta
+    def __init__(self, detect_batch, batch_size, meta):
+        self.detect_batch, self.batch_size, self.meta = detect_batch, batch_size, meta
         self.image_size, self.classes = meta["image_size"], meta["classes"]
         self.resize = meta.get("resize", "bilinear")
 
     def __call__(self, images):
         """images [n, S, S, 3] uint8 RGB, n <= batch_size -> boxes [n, K, 4], scores and labels [n, K], count [n]."""
         padded = np.pad(images, ((0, self.batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
-        return [output.asnumpy()[:len(images)] for output in self.cell(ms.Tensor(padded))]
+        return [output[:len(images)] for output in self.detect_batch(padded)]
 
     def detect(self, image):
         """One RGB image [H, W, 3] of any size -> boxes [n, 4] (fractions), scores [n], labels [n]."""
@@ -57,7 +58,12 @@ def from_model(model, classes, thresholds, batch_size):
     """A Predictor that shares the network of a Model. thresholds: dict of FREE."""
     detector = Detector(model, *(thresholds[name] for name in THRESHOLDS))
     detector.set_train(False)
-    return Predictor(detector, batch_size, describe(model, classes, thresholds))
+    return Predictor(with_arrays(detector), batch_size, describe(model, classes, thresholds))
+
+
+def with_arrays(cell):
+    """A Cell as a function from array to arrays."""
+    return lambda images: [output.asnumpy() for output in cell(ms.Tensor(images))]
 
 
 def load_model(path, options):
@@ -80,10 +86,10 @@ def load_model(path, options):
 
 
 def load_predictor(path, options):
-    """A Predictor from a .ckpt or from a .mindir with its .json beside it. Raises OptionError, DataError."""
+    """A Predictor from a .ckpt or from a .mindir or .onnx with its .json beside it. Raises OptionError, DataError."""
     if not path:
-        raise OptionError("--checkpoint_file_path is empty; give a .ckpt or a .mindir")
-    if path.endswith(".mindir"):
+        raise OptionError("--checkpoint_file_path is empty; give a .ckpt, a .mindir or an .onnx")
+    if os.path.splitext(path)[1] in READERS:
         predict = load_exported(path)
         refuse_other(path, predict.meta, options, (*FIXED, *THRESHOLDS))
         if "resize" in options.typed:  # happens before the graph
@@ -108,19 +114,35 @@ def refuse_other(path, meta, options, keys):
 
 
 def load_exported(path):
-    """A Predictor from an exported .mindir."""
-    sidecar = f"{os.path.splitext(path)[0]}.json"
+    """A Predictor from an exported file."""
+    sidecar, ending = sidecar_of(path), os.path.splitext(path)[1]
     for name in (path, sidecar):
         if not os.path.isfile(name):
-            raise OptionError(f"'{name}' is not a file; export.py writes a .mindir and a .json beside it")
+            raise OptionError(f"'{name}' is not a file; export.py writes a {ending} and a .json beside it")
     try:
         with open(sidecar, encoding="utf-8") as file:
             meta = json.load(file)
-        with open(path, "rb") as file:
-            ModelProto.FromString(file.read())  # ms.load would print lines of its own about a damaged file
-        cell = nn.GraphCell(ms.load(path))
-    except (ValueError, RuntimeError, DecodeError) as error:
+        detect_batch = READERS[ending](path, meta["inputs"]["images"]["shape"])
+    except (ValueError, TypeError, KeyError, RuntimeError, DecodeError) as error:
         raise DataError(f"'{path}' or its .json is damaged: {' '.join(str(error).split())[:150]}") from error
     if meta["raw"]:
         raise OptionError(f"'{path}' was exported with --raw=True and gives logits, not boxes; export it without")
-    return Predictor(cell, meta["batch_size"], meta)
+    return Predictor(detect_batch, meta["batch_size"], meta)
+
+
+def read_mindir(path, shape):
+    """The graph of a .mindir as a function from array to arrays. shape: of its input, which the graph checks itself."""
+    with open(path, "rb") as file:
+        ModelProto.FromString(file.read())  # ms.load would print lines of its own about a damaged file
+    return with_arrays(nn.GraphCell(ms.load(path)))
+
+
+def read_onnx(path, shape):
+    """The graph of an .onnx, run by onnxruntime on the CPU. Raises ValueError where its input is not of that shape."""
+    session = open_session(path)
+    if session.get_inputs()[0].shape != shape:
+        raise ValueError(f"the file takes images {session.get_inputs()[0].shape}, the .json says {shape}")
+    return lambda images: session.run(None, {"images": images})
+
+
+READERS = {".mindir": read_mindir, ".onnx": read_onnx}

@@ -93,3 +93,16 @@ def test_equals_exact_greedy_nms_of_every_class():
             found.add((label, int(distance.argmin())))
         assert found == expected and len(found) == count[image] > 100
         assert (np.diff(scores[image, :count[image]]) <= 0).all()
+
+
+@pytest.mark.slow
+def test_anchor_and_class_of_the_last_of_many_pairs():
+    # 30 million pairs: float32 counts exactly to 16.7 million only
+    anchors = np.tile(ANCHORS[2:], (30000, 1))
+    anchors[:, :2] = np.random.default_rng(0).uniform(0.2, 0.8, (30000, 2))
+    logits = np.full((1, 30000, 1001), -200, np.float32)
+    for place, (anchor, label) in enumerate([(29999, 1000), (29999, 1), (29998, 999), (16777, 217), (0, 1)]):
+        logits[0, anchor, label] = 5 - place
+    boxes, _, labels, count = detect(logits, np.zeros((1, 30000, 4), np.float32), anchors, max_boxes=5, candidates=5)
+    assert count.tolist() == [5] and labels.tolist() == [[1000, 1, 999, 217, 1]]
+    assert np.allclose(boxes[0], box_ops.to_corners(anchors[[29999, 29999, 29998, 16777, 0]]), atol=1e-6)

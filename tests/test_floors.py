@@ -12,19 +12,19 @@ FLOORS = (
     ("errors",),
     ("config", "boxes", "logger", "runtime", "distributed", "data.classes", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
-     "data.photometric"),
+     "data.photometric", "onnx_session"),
     ("weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms",
      "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads"),
     ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.policies", "models.initialize",
      "models.ssd", "detector"),
     ("pretrained", "report", "data.mindrecord", "data.loader", "exporter"),
-    ("predictor", "recipe"),
+    ("predictor", "recipe", "onnx_exporter"),
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
-              "report",
+              "report", "onnx_session",
               "data.classes", "data.images", "data.records", "data.annotations", "data.transforms", "data.photometric",
               "data.policies")
 

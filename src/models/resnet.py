@@ -1,7 +1,7 @@
 """ResNet backbones (https://arxiv.org/abs/1512.03385), v1.5: the stride of a bottleneck sits in its 3x3 convolution."""
 from mindspore import nn
 
-from src.models.layers import conv
+from src.models.layers import HalfMaxPool, conv
 
 
 class Bottleneck(nn.Cell):
@@ -70,8 +70,7 @@ class ResNet(nn.Cell):
         self.conv1 = conv(3, 64, 7, 2)
         self.bn1 = norm(64)
         self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool2d(3, 2, pad_mode="same") if padding == "same" else \
-            nn.MaxPool2d(3, 2, pad_mode="pad", padding=1)
+        self.maxpool = nn.MaxPool2d(3, 2, pad_mode="same") if padding == "same" else HalfMaxPool()
         before, layers = 64, []
         for channels, count, stride in stages:
             after = channels * block.expansion
