@@ -28,8 +28,11 @@ class Detector(nn.Cell):
         self.normalize = Normalize(model.mean, model.std)
         self.center = Tensor(model.anchors[:, :2])
         self.size = Tensor(model.anchors[:, 2:])
-        self.score = {"sigmoid": nn.Sigmoid(), "softmax": nn.Softmax(-1)}[model.score]
+        # sigmoid does not change an order, so it can wait until few logits are left
+        self.compare, self.score = {"sigmoid": (nn.Identity(), nn.Sigmoid()),
+                                    "softmax": (nn.Softmax(-1), nn.Identity())}[model.score]
         self.foreground = model.num_classes - 1
+        self.anchors = min(candidates, len(model.anchors))
         self.candidates = min(candidates, len(model.anchors) * self.foreground)
         self.max_boxes = min(max_boxes, self.candidates)
         self.min_score = min_score
@@ -43,20 +46,33 @@ class Detector(nn.Cell):
         corner = np.stack([index % side, index // side], axis=1) * (self.high - self.low)
         self.shift = Tensor(np.concatenate([corner, corner], axis=1).astype(np.float32))
 
-    def decode(self, deltas):
-        """deltas [B, A, 4] -> corner boxes [B, A, 4] in low..high."""
-        center = deltas[..., :2] * VARIANCES[0] * self.size + self.center
+    def decode(self, deltas, anchor):
+        """deltas [B, n, 4] of the anchors with these numbers [B, n] -> corner boxes [B, n, 4] in low..high."""
+        size = ops.gather(self.size, anchor, 0)
+        center = deltas[..., :2] * VARIANCES[0] * size + ops.gather(self.center, anchor, 0)
         # the limit keeps exp() finite; it is torchvision's, and no box of an image is 62 times its anchor
-        half = ops.exp(ops.minimum(deltas[..., 2:] * VARIANCES[1], LARGEST_GROWTH)) * self.size / 2
+        half = ops.exp(ops.minimum(deltas[..., 2:] * VARIANCES[1], LARGEST_GROWTH)) * size / 2
         return ops.clamp(ops.concat((center - half, center + half), -1), self.low, self.high)
 
-    def select(self, scores, boxes):
-        """scores [A, C-1] and boxes [A, 4] of one image -> its K boxes, scores, labels and their count."""
-        score, index = ops.topk(scores.reshape((-1,)), self.candidates)
-        # ONNX has no whole division here: `anchor` rounds a quotient that is whole but for float32's last bit
+    def find_candidates(self, logits, deltas):
+        """logits [B, A, C], deltas [B, A, 4] -> the best (anchor, class) pairs of each image, best first.
+
+        scores [B, n], classes [B, n] from 0 without the background, boxes [B, n, 4].
+        """
+        # The n best pairs are in the n anchors whose own best pairs are best. Sorting the pairs of all anchors, four
+        # million for an FPN, would take most of the time.
+        values = self.compare(logits)
+        _, anchor = ops.topk(ops.amax(values[..., 1:], -1), self.anchors)
+        scores = self.score(rows_of(values, anchor))[..., 1:]
+        scores, index = ops.topk(scores.reshape((scores.shape[0], -1)), self.candidates)
+        # ONNX has no whole division here: `place` rounds a quotient that is whole but for float32's last bit
         label = self.mod(index, self.foreground)
-        anchor = ((index - label).astype(mstype.float32) / self.foreground + 0.5).astype(mstype.int32)
-        box = ops.gather(boxes, anchor, 0)
+        place = ((index - label).astype(mstype.float32) / self.foreground + 0.5).astype(mstype.int32)
+        anchor = ops.gather_elements(anchor, 1, place)
+        return scores, label, self.decode(rows_of(deltas, anchor), anchor)
+
+    def suppress(self, score, label, box):
+        """NMS of one image's candidates [n], [n], [n, 4] -> its K boxes, scores, labels and their count."""
         shifted = box + ops.gather(self.shift, label, 0)
         # candidates are sorted already, so row i of the result is candidate i
         _, _, keep = self.nms(ops.concat((shifted, score.expand_dims(1)), 1))
@@ -69,15 +85,20 @@ class Detector(nn.Cell):
 
     def finish(self, logits, deltas):
         """logits [B, A, C] and deltas [B, A, 4] of the network -> boxes, scores, labels, count."""
-        scores = self.score(logits.astype(mstype.float32))[..., 1:]
-        boxes = self.decode(deltas.astype(mstype.float32))
-        rows = [self.select(scores[image], boxes[image]) for image in range(logits.shape[0])]
+        scores, labels, boxes = self.find_candidates(logits.astype(mstype.float32), deltas.astype(mstype.float32))
+        rows = [self.suppress(scores[image], labels[image], boxes[image]) for image in range(logits.shape[0])]
         # joined, not stacked: ONNX as MindSpore writes it would stack through a sequence
         return tuple([ops.concat([row[output].expand_dims(0) for row in rows]) for output in range(4)])
 
     def construct(self, images):
         logits, deltas = self.network(self.normalize(images))
         return self.finish(logits, deltas)
+
+
+def rows_of(table, index):
+    """The rows index [B, n] of table [B, A, k] -> [B, n, k]. Indexing a batch of one would copy it value by value."""
+    index = index.expand_dims(2)
+    return ops.gather_elements(table, 1, index.broadcast_to((*index.shape[:2], table.shape[2])))
 
 
 class RawDetector(nn.Cell):

@@ -43,7 +43,7 @@ def mode(request):
 
 def test_nms_is_by_class_and_thresholds_hold():
     # background column first; anchors 0 and 1 overlap with IoU .9
-    logits = logit([[0.9, 0.8, 0.01], [0.9, 0.7, 0.6], [0.9, 0.05, 0.3]]).astype(np.float32)[None]
+    logits = logit([[0.9, 0.8, 0.01], [0.9, 0.7, 0.6], [0.9, 0.05, 0.3]]).astype(np.float32)
     boxes, scores, labels, count = detect(logits, np.zeros((1, 3, 4), np.float32), min_score=0.1, nms_threshold=0.6,
                                           max_boxes=5)
     assert count.tolist() == [3] and labels.tolist() == [[1, 2, 2, 0, 0]]
@@ -60,7 +60,7 @@ def test_softmax_scores_and_no_detection():
 
 def test_boxes_are_decoded_and_clipped():
     deltas = np.array([[[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, np.log(10) / 0.2, 0]]], np.float32)
-    boxes, *_ = detect(logit([[0.1, 0.9], [0.1, 0.01], [0.1, 0.8]]).astype(np.float32)[None], deltas, max_boxes=2)
+    boxes, *_ = detect(logit([[0.1, 0.9], [0.1, 0.01], [0.1, 0.8]]).astype(np.float32), deltas, max_boxes=2)
     # dx 1 moves by .1 of the width .2; a width of 2 around .75 is clipped to the image
     assert np.allclose(boxes[0], [[0.17, 0.15, 0.37, 0.35], [0, 0.65, 1, 0.85]], atol=1e-6)
 

@@ -90,10 +90,10 @@ def test_detections(reference):
     detector = Detector(reference.model, 0.01, 0.45, 4000, 200)
     detector.set_train(False)
     logits, deltas = reference.model.network(ms.Tensor(reference.seeded.input_image(2, 300)))
-    scores, boxes = detector.score(logits)[..., 1:], detector.decode(deltas)
+    found = [one.asnumpy() for one in detector.finish(logits, deltas)]
     start = 0
     for image, number in enumerate(reference.expected["eval_det_num"]):
-        box, score, label, count = (one.asnumpy() for one in detector.select(scores[image], boxes[image]))
+        box, score, label, count = (one[image] for one in found)
         theirs = reference.expected["eval_det"][start:start + number]
         start += number
         assert count == number == 200

@@ -156,10 +156,9 @@ def test_detections(reference):
     """The detector without its network on their synthetic predictions: the same boxes, labels and scores."""
     logits, deltas = reference.synthetic()
     detector = Detector(reference.model, reference.min_score, reference.nms_threshold, 2000, reference.max_boxes)
-    scores = detector.score(ms.Tensor(logits))[..., 1:]
-    boxes = detector.decode(ms.Tensor(deltas))
+    found = [one.asnumpy() for one in detector.finish(ms.Tensor(logits), ms.Tensor(deltas))]
     for image in (0, 1):
-        box, score, label, count = (one.asnumpy() for one in detector.select(scores[image], boxes[image]))
+        box, score, label, count = (one[image] for one in found)
         place = f"det_synthetic_img{image}"
         theirs = {key: reference.expected[f"{place}_{key}"] for key in ("boxes", "labels", "scores")}
         order = np.argsort(-theirs["scores"], kind="stable")

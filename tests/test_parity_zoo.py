@@ -129,8 +129,7 @@ def test_best_detections(reference):
     reference.fill(0.7)  # at scale 1 the scores saturate: the best are equal
     logits, deltas = (ms.Tensor(one) for one in reference.forward(False))
     detector = Detector(reference.model, 0.1, 0.6, 3000, 100)
-    box, score, label, count = (one.asnumpy() for one in detector.select(
-        detector.score(logits)[0, :, 1:], detector.decode(deltas)[0]))
+    box, score, label, count = (one.asnumpy()[0] for one in detector.finish(logits, deltas))
     theirs = {key: reference.expected[f"eval_s070_det0_{key}"] for key in ("class", "score", "xywh_px")}
     order = np.argsort(-theirs["score"], kind="stable")[:100]
     corners = theirs["xywh_px"] / (640, 480, 640, 480)
