@@ -51,7 +51,7 @@ def keep_freed_memory():
     its pages anew, a quarter of the loader's time at 640 pixels (bench/loader.py)."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most it takes
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 

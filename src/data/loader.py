@@ -102,22 +102,28 @@ def batches(files, rows, prepare, parts, batch_size, workers):
                             "file, and the next run converts the data anew")
         prepare(sample, pixels, *columns)
 
-    pool, waiting = ThreadPoolExecutor(workers), deque()
+    def begin(batch):
+        samples = ([part[place, ...] for part in batch] for place in range(len(batch[0])))
+        return batch, [pool.submit(work, sample, *columns) for sample, columns in zip(samples, reader)]
+
+    # rows are read in a thread of their own: the caller, who drives the device, only takes what is ready
+    pool, feeder, waiting = ThreadPoolExecutor(workers), ThreadPoolExecutor(1), deque()
     try:
         for start in range(0, len(rows), batch_size):
-            batch = [np.empty((min(batch_size, len(rows) - start), *shape), kind) for shape, kind in parts]
-            samples = ([part[place, ...] for part in batch] for place in range(len(batch[0])))
-            waiting.append((batch, [pool.submit(work, sample, *columns) for sample, columns in zip(samples, reader)]))
+            count = min(batch_size, len(rows) - start)
+            waiting.append(feeder.submit(begin, [np.empty((count, *shape), kind) for shape, kind in parts]))
             if len(waiting) > AHEAD:
-                yield finished(*waiting.popleft())
+                yield finished(waiting.popleft())
         while waiting:
-            yield finished(*waiting.popleft())
+            yield finished(waiting.popleft())
     finally:
+        feeder.shutdown(cancel_futures=True)
         pool.shutdown(cancel_futures=True)
 
 
-def finished(batch, tasks):
+def finished(begun):
     """A batch when all of its samples are there."""
+    batch, tasks = begun.result()
     for task in tasks:
         task.result()
     return batch
