@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 import onnx
 import pytest
-from programs import CLASSES, COCO_NAMES, read_json, run, succeed
+from programs import CLASSES, COCO_NAMES, ROOT, read_json, run, succeed
 
 from src import checkpoint
 from src.config import read_options
@@ -85,6 +85,12 @@ def exported_onnx(tmp_path_factory):
     return SimpleNamespace(checkpoint=path, path=folder / "ssd.onnx", text=text, folder=folder)
 
 
+def documented_operators():
+    """The operators that docs/export.md names."""
+    text = Path(ROOT, "docs", "export.md").read_text(encoding="utf-8")
+    return set(re.search("standard domain, nothing else: (.*?)\\. A model", text, re.DOTALL).group(1).split())
+
+
 # --- the programs
 
 def test_the_file_describes_itself(exported_onnx):
@@ -93,6 +99,7 @@ def test_the_file_describes_itself(exported_onnx):
     assert (meta["format"], meta["opset"], meta["batch_size"]) == ("ONNX", {"ai.onnx": 11}, 3)
     graph = onnx.load(exported_onnx.path)
     assert {node.op_type for node in graph.graph.node} == set(meta["operators"]) > {"Conv", "NonMaxSuppression"}
+    assert set(meta["operators"]) <= documented_operators()
     assert all(node.domain in STANDARD for node in graph.graph.node)
     session = open_session(str(exported_onnx.path))
     types = {"boxes": "tensor(float)", "scores": "tensor(float)", "labels": "tensor(int32)", "count": "tensor(int32)"}
@@ -208,7 +215,7 @@ def test_every_model(name, tmp_path):
     model = sharp_model(name, 21)
     facts = describe(model, [f"class{number}" for number in range(20)], THRESHOLDS)
     meta = export_onnx(model, facts, str(tmp_path / "ssd.onnx"), 1, raw=False)
-    assert meta["largest_difference"] < 1e-4
+    assert meta["largest_difference"] < 1e-4 and set(meta["operators"]) <= documented_operators()
     boxes, scores, labels = load_exported(str(tmp_path / "ssd.onnx")).detect(landscape(model.image_size))
     assert len(boxes) > 10 and scores.min() > THRESHOLDS["min_score"] and 1 <= labels.min() <= labels.max() <= 20
 
