@@ -2,9 +2,9 @@
 
     python bench/detector.py [--json=FILE]
 
-Score maps are drawn: around each of 12 objects every anchor with an IoU above .4 has the class at logit 0 +- 1, all else
-is background, at -6 +- 1 as in a trained network, or at -3.5 +- 1 as in the first epochs, where one score in ten exceeds
-the least one and the loop has the more to do. Both sides find boxes above 0.1 with NMS 0.6. The published side
+Score maps are drawn: around each of 12 objects every anchor with an IoU above .4 has the class at logit 0 +- 1, all
+else is background, at -6 +- 1 as in a trained network, or at -3.5 +- 1 as in the first epochs, where one score in ten
+exceeds the least one and the loop has the more to do. Both sides find boxes above 0.1 with NMS 0.6. The published side
 (model zoo official/cv/SSD, src/eval_utils.py, built here at equal cost) gets scores and decoded boxes that the network
 has computed already, and runs for each class a mask and a greedy NMS in numpy; it may keep 100 boxes a class. Our best
 100 must be its best 100: an IoU here counts no extra pixel, so boxes at the edge of 0.6 may differ, and are counted.

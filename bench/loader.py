@@ -63,6 +63,8 @@ def count_images(batches, options):
 
 def ours(options):
     """The loader of train.py."""
+    from src import runtime
+    runtime.prepare("CPU")
     from src.data.loader import TrainLoader
     from src.matching import Matcher
     from src.models.ssd import build_model
@@ -74,7 +76,7 @@ def ours(options):
 
 
 def published(options):
-    """The published structure, whatever the policy: its crop, resize, flip and colours are the policy `zoo`."""
+    """The published structure, whatever the policy: its crop, resize, flip and colours are those of policy zoo."""
     import mindspore.dataset as ds
     import mindspore.dataset.vision as vision
     import numpy as np

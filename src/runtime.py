@@ -23,6 +23,7 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end it without a word
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads spin on the loader's cores for 3x3 matrices
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log: errors only, the programs print what matters
     keep_freed_memory()
     if device_target == "GPU" and ctypes.util.find_library("cuda") is None:
