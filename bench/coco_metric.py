@@ -3,7 +3,8 @@
     python bench/coco_metric.py [--images=5000] [--json=FILE]
 
 Ground truth is drawn at random (7 boxes an image, 80 classes), detections are 100 an image: moved copies of its boxes,
-half of them of another class. Both engines get the same lists by metrics.coco_metrics; their numbers must be equal.
+half of them of another class. Both engines get the same lists by metrics.coco_metrics; their numbers must agree but for
+the last bit of a sum.
 """
 import time
 
@@ -16,15 +17,17 @@ def main():
     parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=5000)
     options = parser.parse_args()
-    from src.metrics import coco_metrics
+    from src.metrics import COCO_NAMES, coco_metrics
     truth, detections = draw(options.images)
     times, numbers = {}, {}
     for engine in ("hotcoco", "pycocotools"):
         start = time.perf_counter()
         numbers[engine] = coco_metrics(truth, detections, engine)
         times[engine] = time.perf_counter() - start
-    if numbers["hotcoco"] != numbers["pycocotools"]:
-        raise SystemExit(f"error: the engines differ: {numbers}")
+    difference = max(abs(numbers["hotcoco"][name] - numbers["pycocotools"][name]) for name in COCO_NAMES)
+    if difference > 1e-15:
+        raise SystemExit(f"error: the engines differ by {difference}")
+    print(f"largest difference of the twelve numbers: {difference:.1e}")
     report([row(f"COCO metric, {options.images} images, {len(detections)} detections", times["hotcoco"],
                 times["pycocotools"], "s", "pycocotools")], options.json)
 

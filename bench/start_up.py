@@ -26,7 +26,8 @@ def main():
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        data = ["--dataset=coco", f"--coco_root={options.coco_root}", f"--mindrecord_dir={scratch}/mindrecord"]
+        data = ["--dataset=coco", f"--coco_root={os.path.abspath(options.coco_root)}",
+                f"--mindrecord_dir={scratch}/mindrecord"]
         run([sys.executable, os.path.join(ROOT, "prepare_data.py"), *data], scratch)
         for name in options.recipes.split(","):
             command = [sys.executable, os.path.join(ROOT, "train.py"), *data, "--device_target=CPU", "--batch_size=2",
