@@ -60,7 +60,9 @@ def result_folder(options):
     if "output_path" in options.typed:
         return os.path.join(options.output_path, "eval")
     folder = os.path.dirname(os.path.abspath(options.checkpoint_file_path))
-    return os.path.join(os.path.dirname(folder) if os.path.basename(folder) == "ckpt" else folder, "eval")
+    run = os.path.dirname(folder)
+    in_run = os.path.basename(folder) == "ckpt" and os.path.isfile(os.path.join(run, "config.yaml"))
+    return os.path.join(run if in_run else folder, "eval")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main():
         raise DataError(f"source '{source}' gives no picture that can be read")
     write_whole(os.path.join(folder, "predictions.json"), json.dumps(rows, indent=1).encode())
     found = sum(len(row["objects"]) for row in rows)
-    print(f"{found} object(s) with a score of at least {options.draw_score} in {len(rows)} "
+    print(f"{found} object(s) with a score of at least {options.draw_score} (--draw_score) in {len(rows)} "
           f"{'picture' if names else 'frame'}(s); drawings and predictions.json are in {folder}")
 
 

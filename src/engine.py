@@ -133,7 +133,8 @@ def train(step, loader, rates, log, start=0, most_steps=0, log_interval=10, imag
                 if stuck or not math.isfinite(numbers["own_loss"]):
                     raise NotFiniteError(explain(numbers, done, epoch, rates[done], map(image_name, rows)))
                 if done == start:
-                    log.say(f"first step took {time.time() - asked:.1f} s (it compiles the graph)")
+                    log.say(f"first step took {time.time() - asked:.1f} s (it compiles the graph, or reads it from "
+                            "--compile_cache)")
                 done += 1
                 if done % log_interval == 0 or done == total:
                     row = meter.row(done, epoch + 1, float(rates[done - 1]))

@@ -13,6 +13,7 @@ from src.metrics import write_whole
 TOLERANCE = 1e-4  # the graph is the same; another fusion may round differently
 FORMATS = {".mindir": "MINDIR", ".onnx": "ONNX"}
 THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
+RESIZES = {"bilinear": "resized bilinearly (OpenCV)", "antialias": "resized bilinearly with antialiasing (Pillow)"}
 DETECTIONS, RAW = ("boxes", "scores", "labels", "count"), ("logits", "deltas")
 
 
@@ -53,7 +54,7 @@ def keep(aside, path, images, outputs, facts):
 
     images, outputs: arrays as they went in and came out.
     """
-    layout = "NHWC, RGB, 0..255, resized bilinearly"
+    layout = f"NHWC, RGB, 0..255, {RESIZES[facts['resize']]}"
     names = RAW if facts["raw"] else DETECTIONS
     shapes = {name: {"shape": list(one.shape), "dtype": str(one.dtype)} for name, one in zip(names, outputs)}
     facts = {**facts, "format": FORMATS[os.path.splitext(path)[1]], "batch_size": len(images), "outputs": shapes,

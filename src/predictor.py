@@ -72,6 +72,8 @@ def load_model(path, options):
     A checkpoint of ours knows model, size, width, classes and thresholds; what is typed on the command line wins for
     thresholds and must agree for the rest. A foreign one (model zoo) takes all of them from the options.
     """
+    if path.endswith(tuple(READERS)):
+        raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
     meta = checkpoint.load(path)[1] if path.endswith(".ckpt") else {}
     refuse_other(path, meta, options, FIXED)
     facts = {key: meta.get(key, options[key]) for key in FIXED}
