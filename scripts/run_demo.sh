@@ -33,7 +33,8 @@ step "evaluating the exported file"
 $python eval.py "${options[@]}" --checkpoint_file_path="$out/ssd.mindir" --output_path="$out/mindir"
 
 step "predicting with the exported file"
-$python predict.py --checkpoint_file_path="$out/ssd.mindir" --source="$out/data/val2017" --output_path="$out/predictions"
+$python predict.py --checkpoint_file_path="$out/ssd.mindir" --source="$out/data/val2017" --output_path="$out/predictions" \
+    --draw_score=0.3
 
 step "done"
 $python scripts/compare_metrics.py "$out/run/eval/metrics.json" "$out/mindir/eval/metrics.json"
