@@ -87,6 +87,13 @@ def test_a_batch_fails_for_an_image_that_has_rotted_and_names_it(tmp_path, call,
         list(EvalLoader(split.files, 3, 8, 3, workers=1))
 
 
+def test_rows_that_are_not_there_are_no_samples(tmp_path, call):
+    txt_tree(tmp_path, "a.png 0,0,9,9,cat\n", ["a.png"])
+    split = call.txt()
+    with pytest.raises(DataError, match="MindRecord files cannot be read: .*; remove the folder"):
+        list(EvalLoader(split.files, 2, 8, 2, workers=1))
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_batches_come_in_order_and_whole_however_many_threads(tmp_path, call, workers):
     names = [f"{number}.png" for number in range(11)]

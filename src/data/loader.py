@@ -106,24 +106,32 @@ def batches(files, rows, prepare, parts, batch_size, workers):
         samples = ([part[place, ...] for part in batch] for place in range(len(batch[0])))
         return batch, [pool.submit(work, sample, *columns) for sample, columns in zip(samples, reader)]
 
-    # rows are read in a thread of their own: the caller, who drives the device, only takes what is ready
-    pool, feeder, waiting = ThreadPoolExecutor(workers), ThreadPoolExecutor(1), deque()
+    # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
+    pool, waiting = ThreadPoolExecutor(workers), deque()
     try:
         for start in range(0, len(rows), batch_size):
             count = min(batch_size, len(rows) - start)
-            waiting.append(feeder.submit(begin, [np.empty((count, *shape), kind) for shape, kind in parts]))
+            waiting.append(begin([np.empty((count, *shape), kind) for shape, kind in parts]))
             if len(waiting) > AHEAD:
-                yield finished(waiting.popleft())
+                yield finished(*waiting.popleft())
         while waiting:
-            yield finished(waiting.popleft())
+            yield finished(*waiting.popleft())
+    except RuntimeError as error:
+        raise DataError(f"the MindRecord files cannot be read: {first_line(error)}; remove the folder of '{files[0]}', "
+                        "and the next run converts the data anew") from error
     finally:
-        feeder.shutdown(cancel_futures=True)
         pool.shutdown(cancel_futures=True)
 
 
-def finished(begun):
+def finished(batch, tasks):
     """A batch when all of its samples are there."""
-    batch, tasks = begun.result()
+    if len(tasks) < len(batch[0]):
+        raise RuntimeError(f"only {len(tasks)} of {len(batch[0])} rows came")
     for task in tasks:
         task.result()
     return batch
+
+
+def first_line(error):
+    """What MindSpore says of an error, without the rest of its report."""
+    return next((line for line in str(error).splitlines() if line.strip()), "unknown error")[:200]
