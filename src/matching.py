@@ -22,8 +22,10 @@ class Overlaps:
 
     def __init__(self, anchors):
         self.corners = box_ops.to_corners(anchors)
+        levels = split_levels(anchors)
+        self.shapes = np.concatenate([shapes for _, shapes in levels])
         self.levels, start, first = [], 0, 0  # of a level: its first anchor, its first shape, lines, areas
-        for side, shapes in split_levels(anchors):
+        for side, shapes in levels:
             corners = self.corners[start:start + side * side * len(shapes)]
             if len(corners) < side * side * len(shapes):
                 break
@@ -36,7 +38,6 @@ class Overlaps:
             self.levels.append((start, first, lines, np.ascontiguousarray(areas)))
             start, first = start + len(corners), first + len(shapes)
         self.are_grids = start == len(anchors)
-        self.shapes = np.concatenate([shapes for _, shapes in split_levels(anchors)])
 
     def __call__(self, boxes, least):
         """boxes [N, 4] corners, least: IoU -> the pairs that reach it: box numbers [P], anchor numbers [P], IoU [P]."""

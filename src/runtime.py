@@ -49,7 +49,7 @@ def loader_threads():
 
 def keep_freed_memory():
     """Makes malloc of glibc keep freed memory: images come and go by the megabyte, and each time the kernel would clear
-    its pages anew, a quarter of the loader's time at 640 pixels (bench/loader.py)."""
+    its pages anew, under a lock of the whole process."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most it takes

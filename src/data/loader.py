@@ -104,7 +104,14 @@ def batches(files, rows, prepare, parts, batch_size, workers):
 
     def begin(batch):
         samples = ([part[place, ...] for part in batch] for place in range(len(batch[0])))
-        return batch, [pool.submit(work, sample, *columns) for sample, columns in zip(samples, reader)]
+        try:
+            tasks = [pool.submit(work, sample, *columns) for sample, columns in zip(samples, reader)]
+            if len(tasks) < len(batch[0]):
+                raise RuntimeError(f"only {len(tasks)} of {len(batch[0])} rows came")
+        except RuntimeError as error:
+            raise DataError(f"the MindRecord files cannot be read: {' '.join(str(error).split())[:200]}; remove the "
+                            f"folder of '{files[0]}', and the next run converts the data anew") from error
+        return batch, tasks
 
     # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
     pool, waiting = ThreadPoolExecutor(workers), deque()
@@ -116,22 +123,12 @@ def batches(files, rows, prepare, parts, batch_size, workers):
                 yield finished(*waiting.popleft())
         while waiting:
             yield finished(*waiting.popleft())
-    except RuntimeError as error:
-        raise DataError(f"the MindRecord files cannot be read: {first_line(error)}; remove the folder of '{files[0]}', "
-                        "and the next run converts the data anew") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def finished(batch, tasks):
     """A batch when all of its samples are there."""
-    if len(tasks) < len(batch[0]):
-        raise RuntimeError(f"only {len(tasks)} of {len(batch[0])} rows came")
     for task in tasks:
         task.result()
     return batch
-
-
-def first_line(error):
-    """What MindSpore says of an error, without the rest of its report."""
-    return next((line for line in str(error).splitlines() if line.strip()), "unknown error")[:200]
