@@ -26,7 +26,7 @@ def main():
     refuse_source_folder(source, folder)
     runtime.prepare(options.device_target)
     from src import distributed
-    from src.metrics import write_whole
+    from src.files import write_whole
     from src.predictor import load_predictor
     from src.run_folder import make_folder
 

@@ -9,7 +9,7 @@ import sys
 
 from src import runtime
 from src.config import read_options
-from src.errors import NotFiniteError, run_main
+from src.errors import DataError, NotFiniteError, run_main
 
 
 def main():
@@ -26,15 +26,19 @@ def main():
     from src.matching import Matcher
     from src.meter import peak_memory
     from src.models.initialize import he_initialize
+    from src.models.norms import choose_norms
     from src.models.ssd import build_model
-    from src.recipe import build_loss, build_rates, choose_score, mixed_precision
+    from src.recipe import build_rates, build_step, choose_overfit, choose_score, scaling_hint
     from src.run import Run, check_options, describe_run, draw_first_batch, prepare_splits
     from src.run_folder import check_run_folder, open_run_folder, read_json
 
+    choose_overfit(options)
     check_options(options)
     check_run_folder(options.output_path, options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     ms.set_seed(options.seed)
+    if options.deterministic:
+        ms.set_deterministic(True)
     log = RunLog(rank == 0)
     train_split, val_split = prepare_splits(options, rank, log.say)
 
@@ -43,36 +47,42 @@ def main():
     if options.weight_init == "he":
         he_initialize(model.network, model.num_classes, options.seed)
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
-    loader = TrainLoader(train_split.files, train_split.count, matcher,
-                         options.augmentation, model.image_size, options.batch_size, options.seed, rank, world,
+    rows = min(options.overfit or train_split.count, train_split.count)
+    loader = TrainLoader(train_split.files, rows, matcher, options.augmentation, model.image_size,
+                         options.batch_size * options.accumulate, options.seed, rank, world,
                          options.num_workers or runtime.loader_threads(), options.use_difficult, model.mean)
     rates = build_rates(options, loader.steps)
     run = Run(options, model, train_split, val_split, loader, log, rank, world)
     run.load_pretrained()
+    choose_norms(model.network, options.batch_norm, world)
     frozen = optim.freeze(model.network, [name for name in options.freeze_layer.split(",") if name])
-    optimizer = optim.build_optimizer(model.network.trainable_params(), rates, options.optimizer, options.momentum,
-                                      options.weight_decay, options.decay_exclude, options.body_lr)
-    loss = build_loss(options, model.score)
-    step = engine.TrainStep(mixed_precision(model, options.amp_level), loss, optimizer, options.loss_scale,
-                            options.dynamic_loss_scale, options.grad_clip, world)
+    step = build_step(options, model, rates, world)
     start = run.attach(step)
     facts = {key: value for key, value in options.items() if key not in FREE}
-    use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "ranks": (rank, world)},
+    use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "ranks": (rank, world), "order": run.owed},
               step.get_parameters())
-
     if rank == 0:
         open_run_folder(options.output_path, options)
-        log.open(options.output_path)
-    facts = describe_run(options, model, train_split, frozen, world)
+        log.open(options.output_path, start)
+    facts = describe_run(options, model, train_split, frozen, loader)
     log.write(facts)
     log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
+    if hint := scaling_hint(options, world):
+        log.say(hint)
     names = [image["file_name"] for image in read_json(train_split.ground_truth)["images"]]
     if rank == 0:
-        draw_first_batch(loader, model, train_split.classes, os.path.join(options.output_path, "train_batch.png"))
+        picture = os.path.join(options.output_path, "train_batch.png")
+        draw_first_batch(loader, model, train_split.classes, picture)
+        log.picture("train/first_batch", picture, 0)
     step.set_train()
     try:
-        engine.train(step, loader, rates, log, start, options.max_steps, options.log_interval, lambda row: names[row],
-                     run.after_epoch, lambda done: run.save("last", done))
+        if not run.catch_up():
+            engine.train(step, loader, rates, log, run.meter, start, options.max_steps, options.log_interval,
+                         lambda row: names[row], options.save_checkpoint_steps, lambda done: run.save("last", done),
+                         run.after_epoch)
+    except DataError:  # which can be mended and the run resumed
+        run.save("last", run.meter.done)
+        raise
     except NotFiniteError:
         run.save("diverged")
         raise

@@ -1,7 +1,9 @@
 """Checkpoints that describe themselves: parameters and one JSON text with model, classes and the state of the run."""
+import contextlib
 import glob
 import json
 import os
+import zlib
 
 import mindspore as ms
 import numpy as np
@@ -16,10 +18,15 @@ def save(path, parameters, meta):
     aside = os.path.join(os.path.dirname(path), f".writing.{os.path.basename(path)}")
     rows = [{"name": one.name, "data": one} for one in parameters]
     try:
-        ms.save_checkpoint(rows, aside, append_dict={META: json.dumps(meta)})
+        ms.save_checkpoint(rows, aside, append_dict={META: json.dumps(meta)}, crc_check=True)
         os.chmod(aside, 0o644)  # MindSpore lets only the owner read
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())  # else a crash of the machine can leave the new name with old bytes
         os.replace(aside, path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        with contextlib.suppress(OSError):
+            os.chmod(aside, 0o644)
+            os.remove(aside)
         reason = " ".join(str(error).split())[:200]
         raise EnvironmentFault(f"checkpoint '{path}' could not be written: {reason}") from error
 
@@ -30,12 +37,43 @@ def load(path):
         there = ", ".join(sorted(glob.glob("*.ckpt", root_dir=os.path.dirname(path) or ".")))
         raise OptionError(f"checkpoint '{path}' is not a file" + (f"; there is {there}" if there else ""))
     try:
+        check_sum(path)
         values = ms.load_checkpoint(path)
     except (ValueError, RuntimeError, TypeError, AttributeError, EOFError) as error:
         raise DataError(f"checkpoint '{path}' is damaged or no MindSpore checkpoint "
                         f"({os.path.getsize(path)} bytes); use another one") from error
     meta = json.loads(str(values.pop(META, "{}")))
     return {name: one.asnumpy() if hasattr(one, "asnumpy") else np.asarray(one) for name, one in values.items()}, meta
+
+
+def check_sum(path):
+    """Raises ValueError where a file does not have the CRC-32 that save() let MindSpore append; without one it passes.
+
+    MindSpore would check it too, and print lines of its own.
+    """
+    with open(path, "rb") as file:
+        data = memoryview(file.read())
+    if data[-17:-10] == b"crc_num" and zlib.crc32(data[:-17]) != int.from_bytes(data[-10:], "big"):
+        raise ValueError("another checksum")
+
+
+def load_newest(folder, say):
+    """The state a run goes on from: last.ckpt, or where that is damaged the newest other one -> values, meta, path.
+
+    say(text) tells which were damaged. Raises OptionError when none is left.
+    """
+    others = sorted(glob.glob(os.path.join(folder, "*.ckpt")), key=os.path.getmtime, reverse=True)
+    last = os.path.join(folder, "last.ckpt")
+    for path in sorted(others, key=lambda one: one != last):
+        try:
+            values, meta = load(path)
+        except DataError as error:
+            say(f"warning: {error}")
+            continue
+        if "steps_done" in meta and os.path.basename(path) != "diverged.ckpt":
+            return values, meta, path
+    raise OptionError(f"--resume=True, but '{folder}' holds no checkpoint of a run that is whole; start anew with "
+                      "another --output_path")
 
 
 def save_run(folder, name, parameters, meta, keep=0):

@@ -10,7 +10,8 @@ import mindspore as ms
 KEPT = 32  # folders; the oldest go
 # options that no graph depends on
 FREE = ("output_path", "config_path", "compile_cache", "resume", "max_steps", "typed", "log_interval", "source",
-        "checkpoint_file_path", "draw_score", "eval_images", "save_checkpoint_epochs", "keep_checkpoint_max")
+        "checkpoint_file_path", "draw_score", "eval_images", "save_checkpoint_epochs",
+        "save_checkpoint_steps", "keep_checkpoint_max", "early_stop")
 
 
 def use_cache(root, facts, parameters):
@@ -18,9 +19,9 @@ def use_cache(root, facts, parameters):
 
     MindSpore numbers graphs and would take the first one of another network for the first one of this. So the name of
     the folder is a digest of all that graphs are made of: the source code, MindSpore's version, `facts` (a dict: the
-    options without FREE, what a model says of itself, sizes of a batch), names, shapes and types of the parameters and
-    whether they are trained. Values of parameters are no part of a graph. A graph that is missing or damaged is
-    compiled. A folder that cannot be written means no cache.
+    options without FREE, what a model says of itself, sizes of a batch, the order of the graphs), names, shapes and
+    types of the parameters and whether they are trained. Values of parameters are no part of a graph. A graph that is
+    missing or damaged is compiled. A folder that cannot be written means no cache.
     """
     if not root:
         return

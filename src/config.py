@@ -15,23 +15,25 @@ CHOICES = {
     "dataset": ("coco", "voc", "other"),
     "device_target": ("CPU", "GPU", "Ascend"),
     "amp_level": ("O0", "O1", "O2", "O3", "auto"),
+    "amp_type": ("float16", "bfloat16"),
     "augmentation": ("zoo", "ssd", "paddle", "mlperf", "nvidia", "flip", "plain"),
     "matching": ("zoo", "nvidia", "ssd"),
     "lr_schedule": ("cosine", "multistep"),
     "optimizer": ("momentum", "nesterov", "rmsprop"),
     "decay_exclude": ("norm", "norm_bias", "body", "none"),
     "loss": ("auto", "focal", "multibox"),
-    "loss_normalizer": ("batch", "image"),
+    "loss_normalizer": ("batch", "local", "image"),
+    "batch_norm": ("own", "frozen", "sync"),
     "weight_init": ("published", "he"),
     "resize": ("bilinear", "antialias"),
     "metric_engine": ("hotcoco", "pycocotools"),
     "file_format": ("MINDIR", "ONNX"),
 }
 AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "export_batch_size", "nms_candidates", "max_boxes",
-                "log_interval", "save_checkpoint_epochs", "keep_checkpoint_max", "eval_interval")
+                "log_interval", "accumulate", "save_checkpoint_epochs", "keep_checkpoint_max", "eval_interval")
 ABOVE_ZERO = ("lr", "loss_scale", "width", "body_lr")
 UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate",
-                 "empty_negatives")
+                 "empty_negatives", "ema_decay")
 SPLIT_NAMES = ("train_data_type", "val_data_type")
 # what the model zoo called the same thing
 RENAMED = {"model_name": "model", "img_shape": "image_size", "use_float16": "amp_level", "num_classes": "classes",

@@ -5,15 +5,15 @@ import math
 import signal
 import time
 
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src.errors import Interrupted, NotFiniteError
-from src.meter import Meter
 from src.models.layers import Normalize
 
 NUMBERS = ("loss", "loss_cls", "loss_box", "positives", "own_loss", "finite", "grad_norm", "loss_scale", "stops")
-MOST_SKIPPED_STEPS = 20  # so many overflows in a row are no longer the loss scale's search
+MOST_SKIPPED = 20  # so many overflows in a row are no longer the loss scale's search
 GROW_AFTER = 2000        # good steps before a dynamic loss scale doubles (https://arxiv.org/abs/1710.03740 section 3.2)
 
 
@@ -26,29 +26,74 @@ class TrainStep(nn.Cell):
     processes ask to stop.
     An update with a gradient that is not finite is left out. With `dynamic` the loss scale halves then and doubles
     after GROW_AFTER good steps. Gradients are averaged over processes, unscaled, then clipped to the global L2 norm
-    `grad_clip` (0: not), before weight decay: the order of the published recipe.
+    `grad_clip` (0: not), before weight decay: the order of the published recipe; then each number to
+    +-grad_clip_value (0: not).
+    weigh: the loss was divided by the positives of its batch (at least 1), and shall count as if it had been divided by
+    those of all processes and micro-steps. micro_steps: an update follows every so many calls, the others only add
+    their gradients up and return zeros. average: an ema.WeightAverage that follows the updates, or None.
     """
 
-    def __init__(self, model, loss, optimizer, loss_scale=1.0, dynamic=False, grad_clip=0.0, world=1):
+    def __init__(self, model, loss, optimizer, loss_scale=1.0, dynamic=False, grad_clip=0.0, world=1, weigh=True,
+                 micro_steps=1, grad_clip_value=0.0, average=None):
         super().__init__(auto_prefix=False)
-        self.network, self.loss, self.optimizer = model.network, loss, optimizer
+        self.network, self.loss, self.optimizer, self.average = model.network, loss, optimizer, average
         self.normalize = Normalize(model.mean, model.std)
-        self.dynamic, self.grad_clip, self.world = dynamic, grad_clip, world
+        self.dynamic, self.world, self.weigh, self.micro_steps = dynamic, world, weigh, micro_steps
+        self.grad_clip, self.grad_clip_value = grad_clip, grad_clip_value
         self.loss_scale = Parameter(Tensor(loss_scale, mstype.float32), name="loss_scale", requires_grad=False)
         self.good_steps = Parameter(Tensor(0, mstype.int32), name="good_steps", requires_grad=False)
         self.gradients = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters, has_aux=True)
         self.map = ops.HyperMap()
         self.reduce = nn.DistributedGradReducer(optimizer.parameters, mean=True) if world > 1 else None
         self.all_reduce = ops.AllReduce() if world > 1 else None
+        if micro_steps > 1:
+            self.sums = optimizer.parameters.clone("micro_sum", init="zeros")
+            self.part_sums = Parameter(Tensor([0.0] * 4, mstype.float32), name="micro_parts", requires_grad=False)
+            self.calls = Parameter(Tensor(0, mstype.int32), name="micro_calls", requires_grad=False)
 
     def scaled_loss(self, images, labels, targets):
         """The loss times the loss scale, and its parts as they are."""
         logits, deltas = self.network(self.normalize(images))
         loss, classification, box, count = self.loss(logits, deltas, labels, targets)
-        return loss * self.loss_scale, ops.stack((loss, classification, box, count))
+        share = self.share(count)
+        parts = ops.stack((loss * share, classification * share, box * share, count))
+        return loss * share * self.loss_scale, parts
+
+    def share(self, count):
+        """What the mean over the processes has to count this one with: its positives by the mean of theirs."""
+        if not self.weigh or self.world == 1 or self.micro_steps > 1:
+            return 1.0
+        return ops.maximum(count, 1.0) * self.world / ops.maximum(self.all_reduce(count), 1.0)
 
     def construct(self, images, labels, targets, stop):
         (_, parts), gradients = self.gradients(images, labels, targets)
+        if self.micro_steps == 1:
+            return self.update(gradients, parts, stop)
+        weight = ops.maximum(parts[3:], 1.0) if self.weigh else ops.ones((1,), mstype.float32)
+        self.map(ops.partial(add_weighted, weight), self.sums, gradients)
+        ops.assign_add(self.part_sums, ops.concat((parts[:3] * weight, parts[3:])))
+        ops.assign_add(self.calls, 1)
+        numbers = ops.zeros((len(NUMBERS),), mstype.float32)
+        if self.calls >= self.micro_steps:
+            numbers = self.update_from_sums(stop)
+        return numbers
+
+    def update_from_sums(self, stop):
+        """The update of all micro-steps since the last one."""
+        unit = ops.full((1,), 1.0 / self.micro_steps, dtype=mstype.float32)
+        if self.weigh:
+            positives = self.part_sums[3:]
+            unit = 1.0 / ops.maximum(positives if self.world == 1 else self.all_reduce(positives) / self.world,
+                                     1.0 / self.world)
+        parts = ops.concat((self.part_sums[:3] * unit, self.part_sums[3:]))
+        numbers = self.update(self.map(ops.partial(multiply, unit), self.sums), parts, stop)
+        self.map(clear, self.sums)
+        ops.assign(self.part_sums, ops.zeros_like(self.part_sums))
+        ops.assign(self.calls, ops.zeros_like(self.calls))
+        return numbers
+
+    def update(self, gradients, parts, stop):
+        """Averages, checks and clips gradients that are still scaled, and moves the weights. Returns NUMBERS."""
         if self.reduce is not None:
             gradients = self.reduce(gradients)
         scale = self.loss_scale * 1.0
@@ -59,8 +104,12 @@ class TrainStep(nn.Cell):
         if self.grad_clip > 0:
             factor = factor * self.grad_clip / ops.maximum(norm, self.grad_clip)
         gradients = self.map(ops.partial(multiply, factor), gradients)
+        if self.grad_clip_value > 0:
+            gradients = self.map(ops.partial(clamp, self.grad_clip_value), gradients)
         if finite:
             self.optimizer(gradients)
+            if self.average is not None:
+                self.average()
         if self.dynamic:
             self.adjust_scale(finite)
         shared = ops.concat((parts, stop.reshape((1,))))
@@ -89,6 +138,27 @@ def multiply(factor, gradient):
     return gradient * factor.astype(gradient.dtype)
 
 
+def clamp(limit, gradient):
+    """Each number of a gradient within +-limit."""
+    return ops.clamp(gradient, -limit, limit)
+
+
+# plain functions would lose their assignments in a compiled step
+add_weighted, clear = ops.MultitypeFuncGraph("add_weighted"), ops.MultitypeFuncGraph("clear")
+
+
+@add_weighted.register("Tensor", "Tensor", "Tensor")
+def add_weighted_one(weight, total, gradient):
+    """total += weight * gradient, in float32."""
+    return ops.assign_add(total, gradient.astype(mstype.float32) * weight)
+
+
+@clear.register("Tensor")
+def clear_one(total):
+    """total = 0."""
+    return ops.assign(total, ops.zeros_like(total))
+
+
 @contextlib.contextmanager
 def stop_signals():
     """Collects SIGINT and SIGTERM in a list, so that a step ends before the program does; the second ends it at once.
@@ -110,32 +180,31 @@ def stop_signals():
             signal.signal(number, handler)
 
 
-def train(step, loader, rates, log, start=0, most_steps=0, log_interval=10, image_name=str, after_epoch=None,
-          save=None):
+def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=10, image_name=str, save_steps=0,
+          save=lambda done: None, after_epoch=lambda epochs, done: False):
     """Runs steps start .. len(rates) - 1 (or most_steps of them at most); step k belongs to epoch k // loader.steps.
 
-    rates: learning rate of every step, for the log. image_name(row): how to name an image in an error.
-    after_epoch(epochs_done, steps_done): evaluation and checkpoints. save(steps_done): keeps the state of a run that is
-    stopped. Raises NotFiniteError, Interrupted.
+    rates: learning rate of every step, for the log. meter: a Meter. image_name(row): how to name an image in an error.
+    save(steps_done): keeps the state, of a run that is stopped and within an epoch every save_steps steps (0: not).
+    after_epoch(epochs_done, steps_done): evaluation and checkpoints; True ends the run. Raises NotFiniteError,
+    Interrupted, and what the loader raises.
     """
-    total = min(len(rates), most_steps or len(rates))
-    meter, done, finite = Meter(total, loader.batch_size * loader.world), start, []
-    with stop_signals() as caught:
+    total, done, finite = min(len(rates), most_steps or len(rates)), start, []
+    with stop_signals() as caught, log.bar(total) as show:
         while done < total:
             epoch, asked = done // loader.steps, time.time()
             for *batch, rows in itertools.islice(loader.epoch(epoch, done % loader.steps), total - done):
                 begun = time.time()
-                flag = Tensor(float(len(caught) > 0), mstype.float32)
-                numbers = dict(zip(NUMBERS, step(*map(Tensor, batch), flag).asnumpy().tolist()))
+                numbers = run_step(step, batch, len(caught) > 0)
                 meter.add(numbers, begun - asked, time.time() - begun)
                 finite.append(bool(numbers["finite"]))
-                stuck = finite[-MOST_SKIPPED_STEPS:] == [False] * MOST_SKIPPED_STEPS
-                if stuck or not math.isfinite(numbers["own_loss"]):
+                if not math.isfinite(numbers["own_loss"]) or finite[-MOST_SKIPPED:] == [False] * MOST_SKIPPED:
                     raise NotFiniteError(explain(numbers, done, epoch, rates[done], map(image_name, rows)))
                 if done == start:
                     log.say(f"first step took {time.time() - asked:.1f} s (it compiles the graph, or reads it from "
                             "--compile_cache)")
                 done += 1
+                show(done, f"loss {numbers['loss']:.4f}")
                 if done % log_interval == 0 or done == total:
                     row = meter.row(done, epoch + 1, float(rates[done - 1]))
                     log.write(row, "train")
@@ -144,11 +213,21 @@ def train(step, loader, rates, log, start=0, most_steps=0, log_interval=10, imag
                     save(done)
                     raise Interrupted(f"{'' if caught else 'another process was '}interrupted after step {done}; "
                                       f"the state was saved, --resume=True goes on from here")
+                if save_steps and done % save_steps == 0 and done % loader.steps and done < total:
+                    save(done)
                 asked = time.time()
             if not step.dynamic:
                 refuse_skipping(finite[-loader.steps:])
-            if after_epoch:
-                after_epoch(epoch + 1, done)
+            if after_epoch(epoch + 1, done):
+                return
+
+
+def run_step(step, batch, stop):
+    """One update with the arrays of a batch, cut into the micro-steps of a TrainStep. Returns NUMBERS as a dict."""
+    flag = Tensor(float(stop), mstype.float32)
+    for part in zip(*(np.split(array, step.micro_steps) for array in batch)):
+        numbers = step(*map(Tensor, part), flag)
+    return dict(zip(NUMBERS, numbers.asnumpy().tolist()))
 
 
 def refuse_skipping(finite):

@@ -8,7 +8,7 @@ from mindspore import nn
 
 from src.detector import Detector, RawDetector
 from src.errors import EnvironmentFault, OptionError, SSDError
-from src.metrics import write_whole
+from src.files import write_whole
 
 TOLERANCE = 1e-4  # the graph is the same; another fusion may round differently
 FORMATS = {".mindir": "MINDIR", ".onnx": "ONNX"}

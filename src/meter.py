@@ -11,16 +11,17 @@ MEANS = ("loss", "loss_cls", "loss_box", "positives", "grad_norm")
 class Meter:
     """Collects steps and sums them up in a row for the log.
 
-    total: steps of the run. images_per_step: of all processes. The first step compiles and is left out of the speed
-    unless it stands alone.
+    total: steps of the run; done: those that were counted. images_per_step: of all processes. The first step compiles
+    and is left out of the speed unless it stands alone.
     """
 
     def __init__(self, total, images_per_step):
-        self.total, self.images_per_step = total, images_per_step
+        self.total, self.images_per_step, self.done = total, images_per_step, 0
         self.steps, self.timed, self.seconds = [], 0, 0.0
 
     def add(self, numbers, data_time, step_time):
         """numbers: dict of one step; seconds spent waiting for data and in the step."""
+        self.done += 1
         self.steps.append({**numbers, "data_time": data_time, "step_time": step_time})
 
     def row(self, step, epoch, rate):

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from src.errors import DataError, EnvironmentFault
+from src.files import write_whole
 
 COCO_MEANINGS = {
     "AP": "IoU .50:.95", "AP50": "IoU .50", "AP75": "IoU .75", "APs": "small, area below 32x32",
@@ -104,20 +105,6 @@ def write_metrics(folder, metrics, detections):
     """Writes metrics.json and detections.json (COCO result format) whole into folder, which is made if need be."""
     for name, content in (("metrics.json", json.dumps(metrics, indent=1)), ("detections.json", json.dumps(detections))):
         write_whole(os.path.join(folder, name), f"{content}\n".encode())
-
-
-def write_whole(path, data):
-    """Writes bytes aside and renames them: path never holds half a file. Raises EnvironmentFault if it cannot."""
-    aside = f"{path}.part{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(aside, "wb") as file:
-            file.write(data)
-        os.replace(aside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.remove(aside)
-        raise EnvironmentFault(f"{path} cannot be written: {error.strerror}") from error
 
 
 def number(value):

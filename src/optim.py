@@ -2,6 +2,7 @@
 from mindspore import nn, ops
 
 from src.errors import OptionError
+from src.models.norms import freeze_norms
 
 
 class Nesterov(nn.Optimizer):
@@ -111,9 +112,7 @@ def freeze(network, prefixes):
         for parameter in inside:
             parameter.requires_grad = False
         frozen += len(inside)
-        for name, cell in network.cells_and_names():
-            if f"{name}.".startswith(f"{prefix}.") and isinstance(cell, nn.BatchNorm2d):
-                cell.use_batch_statistics = False
+        freeze_norms(network, prefix)
     if not network.trainable_params():
         raise OptionError(f"freeze_layer={','.join(prefixes)}: nothing is left to train")
     return frozen

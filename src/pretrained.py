@@ -4,11 +4,13 @@ import os
 import mindspore as ms
 
 from src import checkpoint
+from src.ema import averaged
 from src.errors import OptionError
 from src.weight_files import read_weights
 from src.weights import SOURCES, convert_weights, guess_source, is_class_output
 
-TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "loss_scale", "good_steps")
+TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "loss_scale", "good_steps", "ema_",
+                  "micro_")
 
 
 def fetch(network, path, source="auto"):
@@ -23,7 +25,7 @@ def fetch(network, path, source="auto"):
         (values, _), meta = read_weights(path), {}
     shapes = {one.name: tuple(one.shape) for one in network.get_parameters()}
     if source == "auto" and (meta or not shapes.keys().isdisjoint(values)):
-        return values, [], "ours", meta
+        return averaged(values), [], "ours", meta
     source = guess_source(values, shapes) if source == "auto" else source
     if source is None:
         raise OptionError(f"'{path}' fits this network by no known names (it begins with "

@@ -1,13 +1,40 @@
-"""What a recipe chooses: loss, learning rates, precision."""
+"""What a recipe chooses: loss, learning rates, precision, the training step."""
 import dataclasses
 
 from mindspore import amp
+from mindspore import dtype as mstype
 
+from src.ema import WeightAverage
+from src.engine import TrainStep
 from src.errors import OptionError
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.lr_schedule import cosine, multistep, warmup
+from src.optim import build_optimizer
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
+
+
+# the self-test of --overfit: from nothing to boxes of a few images by heart, whatever the recipe trains for
+OVERFIT = {"augmentation": "plain", "run_eval": True, "epoch_size": 300, "eval_interval": 25,
+           "save_checkpoint_epochs": 300, "lr_schedule": "cosine", "lr": 0.02, "lr_init": 0.002, "warmup_epochs": 0.0,
+           "warmup_steps": 20, "grad_clip": 10.0, "lr_batch": 0, "weight_decay": 0.0, "min_score": 0.05}
+
+
+def choose_overfit(options):
+    """The options of --overfit=N: N images, their own evaluation, and OVERFIT, where nothing else was typed."""
+    if options.overfit:
+        wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit),
+                  "weight_init": options.weight_init if options.pre_trained else "he"}
+        options.update({key: value for key, value in wanted.items() if key not in options.typed})
+
+
+def scaling_hint(options, world):
+    """What the linear rule (https://arxiv.org/abs/1706.02677 section 2.1) makes of lr, "" where lr is meant for it."""
+    batch = options.batch_size * options.accumulate * world
+    if options.lr_batch in (0, batch) or "lr" in options.typed:
+        return ""
+    return (f"lr {options.lr:g} is for a batch of {options.lr_batch}; this run has {batch}, for which the linear rule "
+            f"gives --lr={options.lr * batch / options.lr_batch:.3g}")
 
 
 def choose_score(model, loss):
@@ -21,7 +48,7 @@ def build_loss(options, score):
         classification = FocalLoss(options.gamma, options.alpha)
     else:
         classification = MultiBoxLoss(options.negative_ratio, options.empty_negatives)
-    return DetectionLoss(classification, options.loss_normalizer)
+    return DetectionLoss(classification, "image" if options.loss_normalizer == "image" else "batch")
 
 
 def build_rates(options, epoch_steps):
@@ -48,8 +75,22 @@ def check_milestones(options):
                           "factors, for example [43,54] and [0.1,0.01]")
 
 
-def mixed_precision(model, level):
-    """The Model with its network cast as amp_level says; the loss stays in float32 whatever the level."""
+def build_step(options, model, rates, world):
+    """The TrainStep with loss, optimiser and precision. rates: of every step, as of build_rates."""
+    optimizer = build_optimizer(model.network.trainable_params(), rates, options.optimizer, options.momentum,
+                                options.weight_decay, options.decay_exclude, options.body_lr)
+    average = WeightAverage(model.network, options.ema_decay) if options.ema_decay else None
+    return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), build_loss(options, model.score),
+                     optimizer, options.loss_scale, options.dynamic_loss_scale, options.grad_clip, world,
+                     options.loss_normalizer == "batch", options.accumulate, options.grad_clip_value, average)
+
+
+def mixed_precision(model, level, kind="float16"):
+    """The Model with its network cast as amp_level says; the loss stays in float32 whatever the level.
+
+    kind: the short type, float16 or bfloat16.
+    """
     if level == "O0":
         return model
-    return dataclasses.replace(model, network=amp.auto_mixed_precision(model.network, level))
+    network = amp.auto_mixed_precision(model.network, level, getattr(mstype, kind))
+    return dataclasses.replace(model, network=network)

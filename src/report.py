@@ -17,6 +17,14 @@ def draw_report(folder, metrics, detections, truth, table, split, classes, least
     """
     plot_pr_curves(truth, detections, os.path.join(folder, "pr_curves.png"), engine)
     plot_per_class(metrics, os.path.join(folder, "per_class.png"))
+    draw_predictions(os.path.join(folder, "predictions.png"), truth, table, split, classes, least_score)
+
+
+def draw_predictions(path, truth, table, split, classes, least_score):
+    """Writes the first images with their true boxes and beside them with those that were found, arguments as above.
+
+    Returns whether there was anything to draw.
+    """
     pictures, titles = [], []
     for row, image in enumerate(truth["images"][:MOST_PICTURES]):
         try:
@@ -29,7 +37,8 @@ def draw_report(folder, metrics, detections, truth, table, split, classes, least
                      draw_boxes(pixels, shown[:, 1:5], shown[:, 6].astype(int), shown[:, 5], classes)]
         titles += [f"ground truth: {len(boxes)}", f"prediction: {len(shown)}"]
     if pictures:
-        plot_pictures(pictures, os.path.join(folder, "predictions.png"), 6, titles)
+        plot_pictures(pictures, path, 6, titles)
+    return bool(pictures)
 
 
 def true_boxes(truth, image):

@@ -1,6 +1,5 @@
 """The state around the training loop: where it starts, what is saved and evaluated after an epoch."""
 import contextlib
-import json
 import os
 import time
 
@@ -8,27 +7,37 @@ import mindspore as ms
 import numpy as np
 
 from src import boxes, checkpoint
-from src.config import split_options
+from src.compile_cache import FREE
+from src.config import read_yaml, split_options
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
-from src.errors import EnvironmentFault, OptionError
-from src.evaluate import collect, score
+from src.distributed import all_reduce
+from src.errors import EnvironmentFault, OptionError, SSDError
+from src.evaluate import collect, first_images, score
+from src.logger import read_log
+from src.meter import Meter
 from src.models.ssd import BUILDERS, build_model
 from src.predictor import describe, from_model
 from src.pretrained import assign, load_pretrained
 from src.recipe import check_milestones
+from src.report import draw_predictions
 from src.run_folder import git_commit, read_json
+from src.runtime import loader_threads
 from src.visualize import draw_boxes, plot_history, plot_pictures
 
 LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
+OVERFIT_GOAL = 0.95  # AP50
 
 
 def prepare_splits(options, rank, say):
-    """The training split, and the validation split with run_eval (else None), converted when needed."""
+    """The training split, and the validation split with run_eval (else None), converted when needed.
+
+    With overfit both are the training split.
+    """
     train = prepare_split(**split_options(options, "train"), classes=options.classes, rank=rank, log=say)
-    if not options.run_eval:
-        return train, None
+    if options.overfit or not options.run_eval:
+        return train, train if options.overfit else None
     return train, prepare_split(**split_options(options, "val"), classes=train.classes, rank=rank, log=say)
 
 
@@ -42,14 +51,17 @@ def check_options(options):
     if options.device_target == "CPU" and options.amp_level == "O1":
         raise EnvironmentFault("amp_level=O1 cannot be used on CPU: MindSpore 2.10 exceeds its own limit of nested "
                                "calls on it; O0, O2 and O3 run there (slower than O0), auto may")
+    if options.device_target == "CPU" and options.amp_level != "O0" and options.amp_type == "bfloat16":
+        raise EnvironmentFault("amp_type=bfloat16 cannot be used on CPU: MindSpore 2.10 has no convolution of it; "
+                               "float16 runs")
 
 
-def describe_run(options, model, split, frozen, world):
+def describe_run(options, model, split, frozen, loader):
     """First line of log.jsonl."""
-    return {"mindspore": ms.__version__, "numpy": np.__version__, "device": options.device_target, "processes": world,
-            "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
+    return {"mindspore": ms.__version__, "numpy": np.__version__, "device": options.device_target,
+            "processes": loader.world, "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
             "parameters": sum(one.size for one in model.network.trainable_params()), "anchors": len(model.anchors),
-            "classes": len(split.classes), "train_images": split.count, "batch": options.batch_size * world,
+            "classes": len(split.classes), "train_images": split.count, "batch": loader.batch_size * loader.world,
             "commit": git_commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
@@ -66,28 +78,25 @@ def draw_first_batch(loader, model, classes, path, most=8):
     plot_pictures(tiles, path)
 
 
-def read_log(path):
-    """The rows of a log.jsonl: of a step that ran again after a crash the later one, and no line that was cut short."""
-    rows = {}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                rows[row.get("step"), "loss" in row] = row
-    return list(rows.values())
-
-
 class Run:
-    """What a run knows beside its step: options, data, best score, log."""
+    """What a run knows beside its step: options, data, progress, log.
+
+    Of the state of a run, `best` is its best score (-1: none yet), `since_best` counts evaluations after it, `meter`
+    holds what the next log row sums up. average: an ema.WeightAverage or None.
+    """
 
     def __init__(self, options, model, train_split, val_split, loader, log, rank, world):
         self.options, self.model, self.loader, self.log = options, model, loader, log
-        self.rank, self.world, self.split = rank, world, train_split
-        self.folder, self.best, self.step, self.steps_done = os.path.join(options.output_path, "ckpt"), -1.0, None, 0
-        self.truth = read_json(val_split.ground_truth) if val_split else None
+        self.rank, self.world, self.split, self.val_split = rank, world, train_split, val_split
+        self.folder, self.step, self.steps_done = os.path.join(options.output_path, "ckpt"), None, 0
+        self.best, self.since_best, self.owed = -1.0, 0, False
+        self.total = options.epoch_size * loader.steps
+        self.meter = Meter(min(self.total, options.max_steps or self.total), loader.batch_size * world)
+        self.truth = first_images(read_json(val_split.ground_truth), options.overfit) if val_split else None
         if val_split:
-            self.eval_loader = EvalLoader(val_split.files, val_split.count, model.image_size, options.eval_batch_size,
-                                          rank, world, resize=options.resize)
+            self.eval_loader = EvalLoader(val_split.files, len(self.truth["images"]), model.image_size,
+                                          options.eval_batch_size, rank, world,
+                                          options.num_workers or loader_threads(), options.resize)
             self.predict = from_model(model, self.split.classes, options, options.eval_batch_size)
 
     def load_pretrained(self):
@@ -100,9 +109,9 @@ class Run:
         """Takes the TrainStep and, with --resume, restores it. Returns the first step to run."""
         self.step = step
         if not self.options.resume:
-            return self.options.pre_trained_epoch_size * self.loader.steps
-        path = os.path.join(self.folder, "last.ckpt")
-        values, meta = checkpoint.load(path)
+            self.meter.done = self.options.pre_trained_epoch_size * self.loader.steps
+            return self.meter.done
+        values, meta, path = checkpoint.load_newest(self.folder, self.log.say)
         ours = describe(self.model, self.split.classes, self.options)
         for key in STATE:
             if meta.get(key) != ours[key]:
@@ -112,45 +121,117 @@ class Run:
         unfit = [*skipped, *(name for name in missing if not name.startswith("learning_rate"))]
         if unfit:
             raise OptionError(f"--resume=True: '{path}' does not fit this run: {unfit[0]}")
-        self.best, self.steps_done = meta["best"], meta["steps_done"]
+        self.best, self.since_best, self.steps_done = meta["best"], meta["since_best"], meta["steps_done"]
+        if meta["steps_per_epoch"] == self.loader.steps:
+            self.meter.steps = meta["unlogged"]
+        else:  # other processes or another batch: the same place in the epochs
+            self.steps_done = round(self.steps_done * self.loader.steps / meta["steps_per_epoch"])
+            step.optimizer.global_step.set_data(ms.Tensor([self.steps_done], ms.int32))
+        self.meter.done = self.steps_done
+        for change in self.changes(meta):
+            self.log.say(f"changed since: {change}")
         best = f"best so far {self.best:.4f}" if self.best >= 0 else "not evaluated yet"
-        self.log.say(f"resumed after step {self.steps_done}, epoch {self.steps_done // self.loader.steps + 1}, {best}")
-        return self.steps_done
+        self.log.say(f"resumed after step {self.steps_done}, epoch {self.steps_done // self.loader.steps + 1}, {best}, "
+                     f"from {os.path.basename(path)}")
+        self.owed = not meta["settled"]
+        return self.meter.total if self.stalled() else self.steps_done
 
-    def save(self, name, steps_done=None, keep=0):
-        """Writes ckpt/<name>.ckpt with everything a resumed run needs; on rank 0 only."""
+    def stalled(self):
+        """Whether early_stop ends the run."""
+        return 0 < self.options.early_stop <= self.since_best
+
+    def catch_up(self):
+        """Does what followed the last epoch of an interrupted run. Returns as after_epoch."""
+        return self.owed and self.after_epoch(self.steps_done // self.loader.steps, self.steps_done)
+
+    def changes(self, meta):
+        """What is not as it was when the checkpoint was written, as texts."""
+        ours = self.surroundings()
+        yield from (f"{key} {meta[key]} -> {ours[key]}" for key in ours if meta[key] != ours[key])
+        path = os.path.join(self.options.output_path, "config.yaml")
+        before = read_yaml(path) if os.path.isfile(path) else {}
+        yield from (f"{key} {before[key]} -> {value}" for key, value in self.options.items()
+                    if key in before and key not in FREE and before[key] != value)
+
+    def surroundings(self):
+        """What a run should find again when it goes on, beside its options."""
+        return {"processes": self.world, "steps_per_epoch": self.loader.steps, "train_images": self.split.count,
+                "annotations": self.split.fingerprint[:12], "mindspore": ms.__version__}
+
+    def save(self, name, steps_done=None, keep=0, settled=False):
+        """Writes ckpt/<name>.ckpt with everything a resumed run needs; on rank 0 only.
+
+        settled: nothing of what follows an epoch is still to be done.
+        """
         self.steps_done = self.steps_done if steps_done is None else steps_done
         if self.rank == 0:
             meta = describe(self.model, self.split.classes, self.options, category_ids=self.split.category_ids,
-                            best=self.best, steps_done=self.steps_done, steps_per_epoch=self.loader.steps,
-                            commit=git_commit())
+                            best=self.best, since_best=self.since_best, steps_done=self.steps_done,
+                            settled=settled or self.steps_done % self.loader.steps > 0, unlogged=self.meter.steps,
+                            commit=git_commit(), **self.surroundings())
             checkpoint.save_run(self.folder, name, list(self.step.get_parameters()), meta, keep)
 
     def after_epoch(self, epoch, steps_done):
-        """Evaluates and saves as the options ask; `epoch` epochs are done."""
-        options, total = self.options, self.options.epoch_size * self.loader.steps
-        last = steps_done == min(total, options.max_steps or total)
+        """Evaluates and saves as the options ask; `epoch` epochs are done. Returns whether the run has reached its end.
+
+        It has after early_stop evaluations without a better score, and with overfit when the goal is reached.
+        """
+        options, ended = self.options, False
+        last = steps_done == self.meter.total
         if self.truth and epoch >= options.eval_start_epoch and (epoch % options.eval_interval == 0 or last):
-            self.evaluate(epoch, steps_done)
-        if epoch % options.save_checkpoint_epochs == 0 or last:
-            self.save("last", steps_done)
-            self.save(f"epoch_{epoch:04d}", steps_done, options.keep_checkpoint_max)
+            ended = self.evaluate(epoch, steps_done)
+        if ended or last or options.save_checkpoint_steps or epoch % options.save_checkpoint_epochs == 0:
+            self.save("last", steps_done, settled=True)
+        if ended or last or epoch % options.save_checkpoint_epochs == 0:
+            self.save(f"epoch_{epoch:04d}", steps_done, options.keep_checkpoint_max, settled=True)
+        return ended
 
     def evaluate(self, epoch, steps_done):
-        """Scores the network on the validation split and keeps it as best.ckpt when it is the best so far."""
+        """Scores the network on the validation split and keeps it as best.ckpt when it is the best so far.
+
+        Returns on all processes whether the run shall end.
+        """
+        average = self.step.average
         self.step.set_train(False)
-        table = collect(self.predict, self.eval_loader, self.rank, self.world)
+        with average.in_place() if average else contextlib.nullcontext():
+            table = collect(self.predict, self.eval_loader, self.rank, self.world)
         self.step.set_train()
-        if self.rank > 0:
-            return
+        ended = self.judge(table, epoch, steps_done) if self.rank == 0 else False
+        if self.world == 1 or not self.options.early_stop and not self.options.overfit:
+            return ended
+        return bool(all_reduce(np.array([ended], np.float32))[0])
+
+    def judge(self, table, epoch, steps_done):
+        """Logs the score of all detections, draws some, saves best.ckpt. Returns whether the run shall end."""
         metrics, _ = score(table, self.truth, self.options.dataset, self.options.metric_engine)
         numbers = {name: metrics[name] for name in LOGGED if name in metrics}
         self.log.write({"step": steps_done, "epoch": epoch, **numbers}, "eval")
         self.log.say(f"epoch {epoch}  " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+        path = os.path.join(self.options.output_path, "eval", "predictions.png")
+        if draw_predictions(path, self.truth, table, self.val_split, self.split.classes, self.options.draw_score):
+            self.log.picture("eval/predictions", path, steps_done)
         value = metrics.get("AP", metrics.get("mAP_area"))
+        self.since_best += 1
         if value > self.best:
-            self.best = value
-            self.save("best", steps_done)
+            self.best, self.since_best = value, 0
+            self.save("best", steps_done, settled=True)
+        if self.options.overfit:
+            return self.learnt(metrics, steps_done)
+        if self.stalled():
+            self.log.say(f"{self.since_best} evaluations without a better score than {self.best:.4f}: the run ends")
+        return self.stalled()
+
+    def learnt(self, metrics, steps_done):
+        """Whether the images of the self-test are known by heart. Raises SSDError when it ends without."""
+        value = metrics.get("AP50", metrics.get("mAP_area"))
+        images = len(self.truth["images"])
+        if value > OVERFIT_GOAL:
+            self.log.say(f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps, passed")
+        elif steps_done == self.meter.total:
+            raise SSDError(f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps, wanted above "
+                           f"{OVERFIT_GOAL}; look at train_batch.png (are the boxes right?) and eval/predictions.png, "
+                           "try fewer images, a larger --epoch_size or another --lr")
+        return value > OVERFIT_GOAL
 
     def finish(self):
         """Draws the curves, a resumed run's from its beginning, and closes the log, however the run ended."""

@@ -1,4 +1,5 @@
 """The folder of a run: refused when it holds another run, found again to resume."""
+import glob
 import json
 import os
 import subprocess
@@ -13,11 +14,11 @@ MARKS = ("config.yaml", "log.jsonl", "ckpt")
 def check_run_folder(path, resume=False):
     """Raises OptionError when path holds a run and resume is not set, or the other way round, EnvironmentFault when it
     cannot be made. Writes nothing."""
-    last = os.path.join(path, "ckpt", "last.ckpt")
+    states = os.path.join(path, "ckpt", "*.ckpt")
     if not resume and any(os.path.exists(os.path.join(path, mark)) for mark in MARKS):
         raise OptionError(f"output_path '{path}' already holds a run; choose another one, or go on by --resume=True")
-    if resume and not os.path.isfile(last):
-        raise OptionError(f"--resume=True, but '{last}' does not exist; is output_path that of the interrupted run?")
+    if resume and not glob.glob(states):
+        raise OptionError(f"--resume=True, but there is no '{states}'; is output_path that of the interrupted run?")
     above = os.path.abspath(path)
     while not os.path.exists(above):
         above = os.path.dirname(above)

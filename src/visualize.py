@@ -5,7 +5,8 @@ import itertools
 import cv2
 import numpy as np
 
-from src.metrics import precision_curves, write_whole
+from src.files import write_whole
+from src.metrics import precision_curves
 
 # Told apart on photographs and on white; label l has colour (l - 1) % 20, later rounds are paler.
 PALETTE = ("e6194b 3cb44b 4363d8 f58231 a53bd0 00b3b3 f032e6 8db600 ff7f9f 12806a b0702c b07aff "

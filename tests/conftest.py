@@ -22,6 +22,15 @@ def same_weights():
     ms.set_seed(1)
 
 
+@pytest.fixture(params=["graph", "pynative"])
+def mode(request):
+    """Runs a test in both modes of MindSpore."""
+    import mindspore as ms
+    ms.set_context(mode={"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}[request.param])
+    yield request.param
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """Function: shared("coco/val2017") -> its path in ../shared/data; the test is skipped where that is missing."""

@@ -9,7 +9,9 @@ import pytest
 from mindspore import nn
 
 from src import engine
+from src.ema import WeightAverage
 from src.errors import Interrupted, NotFiniteError
+from src.meter import Meter
 from src.models.ssd import BUILDERS, Model, build_model
 from src.optim import build_optimizer
 
@@ -59,12 +61,17 @@ class Log:
     def say(self, text):
         self.said.append(text)
 
+    @contextlib.contextmanager
+    def bar(self, total):
+        yield lambda done, text: None
 
-def build(rates, loss_scale=1.0, dynamic=False, grad_clip=0.0, weight_decay=0.0, loss=None):
+
+def build(rates, loss_scale=1.0, dynamic=False, grad_clip=0.0, weight_decay=0.0, loss=None, average=False, **more):
     network = Line()
     model = Model("line", network, np.zeros((4, 4), np.float32), 2, 2, mean=(0, 0, 0), std=(1, 1, 1))
     optimizer = build_optimizer(network.trainable_params(), np.array(rates, np.float32), "momentum", 0.9, weight_decay)
-    step = engine.TrainStep(model, loss or Sum(), optimizer, loss_scale, dynamic, grad_clip)
+    average = WeightAverage(network, 0.5) if average else None
+    step = engine.TrainStep(model, loss or Sum(), optimizer, loss_scale, dynamic, grad_clip, average=average, **more)
     step.set_train()
     return step, network.weight
 
@@ -72,13 +79,6 @@ def build(rates, loss_scale=1.0, dynamic=False, grad_clip=0.0, weight_decay=0.0,
 def run(step, pixel=1):
     batch = next(Loader(1, pixel).epoch(0))
     return step(*map(ms.Tensor, batch[:3]), ms.Tensor(0.0, ms.float32)).asnumpy()
-
-
-@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
-def mode(request):
-    ms.set_context(mode=request.param)
-    yield
-    ms.set_context(mode=ms.GRAPH_MODE)
 
 
 @pytest.mark.parametrize("loss_scale", [1.0, 1024.0])
@@ -120,10 +120,68 @@ def test_static_scale_stays_and_skips(mode):
     assert np.allclose(weight.asnumpy(), [3, 4]) and step.loss_scale.asnumpy() == 2.0 ** 127
 
 
+def test_gradients_are_clipped_by_value_after_the_norm(mode):
+    step, weight = build([0.1], 8.0, grad_clip=1.0, grad_clip_value=0.5)
+    run(step)  # gradient 1, 1 -> norm clipped to .707 each -> .5 each
+    assert np.allclose(weight.asnumpy(), [2.95, 3.95])
+
+
+class Positives(nn.Cell):
+    """Loss: the logits of each image times its positives, divided by the positives of the batch, at least 1."""
+
+    def construct(self, logits, deltas, labels, targets):
+        count = (labels > 0).astype(ms.float32).sum(1)
+        total = ms.ops.maximum(count.sum(), 1.0)
+        loss = (logits.sum((1, 2)) * (count + 1)).sum() / total
+        return loss, loss * 0.75, loss * 0.25, count.sum()
+
+
+@pytest.mark.parametrize("loss_scale", [1.0, 256.0])
+def test_micro_steps_equal_one_large_step(mode, loss_scale):
+    """Three batches of two images with 4, 0 and 3 positives: one update, the same as of the batch of six."""
+    images = np.arange(1, 7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    labels = np.zeros((6, 4), np.int32)
+    labels[0, :3] = labels[1, 0] = labels[4, :2] = labels[5, 1] = 1
+    batch = [ms.Tensor(one) for one in (images, labels, np.zeros((6, 4, 4), np.float32))]
+    stop = ms.Tensor(0.0, ms.float32)
+    large, weight = build([0.01] * 2, loss_scale, loss=Positives(), grad_clip=5.0, weight_decay=0.01)
+    small, other = build([0.01] * 2, loss_scale, loss=Positives(), grad_clip=5.0, weight_decay=0.01, micro_steps=3)
+    for _ in range(2):
+        expected = large(*batch, stop).asnumpy()
+        outputs = [small(*[one[at:at + 2] for one in batch], stop).asnumpy() for at in (0, 2, 4)]
+        assert not outputs[0].any() and not outputs[1].any()
+        assert np.allclose(outputs[2], expected, rtol=1e-5)
+        assert np.allclose(other.asnumpy(), weight.asnumpy(), rtol=1e-6)
+    assert not np.allclose(weight.asnumpy(), [3, 4]) and expected[3] == 7
+
+
+def test_micro_steps_of_a_loss_that_is_not_weighed_are_averaged(mode):
+    step, weight = build([0.1], micro_steps=2, weigh=False)
+    run(step, pixel=1), run(step, pixel=3)  # mean gradient 2
+    assert np.allclose(weight.asnumpy(), [2.8, 3.8])
+
+
+def test_an_overflow_in_one_micro_step_skips_the_update(mode):
+    step, weight = build([0.1] * 2, 2.0 ** 127, micro_steps=2)
+    run(step, pixel=200)
+    assert run(step, pixel=0)[5] == 0 and np.allclose(weight.asnumpy(), [3, 4])
+    run(step, pixel=0)
+    assert run(step, pixel=0)[5] == 1  # nothing of the overflow is left in the sums
+
+
+def test_the_average_follows_updates_but_not_skipped_ones(mode):
+    step, weight = build([0.1] * 2, average=True)
+    run(step)
+    expected = 0.1 * 3.0 + 0.9 * 2.9
+    assert np.allclose(step.average.averages[0].asnumpy()[0], expected)
+    step, weight = build([0.1], 2.0 ** 127, average=True)
+    assert run(step, pixel=200)[5] == 0 and step.average.updates.asnumpy() == 0
+
+
 def test_the_loop_logs_every_interval_and_calls_back():
     step, _ = build([0.1] * 6)
     log, epochs = Log(), []
-    engine.train(step, Loader(3), np.full(6, 0.1, np.float32), log, log_interval=2,
+    engine.train(step, Loader(3), np.full(6, 0.1, np.float32), log, Meter(6, 1), log_interval=2,
                  after_epoch=lambda *done: epochs.append(done))
     assert [row["step"] for row in log.rows] == [2, 4, 6] and [row["epoch"] for row in log.rows] == [1, 2, 2]
     assert epochs == [(1, 3), (2, 6)]
@@ -136,7 +194,8 @@ def test_the_loop_logs_every_interval_and_calls_back():
 def test_most_steps_ends_early():
     step, _ = build([0.1] * 6)
     epochs = []
-    engine.train(step, Loader(3), np.full(6, 0.1), Log(), most_steps=4, after_epoch=lambda *done: epochs.append(done))
+    engine.train(step, Loader(3), np.full(6, 0.1), Log(), Meter(6, 1), most_steps=4,
+                 after_epoch=lambda *done: epochs.append(done))
     assert epochs == [(1, 3), (2, 4)]
 
 
@@ -148,7 +207,7 @@ def test_a_loss_that_is_not_finite_names_images_lr_and_scale():
 
     step, weight = build([0.25] * 2, loss=Broken())
     with pytest.raises(NotFiniteError, match=r"loss is nan.* at step 1, epoch 1: lr 0\.25, loss scale 1, images img0;"):
-        engine.train(step, Loader(2), np.full(2, 0.25), Log(), image_name="img{}".format)
+        engine.train(step, Loader(2), np.full(2, 0.25), Log(), Meter(2, 1), image_name="img{}".format)
     assert np.allclose(weight.asnumpy(), [3, 4])  # the update was left out
 
 
@@ -163,7 +222,7 @@ def test_a_static_scale_that_skips_most_steps_ends_the_run(bad, ends):
 
     epochs = []
     with pytest.raises(NotFiniteError, match="4 of 6 steps were skipped") if ends else contextlib.nullcontext():
-        engine.train(step, Mixed(6), np.full(6, 0.1), Log(), after_epoch=lambda *done: epochs.append(done))
+        engine.train(step, Mixed(6), np.full(6, 0.1), Log(), Meter(6, 1), after_epoch=lambda *done: epochs.append(done))
     assert len(epochs) == 1 - ends
 
 
@@ -181,14 +240,29 @@ def test_a_signal_ends_the_step_saves_and_raises(number):
 
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match="^interrupted after step 2"):
-        engine.train(step, Kicks(4), np.full(4, 0.1), Log(), save=lambda *done: saved.append(done))
-    assert saved == [(2,)] and signal.getsignal(number) is before
+        engine.train(step, Kicks(4), np.full(4, 0.1), Log(), Meter(4, 1), save=saved.append)
+    assert saved == [2] and signal.getsignal(number) is before
+
+
+def test_the_state_is_saved_within_an_epoch_and_not_where_the_epoch_saves_it():
+    step, _ = build([0.1] * 8)
+    saved = []
+    engine.train(step, Loader(4), np.full(8, 0.1), Log(), Meter(8, 1), save=saved.append, save_steps=2)
+    assert saved == [2, 6]
+
+
+def test_after_an_epoch_the_run_can_be_ended():
+    step, _ = build([0.1] * 6)
+    epochs = []
+    engine.train(step, Loader(2), np.full(6, 0.1), Log(), Meter(6, 1),
+                 after_epoch=lambda *done: epochs.append(done) or len(epochs) == 2)
+    assert epochs == [(1, 2), (2, 4)]
 
 
 def test_starting_in_the_middle_of_an_epoch_reads_only_the_rest():
     step, _ = build([0.1] * 6)
     log = Log()
-    engine.train(step, Loader(3), np.full(6, 0.1), log, start=4, log_interval=1)
+    engine.train(step, Loader(3), np.full(6, 0.1), log, Meter(6, 1), start=4, log_interval=1)
     assert [row["step"] for row in log.rows] == [5, 6]
 
 
@@ -211,7 +285,7 @@ def first_steps(level):
     return outputs[0][0], all(one[5] == 1 for one in outputs), model
 
 
-@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, pytest.param(ms.GRAPH_MODE, marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.parametrize("mode", ["pynative", pytest.param("graph", marks=pytest.mark.slow)], indirect=True)
 def test_mixed_precision_gives_the_loss_of_float32(mode):
     full, *_ = first_steps("O0")
     for level in ("O2", "O3"):

@@ -1,6 +1,8 @@
 """log.jsonl is JSON whatever the numbers, progress in a log file is short, and an error is told once."""
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from src import errors, logger
@@ -14,6 +16,54 @@ def test_what_is_not_finite_is_null(tmp_path):
     text = (tmp_path / "log.jsonl").read_text()
     assert json.loads(text, parse_constant=None) == {"step": 1, "loss": None, "grad_norm": None, "lr": 0.5}
     assert "NaN" not in text and "Infinity" not in text
+
+
+def test_rows_that_will_come_again_are_taken_out(tmp_path):
+    path = tmp_path / "log.jsonl"
+    rows = [{"classes": 4}, {"step": 2, "loss": 3.0}, {"step": 2, "AP": 0.1}, {"step": 4, "loss": 2.0}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 6, "lo')
+    log = logger.RunLog()
+    log.open(str(tmp_path), 3)
+    log.write({"step": 4, "loss": 1.5})
+    log.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [*rows[:3], {"step": 4, "loss": 1.5}]
+
+
+def test_tensorboard_reads_numbers_and_pictures(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from src.visualize import save_png
+    picture = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    save_png(str(tmp_path / "x.png"), picture)
+    log = logger.RunLog()
+    log.open(str(tmp_path))
+    log.write({"step": 3, "epoch": 1, "loss": 0.25, "AP": float("nan")}, "train")
+    log.picture("eval/predictions", str(tmp_path / "x.png"), 3)
+    log.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(one.step, one.value) for one in events.Scalars("train/loss")] == [(3, 0.25)]
+    shown, = events.Images("eval/predictions")
+    assert (shown.step, shown.width, shown.height) == (3, 7, 5)
+    decoded = cv2.imdecode(np.frombuffer(shown.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(decoded[..., ::-1], picture)
+
+
+def test_a_log_without_a_folder_draws_nothing(tmp_path):
+    logger.RunLog().picture("eval/predictions", str(tmp_path / "missing.png"), 3)
+
+
+def test_a_terminal_gets_a_bar_and_a_file_does_not(capsys, monkeypatch):
+    log = logger.RunLog()
+    with log.bar(3) as show:
+        show(1, "loss 1")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(logger, "on_terminal", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich draw
+    with log.bar(3) as show:
+        log.say("a line between")
+        show(2, "loss 0.5000")
+    text = capsys.readouterr().out
+    assert "a line between" in text and "2/3" in text and "loss 0.5000" in text
 
 
 def test_quick_progress_is_one_line(capsys):

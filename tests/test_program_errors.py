@@ -23,6 +23,7 @@ BAD = [
     ("train.py", "--run_distribute=True", 4, "mpirun -n N"),
     ("train.py", "DATA --model=ssd300_mobilenetv2", 2, "known models are"),
     ("train.py", "DATA --amp_level=O1", 4, "cannot be used on CPU"),
+    ("train.py", "DATA --amp_level=O2 --amp_type=bfloat16", 4, "amp_type=bfloat16 cannot be used on CPU"),
     ("train.py", "DATA --coco_root=missing", 3, "coco_root 'missing' is not a folder"),
     ("train.py", "DATA --val_data_type=val2018", 3, "instances_val2018.json"),
     ("train.py", "DATA --batch_size=25", 3, "use a smaller --batch_size"),

@@ -9,7 +9,7 @@ from conftest import ROOT
 from src.config import read_options
 from src.data.policies import build_policy
 from src.models.ssd import BUILDERS
-from src.recipe import build_loss, build_rates
+from src.recipe import OVERFIT, build_loss, build_rates, choose_overfit, scaling_hint
 from src.run import check_options
 
 STEPS = 100  # an epoch in these tests
@@ -103,3 +103,31 @@ def test_header(recipe):
     assert "train.py" in text and f"config/{recipe}" in text
     assert "Published:" in text and "Ours:" in text
     assert recipe == "demo.yaml" or "https://arxiv.org/" in text
+
+
+def test_the_linear_rule_is_told_for_another_batch():
+    options = options_of("ssd_resnet50_fpn_config_gpu.yaml")
+    assert scaling_hint(options, 8) == ""
+    assert "--lr=0.00625" in scaling_hint(options, 1)
+    options.accumulate = 8
+    assert scaling_hint(options, 1) == ""
+    typed = read_options([f"--config_path={PATHS['ssd_resnet50_fpn_config_gpu.yaml']}", "--lr=0.1"])
+    assert scaling_hint(typed, 1) == ""
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in PATHS if recipe != "demo.yaml"])
+def test_each_recipe_says_the_batch_its_rate_is_for(recipe):
+    options = options_of(recipe)
+    processes = options.lr_batch / options.batch_size
+    assert processes in (1, 2, 8)
+
+
+def test_the_self_test_leaves_what_was_typed():
+    arguments = [f"--config_path={PATHS['ssd300_resnet50_coco.yaml']}", "--overfit=4", "--lr=0.1"]
+    options = read_options(arguments)
+    choose_overfit(options)
+    assert options.lr == 0.1 and options.batch_size == 4 and options.weight_init == "he" and options.run_eval
+    assert options.lr_schedule == OVERFIT["lr_schedule"]
+    options = read_options([*arguments, "--pre_trained=x.pth"])
+    choose_overfit(options)
+    assert options.weight_init == "published"

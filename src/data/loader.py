@@ -18,9 +18,9 @@ AHEAD = 3  # batches that are prepared while one is used
 class TrainLoader:
     """Batches images [B, S, S, 3] uint8, labels [B, A] int32, targets [B, A, 4] float32, index [B] int64 (row numbers).
 
-    files: MindRecord files; rows: how many rows they hold. Each epoch is a fresh permutation, split over `world`
-    processes; what does not fill a batch of all is left out of it. Crowd boxes are no training targets, difficult ones
-    only with use_difficult.
+    files: MindRecord files; rows: how many of their rows, the first ones. Each epoch is a fresh permutation, split over
+    `world` processes, so every row comes; the last batch of all is filled up from the beginning of the permutation.
+    Crowd boxes are no training targets, difficult ones only with use_difficult.
     """
 
     def __init__(self, files, rows, matcher, policy, image_size, batch_size, seed=1, rank=0, world=1, workers=2,
@@ -29,15 +29,12 @@ class TrainLoader:
         self.matcher, self.policy, self.image_size = matcher, build_policy(policy, image_size, fill), image_size
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
         self.use_difficult = use_difficult
-        self.steps = rows // (batch_size * world)
-        if self.steps == 0:
-            raise DataError(f"batch_size={batch_size} on {world} process(es) needs {batch_size * world} training "
-                            f"images, there are {rows}; use a smaller --batch_size")
+        self.steps = -(-rows // (batch_size * world))
 
     def order(self, epoch):
-        """Row numbers [steps, world, B] of an epoch, the same on every process."""
+        """Row numbers [steps, world, B] of an epoch, the same on every process and for every split of a batch."""
         shuffled = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
-        return shuffled[:self.steps * self.world * self.batch_size].reshape(self.steps, self.world, self.batch_size)
+        return np.resize(shuffled, (self.steps, self.world, self.batch_size))
 
     def epoch(self, epoch, first_step=0):
         """Iterates over the batches of this process, from first_step on."""
@@ -92,8 +89,7 @@ def batches(files, rows, prepare, parts, batch_size, workers):
     if len(rows) == 0:
         return
     cv2.setNumThreads(1)  # a thread a sample is enough
-    data = ds.MindDataset(files, COLUMNS, 1, sampler=ds.SubsetSampler(rows.tolist()))
-    reader = data.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    reader = read_rows(files, rows)
 
     def work(sample, image, height, width, *columns):
         pixels = decode_image(image, int(height), int(width))
@@ -125,6 +121,14 @@ def batches(files, rows, prepare, parts, batch_size, workers):
             yield finished(*waiting.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def read_rows(files, rows):
+    """The columns of the given rows in order, a row as often as it is named."""
+    most = rows.max() + 1  # MindSpore takes no longer list of rows than a file has; this many it has at least
+    for piece in np.split(rows, range(most, len(rows), most)):
+        data = ds.MindDataset(files, COLUMNS, 1, sampler=ds.SubsetSampler(piece.tolist()))
+        yield from data.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
 def finished(batch, tasks):

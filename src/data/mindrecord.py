@@ -40,7 +40,7 @@ class SplitMissing(DataError):
 # An opened conversion. image_dir: what file names are relative to; files: of MindRecord; report: path of report.csv,
 # summary: its short form; converted: by this call, not by an earlier one; category_ids[label - 1]: id of the class in
 # ground_truth; count: images; boxes_per_class: in class order; faults: findings that are no notes
-FACTS = "classes category_ids count boxes_per_class summary faults"
+FACTS = "classes category_ids count boxes_per_class summary faults fingerprint"
 Split = namedtuple("Split", f"name target image_dir files ground_truth report converted {FACTS}")
 
 

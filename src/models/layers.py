@@ -7,17 +7,36 @@ from mindspore.common.initializer import HeNormal, TruncatedNormal, XavierUnifor
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d that survives a single value per channel and can be frozen.
+    """nn.BatchNorm2d that survives a single value per channel, can be frozen, and be synchronised (models/norms.py).
 
     One value (batch 1 on a 1x1 map) normalises to beta, as the formula says; MindSpore 2.10 on CPU would write NaN into
     moving_variance in that case, so the running statistics are left alone.
     momentum is MindSpore's: the weight of the old running value.
     """
+    world, all_reduce = 1, None  # processes whose batches are normalised as one, and the sum over them
 
     def construct(self, x):
+        if self.training and self.use_batch_statistics is not False and self.world > 1:
+            return self.normalize_together(x)
         if self.training and self.use_batch_statistics is not False and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             return (x - x) * self.gamma.reshape((1, -1, 1, 1)) + self.beta.reshape((1, -1, 1, 1))
         return super().construct(x)
+
+    def normalize_together(self, x):
+        """x normalised with mean and variance over all processes; MindSpore's own SyncBatchNorm is for Ascend alone.
+
+        The gradient flows through the sums: that of AllReduce is AllReduce.
+        """
+        count = x.shape[0] * x.shape[2] * x.shape[3] * self.world
+        wide = x.astype(mstype.float32)
+        mean = self.all_reduce(wide.sum((0, 2, 3))) / count
+        centred = wide - mean.reshape((1, -1, 1, 1))
+        variance = self.all_reduce(ops.square(centred).sum((0, 2, 3))) / count
+        ops.assign(self.moving_mean, self.moving_mean + self.momentum * (mean - self.moving_mean))
+        unbiased = variance * (count / max(count - 1, 1))
+        ops.assign(self.moving_variance, self.moving_variance + self.momentum * (unbiased - self.moving_variance))
+        factor = self.gamma / ops.sqrt(variance + self.eps)
+        return (centred * factor.reshape((1, -1, 1, 1)) + self.beta.reshape((1, -1, 1, 1))).astype(x.dtype)
 
 
 def batch_norm(eps=1e-5, momentum=0.9):

@@ -1,0 +1,44 @@
+"""BatchNorm that is frozen, and one that takes its statistics over several processes."""
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from src.models.layers import BatchNorm
+from src.models.norms import choose_norms, freeze_norms
+from src.models.ssd import build_model
+
+
+def sums_of(batch, mean):
+    """What AllReduce gives a process when this is all: sums, then sums of squared distances from the mean."""
+    answers = iter([batch.sum((0, 2, 3)), np.square(batch - mean.reshape((1, -1, 1, 1))).sum((0, 2, 3))])
+    return lambda own: ms.Tensor(next(answers)) + own * 0
+
+
+def test_statistics_of_two_processes_are_those_of_one_large_batch():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    rng = np.random.default_rng(0)
+    batch = rng.normal(2, 3, (6, 4, 5, 5)).astype(np.float32)
+    alone, halves = nn.BatchNorm2d(4, momentum=0.9), [BatchNorm(4, momentum=0.9) for _ in range(2)]
+    alone.set_train()
+    expected = alone(ms.Tensor(batch)).asnumpy()
+    for half, part, there in zip(halves, (batch[:3], batch[3:]), (expected[:3], expected[3:])):
+        half.set_train()
+        half.world, half.all_reduce = 2, sums_of(batch, batch.mean((0, 2, 3)))
+        assert np.allclose(half(ms.Tensor(part)).asnumpy(), there, atol=1e-5)
+        assert np.allclose(half.moving_mean.asnumpy(), alone.moving_mean.asnumpy(), atol=1e-6)
+        assert np.allclose(half.moving_variance.asnumpy(), alone.moving_variance.asnumpy(), rtol=1e-5)
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def test_frozen_means_the_stored_statistics_and_nothing_trained():
+    model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)
+    freeze_norms(model.network, "backbone")
+    norms = dict((name, cell) for name, cell in model.network.cells_and_names() if isinstance(cell, nn.BatchNorm2d))
+    frozen = {name for name, cell in norms.items() if cell.use_batch_statistics is False}
+    assert frozen == {name for name in norms if name.startswith("backbone.")} and len(frozen) < len(norms)
+    choose_norms(model.network, "frozen", 1)
+    assert not [one.name for one in model.network.trainable_params() if one.name.endswith((".gamma", ".beta"))]
+    model.network.set_train()
+    before = {one.name: one.asnumpy().copy() for one in model.network.get_parameters()}
+    model.network(ms.Tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)))
+    assert all(np.array_equal(before[one.name], one.asnumpy()) for one in model.network.get_parameters())
