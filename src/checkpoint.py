@@ -2,6 +2,7 @@
 import contextlib
 import glob
 import json
+import logging
 import os
 import zlib
 
@@ -18,6 +19,7 @@ def save(path, parameters, meta):
     aside = os.path.join(os.path.dirname(path), f".writing.{os.path.basename(path)}")
     rows = [{"name": one.name, "data": one} for one in parameters]
     try:
+        logging.disable()  # MindSpore tells of its errors twice
         ms.save_checkpoint(rows, aside, append_dict={META: json.dumps(meta)}, crc_check=True)
         os.chmod(aside, 0o644)  # MindSpore lets only the owner read
         with open(aside, "rb") as file:
@@ -29,6 +31,8 @@ def save(path, parameters, meta):
             os.remove(aside)
         reason = " ".join(str(error).split())[:200]
         raise EnvironmentFault(f"checkpoint '{path}' could not be written: {reason}") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def load(path):

@@ -55,7 +55,7 @@ class TrainStep(nn.Cell):
         """The loss times the loss scale, and its parts as they are."""
         logits, deltas = self.network(self.normalize(images))
         loss, classification, box, count = self.loss(logits, deltas, labels, targets)
-        share = self.share(count)
+        share = self.share(ops.stop_gradient(count))
         parts = ops.stack((loss * share, classification * share, box * share, count))
         return loss * share * self.loss_scale, parts
 

@@ -61,7 +61,7 @@ def describe_run(options, model, split, frozen, loader):
     return {"mindspore": ms.__version__, "numpy": np.__version__, "device": options.device_target,
             "processes": loader.world, "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
             "parameters": sum(one.size for one in model.network.trainable_params()), "anchors": len(model.anchors),
-            "classes": len(split.classes), "train_images": split.count, "batch": loader.batch_size * loader.world,
+            "classes": len(split.classes), "train_images": loader.rows, "batch": loader.batch_size * loader.world,
             "commit": git_commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 

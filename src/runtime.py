@@ -24,7 +24,8 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads spin on the loader's cores for 3x3 matrices
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's own log: errors only, the programs print what matters
+    if "GLOG_v" not in os.environ:  # MindSpore's own log: errors only, and of its data engine those end as ours
+        os.environ.update(GLOG_v="3", MS_SUBMODULE_LOG_v="{MD:4}")
     keep_freed_memory()
     if device_target == "GPU" and ctypes.util.find_library("cuda") is None:
         raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "

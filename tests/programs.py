@@ -66,13 +66,13 @@ def is_picture(path):
     return image is not None and image.std() > 1
 
 
-def interrupt(place, words, program, *options):
-    """Starts a program, sends SIGINT when a line begins with the words, returns its exit code and stderr."""
+def interrupt(place, words, program, *options, number=signal.SIGINT, act=None):
+    """Starts a program, sends a signal or calls act() when a line begins with the words -> exit code, stderr."""
     with subprocess.Popen([sys.executable, os.path.join(ROOT, program), *options], cwd=place.folder, text=True,
                           env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         for line in process.stdout:
             if line.startswith(words):
-                process.send_signal(signal.SIGINT)
+                act() if act else process.send_signal(number)
                 break
         _, errors = process.communicate(timeout=200)
     return process.returncode, errors

@@ -71,6 +71,20 @@ def test_the_positives_of_each_process_alone_give_other_weights(place, tmp_path)
 
 
 @pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_with_one_and_says_so(place, tmp_path):
+    """Two processes stop after 3 of 6 steps an epoch; one, whose batches are half as large, goes on after 6 of 12."""
+    folder = tmp_path / "run"
+    options = ("--epoch_size=2", "--run_eval=False", "--log_interval=1", f"--output_path={folder}")
+    together(place, 2, *options, "--batch_size=2", "--max_steps=3")
+    text = succeed(place, "train.py", *place.data, *options, "--resume=True", "--batch_size=2")
+    assert "resumed after step 6, epoch 1" in text
+    for change in ("processes 2 -> 1", "steps_per_epoch 6 -> 12", "run_distribute True -> False"):
+        assert f"changed since: {change}" in text
+    steps = [row["step"] for row in read_rows(folder) if "loss" in row]
+    assert steps == [1, 2, 3, *range(7, 25)]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_shared_evaluation_gives_the_same_detections(place, trained, tmp_path, processes):
     options = (*place.data, f"--checkpoint_file_path={trained.best}", "--min_score=0.001")

@@ -81,6 +81,32 @@ def test_a_loss_that_is_not_finite_ends_the_run(place):
     assert (folder / "ckpt" / "diverged.ckpt").exists() and not (folder / "ckpt" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
+def test_the_self_test_passes_where_boxes_can_be_learnt(place):
+    folder = place.folder / "by_heart"
+    text = succeed(place, "train.py", *place.data, "--overfit=4", f"--output_path={folder}")
+    assert re.search(r"overfit: AP50 (0\.9[5-9]|1)\d* on 4 images after \d+ steps, passed", text)
+    assert read_rows(folder)[0]["train_images"] == 4 and is_picture(folder / "eval" / "predictions.png")
+
+
+@pytest.mark.slow
+def test_the_self_test_fails_where_they_are_not(place):
+    done = run(place, "train.py", *place.data, "--overfit=4", "--epoch_size=2", "--output_path=not_by_heart")
+    assert done.returncode == 1 and re.match(r"error: overfit: AP50 0\.\d+ on 4 images after 2 steps", done.stderr)
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_evaluations_without_gain_end_the_run(place):
+    """A learning rate of nearly nothing: no evaluation is better than the first."""
+    folder = place.folder / "early"
+    options = ("--epoch_size=9", "--early_stop=2", "--lr=1e-12", "--lr_init=0", f"--output_path={folder}")
+    text = succeed(place, "train.py", *place.data, *options, "--freeze_layer=backbone,neck", "--batch_norm=frozen")
+    assert "2 evaluations without a better score than" in text
+    assert [row["epoch"] for row in read_rows(folder) if "AP" in row] == [1, 2, 3]
+    assert "first step took" not in succeed(place, "train.py", "--resume=True", f"--output_path={folder}")
+
+
 # --- interrupted and resumed
 
 @pytest.mark.slow

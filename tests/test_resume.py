@@ -2,13 +2,13 @@
 import json
 import os
 import re
+import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from programs import ROOT, environment, read_rows, read_weights, run, succeed
+from programs import ROOT, interrupt, read_rows, read_weights, run, succeed
 
 from src import checkpoint
 from src.errors import OptionError
@@ -34,15 +34,7 @@ def assert_same(folder, whole):
 
 def stop(place, folder, words, number):
     """Starts the run, sends a signal when a line begins with the words, returns exit code and stderr."""
-    command = [sys.executable, os.path.join(ROOT, "train.py"), *place.data, f"--output_path={folder}", *OPTIONS]
-    with subprocess.Popen(command, cwd=place.folder, text=True, env=environment(), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as process:
-        for line in process.stdout:
-            if line.startswith(words):
-                process.send_signal(number)
-                break
-        _, errors = process.communicate(timeout=200)
-    return process.returncode, errors
+    return interrupt(place, words, "train.py", *place.data, f"--output_path={folder}", *OPTIONS, number=number)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +112,18 @@ def test_another_batch_goes_on_at_the_same_place_and_says_so(place, whole):
     done = int(re.search(r"resumed after step (\d+)", text)[1])
     assert done >= 12 and "changed since: steps_per_epoch 3 -> 6" in text
     assert "changed since: accumulate 2 -> 1" in text and [row["step"] for row in numbers(folder)][-1] == 30
+
+
+@pytest.mark.slow
+def test_data_that_goes_away_ends_the_run_and_comes_back(place, whole):
+    """The MindRecord files are removed in the third epoch; the resumed run converts anew."""
+    folder, data = place.folder / "robbed", place.folder / "robbed_data"
+    options = (*place.data, f"--output_path={folder}", f"--mindrecord_dir={data}", *OPTIONS)
+    code, errors = interrupt(place, "step 8/", "train.py", *options, act=lambda: shutil.rmtree(data))
+    assert code == 3 and "the next run converts the data anew" in errors.splitlines()[-1]
+    text = succeed(place, "train.py", "--resume=True", f"--output_path={folder}")
+    assert "resumed after step 9" in text and "converting" in text
+    assert_same(folder, whole)
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path):
