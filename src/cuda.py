@@ -67,11 +67,10 @@ def check_driver():
     """Starts the driver -> the release of CUDA it supports, "12.4". Raises EnvironmentFault."""
     # MindSpore sets this too, but after the driver has read it: kernels compiled for a new card are kept up to 4 GB
     os.environ.setdefault("CUDA_CACHE_MAXSIZE", "4000000000")
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
+    driver = open_driver()
+    if driver is None:
         raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
-                               "install one or use --device_target=CPU") from error
+                               "install one or use --device_target=CPU")
     version, count, code = ctypes.c_int(), ctypes.c_int(), -1
     with contextlib.suppress(AttributeError):  # a library without these functions is no driver
         code = driver.cuInit(0) or driver.cuDriverGetVersion(ctypes.byref(version)) \
@@ -87,6 +86,13 @@ def check_driver():
         return release
     raise EnvironmentFault(f"device_target=GPU, but the NVIDIA driver cannot be used: {reason}; CUDA 11 needs a card "
                            "and driver 450.80 or newer ('nvidia-smi' shows both), or use --device_target=CPU")
+
+
+def open_driver():
+    """The driver's library, or None on a machine without."""
+    with contextlib.suppress(OSError):
+        return ctypes.CDLL("libcuda.so.1")
+    return None
 
 
 def user_cuda():

@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from programs import MPIRUN, ROOT, environment, run
+from programs import MPIRUN, ROOT, environment, run, succeed
 
 from src import cuda
 
@@ -76,6 +76,24 @@ def test_no_driver_is_told_at_once(place, program):
                f"--source={place.coco}")
     one_line(done, "no NVIDIA driver")
     assert done.stderr.count("\n") == 1 and done.stdout == "" and time.time() - begun < 5
+
+
+@needs_packages
+def test_the_doctor_says_where_each_library_is(place):
+    text = succeed(place, "scripts/doctor.py", CUDA_HOME="/nowhere")
+    for name, file in cuda.package_libraries()[0].items():
+        assert re.search(rf"ok +{re.escape(name)} +{re.escape(file)}\n", text), text
+    assert re.search(r"ok +CUDA 11 +of requirements-gpu.txt, because CUDA_HOME=/nowhere has no bin/nvcc", text)
+    assert re.search(r"ok +libmindspore_gpu.so.11.6 +finds all its libraries", text)
+
+
+@needs_both
+@pytest.mark.slow
+def test_the_doctor_tries_a_convolution(place, driver):
+    text = succeed(place, "scripts/doctor.py", LD_LIBRARY_PATH=driver, CUDA_HOME="")
+    assert re.search(r"ok +NVIDIA driver +for CUDA up to 12.4", text)
+    assert re.search(r"ok +libmindspore_gpu.so.11.6 +finds all its libraries\n", text)
+    assert re.search(r"-- +convolution on GPU .*installed CUDA driver", text) and "docs/gpu.md" in text
 
 
 @needs_both
