@@ -273,7 +273,7 @@ def check_gpu_convolution(findings):
     if facts and facts["exact"]:
         findings.good("convolution on GPU", f"{facts['speed']:.1f} billion operations a second")
     else:
-        findings.bad("convolution on GPU", reason or "a wrong result", "MindSpore 2.10 cannot use the card: docs/gpu.md")
+        findings.bad("convolution on GPU", reason or "a wrong result", "MindSpore cannot use this card: docs/gpu.md")
 
 
 def check_folder(findings):
