@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from programs import ROOT
 
 from src import cuda
 from src.errors import EnvironmentFault
@@ -47,6 +48,13 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda, "system_libraries", dict)
     monkeypatch.setattr(cuda, "load", loaded.extend)
     return SimpleNamespace(path=tmp_path, site=tmp_path / "site", home=tmp_path / "cuda", loaded=loaded)
+
+
+def test_the_list_of_packages_brings_every_library():
+    with open(os.path.join(ROOT, "requirements-gpu.txt"), encoding="utf-8") as file:
+        lines = [line for line in file.read().splitlines() if not line.startswith("#")]
+    assert lines[0] == "-r requirements.txt"
+    assert {line.split("==")[0] for line in lines[1:]} == {f"nvidia-{package}-cu11" for package, _ in cuda.LIBRARIES}
 
 
 # --- which CUDA is taken
@@ -168,7 +176,7 @@ def test_processes_make_it_at_the_same_time(tmp_path):
     write_files(tmp_path, ["libcudart.so.11.0"])
     command = [sys.executable, "-c", MAKE, str(tmp_path / "venv"), str(tmp_path / "libcudart.so.11.0")]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                cwd=os.path.dirname(os.path.dirname(cuda.__file__))) for _ in range(8)]
+                                cwd=ROOT) for _ in range(8)]
     said = [process.communicate(timeout=60) for process in started]
     assert len(set(said)) == 1 and said[0][1] == "", said
     home = said[0][0].strip()

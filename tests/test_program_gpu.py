@@ -75,7 +75,7 @@ def test_no_driver_is_told_at_once(place, program):
     done = run(place, program, "--device_target=GPU", "--checkpoint_file_path=x.ckpt",
                f"--source={place.coco}")
     one_line(done, "no NVIDIA driver")
-    assert done.stderr.count("\n") == 1 and done.stdout == "" and time.time() - begun < 5
+    assert done.stderr.count("\n") == 1 and done.stdout == "" and time.time() - begun < 20
 
 
 @needs_packages
