@@ -4,8 +4,8 @@
 
 Exit 0, or 4 when something is missing that even a CPU needs. Only the standard library is used, so it always starts.
 """
-import ctypes.util
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -17,15 +17,20 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from src import runtime  # noqa: E402  (found by the line above; standard library only)
+from src import cuda, runtime  # noqa: E402  (found by the line above; standard library only)
+from src.errors import EnvironmentFault  # noqa: E402
 
 LEAST_MEMORY, LEAST_SPEED = 4, 3  # GB; billion operations a second: below it, oneDNN's reference kernels are at work
 PROBE = """
-import json, time
+import json, sys, time
+sys.path.insert(0, "{root}")
+from src import runtime
+runtime.prepare("{device}")
 begun = time.time()
 import numpy as np, mindspore as ms
-facts = {"version": ms.__version__, "seconds": time.time() - begun}
-ms.set_device("CPU")
+from src import distributed
+facts = dict(version=ms.__version__, seconds=time.time() - begun)
+distributed.start("{device}")
 layer = ms.nn.Conv2d(64, 64, 3, pad_mode="same", weight_init="ones")
 images = ms.Tensor(np.ones((1, 64, 56, 56), np.float32))
 facts["exact"] = float(layer(images).asnumpy()[0, 0, 20, 20]) == 576
@@ -138,11 +143,8 @@ def installed(name):
 
 def check_mindspore(findings):
     """Imports MindSpore in a process of its own and times a convolution."""
-    done = start([sys.executable, "-c", PROBE], 300)
-    try:
-        facts = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        reason = (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1][:200]
+    facts, reason = probe("CPU", 300)
+    if not facts:
         findings.bad("MindSpore on CPU", reason, f"it cannot be imported or computes nothing; {INSTALL}", fatal=True)
         return
     findings.good("import mindspore", f"{facts['seconds']:.1f} s")
@@ -156,6 +158,16 @@ def check_mindspore(findings):
                      "reference kernels; 'unset ONEDNN_MAX_CPU_ISA' lets the programs choose AVX2")
     else:
         findings.good("convolution on CPU", speed)
+
+
+def probe(device, seconds):
+    """What PROBE prints for a device as a dict, or None, and why."""
+    done = start([sys.executable, "-c", PROBE.format(device=device, root=ROOT)], seconds)
+    try:
+        return json.loads(done.stdout.splitlines()[-1]), ""
+    except (IndexError, ValueError):
+        said = [line for line in done.stderr.splitlines() if line.strip("- ")]
+        return None, (said or [f"exit {done.returncode}"])[-1][:200]
 
 
 def check_launchers(findings, mpi):
@@ -194,19 +206,74 @@ def check_pair(findings):
 
 
 def check_gpu(findings):
-    """The NVIDIA driver, and the CUDA libraries MindSpore finds by CUDA_HOME. None is needed on CPU."""
-    home = os.environ.get("CUDA_HOME", "")
-    if ctypes.util.find_library("cuda") is None:
+    """The NVIDIA driver with its cards, CUDA 11 and MindSpore's plugin. None is needed on CPU."""
+    driver = cuda.open_driver() is not None
+    usable = driver and check_driver(findings)
+    if not driver:
         findings.good("NVIDIA driver", "none: --device_target=CPU only")
-        findings.good("CUDA_HOME", f"{home or 'not set'} (only a GPU needs it)")
-        return
-    done = start(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], 30)
-    findings.good("NVIDIA driver", "; ".join(done.stdout.split("\n")).strip("; ") or "libcuda.so.1")
-    if os.path.exists(os.path.join(home, "bin", "nvcc")):
-        findings.good("CUDA_HOME", home)
+    libraries, why_not = cuda.user_cuda()
+    if libraries:
+        findings.good("CUDA 11", f"yours: CUDA_HOME={os.environ['CUDA_HOME']}")
     else:
-        findings.bad("CUDA_HOME", f"{home or 'not set'}: no bin/nvcc in it", "MindSpore looks for CUDA 11 there; "
-                     "without it only --device_target=CPU works")
+        libraries = check_cuda_packages(findings, driver, why_not)
+    for name, file in sorted(libraries.items()):
+        findings.good(name, file)
+    if libraries and check_plugin(findings, libraries, driver) and usable:
+        check_gpu_convolution(findings)
+
+
+def check_driver(findings):
+    """Cards and driver. Returns whether it can be used."""
+    done = start(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"], 30)
+    for number, card in enumerate(done.stdout.strip().splitlines() if done.returncode == 0 else []):
+        findings.good(f"card {number}, driver, memory", card)
+    try:
+        findings.good("NVIDIA driver", f"for CUDA up to {cuda.check_driver()}")
+    except EnvironmentFault as error:
+        findings.bad("NVIDIA driver", "cannot be used", str(error))
+        return False
+    return True
+
+
+def check_cuda_packages(findings, driver, why_not):
+    """CUDA 11 of requirements-gpu.txt -> {library: file}, empty unless it can be used."""
+    try:
+        libraries = cuda.use_packages(why_not)
+    except EnvironmentFault as error:
+        if driver or cuda.package_libraries()[0]:
+            findings.bad("CUDA 11", "cannot be used", str(error))
+        else:
+            findings.good("CUDA 11", f"none (only a GPU needs it){why_not and f'; {why_not}'}")
+        return {}
+    findings.good("CUDA 11", f"of requirements-gpu.txt{why_not and f', because {why_not}'}")
+    return libraries
+
+
+def check_plugin(findings, libraries, driver):
+    """Whether MindSpore's plugin finds every library it links. Returns that."""
+    spec = importlib.util.find_spec("mindspore")
+    old = cuda.nvcc_release(os.environ["CUDA_HOME"]) < "11.6"
+    plugin = os.path.join(os.path.dirname(spec.origin) if spec else "", "lib", "plugin",
+                          f"libmindspore_gpu.so.{'11.1' if old else '11.6'}")
+    folders = dict.fromkeys([*map(os.path.dirname, libraries.values()), os.environ.get("LD_LIBRARY_PATH", "")])
+    done = start(["ldd", plugin], 60, LD_LIBRARY_PATH=":".join(folders))
+    missing = [name for name in re.findall(r"(\S+) => not found", done.stdout) if driver or name != "libcuda.so.1"]
+    name = os.path.basename(plugin)
+    if done.returncode or missing:
+        reason = f"does not find {', '.join(missing)}" if missing else f"ldd fails: {done.stderr.strip()[:150]}"
+        findings.bad(name, reason, f"MindSpore cannot load its GPU back end; {cuda.INSTALL}")
+    else:
+        findings.good(name, "finds all its libraries" if driver else "finds all its libraries but the driver's")
+    return not missing and not done.returncode
+
+
+def check_gpu_convolution(findings):
+    """A convolution on the card; the first one of a new card may compile MindSpore's kernels for minutes."""
+    facts, reason = probe("GPU", 1200)
+    if facts and facts["exact"]:
+        findings.good("convolution on GPU", f"{facts['speed']:.1f} billion operations a second")
+    else:
+        findings.bad("convolution on GPU", reason or "a wrong result", "MindSpore cannot use this card: docs/gpu.md")
 
 
 def check_folder(findings):
@@ -219,10 +286,11 @@ def check_folder(findings):
                      "give the programs --output_path and --mindrecord_dir below a folder of yours")
 
 
-def start(command, seconds):
+def start(command, seconds, **variables):
     """Runs a command; one that does not exist or end counts as failed, with the reason in stderr."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False,
+                              env={**os.environ, **variables})
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 

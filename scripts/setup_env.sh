@@ -76,6 +76,7 @@ touch "$venv/.unfinished"
 trap 'exit 130' INT TERM
 size=""
 if ! ls "$venv"/.installed-* >/dev/null 2>&1; then size=" (0.9 GB to download, 3 GB on disk)"; fi
+case $requirements in *requirements-gpu.txt) size="$size (CUDA: 1.7 GB to download, 3 GB on disk)" ;; esac
 say "installing $requirements$size"
 quiet=-qq
 if [ -t 1 ]; then quiet=-q; fi

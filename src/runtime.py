@@ -1,11 +1,12 @@
-"""Prepares the process before MindSpore is imported: processor kernels, and the cluster of a CPU run under mpirun."""
-import ctypes.util
+"""Prepares the process before MindSpore is imported: processor kernels, CUDA, the cluster of a CPU run under mpirun."""
+import ctypes
 import os
 import signal
 import socket
 import subprocess
 import sys
 
+from src import cuda
 from src.errors import EnvironmentFault
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -27,9 +28,8 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     if "GLOG_v" not in os.environ:  # MindSpore's own log: errors only, and of its data engine those end as ours
         os.environ.update(GLOG_v="3", MS_SUBMODULE_LOG_v="{MD:4}")
     keep_freed_memory()
-    if device_target == "GPU" and ctypes.util.find_library("cuda") is None:
-        raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
-                               "install one or use --device_target=CPU")
+    if device_target == "GPU":
+        cuda.prepare()
     world = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("MS_WORKER_NUM") or 0)  # 0: no launcher
     if run_distribute and not world:
         raise EnvironmentFault("run_distribute=True, but no launcher started this process; use 'mpirun -n N python "

@@ -10,7 +10,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
-    ("files", "models.norms"),
+    ("files", "models.norms", "cuda"),
     ("config", "boxes", "logger", "runtime", "distributed", "data.classes", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
      "data.photometric", "onnx_session", "ema"),
@@ -23,7 +23,8 @@ FLOORS = (
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-NUMPY_ONLY = ("errors", "files", "config", "boxes", "logger", "runtime", "anchors", "weights", "tensorflow_names",
+NUMPY_ONLY = ("errors", "files", "cuda", "config", "boxes", "logger", "runtime", "anchors", "weights",
+              "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session",
               "data.classes", "data.images", "data.records", "data.annotations", "data.transforms", "data.photometric",

@@ -26,3 +26,10 @@ def test_processes_of_one_machine_share_its_cores(monkeypatch, variables, expect
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda process: set(range(8)))
     assert runtime.loader_threads() == expected
+
+
+def test_an_error_of_mindspore_as_one_line():
+    from src.distributed import plain  # imports MindSpore
+    rule = "-" * 52
+    text = f"\n{rule}\n- Cuda error:\n{rule}\nno device-side\n  here\n\n{rule}\n- C++ Call Stack: (For)\n{rule}\na.cc:1"
+    assert plain(RuntimeError(text)) == "no device-side here"

@@ -1,0 +1,274 @@
+"""The parts of scripts/gpu_check.sh: each runs as a user would start it, in a process of its own, and becomes a row.
+
+    python scripts/gpu_check.py OUTPUT_FOLDER [--device=GPU] [--quick]
+
+Losses of a float32 run are compared with those of the same run on the CPU, those of a float16 run with those of float32
+on the same device. Speed is the median of the steps after the third, data included.
+"""
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src import runtime
+from src.errors import run_main
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RECIPES = {"ssd300_mobilenet_v2": "ssd300_config_gpu.yaml", "ssd_resnet50_fpn": "ssd_resnet50_fpn_config_gpu.yaml"}
+COMPARED_BATCH = {"ssd300_mobilenet_v2": 16, "ssd_resnet50_fpn": 2}  # the CPU takes 4 s an image for the latter
+QUICK = ("--image_size=64", "--width=0.25")  # of the first model alone
+TOLERANCE = {"O0": 1e-3, "O2": 3e-2}  # relative, of a loss; O2 computes the network in float16
+COMPARED_STEPS, TIMED_STEPS = 3, 12
+EXACT = {"NVIDIA_TF32_OVERRIDE": "0"}  # cards from Ampere on would round the factors of a convolution to 10 bits
+FIRST_START, LONGEST = 1200, 300       # seconds; a new card may compile MindSpore's kernels at first
+# name, input channels, output channels, kernel, stride, groups, side
+CONVOLUTIONS = (("3x3", 64, 64, 3, 1, 1, 75), ("depthwise", 96, 96, 3, 2, 96, 75), ("7x7", 3, 64, 7, 2, 1, 150))
+
+
+class Failed(Exception):
+    """A part that did not do what it should, in one line."""
+
+
+class Check:
+    """Where the parts run, and the rows they leave.
+
+    folder: absolute path for all files. device: GPU or CPU. quick: one small network, to try this script.
+    """
+
+    def __init__(self, folder, device, quick):
+        self.folder, self.device, self.quick = folder, device, quick
+        self.rows, self.tails, self.full = [], [], {}
+        self.batch = 4 if quick else 16
+        self.models = list(RECIPES)[:1 if quick else None]
+        data = os.path.join(folder, "data")
+        self.data = ["--dataset=coco", f"--coco_root={data}", f"--mindrecord_dir={os.path.join(folder, 'mindrecord')}"]
+
+    def part(self, name, work, *arguments):
+        """Runs one part -> whether it succeeded; work returns the text of its row or raises Failed."""
+        begun = time.time()
+        try:
+            result, text = "ok", work(*arguments)
+        except Failed as error:
+            result, text = "FAILED", str(error)
+        self.rows.append(f"{name:<46} {result:<7} {time.time() - begun:>6.0f} s  {text}")
+        print(self.rows[-1], flush=True)
+        return result == "ok"
+
+    def start(self, *command, seconds=LONGEST, **variables):
+        """Standard output of a program of the repository. Raises Failed with the last line it wrote."""
+        program, *options = command
+        try:
+            done = subprocess.run([sys.executable, os.path.join(ROOT, program), *options], cwd=self.folder, text=True,
+                                  capture_output=True, timeout=seconds, check=False, env={**os.environ, **variables})
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{program} was stopped after {seconds} s") from error
+        if done.returncode:
+            said = [line.strip() for line in done.stderr.splitlines() if line.strip("- \n")] or ["no message"]
+            self.tails.append(f"{' '.join(command)}\n" + "\n".join(said[-30:]))
+            line = next((line for line in said if line.startswith("error: ")), said[-1])
+            raise Failed(f"{program} exit {done.returncode}: {line[:300]}")
+        return done.stdout
+
+    # --- the parts
+
+    def convolution(self):
+        """Convolutions with their gradients on both devices."""
+        results = []
+        for device in (self.device, "CPU"):
+            path = os.path.join(self.folder, f"convolution_{len(results)}.npz")
+            self.start("scripts/gpu_check.py", path, f"--device={device}", "--convolution", seconds=FIRST_START,
+                       **EXACT)
+            results.append(dict(np.load(path)))
+        mine, reference = results
+        differences = [np.abs(mine[name] - value).max() / np.abs(value).max() for name, value in reference.items()]
+        worst = int(np.argmax(differences))  # unlike max() it finds NaN
+        return within(differences[worst], TOLERANCE["O0"], f"of {len(mine)} results ({list(reference)[worst]})")
+
+    def data_set(self):
+        """Draws pictures and converts them once."""
+        images, val = (24, 8) if self.quick else (192, 32)
+        self.start("scripts/make_demo_data.py", "data", "--images", str(images), "--val", str(val))
+        self.start("prepare_data.py", *self.data)
+        return f"{images} and {val} drawn pictures"
+
+    def train(self, model, device, level, batch, steps, prefix="", **variables):
+        """Rows of the log of a training run; its folder is <prefix><model>_<level>_<batch>."""
+        folder = os.path.join(self.folder, f"{prefix}{model}_{level}_{batch}")
+        recipe = os.path.join(ROOT, "config", RECIPES[model])
+        self.start("train.py", f"--config_path={recipe}", *self.data, f"--device_target={device}",
+                   f"--amp_level={level}", f"--batch_size={batch}", f"--max_steps={steps}", "--log_interval=1",
+                   "--compile_cache=", "--save_checkpoint_epochs=1000", f"--output_path={folder}",
+                   "--loss_scale=1", *(QUICK if self.quick else ()), **variables)
+        with open(os.path.join(folder, "log.jsonl"), encoding="utf-8") as file:
+            rows = [row for row in map(json.loads, file) if "loss" in row]
+        if any(row["skipped"] for row in rows):
+            raise Failed("steps were skipped, their gradients were not finite")
+        return rows
+
+    def compare(self, model, batch, reference):
+        """The first steps on the device against those on the CPU; reference: future of the rows there."""
+        rows = self.train(model, self.device, "O0", batch, COMPARED_STEPS, "compared_", **EXACT)
+        return close(rows, reference.result(), "O0", "the CPU's")
+
+    def speed(self, model, level):
+        """Speed and memory at the full batch, and for O2 the losses against those of O0."""
+        steps = COMPARED_STEPS + 2 if self.quick else TIMED_STEPS
+        with DeviceMemory(self.device) as memory:
+            rows = self.train(model, self.device, level, self.batch, steps)
+        seconds = np.median([row["data_time"] + row["step_time"] for row in rows[COMPARED_STEPS:]])
+        text = (f"{self.batch / seconds:.1f} images/s ({seconds * 1000:.0f} ms a step), first step "
+                f"{rows[0]['step_time']:.0f} s, {memory.text()}")
+        self.full.setdefault(model, rows if level == "O0" else None)
+        if level == "O0":
+            return text
+        if not self.full[model]:
+            raise Failed(f"{text}; no losses of O0 to compare with")
+        return f"{text}; {close(rows, self.full[model], level, 'those of O0')}"
+
+    def evaluate(self, model, checkpoint):
+        """Detections of one checkpoint on both devices."""
+        scores = []
+        for device in (self.device, "CPU"):
+            folder = os.path.join(self.folder, f"eval_{len(scores)}")
+            self.start("eval.py", *self.data, f"--device_target={device}", f"--checkpoint_file_path={checkpoint}",
+                       f"--output_path={folder}", "--min_score=0.001", **EXACT)
+            with open(os.path.join(folder, "eval", "detections.json"), encoding="utf-8") as file:
+                scores.append(np.sort([one["score"] for one in json.load(file)])[::-1])
+        mine, reference = scores
+        count = min(map(len, scores))
+        if not count or abs(len(mine) - len(reference)) > 0.01 * len(reference):
+            raise Failed(f"{len(mine)} detections, the CPU has {len(reference)}")
+        return within(float(np.abs(mine[:count] - reference[:count]).max()), TOLERANCE["O0"], f"of {count} scores")
+
+    def export(self, checkpoint):
+        """MindIR, which export.py loads again and compares with the network."""
+        said = self.start("export.py", f"--device_target={self.device}", f"--checkpoint_file_path={checkpoint}",
+                          "--file_format=MINDIR", f"--file_name={os.path.join(self.folder, 'ssd')}")
+        return said.splitlines()[-1]
+
+
+class DeviceMemory:
+    """Watches the memory of the card while a program runs."""
+
+    def __init__(self, device):
+        self.device, self.most, self.done = device, 0, threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def watch(self):
+        while self.device == "GPU" and not self.done.wait(0.3):
+            card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+            said = query("memory.used", "-i", card, "--format=csv,noheader,nounits")
+            self.most = max([self.most, *(int(word) for word in said.split() if word.isdigit())])
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+    def text(self):
+        """The most that was in use, in GiB."""
+        return f"{self.most / 1024:.1f} GiB of the card" if self.most else "memory of the card not known"
+
+
+def query(fields, *options):
+    """What nvidia-smi answers, "" without it."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(["nvidia-smi", f"--query-gpu={fields}", *options], capture_output=True, text=True,
+                              timeout=20, check=False).stdout
+    return ""
+
+
+def close(rows, others, level, name):
+    """Text of a comparison of the losses in rows of two logs. Raises Failed."""
+    mine, theirs = ([row["loss"] for row in one[:COMPARED_STEPS]] for one in (rows, others))
+    worst = np.max([abs(one - other) / abs(other) for one, other in zip(mine, theirs)])  # unlike max() it finds NaN
+    return within(worst, TOLERANCE[level], f"of losses {', '.join(f'{one:.5f}' for one in mine)} from {name}")
+
+
+def within(difference, most, of):
+    """Text of a difference that is small enough. Raises Failed for a larger one and for NaN."""
+    text = f"largest relative difference {difference:.1e} {of}"
+    if not difference <= most:
+        raise Failed(f"{text}, at most {most:.0e} is right")
+    return text
+
+
+def convolve(path, device):
+    """Writes outputs and gradients of CONVOLUTIONS on a device as .npz."""
+    runtime.prepare(device)
+    import mindspore as ms
+
+    from src import distributed
+    distributed.start(device)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    rng, results = np.random.default_rng(1), {}
+    for name, channels, filters, kernel, stride, groups, side in CONVOLUTIONS:
+        images = ms.Tensor(rng.normal(size=(4, channels, side, side)), ms.float32)
+        layer = ms.nn.Conv2d(channels, filters, kernel, stride, pad_mode="pad", padding=kernel // 2, group=groups)
+        layer.weight.set_data(ms.Tensor(rng.normal(size=layer.weight.shape), ms.float32))
+        forward = ms.ops.value_and_grad(lambda x, layer=layer: (layer(x) ** 2).mean(), 0, layer.trainable_params())
+        value, (inner, (outer,)) = forward(images)
+        results.update({f"{name} {what}": one.asnumpy() for what, one in
+                        (("loss", value), ("output", layer(images)), ("input gradient", inner), ("gradient", outer))})
+    np.savez(path, **results)
+
+
+def run(check):
+    """All parts in turn -> exit code. The CPU's runs go on beside the first of the device, before speed is measured."""
+    if not check.part(f"convolutions, {check.device} against CPU", check.convolution):
+        return 4
+    check.part("data", check.data_set)
+    with ThreadPoolExecutor(1) as pool:
+        batches = {model: check.batch // 2 if check.quick else COMPARED_BATCH[model] for model in check.models}
+        references = {model: pool.submit(check.train, model, "CPU", "O0", batch, COMPARED_STEPS, "reference_")
+                      for model, batch in batches.items()}
+        for model, batch in batches.items():
+            check.part(f"{model} O0, batch {batch}, against CPU", check.compare, model, batch, references[model])
+    for model in check.models:
+        for level in ("O0", "O2"):
+            check.part(f"{model} {level}, batch {check.batch}", check.speed, model, level)
+    model = check.models[0]
+    checkpoint = os.path.join(check.folder, f"{model}_O0_{check.batch}", "ckpt", "last.ckpt")
+    check.part(f"evaluation of {model}, against CPU", check.evaluate, model, checkpoint)
+    check.part(f"MindIR of {model}", check.export, checkpoint)
+    return int(any(" FAILED " in row for row in check.rows))
+
+
+def main():
+    """Reads the command line, runs the parts, writes the log."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="a new folder for all files")
+    parser.add_argument("--device", choices=("GPU", "CPU"), default="GPU")
+    parser.add_argument("--quick", action="store_true", help="one small network, to try this script")
+    parser.add_argument("--convolution", action="store_true", help="only write convolutions to the file FOLDER")
+    options = parser.parse_args()
+    if options.convolution:
+        convolve(options.folder, options.device)
+        return 0
+    check = Check(os.path.abspath(options.folder), options.device, options.quick)
+    os.makedirs(check.folder)
+    cards = query("name,driver_version,memory.total", "--format=csv,noheader").strip() or "no nvidia-smi"
+    head = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  device {check.device}{', quick' if check.quick else ''}  {cards}"
+    print(head, flush=True)
+    code = run(check)
+    doctor = subprocess.run([sys.executable, os.path.join(ROOT, "scripts/doctor.py")], capture_output=True, text=True,
+                            check=False).stdout
+    with open(os.path.join(check.folder, "gpu_check.log"), "w", encoding="utf-8") as file:
+        file.write("\n".join([head, *check.rows, "", *check.tails, "", doctor]))
+    print(f"written: {os.path.join(check.folder, 'gpu_check.log')}")
+    return code
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,212 @@
+"""CUDA 11 for MindSpore's GPU back end, from packages alone: finds it and loads it before MindSpore looks for it.
+
+MindSpore 2.10 tries its GPU plugin only when $CUDA_HOME/bin/nvcc names a release from 11.1 on, and finds libraries as
+any program does. The packages of requirements-gpu.txt bring no nvcc, and their folders are on no search path. So a
+small folder with a stand-in for nvcc serves as CUDA_HOME, and the libraries are loaded by their full path: the loader
+then takes them for every library of that name, whatever the plugin's own search path (/usr/local/cuda) holds.
+Standard library only.
+"""
+import contextlib
+import ctypes
+import hashlib
+import os
+import re
+import subprocess
+import sys
+
+from src.errors import EnvironmentFault
+
+# (package, library) in the order in which they need each other: what the plugin links, and what those open later
+LIBRARIES = (
+    ("cuda-runtime", "libcudart.so.11.0"), ("cuda-nvrtc", "libnvrtc-builtins.so.11.8"),
+    ("cuda-nvrtc", "libnvrtc.so.11.2"), ("cublas", "libcublasLt.so.11"), ("cublas", "libcublas.so.11"),
+    ("cusparse", "libcusparse.so.11"), ("cusolver", "libcusolver.so.11"), ("cufft", "libcufft.so.10"),
+    ("curand", "libcurand.so.10"), ("cudnn", "libcudnn_ops_infer.so.8"), ("cudnn", "libcudnn_ops_train.so.8"),
+    ("cudnn", "libcudnn_cnn_infer.so.8"), ("cudnn", "libcudnn_cnn_train.so.8"), ("cudnn", "libcudnn.so.8"))
+RELEASE = "11.6"  # the plugin that is wanted; 11.6 to 11.8 choose it
+NVCC = f"""#!/bin/sh
+# Written by src/cuda.py. No compiler: it only tells MindSpore which of its CUDA plugins to load.
+echo "Cuda compilation tools, release {RELEASE}, V{RELEASE}.55"
+"""
+RUNTIME_NAMES = ("libcudart.so.11.0", f"libcudart.so.{RELEASE}.55")  # MindSpore reads the version out of a file name
+LEAST_DRIVER = 11000  # CUDA 11.0: later releases of CUDA 11 run on it too
+INIT_ERRORS = {-1: "libcuda.so.1 is none", 34: "libcuda.so.1 is the stub of a CUDA toolkit", 35: "it is too old",
+               100: "it sees no card (in a container: was it started with its GPUs? CUDA_VISIBLE_DEVICES?)",
+               803: "its library and its kernel module are of different versions"}
+INSTALL = "pip install -r requirements-gpu.txt"
+
+
+def prepare():
+    """Loads CUDA 11 into this process before MindSpore is imported: the user's where it is whole, else the packages'.
+
+    Raises EnvironmentFault (exit 4) that names what is missing.
+    """
+    check_driver()
+    libraries, why_not = user_cuda()
+    load((libraries or use_packages(why_not)).values())
+
+
+def use_packages(why_not=""):
+    """Sets CUDA_HOME, and LD_LIBRARY_PATH for the programs MindSpore starts -> {library: file} of the packages.
+
+    why_not: words about the user's own CUDA. Raises EnvironmentFault.
+    """
+    libraries, missing = package_libraries()
+    if missing:
+        what = "not installed" if not libraries else f"not complete: no {', '.join(missing)}"
+        raise EnvironmentFault(f"device_target=GPU, but CUDA 11 is {what}{why_not and f' ({why_not})'}; {INSTALL}, "
+                               "or use --device_target=CPU")
+    home = make_home(libraries["libcudart.so.11.0"])
+    folders = [os.path.join(home, "lib64"), *map(os.path.dirname, libraries.values())]
+    earlier = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
+    os.environ.update(CUDA_HOME=home, LD_LIBRARY_PATH=":".join(dict.fromkeys(folders + earlier)))
+    return libraries
+
+
+def check_driver():
+    """Starts the driver -> the release of CUDA it supports, "12.4". Raises EnvironmentFault."""
+    # MindSpore sets this too, but after the driver has read it: kernels compiled for a new card are kept up to 4 GB
+    os.environ.setdefault("CUDA_CACHE_MAXSIZE", "4000000000")
+    driver = open_driver()
+    if driver is None:
+        raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
+                               "install one or use --device_target=CPU")
+    version, count, code = ctypes.c_int(), ctypes.c_int(), -1
+    with contextlib.suppress(AttributeError):  # a library without these functions is no driver
+        code = driver.cuInit(0) or driver.cuDriverGetVersion(ctypes.byref(version)) \
+            or driver.cuDeviceGetCount(ctypes.byref(count))
+    release = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    if code:
+        reason = INIT_ERRORS.get(code, f"it answers with error {code}")
+    elif version.value < LEAST_DRIVER:
+        reason = f"it is made for CUDA {release} at most"
+    elif not count.value:
+        reason = INIT_ERRORS[100]
+    else:
+        return release
+    raise EnvironmentFault(f"device_target=GPU, but the NVIDIA driver cannot be used: {reason}; CUDA 11 needs a card "
+                           "and driver 450.80 or newer ('nvidia-smi' shows both), or use --device_target=CPU")
+
+
+def open_driver():
+    """The driver's library, or None on a machine without."""
+    with contextlib.suppress(OSError):
+        return ctypes.CDLL("libcuda.so.1")
+    return None
+
+
+def user_cuda():
+    """The CUDA 11 that the user's CUDA_HOME names -> ({library: file} or None, why not).
+
+    It needs an nvcc of release 11.1 to 11.8 and every library, those of cuDNN 8 included; they may lie where the loader
+    finds them. Without a CUDA_HOME the reason is "".
+    """
+    home = os.environ.get("CUDA_HOME", "")
+    if not home:
+        return None, ""
+    release = nvcc_release(home)
+    if not re.fullmatch(r"11\.[1-8]", release):
+        what = f"nvcc of release {release}, not 11.x" if release else "no bin/nvcc that names one"
+        return None, f"CUDA_HOME={home} has {what}"
+    folders = [os.path.join(home, "lib64"), os.path.join(home, "lib"), "/usr/local/cuda/lib64",
+               *os.environ.get("LD_LIBRARY_PATH", "").split(":")]
+    known, found = system_libraries(), {}
+    for _, name in LIBRARIES:
+        name = "libnvrtc.so.11.1" if name.startswith("libnvrtc.") and release == "11.1" else name
+        if not name.startswith("libnvrtc-builtins"):  # named by the release, and found by the library it belongs to
+            found[name] = first_file(folders, name) or known.get(name)
+    missing = [name for name, file in found.items() if not file]
+    return (None, f"CUDA_HOME={home} has no {', '.join(missing)}") if missing else (found, "")
+
+
+def nvcc_release(home):
+    """The release that home/bin/nvcc names, as "11.8"; "" when it cannot be run."""
+    try:
+        said = subprocess.run([os.path.join(home, "bin", "nvcc"), "--version"], capture_output=True, text=True,
+                              errors="replace", timeout=30, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return (re.findall(r"release (\d+\.\d+)", said) or [""])[0]
+
+
+def system_libraries():
+    """{name: path} of what the loader finds without being told."""
+    try:
+        said = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, errors="replace", timeout=30,
+                              check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {name: path for name, path in reversed(re.findall(r"^\s*(\S+) \(.*x86-64.*=> (\S+)", said, re.MULTILINE))}
+
+
+def package_libraries(path=None):
+    """The libraries of requirements-gpu.txt -> ({library: file}, the missing ones with their packages as text).
+
+    path: list of folders to look in, sys.path when None.
+    """
+    found, missing = {}, []
+    for package, name in LIBRARIES:
+        folders = [os.path.join(one, "nvidia", package.replace("-", "_"), "lib") for one in path or sys.path]
+        found[name] = first_file(folders, name)
+        missing += [] if found[name] else [f"{name} (nvidia-{package}-cu11)"]
+    return {name: file for name, file in found.items() if file}, missing
+
+
+def first_file(folders, name):
+    """The first of folders/name that is a file, or None."""
+    return next((os.path.join(one, name) for one in folders if one and os.path.isfile(os.path.join(one, name))), None)
+
+
+def make_home(runtime):
+    """A folder that serves as CUDA_HOME for the CUDA runtime library `runtime` -> its path.
+
+    It lies in the virtual environment, or where that cannot be written in the user's cache. Each file appears whole, so
+    processes may make it at the same time. Raises EnvironmentFault when neither place serves.
+    """
+    name = f"mindspore-cuda-{hashlib.sha256(runtime.encode()).hexdigest()[:8]}"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    places = [os.path.join(cache, name)]
+    if sys.prefix != sys.base_prefix:
+        places.insert(0, os.path.join(sys.prefix, "share", name))
+    for home in places:
+        with contextlib.suppress(OSError):
+            for link in RUNTIME_NAMES:
+                put_link(runtime, os.path.join(home, "lib64", link))
+            put_program(NVCC, os.path.join(home, "bin", "nvcc"))
+        if nvcc_release(home) == RELEASE:  # on a disk mounted without exec it cannot be run
+            return home
+    raise EnvironmentFault("device_target=GPU needs a folder for a small program, but none can be written and run in "
+                           f"{' or '.join(map(os.path.dirname, places))}; set XDG_CACHE_HOME to one where both work")
+
+
+def put_link(target, path):
+    """Makes path a symbolic link to target, in one move."""
+    if os.path.islink(path) and os.readlink(path) == target:
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    aside = f"{path}.{os.getpid()}"
+    os.symlink(target, aside)
+    os.replace(aside, path)
+
+
+def put_program(text, path):
+    """Makes path an executable file of this text, in one move."""
+    with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
+        if file.read() == text and os.access(path, os.X_OK):
+            return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    aside = f"{path}.{os.getpid()}"
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(aside, 0o755)
+    os.replace(aside, path)
+
+
+def load(files):
+    """Loads libraries into this process. Raises EnvironmentFault naming the one that cannot be loaded."""
+    for file in files:
+        try:
+            ctypes.CDLL(file)
+        except OSError as error:
+            raise EnvironmentFault(f"device_target=GPU, but a library of CUDA 11 cannot be loaded: {error}; do other "
+                                   f"nvidia packages stand in its place? In a new environment: {INSTALL}") from error
