@@ -14,7 +14,8 @@ FLOORS = (
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
      "data.photometric", "onnx_session"),
     ("weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms",
-     "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads"),
+     "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
+     "onnx_graph"),
     ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.policies", "models.initialize",
      "models.ssd", "detector"),
     ("pretrained", "report", "data.mindrecord", "data.loader", "exporter"),
@@ -24,7 +25,7 @@ FLOORS = (
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
-              "report", "onnx_session",
+              "report", "onnx_session", "onnx_graph",
               "data.classes", "data.images", "data.records", "data.annotations", "data.transforms", "data.photometric",
               "data.policies")
 
