@@ -24,7 +24,7 @@ from src.exporter import (
     run_cell,
 )
 from src.models.fold import fold_norms
-from src.onnx_graph import all_nodes, cut, for_each_image, free_batch, join
+from src.onnx_graph import all_nodes, cut, for_each_image, free_batch, join, with_opset_of
 from src.onnx_session import import_optional, open_session
 
 DRAWN = 200  # detections an image in the comparison of the post-processing
@@ -52,9 +52,7 @@ def export_onnx(model, meta, path, batch_size, raw, lower=None):
         traced = images if batch_size else images[:1]
         graph = name_outputs(write_graph(onnx, cell, traced, aside, path), RAW if raw else (*DETECTIONS, *RAW))
         parts = cut(graph, [["images"], RAW] if raw else [["images"], RAW, DETECTIONS])
-        if not batch_size:
-            parts = [free_batch(parts[0]), *map(for_each_image, parts[1:])]
-        parts = [lower(parts[0], batch_size) if lower else parts[0], *parts[1:]]
+        parts = change(parts, batch_size, lower)
         difference = 0.0 if raw else compare_finish(cell, parts[1], len(images))
         network = difference_of(expected, run_graph(parts[0], images))
         if not np.isfinite(network) or max(difference, 0.0 if lower else network) > TOLERANCE:
@@ -68,6 +66,15 @@ def export_onnx(model, meta, path, batch_size, raw, lower=None):
     finally:
         with suppress(OSError):
             os.remove(aside)
+
+
+def change(parts, batch_size, lower):
+    """Network and post-processing as traced, the latter absent in a raw file -> as they are written."""
+    network, *finish = parts
+    network = network if batch_size else free_batch(network)
+    network = lower(network, batch_size) if lower else network
+    finish = [with_opset_of(network, one) for one in finish]
+    return [network, *(finish if batch_size else map(for_each_image, finish))]
 
 
 def check_whole(onnx, parts, images, least, aside):

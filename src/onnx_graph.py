@@ -33,6 +33,13 @@ def cut(model, borders):
     return parts
 
 
+def with_opset_of(other, model):
+    """model in the version of the operator set that other has: only such can be joined."""
+    version = max(one.version for one in other.opset_import if one.domain in ("", "ai.onnx"))
+    held = max(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    return model if held == version else import_optional("onnx").version_converter.convert_version(model, version)
+
+
 def join(first, second):
     """One ModelProto of two; the outputs of the first are the inputs of the second, by name."""
     onnx = import_optional("onnx")

@@ -17,7 +17,7 @@ FLOORS = (
      "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
      "onnx_graph"),
     ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.policies", "models.initialize",
-     "models.ssd", "detector"),
+     "models.ssd", "detector", "onnx_quantize"),
     ("pretrained", "report", "data.mindrecord", "data.loader", "exporter"),
     ("predictor", "recipe", "onnx_exporter"),
     ("run",),
@@ -25,7 +25,7 @@ FLOORS = (
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
-              "report", "onnx_session", "onnx_graph",
+              "report", "onnx_session", "onnx_graph", "onnx_quantize",
               "data.classes", "data.images", "data.records", "data.annotations", "data.transforms", "data.photometric",
               "data.policies")
 

@@ -9,9 +9,9 @@ def fold_norms(network):
     """Changes the network in place; it must not be trained afterwards. Returns how many norms are gone.
 
     gamma * (conv(x) - mean) / deviation + beta is a convolution too, with gamma / deviation * weight and a bias. A norm
-    is folded where it stands directly behind a convolution among the cells of its parent, which here means that it takes
-    that convolution's output and nobody else does. Norms that share one convolution (SharedHead) stay: each would need
-    a copy of the weights.
+    is folded where it stands directly behind a convolution among the cells of its parent, which here means that it
+    takes that convolution's output and nobody else does. Norms that share one convolution (SharedHead) stay: each would
+    need a copy of the weights.
     """
     count = 0
     for _, parent in network.cells_and_names():
