@@ -6,8 +6,10 @@ import json
 import os
 import sys
 
+import numpy as np
+
 from src import runtime
-from src.config import read_options
+from src.config import read_options, split_options
 from src.errors import OptionError, run_main
 
 
@@ -16,6 +18,8 @@ def main():
     options = read_options(sys.argv[1:], "export.py")
     if not options.checkpoint_file_path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
+    if options.quantize != "none" and options.file_format != "ONNX":
+        raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
     runtime.prepare(options.device_target)
     from src import distributed
     from src.exporter import export_mindir, refuse_neighbour, sidecar_of
@@ -28,11 +32,31 @@ def main():
     path = options.file_name if options.file_name.endswith(ending) else f"{options.file_name}{ending}"
     make_folder(os.path.dirname(os.path.abspath(path)))
     model, meta = load_model(options.checkpoint_file_path, options)
+    meta["quantize"] = options.quantize
     refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
-    meta = export(model, meta, path, options.export_batch_size, options.raw)
+    lower = {"lower": fewer_bits(options, meta)} if options.quantize != "none" else {}
+    meta = export(model, meta, path, options.export_batch_size, options.raw, **lower)
     print(f"wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB) and {sidecar_of(path)}")
     print(f"inputs  {json.dumps(meta['inputs'])}\noutputs {json.dumps(meta['outputs'])}")
+    if "opset" in meta:
+        print(f"opset   {json.dumps(meta['opset'])}: {' '.join(meta['operators'])}")
     print(f"loaded again and compared with the network: largest difference {meta['largest_difference']:.2g}")
+
+
+def fewer_bits(options, meta):
+    """How --quantize changes a network; int8 looks at pictures of the validation split."""
+    from src.onnx_quantize import Int8, to_float16
+    if options.quantize == "fp16":
+        return to_float16
+    from src.data.loader import EvalLoader
+    from src.data.mindrecord import prepare_split
+
+    split = prepare_split(**split_options(options, "val"), classes=meta["classes"])
+    loader = EvalLoader(split.files, split.count, meta["image_size"], options.eval_batch_size,
+                        workers=options.num_workers or runtime.loader_threads(), resize=meta["resize"])
+    loader.rows = loader.rows[::max(1, split.count // options.calibration_images)][:options.calibration_images]
+    print(f"ranges are measured on {len(loader.rows)} of the {split.count} images of {split.name}")
+    return Int8(np.concatenate([images for images, _ in loader]))
 
 
 if __name__ == "__main__":

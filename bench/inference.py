@@ -17,6 +17,7 @@ import tempfile
 
 import numpy as np
 from common import arguments, in_fresh_process, median_seconds, report, row
+from drawn import draw_weights
 
 MODEL, CLASSES = "ssd300_resnet50", 81
 SETTINGS = {"min_score": 0.05, "nms_threshold": 0.5, "nms_candidates": 1000, "max_boxes": 100, "resize": "bilinear"}
@@ -57,46 +58,24 @@ def measure(options):
 
 def prepare(options):
     """Draws the weights; writes them, both exports of both parts, a picture and what the network makes of it."""
-    import mindspore as ms
-
     from src.detector import Detector, RawDetector
-    from src.exporter import export_mindir
+    from src.exporter import export_mindir, run_cell
+    from src.models.ssd import build_model
     from src.onnx_exporter import export_onnx
     from src.predictor import describe
     picture = np.random.default_rng(1).integers(0, 256, (1, 300, 300, 3), np.uint8)
     for part in LEAST:
-        model = drawn_model(picture)
+        model = draw_weights(build_model(MODEL, CLASSES), picture)
+        if part == "network":  # before the exports, which fold the norms
+            weights = {name: one.asnumpy() for name, one in model.network.parameters_dict().items()}
+            np.savez(os.path.join(options.folder, "weights.npz"), **weights)
+            np.savez(os.path.join(options.folder, "facts.npz"), anchors=model.anchors, mean=model.mean, std=model.std)
+        thresholds = [SETTINGS[name] for name in ("min_score", "nms_threshold", "nms_candidates", "max_boxes")]
+        cell = RawDetector(model) if part == "network" else Detector(model, *thresholds)
+        np.savez(os.path.join(options.folder, f"{part}.npz"), picture, *run_cell(cell, picture))
         meta = describe(model, [f"class{number}" for number in range(1, CLASSES)], SETTINGS)
         for export, ending in ((export_mindir, "mindir"), (export_onnx, "onnx")):
             export(model, meta, os.path.join(options.folder, f"{part}.{ending}"), 1, part == "network")
-        thresholds = [SETTINGS[name] for name in ("min_score", "nms_threshold", "nms_candidates", "max_boxes")]
-        cell = RawDetector(model) if part == "network" else Detector(model, *thresholds)
-        cell.set_train(False)
-        expected = [one.asnumpy() for one in cell(ms.Tensor(picture))]
-        np.savez(os.path.join(options.folder, f"{part}.npz"), picture, *expected)
-    weights = {name: one.asnumpy() for name, one in model.network.parameters_dict().items()}
-    np.savez(os.path.join(options.folder, "weights.npz"), **weights)
-    np.savez(os.path.join(options.folder, "facts.npz"), anchors=model.anchors, mean=model.mean, std=model.std)
-
-
-def drawn_model(picture):
-    """The model with He's weights, its class layers scaled so that some dozen objects are found in noise."""
-    import mindspore as ms
-
-    from src.detector import RawDetector
-    from src.models.ssd import build_model
-    model, rng = build_model(MODEL, CLASSES), np.random.default_rng(0)
-    for one in model.network.get_parameters():
-        if one.ndim == 4:
-            scale = np.sqrt(2 / np.prod(one.shape[1:]))
-            one.set_data(ms.Tensor(rng.normal(0, scale, one.shape).astype(np.float32)))
-    raw = RawDetector(model)
-    raw.set_train(False)
-    for part, wanted, output in zip(("cls", "box"), (2, 0.5), raw(ms.Tensor(picture))):
-        for one in model.network.head.get_parameters():
-            if f".{part}." in one.name and one.ndim == 4:
-                one.set_data(one * float(wanted / output.asnumpy().std()))
-    return model
 
 
 def timed(call, options):

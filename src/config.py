@@ -28,9 +28,10 @@ CHOICES = {
     "resize": ("bilinear", "antialias"),
     "metric_engine": ("hotcoco", "pycocotools"),
     "file_format": ("MINDIR", "ONNX"),
+    "quantize": ("none", "fp16", "int8"),
 }
-AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "export_batch_size", "nms_candidates", "max_boxes",
-                "log_interval", "accumulate", "save_checkpoint_epochs", "keep_checkpoint_max", "eval_interval")
+AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "nms_candidates", "max_boxes", "log_interval",
+                "accumulate", "save_checkpoint_epochs", "keep_checkpoint_max", "eval_interval", "calibration_images")
 ABOVE_ZERO = ("lr", "loss_scale", "width", "body_lr")
 UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate",
                  "empty_negatives", "ema_decay")

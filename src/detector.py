@@ -95,6 +95,40 @@ class Detector(nn.Cell):
         return self.finish(logits, deltas)
 
 
+class TracedDetector(Detector):
+    """A Detector that also gives logits and deltas, the border between its two parts."""
+
+    def construct(self, images):
+        logits, deltas = self.network(self.normalize(images))
+        return (*self.finish(logits, deltas), logits, deltas)
+
+
+class AnyBatchDetector(Detector):
+    """A Detector whose graph is exported for any number of images: it loops over them where Detector repeats itself."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.shape = ops.TensorShape()
+
+    def finish(self, logits, deltas):
+        scores, labels, boxes = self.find_candidates(logits.astype(mstype.float32), deltas.astype(mstype.float32))
+        total = self.shape(scores)[0].astype(mstype.int32)
+        outputs = (ops.zeros_like(boxes[:, :self.max_boxes]), ops.zeros_like(scores[:, :self.max_boxes]),
+                   ops.zeros_like(labels[:, :self.max_boxes]), ops.zeros_like(labels[:, 0]))
+        image = total * 0
+        while image < total:
+            row = self.suppress(ops.gather(scores, image, 0), ops.gather(labels, image, 0), ops.gather(boxes, image, 0))
+            outputs = write_row(outputs, row, image.reshape((1, 1)))
+            image = image + 1
+        return outputs
+
+
+def write_row(outputs, row, place):
+    """outputs, a tuple of arrays [B, ..], with the arrays [..] of row at place [1, 1]."""
+    return tuple([ops.tensor_scatter_update(all_rows, place, one.expand_dims(0))
+                  for all_rows, one in zip(outputs, row)])
+
+
 def rows_of(table, index):
     """The rows index [B, n] of table [B, A, k] -> [B, n, k]. Indexing a batch of one would copy it value by value."""
     index = index.expand_dims(2)

@@ -9,54 +9,102 @@ from contextlib import suppress
 import mindspore as ms
 import numpy as np
 
-from src.detector import Detector, RawDetector
+from src.detector import RawDetector, TracedDetector
 from src.errors import EnvironmentFault, OptionError, SSDError
-from src.exporter import DETECTIONS, RAW, THRESHOLDS, TOLERANCE, keep, name_aside, random_images
+from src.exporter import (
+    DETECTIONS,
+    FREE_TRIAL,
+    RAW,
+    THRESHOLDS,
+    TOLERANCE,
+    difference_of,
+    keep,
+    name_aside,
+    random_images,
+    run_cell,
+)
+from src.models.fold import fold_norms
+from src.onnx_graph import all_nodes, cut, for_each_image, free_batch, join, with_opset_of
 from src.onnx_session import import_optional, open_session
 
 DRAWN = 200  # detections an image in the comparison of the post-processing
 
 
-class TracedDetector(Detector):
-    """A Detector that also gives logits and deltas, which makes the border between its two parts known by name."""
-
-    def construct(self, images):
-        logits, deltas = self.network(self.normalize(images))
-        return (*self.finish(logits, deltas), logits, deltas)
-
-
-def export_onnx(model, meta, path, batch_size, raw):
+def export_onnx(model, meta, path, batch_size, raw, lower=None):
     """Writes path (.onnx) and its .json. Returns the content of the .json.
 
-    model: fresh; MindSpore cannot write a network with BatchNorm twice. The file is written aside and renamed after
-    onnx.checker and onnxruntime took it and it agreed with the network within TOLERANCE (see `compare`). Raises
-    SSDError when it does not, OptionError where MindSpore knows no ONNX for an operator of the network.
+    model: fresh, its norms are folded (models/fold.py). batch_size: images a call, 0 for a file that takes any number.
+    lower: function ModelProto of the network, batch_size -> the same in fewer bits (onnx_quantize.py); its outputs are
+    then not held to TOLERANCE.
+    The file is written aside and renamed after onnx.checker and onnxruntime took it and it agreed with the network
+    within TOLERANCE. Logits and deltas are compared on random pixels, the post-processing on drawn logits and deltas: a
+    network that sees noise may find nothing, or give equal scores, between which MindSpore chooses at random. Raises
+    SSDError when it does not agree, OptionError where MindSpore knows no ONNX for an operator of the network.
     """
     onnx = import_optional("onnx")
     import_optional("onnxruntime")
+    images, aside = random_images(model, batch_size or FREE_TRIAL), name_aside(path)
+    expected = run_cell(RawDetector(model), images)
+    fold_norms(model.network)
     cell = RawDetector(model) if raw else TracedDetector(model, *(meta[name] for name in THRESHOLDS))
     cell.set_train(False)
-    images, aside = random_images(model, batch_size), name_aside(path)
     try:
-        graph = name_outputs(write_graph(onnx, cell, images, aside, path), RAW if raw else (*DETECTIONS, *RAW))
-        outputs, difference = compare(onnx, cell, graph, images, raw)
-        if not raw:
-            del graph.graph.output[len(DETECTIONS):]
-        onnx.save(graph, aside)
-        onnx.checker.check_model(aside)
-        loaded = open_session(aside).run(None, {"images": images})
-        difference = max(difference, difference_of(outputs[:len(loaded)], loaded))
-        if difference > TOLERANCE:
-            raise SSDError(f"the exported file differs from the network by {difference:.3g}; nothing was kept")
-        opset = {one.domain or "ai.onnx": one.version for one in graph.opset_import}
-        return keep(aside, path, images, loaded, {
-            **meta, "raw": raw, "largest_difference": difference, "opset": opset,
-            "operators": sorted({node.op_type for node in graph.graph.node})})
+        traced = images if batch_size else images[:1]
+        graph = name_outputs(write_graph(onnx, cell, traced, aside, path), RAW if raw else (*DETECTIONS, *RAW))
+        parts = cut(graph, [["images"], RAW] if raw else [["images"], RAW, DETECTIONS])
+        parts = change(parts, batch_size, lower)
+        difference = 0.0 if raw else compare_finish(cell, parts[1], len(images))
+        network = difference_of(expected, run_graph(parts[0], images))
+        if not np.isfinite(network) or max(difference, 0.0 if lower else network) > TOLERANCE:
+            raise SSDError(f"the exported file differs from the network by {max(difference, network):.3g}; nothing was "
+                           "kept")
+        outputs = check_whole(onnx, parts, images, 1 if batch_size == 0 else len(images), aside)
+        return keep(aside, path, [batch_size or None, *images.shape[1:]], outputs, {
+            **meta, "raw": raw, "largest_difference": max(difference, network), **describe_graph(onnx.load(aside))})
     except (ValueError, onnx.checker.ValidationError) as error:
         raise SSDError(f"the exported file cannot be used: {' '.join(str(error).split())[:300]}") from error
     finally:
         with suppress(OSError):
             os.remove(aside)
+
+
+def change(parts, batch_size, lower):
+    """Network and post-processing as traced, the latter absent in a raw file -> as they are written."""
+    network, *finish = parts
+    network = network if batch_size else free_batch(network)
+    network = lower(network, batch_size) if lower else network
+    finish = [with_opset_of(network, one) for one in finish]
+    return [network, *(finish if batch_size else map(for_each_image, finish))]
+
+
+def check_whole(onnx, parts, images, least, aside):
+    """Joins the parts into the file `aside`; returns its outputs, which must be those of the parts one by one.
+
+    The file is run on the first `least` images, and on all. Raises ValidationError, ValueError, SSDError.
+    """
+    onnx.save(join(*parts) if len(parts) == 2 else parts[0], aside)
+    onnx.checker.check_model(aside, full_check=True)
+    session = open_session(aside)
+    for count in sorted({least, len(images)}):
+        outputs = session.run(None, {"images": images[:count]})
+        wanted = run_graph(parts[0], images[:count])
+        wanted = run_graph(parts[1], *wanted) if len(parts) == 2 else wanted
+        if difference_of(wanted, outputs) > TOLERANCE:
+            raise SSDError("the network and the post-processing give other outputs together than in turn; nothing was "
+                           "kept")
+    return outputs
+
+
+def describe_graph(model):
+    """{"opset": {domain: version}, "operators": names in order} of a ModelProto."""
+    return {"opset": {one.domain or "ai.onnx": one.version for one in model.opset_import},
+            "operators": sorted({node.op_type for node in all_nodes(model.graph)})}
+
+
+def run_graph(model, *arrays):
+    """The outputs of a ModelProto for arrays in the order of its inputs."""
+    session = open_session(model.SerializeToString())
+    return session.run(None, {one.name: array for one, array in zip(session.get_inputs(), arrays)})
 
 
 def write_graph(onnx, cell, images, aside, path):
@@ -82,27 +130,12 @@ def name_outputs(graph, names):
     return graph
 
 
-def compare(onnx, cell, graph, images, raw):
-    """Outputs of the graph on random pixels, and its largest difference from the cell.
-
-    Logits and deltas are compared on these pixels. The post-processing is compared on drawn ones of both: a network
-    that sees noise may find nothing, or give equal scores, between which MindSpore chooses at random.
-    """
-    outputs = open_session(graph.SerializeToString()).run(None, {"images": images})
-    expected = [one.asnumpy() for one in cell(ms.Tensor(images))]
-    difference = difference_of(expected[-2:], outputs[-2:])
-    if not raw:
-        drawn = draw_predictions(*expected[-2].shape)
-        tail = onnx.utils.Extractor(graph).extract_model(list(RAW), list(DETECTIONS))
-        found = open_session(tail.SerializeToString()).run(None, dict(zip(RAW, drawn)))
-        wanted = [one.asnumpy() for one in cell.finish(*(ms.Tensor(one) for one in drawn))]
-        difference = max(difference, difference_of(wanted, found))
-    return outputs, difference
-
-
-def difference_of(expected, found):
-    """The largest difference between two lists of arrays, as a share of the largest value where that exceeds 1."""
-    return max(float(np.abs(a.astype(float) - b).max() / max(1, np.abs(a).max())) for a, b in zip(expected, found))
+def compare_finish(cell, finish, batch_size):
+    """The largest difference between the post-processing of a Detector and its graph, on drawn logits and deltas."""
+    shapes = [[side.dim_value for side in one.type.tensor_type.shape.dim] for one in finish.graph.input]
+    drawn = draw_predictions(batch_size, *shapes[0][1:])
+    wanted = [one.asnumpy() for one in cell.finish(*(ms.Tensor(one) for one in drawn))]
+    return difference_of(wanted, run_graph(finish, *drawn))
 
 
 def draw_predictions(batch_size, anchors, num_classes):

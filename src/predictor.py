@@ -2,11 +2,11 @@
 import json
 import os
 from dataclasses import replace
+from functools import partial
 
 import mindspore as ms
 import numpy as np
 from google.protobuf.message import DecodeError
-from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 from src import checkpoint
@@ -15,7 +15,7 @@ from src.data.classes import named_classes
 from src.data.transforms import resize
 from src.detector import Detector
 from src.errors import DataError, OptionError
-from src.exporter import THRESHOLDS, sidecar_of
+from src.exporter import THRESHOLDS, open_mindir, run_cell, sidecar_of
 from src.models.ssd import build_model
 from src.onnx_session import open_session
 from src.pretrained import load_whole
@@ -57,13 +57,7 @@ def describe(model, classes, thresholds, **more):
 def from_model(model, classes, thresholds, batch_size):
     """A Predictor that shares the network of a Model. thresholds: dict of FREE."""
     detector = Detector(model, *(thresholds[name] for name in THRESHOLDS))
-    detector.set_train(False)
-    return Predictor(with_arrays(detector), batch_size, describe(model, classes, thresholds))
-
-
-def with_arrays(cell):
-    """A Cell as a function from array to arrays."""
-    return lambda images: [output.asnumpy() for output in cell(ms.Tensor(images))]
+    return Predictor(partial(run_cell, detector), batch_size, describe(model, classes, thresholds))
 
 
 def load_model(path, options):
@@ -92,7 +86,7 @@ def load_predictor(path, options):
     if not path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt, a .mindir or an .onnx")
     if os.path.splitext(path)[1] in READERS:
-        predict = load_exported(path)
+        predict = load_exported(path, options.eval_batch_size)
         refuse_other(path, predict.meta, options, (*FIXED, *THRESHOLDS))
         if "resize" in options.typed:  # happens before the graph
             predict.resize = options.resize
@@ -115,8 +109,8 @@ def refuse_other(path, meta, options, keys):
         raise OptionError(f"--{key}={typed}, but '{path}' holds {key} {held}; leave the option out{remedy}")
 
 
-def load_exported(path):
-    """A Predictor from an exported file."""
+def load_exported(path, batch_size=1):
+    """A Predictor from an exported file. batch_size: of one that takes any number of images."""
     sidecar, ending = sidecar_of(path), os.path.splitext(path)[1]
     for name in (path, sidecar):
         if not os.path.isfile(name):
@@ -129,21 +123,22 @@ def load_exported(path):
         raise DataError(f"'{path}' or its .json is damaged: {' '.join(str(error).split())[:150]}") from error
     if meta["raw"]:
         raise OptionError(f"'{path}' was exported with --raw=True and gives logits, not boxes; export it without")
-    return Predictor(detect_batch, meta["batch_size"], meta)
+    return Predictor(detect_batch, meta["batch_size"] or batch_size, meta)
 
 
 def read_mindir(path, shape):
-    """The graph of a .mindir as a function from array to arrays. shape: of its input, which the graph checks itself."""
+    """The graph of a .mindir as open_mindir gives it; a graph for one number of images checks that itself."""
     with open(path, "rb") as file:
         ModelProto.FromString(file.read())  # ms.load would print lines of its own about a damaged file
-    return with_arrays(nn.GraphCell(ms.load(path)))
+    return open_mindir(path, shape)
 
 
 def read_onnx(path, shape):
     """The graph of an .onnx, run by onnxruntime on the CPU. Raises ValueError where its input is not of that shape."""
     session = open_session(path)
-    if session.get_inputs()[0].shape != shape:
-        raise ValueError(f"the file takes images {session.get_inputs()[0].shape}, the .json says {shape}")
+    taken = [None if isinstance(side, str) else side for side in session.get_inputs()[0].shape]
+    if taken != shape:
+        raise ValueError(f"the file takes images {taken}, the .json says {shape}")
     return lambda images: session.run(None, {"images": images})
 
 

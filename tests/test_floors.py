@@ -15,9 +15,10 @@ FLOORS = (
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
      "data.photometric", "onnx_session", "ema"),
     ("weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms",
-     "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads"),
+     "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
+     "onnx_graph"),
     ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.policies", "models.initialize",
-     "models.ssd", "detector"),
+     "models.ssd", "detector", "onnx_quantize"),
     ("pretrained", "report", "data.mindrecord", "data.loader", "exporter"),
     ("predictor", "recipe", "onnx_exporter"),
     ("run",),
@@ -26,7 +27,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 NUMPY_ONLY = ("errors", "files", "cuda", "config", "boxes", "logger", "runtime", "anchors", "weights",
               "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
-              "report", "onnx_session",
+              "report", "onnx_session", "onnx_graph", "onnx_quantize",
               "data.classes", "data.images", "data.records", "data.annotations", "data.transforms", "data.photometric",
               "data.policies")
 

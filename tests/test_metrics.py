@@ -1,10 +1,14 @@
 """COCO and VOC metrics against published numbers and numbers computed by hand."""
 import copy
+import gc
 import json
+import os
 import sys
 
 import pytest
+from programs import ROOT
 
+from src import metrics
 from src.errors import DataError, EnvironmentFault
 from src.metrics import COCO_NAMES, coco_metrics, format_metrics, precision_curves, voc_metrics, write_metrics
 
@@ -99,6 +103,22 @@ def test_detection_in_an_unknown_image():
     for metric in (coco_metrics, voc_metrics):
         with pytest.raises(DataError, match="image id 5"):
             metric(truth(), found((5, CAT, 0.5, [0, 0, 1, 1])))
+
+
+def test_engines_agree_to_the_last_digit(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
+    from coco_metric import draw
+    truth, detections = draw(40)
+    one, other = (coco_metrics(truth, detections, engine) for engine in ENGINES)
+    assert one["AP"] > 0 and all(abs(one[name] - other[name]) <= 1e-15 for name in COCO_NAMES)
+
+
+def test_the_garbage_collector_is_on_again(monkeypatch):
+    seen = []
+    monkeypatch.setattr(metrics, "evaluate_boxes", lambda *rest: seen.append(gc.isenabled()) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        coco_metrics({"images": [], "annotations": [], "categories": []}, [])
+    assert seen == [False] and gc.isenabled()
 
 
 def test_engine_that_is_not_there(monkeypatch):

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from programs import CLASSES, COCO_NAMES, ROOT, read_json, run, succeed
 
+from bench.drawn import draw_weights
 from src import checkpoint
 from src.config import read_options
 from src.data.images import read_image
@@ -36,21 +37,9 @@ def landscape(size):
 
 
 def sharp_model(name, num_classes, image_size=0, width=1.0):
-    """A model that finds boxes of spread scores in the landscape: He's weights, and outputs brought to known scales."""
+    """A model that finds boxes of spread scores in the landscape."""
     model = build_model(name, num_classes, image_size, width)
-    rng = np.random.default_rng(0)
-    for one in model.network.get_parameters():
-        if one.ndim == 4:
-            scale = np.sqrt(2 / np.prod(one.shape[1:]))
-            one.set_data(ms.Tensor(rng.normal(0, scale, one.shape).astype(np.float32)))
-    raw = RawDetector(model)
-    raw.set_train(False)
-    logits, deltas = [one.asnumpy() for one in raw(ms.Tensor(landscape(model.image_size)[None]))]
-    for part, factor in (("cls", 2 / logits.std()), ("box", 0.5 / deltas.std())):
-        for one in model.network.head.get_parameters():
-            if re.search(rf"{part}(_out|\.\d+(\.3)?)\.weight$", one.name):
-                one.set_data(one * float(factor))
-    return model
+    return draw_weights(model, landscape(model.image_size)[None])
 
 
 def assert_same(one, two, tolerance):

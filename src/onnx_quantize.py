@@ -1,0 +1,90 @@
+"""ONNX networks in fewer bits: float16, or 8 bit whole numbers with ranges measured on pictures."""
+import contextlib
+import importlib
+import logging
+import os
+import tempfile
+
+import numpy as np
+
+from src.errors import DataError
+from src.onnx_graph import constants, drop_unused
+from src.onnx_session import import_optional
+
+OPSET = 13  # the first in which each channel of weights has a scale of its own
+QUANTIZED = ["Conv", "Add", "Relu", "Clip", "MaxPool"]
+
+
+def to_float16(model, batch_size):
+    """The ModelProto of a network with weights and maps in float16; logits and deltas come out as float32."""
+    return importlib.import_module("onnxruntime.transformers.float16").convert_float_to_float16(
+        model, keep_io_types=True)
+
+
+class Int8:
+    """Function ModelProto of a network, images a call (0 for any number) -> the same with convolutions in 8 bits.
+
+    Static, as onnxruntime's quantization has it: QuantizeLinear and DequantizeLinear around each operator, a scale for
+    each channel of weights, ranges of the maps the smallest and largest values on `pictures`, [n, S, S, 3] uint8. The
+    convolutions that give logits and deltas stay in float32.
+    """
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+
+    def __call__(self, model, batch_size):
+        quantization = importlib.import_module("onnxruntime.quantization")
+        model = drop_unused(import_optional("onnx").version_converter.convert_version(model, OPSET))
+        name_nodes(model)
+        kind = quantization.QuantType
+        import_optional("onnxruntime").set_default_logger_severity(3)
+        with tempfile.TemporaryDirectory() as folder, without_warnings():
+            path = os.path.join(folder, "network.onnx")
+            quantization.quantize_static(
+                model, path, Feed(self.pictures, batch_size or 1), per_channel=True, op_types_to_quantize=QUANTIZED,
+                activation_type=kind.QUInt8, weight_type=kind.QInt8, nodes_to_exclude=last_convolutions(model))
+            return import_optional("onnx").load(path)
+
+
+@contextlib.contextmanager
+def without_warnings():
+    """onnxruntime advises its users to prepare their models; ours are."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def name_nodes(model):
+    """Gives each node a name of its own, by which it can be left out."""
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{number}"
+
+
+def last_convolutions(model):
+    """Names of the convolutions behind which there is nothing but another order of their values."""
+    makers, found = {node.output[0]: node for node in model.graph.node}, []
+    waiting, held = [output.name for output in model.graph.output], constants(model.graph)
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.op_type == "Conv":
+            found.append(node.name)
+        elif node is not None:
+            waiting += [name for name in node.input if name not in held]
+    return found
+
+
+class Feed:
+    """What onnxruntime's calibration asks for its next input; a last batch that is not full is filled up."""
+
+    def __init__(self, pictures, batch_size):
+        if not len(pictures):
+            raise DataError("there is no picture to measure ranges on; --val_data_type must name a split with pictures")
+        self.batches = iter([np.resize(pictures[start:start + batch_size], (batch_size, *pictures.shape[1:]))
+                             for start in range(0, len(pictures), batch_size)])
+
+    def get_next(self):
+        batch = next(self.batches, None)
+        return None if batch is None else {"images": batch}
