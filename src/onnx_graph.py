@@ -4,6 +4,7 @@ import numpy as np
 from src.onnx_session import import_optional
 
 INT64 = 7  # onnx.TensorProto.INT64
+LAST = 2 ** 31 - 1  # an end of Slice behind all there is
 FREE_SIDE = "n"  # name of the number of images in a graph that takes any
 
 
@@ -17,11 +18,15 @@ def all_nodes(graph):
 
 
 def constants(graph):
-    """{name: array} of the initializers and Constant nodes of a GraphProto."""
+    """{name: array} of the initializers and Constant nodes of a GraphProto, and of sums of them: ends of Slice."""
     to_array = import_optional("onnx").numpy_helper.to_array
     held = {one.name: to_array(one) for one in graph.initializer}
-    return {**held, **{node.output[0]: to_array(node.attribute[0].t) for node in graph.node
-                       if node.op_type == "Constant"}}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            held[node.output[0]] = to_array(node.attribute[0].t)
+        elif node.op_type == "Add" and all(name in held for name in node.input):
+            held[node.output[0]] = held[node.input[0]] + held[node.input[1]]
+    return held
 
 
 def cut(model, borders):
@@ -52,28 +57,30 @@ def join(first, second):
 def free_batch(model):
     """A network traced with one image, changed in place so that it takes any number; returns it.
 
-    MindSpore writes the number of images into the shapes of Reshape and into rows of zeros that pad a map.
+    MindSpore writes the number of images into shapes of Reshape, ends of Slice and rows of zeros that pad a map.
     """
     graph, held = model.graph, constants(model.graph)
     for number, node in enumerate(graph.node):
         values = [held.get(name) for name in node.input]
         if node.op_type == "Reshape" and values[0] is None and values[1][0] == 1:
-            give_constant(graph, node, f"free_shape_{number}", [0, *values[1][1:]])  # 0: as many as came
+            give_constant(graph, node, 1, f"free_shape_{number}", [0, *values[1][1:]])  # 0: as many as came
+        elif node.op_type == "Slice" and values[0] is None and values[1][0] == 0 and len(values[1]) > 1:
+            give_constant(graph, node, 2, f"free_end_{number}", [LAST, *values[2][1:]])
         elif node.op_type == "Concat" and values[1] is None and is_zero(values[0]) and is_zero(values[-1]):
             axis, sides = node.attribute[0].i, [0] * (2 * values[0].ndim)
             sides[axis], sides[axis + values[0].ndim] = values[0].shape[axis], values[-1].shape[axis]
             node.op_type, node.input[:] = "Pad", [node.input[1], ""]
             del node.attribute[:]
-            give_constant(graph, node, f"free_pad_{number}", sides)
+            give_constant(graph, node, 1, f"free_pad_{number}", sides)
     free_sides([*graph.input, *graph.output])
     return drop_unused(model)
 
 
-def give_constant(graph, node, name, values):
-    """Makes whole numbers the second input of a node, by a constant of their own: others may share the old one."""
+def give_constant(graph, node, place, name, values):
+    """Makes whole numbers input `place` of a node, by a constant of their own: others may share the old one."""
     array = np.array(values, np.int64)
     graph.initializer.append(import_optional("onnx").numpy_helper.from_array(array, name))
-    node.input[1] = name
+    node.input[place] = name
 
 
 def is_zero(array):

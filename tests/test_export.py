@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from programs import COCO_NAMES, read_json, run, succeed
-from test_onnx import CLASSES, THRESHOLDS, landscape, sharp_model
+from test_onnx import CLASSES, THRESHOLDS, documented_operators, landscape, sharp_model
 
 from src import exporter
 from src.detector import Detector
@@ -46,6 +46,7 @@ def test_any_number_gives_what_each_number_gives(ending, tmp_path):
     meta = EXPORTS[ending](model, facts, str(tmp_path / f"ssd.{ending}"), 0, raw=False)
     assert meta["batch_size"] == 0 and meta["inputs"]["images"]["shape"] == [None, 64, 64, 3]
     assert meta["outputs"]["boxes"]["shape"][0] is None
+    assert set(meta.get("operators", [])) <= documented_operators()
     predict = load_exported(str(tmp_path / f"ssd.{ending}"), 5)
     assert predict.batch_size == 5
     for count in (3, 1, 2):  # each of another size than the one before, which must not be remembered
@@ -62,6 +63,14 @@ def test_any_number_of_raw_outputs(ending, tmp_path):
     assert meta["outputs"]["logits"]["shape"] == [None, 96, 5]
 
 
+def test_any_number_in_a_pyramid(tmp_path):
+    # MindSpore writes the number of images into the upsampling, which the export must undo for the second image too
+    model = sharp_model("ssd_mobilenet_v1_fpn", 3, 128)
+    facts = describe(model, ["one", "two"], THRESHOLDS)
+    meta = export_onnx(model, facts, str(tmp_path / "raw.onnx"), 0, raw=True)
+    assert meta["largest_difference"] < 1e-4 and "Slice" in meta["operators"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", EXPORTS)
 @pytest.mark.parametrize("name", BUILDERS)
@@ -71,6 +80,7 @@ def test_any_number_for_every_model(name, ending, tmp_path):
     facts = describe(model, [f"class{number}" for number in range(20)], THRESHOLDS)
     meta = EXPORTS[ending](model, facts, str(tmp_path / f"ssd.{ending}"), 0, raw=False)
     assert meta["largest_difference"] < 1e-4 and meta["batch_size"] == 0
+    assert set(meta.get("operators", [])) <= documented_operators()
 
 
 @pytest.mark.parametrize("ending", EXPORTS)
@@ -108,6 +118,7 @@ def test_int8_keeps_the_last_convolutions(tmp_path):
     images = np.concatenate([pictures(64), np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)])
     meta = export_onnx(model, facts, path, 0, raw=True, lower=Int8(images))
     assert meta["opset"] == {"ai.onnx": 13} and {"QuantizeLinear", "DequantizeLinear"} < set(meta["operators"])
+    assert set(meta["operators"]) <= documented_operators() | {"QuantizeLinear", "DequantizeLinear"}
     kernels = [one for one in initializers(path).values() if one.ndim == 4]
     assert sorted({str(one.dtype) for one in kernels}) == ["float32", "int8"]
     # logits and deltas of six levels
