@@ -1,5 +1,4 @@
 """Checkpoints that describe themselves: parameters and one JSON text with model, classes and the state of the run."""
-import contextlib
 import glob
 import json
 import logging
@@ -26,9 +25,8 @@ def save(path, parameters, meta):
             os.fsync(file.fileno())  # else a crash of the machine can leave the new name with old bytes
         os.replace(aside, path)
     except (OSError, RuntimeError, ValueError) as error:
-        with contextlib.suppress(OSError):
-            os.chmod(aside, 0o644)
-            os.remove(aside)
+        for left in glob.glob(f"{os.path.splitext(aside)[0]}.*"):  # MindSpore first writes to a name ending in .tmp
+            os.remove(left)
         reason = " ".join(str(error).split())[:200]
         raise EnvironmentFault(f"checkpoint '{path}' could not be written: {reason}") from error
     finally:

@@ -104,7 +104,7 @@ def batches(files, rows, prepare, parts, batch_size, workers):
             tasks = [pool.submit(work, sample, *columns) for sample, columns in zip(samples, reader)]
             if len(tasks) < len(batch[0]):
                 raise RuntimeError(f"only {len(tasks)} of {len(batch[0])} rows came")
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise DataError(f"the MindRecord files cannot be read: {' '.join(str(error).split())[:200]}; remove the "
                             f"folder of '{files[0]}', and the next run converts the data anew") from error
         return batch, tasks
