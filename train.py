@@ -9,7 +9,7 @@ import sys
 
 from src import runtime
 from src.config import read_options
-from src.errors import NotFiniteError, run_main
+from src.errors import Interrupted, NotFiniteError, run_main
 
 
 def main():
@@ -70,14 +70,20 @@ def main():
     if rank == 0:
         draw_first_batch(loader, model, train_split.classes, os.path.join(options.output_path, "train_batch.png"))
     step.set_train()
+    stopped = None
     try:
         engine.train(step, loader, rates, log, start, options.max_steps, options.log_interval, lambda row: names[row],
                      run.after_epoch, lambda done: run.save("last", done))
     except NotFiniteError:
         run.save("diverged")
         raise
+    except Interrupted as error:
+        stopped = error
     finally:
         run.finish()
+    distributed.wait_for_all(world)  # the first process that leaves ends the others
+    if stopped:
+        raise stopped
     name = "mAP (area)" if options.dataset == "voc" else "AP"
     best = f", best {name} {run.best:.4f} in best.ckpt" if run.best >= 0 else ""
     log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")

@@ -1,4 +1,6 @@
 """Device and processes: which device, which rank, and the two collective operations the programs need."""
+import time
+
 import numpy as np
 from mindspore import GRAPH_MODE, Tensor, ops, set_context, set_device
 from mindspore.communication import get_group_size, get_rank, init
@@ -36,6 +38,14 @@ def gather_rows(rows, rank, world):
     start_row = int(counts[:rank].sum())
     table[start_row:start_row + len(rows)] = rows
     return all_reduce(table) if len(table) else table
+
+
+def wait_for_all(world):
+    """Returns when all processes have come here. The launcher ends the others at the first exit that is no 0, and
+    a process that leaves shall not take along what the others have yet to receive."""
+    if world > 1:
+        all_reduce(np.zeros(1, np.float32))
+        time.sleep(0.5)
 
 
 def all_reduce(values):

@@ -10,11 +10,11 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
-    ("config", "boxes", "logger", "runtime", "distributed", "data.classes", "data.images", "data.records", "anchors",
+    ("config", "boxes", "logger", "cluster", "distributed", "data.classes", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
      "data.photometric", "onnx_session"),
-    ("weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms",
-     "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads"),
+    ("runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",
+     "data.transforms", "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads"),
     ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.policies", "models.initialize",
      "models.ssd", "detector"),
     ("pretrained", "report", "data.mindrecord", "data.loader", "exporter"),
@@ -22,7 +22,7 @@ FLOORS = (
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-NUMPY_ONLY = ("errors", "config", "boxes", "logger", "runtime", "anchors", "weights", "tensorflow_names",
+NUMPY_ONLY = ("errors", "config", "boxes", "logger", "cluster", "runtime", "anchors", "weights", "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session",
               "data.classes", "data.images", "data.records", "data.annotations", "data.transforms", "data.photometric",
