@@ -8,7 +8,7 @@ import os
 import sys
 
 from src import runtime
-from src.config import read_options
+from src.config import OF_A_HOST, read_options
 from src.errors import Interrupted, NotFiniteError, run_main
 
 
@@ -22,6 +22,7 @@ def main():
     from src import distributed, engine, optim
     from src.compile_cache import FREE, use_cache
     from src.data.loader import TrainLoader
+    from src.data.mindrecord import describe_split
     from src.logger import RunLog
     from src.matching import Matcher
     from src.meter import peak_memory
@@ -34,9 +35,12 @@ def main():
     check_options(options)
     check_run_folder(options.output_path, options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
+    distributed.check_equal({f"--{key}": value for key, value in options.items() if key not in OF_A_HOST}, rank, world)
     ms.set_seed(options.seed)
     log = RunLog(rank == 0)
     train_split, val_split = prepare_splits(options, rank, log.say)
+    distributed.check_equal({f"the data of {split.name}": describe_split(split) for split in (train_split, val_split)
+                             if split}, rank, world)
 
     model = build_model(options.model, len(train_split.classes) + 1, options.image_size, options.width)
     model = choose_score(model, options.loss)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from src.errors import EnvironmentFault
+from src.errors import EnvironmentFault, RankFault
 
 PR_SET_PDEATHSIG = 1   # of prctl(2): the signal a process gets when its parent dies
 GRACE_SECONDS = 15     # to save and end when the launcher has died
@@ -33,6 +33,32 @@ def check_launch(run_distribute, device_num):
         raise EnvironmentFault(f"a launcher started {world} processes without --run_distribute=True: each trains alone")
 
 
+def check_devices(device_target):
+    """Raises RankFault, on the first process of a host alone, when it has fewer GPUs than processes of the job."""
+    if device_target != "GPU":
+        return
+    needed, there = local_processes(), count_gpus()
+    if there is None or there >= needed:
+        return
+    local_rank = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK") or os.environ.get("DEVICE_ID") or 0)
+    error = RankFault if local_rank == 0 else EnvironmentFault
+    raise error(f"{socket.gethostname()} has {there} GPU(s) that this job may use, but {needed} processes "
+                "were started there; start as many as there are GPUs, or look at CUDA_VISIBLE_DEVICES and nvidia-smi")
+
+
+def count_gpus():
+    """How many GPUs this process may use: by CUDA_VISIBLE_DEVICES, else by nvidia-smi; None when neither says."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        names = [name.strip() for name in listed.split(",")]
+        return names.index("-1") if "-1" in names else len([name for name in names if name])  # -1 hides it and the rest
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+
+
 def join(device_target):
     """Prepares a process of a launcher; the scheduler that msrun starts beside the workers never returns from here."""
     os.environ.setdefault("MS_NODE_TIMEOUT", "15")  # seconds without a heartbeat until the scheduler ends the job
@@ -40,6 +66,7 @@ def join(device_target):
     options = msrun_options()
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         sys.exit(keep_scheduler(os.getppid()))
+    check_devices(device_target)
     if options is None or options.join:  # msrun that does not join is gone at once, and the workers stay
         watch_launcher(os.getppid())
     if device_target == "CPU" and "OMPI_COMM_WORLD_SIZE" in os.environ:
