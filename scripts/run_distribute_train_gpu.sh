@@ -2,7 +2,7 @@
 # Trains data-parallel on DEVICE_NUM devices with mpirun, in the foreground; nohup bash scripts/... & for the background.
 #   bash scripts/run_distribute_train_gpu.sh DEVICE_NUM EPOCH_SIZE LR DATASET CONFIG_PATH [PRE_TRAINED] [PRE_TRAINED_EPOCH_SIZE] [--key=value ...]
 #   HOSTFILE=hosts bash scripts/run_distribute_train_gpu.sh ...      on several machines: a line 'NAME slots=DEVICES' for each
-# Each process also writes to <output_path>/ranks/. Ctrl-C, SIGTERM and SIGUSR1 save the state of the run before it ends (exit 130).
+# Each process also writes to <output_path>/ranks/rank_N.log. Ctrl-C, SIGTERM and SIGUSR1 save the state of the run before it ends (exit 130).
 set -euo pipefail
 if [ $# -lt 5 ]; then
     sed -n 's/^#   //p' "$0" >&2
@@ -29,7 +29,7 @@ for word in "$@"; do
     case $word in --output_path=*) output=${word#*=} ;; esac
 done
 # mpirun binds each rank to one core unless told not to, which starves the data loader
-launch=(mpirun --allow-run-as-root --bind-to none -n "$count" --output "dir=$output/ranks")
+launch=(mpirun --allow-run-as-root --bind-to none -n "$count")
 if [ -n "${HOSTFILE:-}" ]; then
     [ -f "$HOSTFILE" ] || fail 2 "HOSTFILE '$HOSTFILE' is not a file"
     launch+=(--hostfile "$HOSTFILE")
@@ -42,8 +42,11 @@ else
     launch+=(--oversubscribe)
 fi
 
+# a log a rank beside the terminal; mpirun's own --output shows nothing there, or fails (Open MPI 5.0.11)
+rank='mkdir -p "$0" || exit 4; log=$0/rank_$OMPI_COMM_WORLD_RANK.log
+exec "$@" > >(trap "" INT TERM USR1; exec tee -a "$log") 2> >(trap "" INT TERM USR1; exec tee -a "$log" >&2)'
 # mpirun kills at SIGINT and SIGTERM before anything is saved, but hands SIGUSR1 on to the ranks, which save and end
-setsid "${launch[@]}" "$python" "$root/train.py" "${options[@]}" "$@" </dev/null &
+setsid "${launch[@]}" bash -c "$rank" "$output/ranks" "$python" "$root/train.py" "${options[@]}" "$@" </dev/null &
 job=$!
 trap 'kill -USR1 "$job" 2>/dev/null || true' INT TERM HUP USR1
 code=0
