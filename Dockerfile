@@ -4,10 +4,10 @@
 # The Python of Debian 12 and the packages of requirements*.txt are what was tested.
 FROM debian:12.12-slim AS base
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-# mpirun reaches other hosts with ssh
+# MindSpore links libgomp; mpirun reaches other hosts with ssh
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates openssh-client python3 python3-venv \
+    && apt-get install -y --no-install-recommends ca-certificates libgomp1 openssh-client python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 ssd \
     && mkdir /app /data /runs \
