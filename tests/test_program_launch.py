@@ -18,7 +18,8 @@ from programs import MPIRUN, ROOT, environment, left_behind, marked, read_rows, 
 def test_two_processes_make_one_run(place, tmp_path, launcher):
     mark, folder, logs = uuid.uuid4().hex, tmp_path / "run", tmp_path / "logs"
     start = {"mpirun": [*MPIRUN, sys.executable],
-             "msrun": ["msrun", "--worker_num=2", "--local_worker_num=2", "--join=True", f"--log_dir={logs}"]}
+             "msrun": ["msrun", "--worker_num=2", "--local_worker_num=2", "--join=True", f"--log_dir={logs}",
+                       f"--master_port={free_port()}"]}
     done = run(place, *start[launcher], os.path.join(ROOT, "train.py"), *place.data, "--run_distribute=True",
                "--device_num=2", "--batch_size=2", "--epoch_size=1", f"--output_path={folder}", SSD_TEST_MARK=mark)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
@@ -220,7 +221,7 @@ def test_scripts_train_evaluate_and_export(place, trained):
     folder = place.folder / "scripted"
     text = succeed(place, "run_standalone_train_gpu.sh", 0, 1, 0.01, "coco", place.recipe, trained.last,
                    "--device_target=CPU", f"--coco_root={place.coco}", f"--output_path={folder}")
-    assert f"weights from {trained.last}" in text
+    assert f"weights from {trained.last.name} (ours)" in text
     assert [row["step"] for row in read_rows(folder) if "loss" in row] == [2, 4, 6]
     best = folder / "ckpt" / "best.ckpt"
     text = succeed(place, "run_eval_gpu.sh", "coco", best, 0, place.recipe, f"--coco_root={place.coco}")
