@@ -8,8 +8,8 @@ import os
 import sys
 
 from src import runtime
-from src.config import read_options
-from src.errors import DataError, NotFiniteError, run_main
+from src.config import OF_A_HOST, read_options
+from src.errors import Interrupted, run_main
 
 
 def main():
@@ -19,9 +19,10 @@ def main():
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
     import mindspore as ms
 
-    from src import distributed, engine, optim
+    from src import distributed, optim
     from src.compile_cache import FREE, use_cache
     from src.data.loader import TrainLoader
+    from src.data.mindrecord import describe_split
     from src.logger import RunLog
     from src.matching import Matcher
     from src.meter import peak_memory
@@ -30,17 +31,20 @@ def main():
     from src.models.ssd import build_model
     from src.recipe import build_rates, build_step, choose_overfit, choose_score, scaling_hint
     from src.run import Run, check_options, describe_run, draw_first_batch, prepare_splits
-    from src.run_folder import check_run_folder, open_run_folder, read_json
+    from src.run_folder import check_run_folder, open_run_folder
 
     choose_overfit(options)
     check_options(options)
     check_run_folder(options.output_path, options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
+    distributed.check_equal({f"--{key}": value for key, value in options.items() if key not in OF_A_HOST}, rank, world)
     ms.set_seed(options.seed)
     if options.deterministic:
         ms.set_deterministic(True)
     log = RunLog(rank == 0)
     train_split, val_split = prepare_splits(options, rank, log.say)
+    distributed.check_equal({f"the data of {split.name}": describe_split(split) for split in (train_split, val_split)
+                             if split}, rank, world)
 
     model = build_model(options.model, len(train_split.classes) + 1, options.image_size, options.width)
     model = choose_score(model, options.loss)
@@ -69,25 +73,17 @@ def main():
     log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
     if hint := scaling_hint(options, world):
         log.say(hint)
-    names = [image["file_name"] for image in read_json(train_split.ground_truth)["images"]]
     if rank == 0:
         picture = os.path.join(options.output_path, "train_batch.png")
         draw_first_batch(loader, model, train_split.classes, picture)
         log.picture("train/first_batch", picture, 0)
     step.set_train()
     try:
-        if not run.catch_up():
-            engine.train(step, loader, rates, log, run.meter, start, options.max_steps, options.log_interval,
-                         lambda row: names[row], options.save_checkpoint_steps, lambda done: run.save("last", done),
-                         run.after_epoch)
-    except DataError:  # which can be mended and the run resumed
-        run.save("last", run.meter.done)
+        run.train(rates, start)
+    except Interrupted:
+        distributed.wait_for_all(world)  # the first process that leaves ends the others
         raise
-    except NotFiniteError:
-        run.save("diverged")
-        raise
-    finally:
-        run.finish()
+    distributed.wait_for_all(world)
     name = "mAP (area)" if options.dataset == "voc" else "AP"
     best = f", best {name} {run.best:.4f} in best.ckpt" if run.best >= 0 else ""
     log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")

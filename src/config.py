@@ -36,6 +36,9 @@ ABOVE_ZERO = ("lr", "loss_scale", "width", "body_lr")
 UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate",
                  "empty_negatives", "ema_decay")
 SPLIT_NAMES = ("train_data_type", "val_data_type")
+# what may differ between the hosts of a distributed run: where things lie, and their cores
+OF_A_HOST = ("typed", "coco_root", "voc_root", "image_dir", "anno_path", "val_anno_path", "mindrecord_dir",
+             "pre_trained", "compile_cache", "config_path", "num_workers", "device_id", "output_path")
 # what the model zoo called the same thing
 RENAMED = {"model_name": "model", "img_shape": "image_size", "use_float16": "amp_level", "num_classes": "classes",
            "data_path": "coco_root", "checkpoint_path": "checkpoint_file_path", "img_path": "source",

@@ -1,12 +1,14 @@
-"""Device and processes: which device, which rank, and the two collective operations the programs need."""
+"""Device and processes: which device, which rank, and the collective operations the programs need."""
 import atexit
+import hashlib
 import os
+import time
 
 import numpy as np
 from mindspore import GRAPH_MODE, Tensor, ops, set_context, set_device
 from mindspore.communication import get_group_size, get_rank, init
 
-from src.errors import EnvironmentFault
+from src.errors import EnvironmentFault, OptionError
 
 
 def start(device_target="CPU", device_id=0, run_distribute=False):
@@ -58,6 +60,57 @@ def gather_rows(rows, rank, world):
     start_row = int(counts[:rank].sum())
     table[start_row:start_row + len(rows)] = rows
     return all_reduce(table) if len(table) else table
+
+
+def check_equal(facts, rank, world):
+    """Raises OptionError on all processes unless each has the same facts, a dict of what has a text form.
+
+    The message names the first fact in order of names that differs on some process, and both values.
+    """
+    if world == 1:
+        return
+    names = sorted(facts)
+    own = np.array([digest(names), *(digest(facts[name]) for name in names)], np.float32)
+    # the length alone may differ where the programs do, and AllReduce wants one shape
+    first = all_reduce(own[:1] * (rank == 0))
+    strange = np.zeros(world, np.float32)
+    strange[rank] = first[0] != own[0]
+    strange = all_reduce(strange)
+    if strange.any():
+        raise OptionError(f"rank {int(strange.argmax())} runs another version of this program than rank 0; "
+                          "update it on all hosts")
+    different = all_reduce(own * (rank == 0)) != own
+    table = np.zeros((world, len(own)), np.float32)
+    table[rank] = different
+    table = all_reduce(table)
+    if not table.any():
+        return
+    number = int(table.any(0).argmax())
+    name, other = names[number - 1], int(table[:, number].argmax())
+    ours, theirs = (share_text(str(facts[name]), rank == speaker) for speaker in (0, other))
+    raise OptionError(f"{name} is {theirs} on rank {other}, but {ours} on rank 0; start all processes alike")
+
+
+def digest(value):
+    """24 bits of a hash of the text of a value: what a float32 can hold."""
+    return int(hashlib.sha256(str(value).encode()).hexdigest()[:6], 16)
+
+
+def share_text(text, speak, most=200):
+    """The text of the one process that speaks, on all of them; at most so many bytes."""
+    table = np.zeros(most, np.float32)
+    if speak:
+        raw = np.frombuffer(text.encode()[:most], np.uint8)
+        table[:len(raw)] = raw
+    return bytes(all_reduce(table).astype(np.uint8)).rstrip(b"\0").decode(errors="replace")
+
+
+def wait_for_all(world):
+    """Returns when all processes have come here. The launcher ends the others at the first exit that is no 0, and
+    a process that leaves shall not take along what the others have yet to receive."""
+    if world > 1:
+        all_reduce(np.zeros(1, np.float32))
+        time.sleep(0.5)
 
 
 def all_reduce(values):

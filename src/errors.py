@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 
 OPTION_EXIT, DATA_EXIT, ENVIRONMENT_EXIT, NOT_FINITE_EXIT, INTERRUPTED_EXIT = 2, 3, 4, 5, 130
 
@@ -39,7 +40,7 @@ class NotFiniteError(SSDError):
 
 class Interrupted(SSDError):
     """SIGINT or SIGTERM arrived and the state of the run was saved: exit 130."""
-    exit_code = INTERRUPTED_EXIT
+    exit_code, shared = INTERRUPTED_EXIT, True
 
 
 def run_main(main):
@@ -48,17 +49,21 @@ def run_main(main):
     Of several processes the first speaks for all where all have the same to say.
     """
     try:
-        sys.exit(main())
+        leave(main() or 0)
     except KeyboardInterrupt:
         error = Interrupted("interrupted before there was anything to save")
-        error.shared = True
     except SSDError as raised:
         error = raised
     except BrokenPipeError:  # whoever read the output, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        leave(1)
     except OSError as raised:
         error = EnvironmentFault(f"'{raised.filename}' cannot be read or written: {raised.strerror}")
+    except Exception:  # a fault of this program: its traceback, but no waiting for the other processes
+        if not in_cluster():
+            raise
+        traceback.print_exc()
+        leave(1)
     rank = int(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("MS_NODE_ID") or 0)
     if rank and error.shared:
         # the launcher ends the others at the first exit, and the first process shall be heard before
@@ -66,4 +71,19 @@ def run_main(main):
         time.sleep(1)
     else:
         print(f"{f'rank {rank}: ' if rank else ''}error: {error}", file=sys.stderr, flush=True)
-    sys.exit(error.exit_code)
+    leave(error.exit_code)
+
+
+def leave(code):
+    """Ends the program. A worker of MindSpore's cluster goes without a teardown: the cluster's would wait for processes
+    that are gone, and crashes now and then after a run that ended well."""
+    if not in_cluster():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def in_cluster():
+    """True in a worker of MindSpore's own cluster: of msrun, and of mpirun on CPU."""
+    return os.environ.get("MS_ROLE") == "MS_WORKER"

@@ -6,13 +6,13 @@ import time
 import mindspore as ms
 import numpy as np
 
-from src import boxes, checkpoint
+from src import boxes, checkpoint, engine
 from src.compile_cache import FREE
 from src.config import read_yaml, split_options
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
 from src.distributed import all_reduce
-from src.errors import EnvironmentFault, OptionError, SSDError
+from src.errors import DataError, EnvironmentFault, NotFiniteError, OptionError, SSDError
 from src.evaluate import collect, first_images, score
 from src.logger import read_log
 from src.meter import Meter
@@ -157,6 +157,23 @@ class Run:
         """What a run should find again when it goes on, beside its options."""
         return {"processes": self.world, "steps_per_epoch": self.loader.steps, "train_images": self.split.count,
                 "annotations": self.split.fingerprint[:12], "mindspore": ms.__version__}
+
+    def train(self, rates, start):
+        """Runs the loop from step `start` on and keeps what is needed however it ends. rates: of every step."""
+        options, images = self.options, read_json(self.split.ground_truth)["images"]
+        try:
+            if not self.catch_up():
+                engine.train(self.step, self.loader, rates, self.log, self.meter, start, options.max_steps,
+                             options.log_interval, lambda row: images[row]["file_name"], options.save_checkpoint_steps,
+                             lambda done: self.save("last", done), self.after_epoch)
+        except DataError:  # which can be mended and the run resumed
+            self.save("last", self.meter.done)
+            raise
+        except NotFiniteError:
+            self.save("diverged")
+            raise
+        finally:
+            self.finish()
 
     def save(self, name, steps_done=None, keep=0, settled=False):
         """Writes ckpt/<name>.ckpt with everything a resumed run needs; on rank 0 only.

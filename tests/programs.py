@@ -86,17 +86,29 @@ def write_video(path, frames):
     writer.release()
 
 
+def marked(mark):
+    """The processes whose environment holds the mark."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SSD_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+        except psutil.Error:
+            continue
+
+
 def left_behind(mark, patience=20):
     """Processes whose environment holds the mark and that do not end within some seconds."""
     for _ in range(patience * 2):
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("SSD_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline())[:200])
-            except psutil.Error:
-                continue
+        found = [describe(process) for process in marked(mark)]
         if not found:
             return []
         time.sleep(0.5)
     return found
+
+
+def describe(process):
+    """The command of a process, for a message."""
+    try:
+        return " ".join(process.cmdline())[:200]
+    except psutil.Error:
+        return str(process.pid)

@@ -11,11 +11,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
     ("files", "models.norms", "cuda"),
-    ("config", "boxes", "logger", "runtime", "distributed", "data.classes", "data.images", "data.records", "anchors",
+    ("config", "boxes", "logger", "cluster", "distributed", "data.classes", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
      "data.photometric", "onnx_session", "ema"),
-    ("weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations", "data.transforms",
-     "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
+    ("runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",
+     "data.transforms", "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
      "onnx_graph"),
     ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.policies", "models.initialize",
      "models.ssd", "detector", "onnx_quantize"),
@@ -24,7 +24,7 @@ FLOORS = (
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-NUMPY_ONLY = ("errors", "files", "cuda", "config", "boxes", "logger", "runtime", "anchors", "weights",
+NUMPY_ONLY = ("errors", "files", "cuda", "cluster", "config", "boxes", "logger", "runtime", "anchors", "weights",
               "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session", "onnx_graph", "onnx_quantize",

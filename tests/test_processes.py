@@ -9,7 +9,7 @@ from programs import MPIRUN, ROOT, left_behind, read_json, read_rows, read_weigh
 
 # a batch of 8 over 24 images: 3 steps an epoch; colours and crops follow from the row, so the batches are the same
 SAME = ("--epoch_size=2", "--max_steps=5", "--run_eval=False", "--log_interval=1", "--grad_clip=1", "--lr=0.01")
-VGG = ("--model=ssd300_vgg16", "--image_size=0", "--width=1", "--weight_init=published", "--lr=0.001", "--lr_init=0.001")
+VGG = ("--model=ssd300_vgg16", "--image_size=0", "--width=1", "--lr_init=0.001", "--lr=0.001")
 
 
 def together(place, processes, *options):

@@ -1,9 +1,16 @@
 """What is prepared before MindSpore is imported."""
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 
 import pytest
+from programs import ROOT
 
-from src import runtime
+from src import cluster, runtime
+from src.errors import EnvironmentFault, RankFault
 
 
 def no_address(name):
@@ -13,14 +20,15 @@ def no_address(name):
 @pytest.mark.parametrize("one_host, address", [(True, "127.0.0.1"), (False, "")])
 def test_a_host_without_an_address(one_host, address, monkeypatch):
     monkeypatch.setattr(socket, "gethostbyname", no_address)
-    assert runtime.free_address(one_host)[0] == address
+    assert cluster.free_address(one_host)[0] == address
 
 
 @pytest.mark.parametrize("variables, expected", [
-    ({}, 8), ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "MS_WORKER_NUM": "8"}, 2), ({"MS_WORKER_NUM": "3"}, 2),
+    ({}, 8), ({"LOCAL_WORLD_SIZE": "2", "MS_WORKER_NUM": "8"}, 4),
+    ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4", "MS_WORKER_NUM": "8"}, 2), ({"MS_WORKER_NUM": "3"}, 2),
     ({"OMPI_COMM_WORLD_LOCAL_SIZE": "16"}, 1)])
 def test_processes_of_one_machine_share_its_cores(monkeypatch, variables, expected):
-    for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "MS_WORKER_NUM"):
+    for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "MS_WORKER_NUM", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -33,3 +41,109 @@ def test_an_error_of_mindspore_as_one_line():
     rule = "-" * 52
     text = f"\n{rule}\n- Cuda error:\n{rule}\nno device-side\n  here\n\n{rule}\n- C++ Call Stack: (For)\n{rule}\na.cc:1"
     assert plain(RuntimeError(text)) == "no device-side here"
+
+
+# --- devices
+
+@pytest.mark.parametrize("variables, count", [
+    ({"CUDA_VISIBLE_DEVICES": "0,1"}, 2), ({"CUDA_VISIBLE_DEVICES": ""}, 0), ({"CUDA_VISIBLE_DEVICES": "GPU-ab, 1"}, 2),
+    ({"CUDA_VISIBLE_DEVICES": "1,-1,2"}, 1), ({}, 4)])
+def test_gpus_are_counted(monkeypatch, tmp_path, variables, count):
+    fake_smi(monkeypatch, tmp_path, 4)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cluster.count_gpus() == count
+
+
+def fake_smi(monkeypatch, tmp_path, count):
+    """An nvidia-smi that lists so many GPUs, alone on the path."""
+    lines = "\n".join(f"echo 'GPU {number}: NVIDIA H200 (UUID: GPU-{number})'" for number in range(count))
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{lines}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize("local_rank, error", [("0", RankFault), ("1", EnvironmentFault)])
+def test_more_processes_than_gpus(monkeypatch, tmp_path, local_rank, error):
+    fake_smi(monkeypatch, tmp_path, 2)
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", local_rank)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    cluster.check_devices("GPU")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    cluster.check_devices("CPU")
+    with pytest.raises(error, match="has 2 GPU.* but 3 processes") as caught:
+        cluster.check_devices("GPU")
+    assert type(caught.value) is error  # one process of a host tells it
+
+
+def test_no_gpu_is_counted_without_nvidia_smi(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert cluster.count_gpus() is None
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    cluster.check_devices("GPU")  # MindSpore has the last word
+
+
+# --- launchers
+
+def test_what_msrun_was_asked_is_read_from_its_command_line(tmp_path):
+    (tmp_path / "msrun").write_text("import time; time.sleep(60)")
+    options = ["--worker_num=8", "--local_worker_num", "3", "--join=True", "train.py"]
+    with subprocess.Popen([sys.executable, str(tmp_path / "msrun"), *options]) as msrun:
+        time.sleep(0.2)
+        options = cluster.msrun_options(msrun.pid)
+        msrun.kill()
+    assert (options.join, options.local_worker_num) == (True, 3)
+    assert cluster.msrun_options() is None
+
+
+def test_a_port_is_taken_only_while_somebody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert cluster.port_taken("127.0.0.1", port)
+    assert not cluster.port_taken("127.0.0.1", port)
+
+
+WORKER = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from src import cluster
+cluster.GRACE_SECONDS, cluster.POLL_SECONDS = 1, 0.1
+{before}
+cluster.watch_launcher(os.getppid())
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"])
+def test_a_worker_ends_with_its_launcher(before):
+    """One that does not heed SIGTERM is killed after the time of grace."""
+    worker = WORKER.format(root=ROOT, before=before)
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as launcher:
+        worker = int(launcher.stdout.readline())
+        assert cluster.parent_of(worker) == launcher.pid
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+        begun = time.monotonic()
+        while cluster.parent_of(worker) and time.monotonic() - begun < 10:
+            time.sleep(0.05)
+        assert not cluster.parent_of(worker)
+        assert (time.monotonic() - begun > 0.9) == bool(before)
+
+
+def test_the_scheduler_ends_with_the_last_worker(monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    scheduler = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(cluster, "start_scheduler", lambda: scheduler)
+    monkeypatch.setenv("MS_SCHED_HOST", "127.0.0.1")
+    monkeypatch.setenv("MS_SCHED_PORT", port)
+    worker = subprocess.Popen(["/bin/sleep", "2"], env={**os.environ, "MS_ROLE": "MS_WORKER"})
+    assert cluster.keep_scheduler(os.getpid()) == 0
+    assert worker.poll() is not None or cluster.parent_of(worker.pid) == 0
+    worker.wait()
+    assert scheduler.wait() == -signal.SIGKILL

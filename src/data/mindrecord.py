@@ -228,6 +228,12 @@ def wait_for(folder, wanted, log):
         time.sleep(POLL_SECONDS)
 
 
+def describe_split(split):
+    """What two conversions of the same data have in common, as a short text."""
+    manifest = read_manifest(split.target)
+    return f"{split.count} images, {len(split.classes)} classes, fingerprint {manifest['fingerprint'][:12]}"
+
+
 def read_manifest(folder):
     """What a conversion says about itself."""
     with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=ssd
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=12
+#SBATCH --time=24:00:00
+#SBATCH --output=slurm-%j.log
+#SBATCH --signal=B:USR1@300
+# Trains on the machines of a Slurm job; five minutes before its time is over the state is saved (exit 130), --resume=True goes on.
+#   sbatch scripts/slurm_train.sh EPOCH_SIZE LR DATASET CONFIG_PATH [--key=value ...]
+set -euo pipefail
+if [ $# -lt 4 ]; then
+    echo "sbatch scripts/slurm_train.sh EPOCH_SIZE LR DATASET CONFIG_PATH [--key=value ...]" >&2
+    exit 2
+fi
+# Slurm runs a copy of this file: the repository is where sbatch was typed
+root=${SSD_ROOT:-${SLURM_SUBMIT_DIR:-$PWD}}
+if [ -n "${SLURM_JOB_NODELIST:-}" ]; then
+    HOSTFILE=$(mktemp "$PWD/hosts-${SLURM_JOB_ID:-0}-XXXX")
+    export HOSTFILE
+    scontrol show hostnames "$SLURM_JOB_NODELIST" | sed "s/\$/ slots=${SLURM_NTASKS_PER_NODE:-1}/" > "$HOSTFILE"
+fi
+# exec: the signals of Slurm go to this process
+exec bash "$root/scripts/run_distribute_train_gpu.sh" "${SLURM_NTASKS:-1}" "$@"
