@@ -75,7 +75,7 @@ class RunLog:
             return
         columns = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn(),
                    progress.TextColumn("{task.description}"))
-        with progress.Progress(*columns, console=Console(), transient=True) as bar:
+        with progress.Progress(*columns, console=Console(), transient=True, refresh_per_second=2) as bar:
             task = bar.add_task("", total=total, start=False)
 
             def show(done, text):
