@@ -9,7 +9,7 @@ import sys
 
 from src import runtime
 from src.config import OF_A_HOST, read_options
-from src.errors import Interrupted, run_main
+from src.errors import Interrupted, NotFiniteError, run_main
 
 
 def main():
@@ -80,7 +80,7 @@ def main():
     step.set_train()
     try:
         run.train(rates, start)
-    except Interrupted:
+    except (Interrupted, NotFiniteError):  # which all processes meet at the same step
         distributed.wait_for_all(world)  # the first process that leaves ends the others
         raise
     distributed.wait_for_all(world)

@@ -198,7 +198,7 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
                 numbers = run_step(step, batch, len(caught) > 0)
                 meter.add(numbers, begun - asked, time.time() - begun)
                 finite.append(bool(numbers["finite"]))
-                if not math.isfinite(numbers["own_loss"]) or finite[-MOST_SKIPPED:] == [False] * MOST_SKIPPED:
+                if not math.isfinite(numbers["loss"]) or finite[-MOST_SKIPPED:] == [False] * MOST_SKIPPED:
                     raise NotFiniteError(explain(numbers, done, epoch, rates[done], map(image_name, rows)))
                 if done == start:
                     log.say(f"first step took {time.time() - asked:.1f} s (it compiles the graph, or reads it from "
@@ -239,7 +239,9 @@ def refuse_skipping(finite):
 
 
 def explain(numbers, done, epoch, rate, images):
-    """The message of a run that diverged."""
+    """The message of a run that diverged; `loss` is a mean over the processes, of which one or more are the cause."""
+    if math.isfinite(numbers["own_loss"]) and not math.isfinite(numbers["loss"]):
+        return f"the loss of another process is not finite at step {done + 1}; it names the images"
     return (f"loss is {numbers['own_loss']}, gradient norm {numbers['grad_norm']} at step {done + 1}, "
             f"epoch {epoch + 1}: lr {rate:.3g}, loss scale {numbers['loss_scale']:g}, images {', '.join(images)}; "
             f"usual causes: lr too high (lower --lr, raise --warmup_epochs), no --grad_clip, a loss scale too large "

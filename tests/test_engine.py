@@ -211,6 +211,18 @@ def test_a_loss_that_is_not_finite_names_images_lr_and_scale():
     assert np.allclose(weight.asnumpy(), [3, 4])  # the update was left out
 
 
+def test_a_loss_that_is_not_finite_in_another_process_ends_this_one_too():
+    class Step:
+        micro_steps, dynamic = 1, False
+
+        def __call__(self, *batch):
+            values = {**dict.fromkeys(engine.NUMBERS, 1.0), "loss": np.nan, "stops": 0.0}
+            return ms.Tensor([values[name] for name in engine.NUMBERS], ms.float32)
+
+    with pytest.raises(NotFiniteError, match="the loss of another process is not finite at step 1"):
+        engine.train(Step(), Loader(2), np.full(2, 0.25), Log(), Meter(2, 1))
+
+
 @pytest.mark.parametrize("bad, ends", [(2, False), (4, True)])
 def test_a_static_scale_that_skips_most_steps_ends_the_run(bad, ends):
     step, _ = build([0.1] * 6, 2.0 ** 127)
