@@ -20,6 +20,7 @@ def main():
     import mindspore as ms
 
     from src import distributed, engine, optim
+    from src.compat import set_deterministic
     from src.compile_cache import FREE, use_cache
     from src.data.loader import TrainLoader
     from src.logger import RunLog
@@ -38,7 +39,7 @@ def main():
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     ms.set_seed(options.seed)
     if options.deterministic:
-        ms.set_deterministic(True)
+        set_deterministic()
     log = RunLog(rank == 0)
     train_split, val_split = prepare_splits(options, rank, log.say)
 
