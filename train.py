@@ -20,6 +20,7 @@ def main():
     import mindspore as ms
 
     from src import distributed, optim
+    from src.compat import set_deterministic
     from src.compile_cache import FREE, use_cache
     from src.data.loader import TrainLoader
     from src.data.mindrecord import describe_split
@@ -40,7 +41,7 @@ def main():
     distributed.check_equal({f"--{key}": value for key, value in options.items() if key not in OF_A_HOST}, rank, world)
     ms.set_seed(options.seed)
     if options.deterministic:
-        ms.set_deterministic(True)
+        set_deterministic()
     log = RunLog(rank == 0)
     train_split, val_split = prepare_splits(options, rank, log.say)
     distributed.check_equal({f"the data of {split.name}": describe_split(split) for split in (train_split, val_split)

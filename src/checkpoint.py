@@ -4,10 +4,12 @@ import json
 import logging
 import os
 import zlib
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 
+from src.compat import CHECKSUM
 from src.errors import DataError, EnvironmentFault, OptionError
 
 META = "ssd_meta"
@@ -19,7 +21,7 @@ def save(path, parameters, meta):
     rows = [{"name": one.name, "data": one} for one in parameters]
     try:
         logging.disable()  # MindSpore tells of its errors twice
-        ms.save_checkpoint(rows, aside, append_dict={META: json.dumps(meta)}, crc_check=True)
+        ms.save_checkpoint(rows, aside, append_dict={META: json.dumps(meta)}, **CHECKSUM)
         os.chmod(aside, 0o644)  # MindSpore lets only the owner read
         with open(aside, "rb") as file:
             os.fsync(file.fileno())  # else a crash of the machine can leave the new name with old bytes
@@ -36,7 +38,7 @@ def save(path, parameters, meta):
 def load(path):
     """Reads a .ckpt -> {name: array}, meta (empty for a checkpoint that is not ours). Raises OptionError, DataError."""
     if not os.path.isfile(path):
-        there = ", ".join(sorted(glob.glob("*.ckpt", root_dir=os.path.dirname(path) or ".")))
+        there = ", ".join(sorted(one.name for one in Path(path).parent.glob("*.ckpt")))
         raise OptionError(f"checkpoint '{path}' is not a file" + (f"; there is {there}" if there else ""))
     try:
         check_sum(path)
@@ -81,5 +83,5 @@ def load_newest(folder, say):
 def save_run(folder, name, parameters, meta, keep=0):
     """Writes folder/name.ckpt; with keep, removes all but the newest `keep` numbered ones (epoch_*.ckpt)."""
     save(os.path.join(folder, f"{name}.ckpt"), parameters, meta)
-    for old in sorted(glob.glob("epoch_*", root_dir=folder))[:-keep] if keep else []:
-        os.remove(os.path.join(folder, old))
+    for old in sorted(Path(folder).glob("epoch_*"))[:-keep] if keep else []:
+        old.unlink()

@@ -5,6 +5,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from src import compat
 from src.boxes import VARIANCES
 from src.models.layers import Normalize
 
@@ -52,7 +53,7 @@ class Detector(nn.Cell):
         center = deltas[..., :2] * VARIANCES[0] * size + ops.gather(self.center, anchor, 0)
         # the limit keeps exp() finite; it is torchvision's, and no box of an image is 62 times its anchor
         half = ops.exp(ops.minimum(deltas[..., 2:] * VARIANCES[1], LARGEST_GROWTH)) * size / 2
-        return ops.clamp(ops.concat((center - half, center + half), -1), self.low, self.high)
+        return compat.clamp(ops.concat((center - half, center + half), -1), self.low, self.high)
 
     def find_candidates(self, logits, deltas):
         """logits [B, A, C], deltas [B, A, 4] -> the best (anchor, class) pairs of each image, best first.
@@ -62,9 +63,9 @@ class Detector(nn.Cell):
         # The n best pairs are in the n anchors whose own best pairs are best. Sorting the pairs of all anchors, four
         # million for an FPN, would take most of the time.
         values = self.compare(logits)
-        _, anchor = ops.topk(ops.amax(values[..., 1:], -1), self.anchors)
+        _, anchor = compat.topk(ops.amax(values[..., 1:], -1), self.anchors)
         scores = self.score(rows_of(values, anchor))[..., 1:]
-        scores, index = ops.topk(scores.reshape((scores.shape[0], -1)), self.candidates)
+        scores, index = compat.topk(scores.reshape((scores.shape[0], -1)), self.candidates)
         # ONNX has no whole division here: `place` rounds a quotient that is whole but for float32's last bit
         label = self.mod(index, self.foreground)
         place = ((index - label).astype(mstype.float32) / self.foreground + 0.5).astype(mstype.int32)
@@ -77,9 +78,9 @@ class Detector(nn.Cell):
         # candidates are sorted already, so row i of the result is candidate i
         _, _, keep = self.nms(ops.concat((shifted, score.expand_dims(1)), 1))
         score = ops.select(ops.logical_and(keep, score > self.min_score), score, ops.zeros_like(score))
-        score, order = ops.topk(score, self.max_boxes)
+        score, order = compat.topk(score, self.max_boxes)
         found = (score > 0).astype(mstype.int32)
-        box = ops.clamp(ops.gather(box, order, 0), 0.0, 1.0) * found.expand_dims(1).astype(mstype.float32)
+        box = compat.clamp(ops.gather(box, order, 0), 0.0, 1.0) * found.expand_dims(1).astype(mstype.float32)
         label = (ops.gather(label, order, 0) + 1).astype(mstype.int32) * found
         return box, score, label, found.sum().astype(mstype.int32)
 
@@ -100,7 +101,7 @@ class TracedDetector(Detector):
 
     def construct(self, images):
         logits, deltas = self.network(self.normalize(images))
-        return (*self.finish(logits, deltas), logits, deltas)
+        return self.finish(logits, deltas) + (logits, deltas)
 
 
 class AnyBatchDetector(Detector):
@@ -131,8 +132,7 @@ def write_row(outputs, row, place):
 
 def rows_of(table, index):
     """The rows index [B, n] of table [B, A, k] -> [B, n, k]. Indexing a batch of one would copy it value by value."""
-    index = index.expand_dims(2)
-    return ops.gather_elements(table, 1, index.broadcast_to((*index.shape[:2], table.shape[2])))
+    return ops.gather_elements(table, 1, index.expand_dims(2).broadcast_to(index.shape + table.shape[2:]))
 
 
 class RawDetector(nn.Cell):

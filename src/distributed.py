@@ -5,9 +5,10 @@ import os
 import time
 
 import numpy as np
-from mindspore import GRAPH_MODE, Tensor, ops, set_context, set_device
+from mindspore import GRAPH_MODE, Tensor, ops, set_context
 from mindspore.communication import get_group_size, get_rank, init
 
+from src.compat import set_device
 from src.errors import EnvironmentFault, OptionError
 
 

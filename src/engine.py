@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from src import compat
 from src.errors import Interrupted, NotFiniteError
 from src.models.layers import Normalize
 
@@ -80,7 +81,7 @@ class TrainStep(nn.Cell):
 
     def update_from_sums(self, stop):
         """The update of all micro-steps since the last one."""
-        unit = ops.full((1,), 1.0 / self.micro_steps, dtype=mstype.float32)
+        unit = compat.full((1,), 1.0 / self.micro_steps, dtype=mstype.float32)
         if self.weigh:
             positives = self.part_sums[3:]
             unit = 1.0 / ops.maximum(positives if self.world == 1 else self.all_reduce(positives) / self.world,
@@ -125,7 +126,7 @@ class TrainStep(nn.Cell):
         smaller = ops.maximum(self.loss_scale / 2, ops.ones((), mstype.float32))
         scale = ops.select(finite, ops.select(grow, self.loss_scale * 2, self.loss_scale * 1.0), smaller)
         ops.assign(self.loss_scale, scale)
-        ops.assign(self.good_steps, ops.select(grow, ops.zeros_like(good), good))
+        return ops.assign(self.good_steps, ops.select(grow, ops.zeros_like(good), good))
 
 
 def squared_sum(gradient):
@@ -140,7 +141,7 @@ def multiply(factor, gradient):
 
 def clamp(limit, gradient):
     """Each number of a gradient within +-limit."""
-    return ops.clamp(gradient, -limit, limit)
+    return compat.clamp(gradient, -limit, limit)
 
 
 # plain functions would lose their assignments in a compiled step

@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from src.compat import refuse_old
 from src.detector import AnyBatchDetector, Detector, RawDetector, TracedDetector
 from src.errors import EnvironmentFault, OptionError, SSDError
 from src.files import write_whole
@@ -27,6 +28,8 @@ def export_mindir(model, meta, path, batch_size, raw):
     file that takes any number. Both files are written aside and renamed only after the loaded one gave the outputs of
     the network on random pixels within TOLERANCE. Raises SSDError when it does not.
     """
+    if batch_size == 0:
+        refuse_old("--export_batch_size=0")
     images, aside = random_images(model, batch_size or FREE_TRIAL), name_aside(path)
     before = run_cell(RawDetector(model), images)
     fold_norms(model.network)

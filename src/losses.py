@@ -2,6 +2,8 @@
 from mindspore import dtype as mstype
 from mindspore import nn, ops
 
+from src import compat
+
 
 class FocalLoss(nn.Cell):
     """Sigmoid focal loss of each image [B], summed over all anchors and all C channels, background included as one.
@@ -54,7 +56,7 @@ class MultiBoxLoss(nn.Cell):
                             float(-(-self.empty_share * anchors // 1)))
         wanted = ops.minimum(wanted, anchors - found)
         value = ops.select(positive > 0, -ops.ones_like(cross_entropy), cross_entropy)
-        ranked, _ = ops.sort(value, 1, True)
+        ranked, _ = compat.sort(value, 1, True)
         edge = ops.gather_elements(ranked, 1, ops.maximum(wanted - 1, ops.zeros_like(wanted)).astype(mstype.int32))
         above = (value > edge).astype(mstype.float32)
         equal = (value == edge).astype(mstype.float32)

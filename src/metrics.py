@@ -40,7 +40,7 @@ def coco_metrics(ground_truth, detections, engine="hotcoco"):
     with uncollected():
         ground_truth = clean_ground_truth(ground_truth, detections)
         stats, precision = evaluate_boxes(ground_truth, detections, engine)
-    metrics = dict(zip(COCO_NAMES, map(float, stats), strict=True))
+    metrics = dict(zip(COCO_NAMES, map(float, stats)))
     counts = Counter(item["category_id"] for item in ground_truth["annotations"] if not item["iscrowd"])
     metrics["per_class"] = {}
     for index, category in enumerate(ground_truth["categories"]):

@@ -9,6 +9,7 @@ from contextlib import suppress
 import mindspore as ms
 import numpy as np
 
+from src.compat import refuse_old
 from src.detector import RawDetector, TracedDetector
 from src.errors import EnvironmentFault, OptionError, SSDError
 from src.exporter import (
@@ -41,6 +42,7 @@ def export_onnx(model, meta, path, batch_size, raw, lower=None):
     network that sees noise may find nothing, or give equal scores, between which MindSpore chooses at random. Raises
     SSDError when it does not agree, OptionError where MindSpore knows no ONNX for an operator of the network.
     """
+    refuse_old("--file_format=ONNX")
     onnx = import_optional("onnx")
     import_optional("onnxruntime")
     images, aside = random_images(model, batch_size or FREE_TRIAL), name_aside(path)

@@ -1,9 +1,7 @@
 """What a recipe chooses: loss, learning rates, precision, the training step."""
 import dataclasses
 
-from mindspore import amp
-from mindspore import dtype as mstype
-
+from src.compat import auto_mixed_precision
 from src.ema import WeightAverage
 from src.engine import TrainStep
 from src.errors import OptionError
@@ -92,5 +90,5 @@ def mixed_precision(model, level, kind="float16"):
     """
     if level == "O0":
         return model
-    network = amp.auto_mixed_precision(model.network, level, getattr(mstype, kind))
+    network = auto_mixed_precision(model.network, level, kind)
     return dataclasses.replace(model, network=network)

@@ -10,7 +10,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
-    ("files", "models.norms", "cuda"),
+    ("files", "models.norms", "cuda", "compat"),
     ("config", "boxes", "logger", "cluster", "distributed", "data.classes", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
      "data.photometric", "onnx_session", "ema"),

@@ -1,8 +1,8 @@
 """COCO, VOC and TXT annotations -> records, every fault named. No image is decoded here: records.finish_record() clips
 and normalises the boxes once the size of the decoded image is known."""
-import glob
 import json
 import os
+from pathlib import Path
 from xml.etree import ElementTree
 
 from src.data.classes import named_classes, nearest
@@ -116,7 +116,7 @@ def voc_files(root, *splits):
             files = [os.path.join(root, "Annotations", f"{name}.xml") for name in names if name]
             return split, lists, files, os.path.join(root, "JPEGImages")
     folder = os.path.join(root, "ImageSets", "Main")
-    known = ", ".join(sorted(name[:-4] for name in glob.glob("*.txt", root_dir=folder))) or "no list at all"
+    known = ", ".join(sorted(one.stem for one in Path(folder).glob("*.txt"))) or "no list at all"
     raise DataError(f"VOC split list '{os.path.join(folder, splits[0])}.txt' is missing; there is {known}")
 
 

@@ -5,6 +5,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import HeNormal, TruncatedNormal, XavierUniform, initializer
 
+from src import compat
+
 
 class BatchNorm(nn.BatchNorm2d):
     """nn.BatchNorm2d that survives a single value per channel, can be frozen, and be synchronised (models/norms.py).
@@ -19,8 +21,16 @@ class BatchNorm(nn.BatchNorm2d):
         if self.training and self.use_batch_statistics is not False and self.world > 1:
             return self.normalize_together(x)
         if self.training and self.use_batch_statistics is not False and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-            return (x - x) * self.gamma.reshape((1, -1, 1, 1)) + self.beta.reshape((1, -1, 1, 1))
+            return self.shift(x)
         return super().construct(x)
+
+    def shift(self, x):
+        """beta at every place of x.
+
+        A method of its own: where a branch of construct reads parameters, even one never taken, MindSpore 1.10 gives
+        all norms of a size the running statistics of the first.
+        """
+        return (x - x) * self.gamma.reshape((1, -1, 1, 1)) + self.beta.reshape((1, -1, 1, 1))
 
     def normalize_together(self, x):
         """x normalised with mean and variance over all processes; MindSpore's own SyncBatchNorm is for Ascend alone.
@@ -135,7 +145,7 @@ class UpsampleTwice(nn.Cell):
     def construct(self, x):
         for axis in (2, 3):
             rows = x.shape[axis]
-            following = ops.concat((ops.narrow(x, axis, 1, rows - 1), ops.narrow(x, axis, rows - 1, 1)), axis)
+            following = ops.concat((compat.narrow(x, axis, 1, rows - 1), compat.narrow(x, axis, rows - 1, 1)), axis)
             shape = list(x.shape)
             shape[axis] = 2 * rows
             # joined, not stacked: ONNX as MindSpore writes it would stack through a sequence

@@ -1,0 +1,68 @@
+"""The stand-ins for MindSpore 1.10 are tested here against 2.10; 1.10 itself is run by scripts/run_matrix.sh."""
+import ast
+import glob
+import os
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn, ops
+from programs import ROOT
+
+from src import compat
+from src.errors import EnvironmentFault
+from src.models import layers
+
+SOURCES = [*glob.glob(os.path.join(ROOT, "*.py")), *glob.glob(os.path.join(ROOT, "src", "**", "*.py"), recursive=True)]
+
+
+class Call(nn.Cell):
+    """A function of an array, compiled."""
+
+    def __init__(self, function, arguments):
+        super().__init__()
+        self.function, self.arguments = function, arguments
+
+    def construct(self, values):
+        return self.function(values, *self.arguments)
+
+
+@pytest.mark.parametrize("name, arguments", [
+    ("clamp", (-0.5, 0.5)), ("topk", (3,)), ("sort", (1, True)), ("sort", (0, False)), ("narrow", (1, 2, 3)),
+    ("narrow", (0, 1, 1))])
+def test_stand_ins_equal_the_operators(name, arguments, mode):
+    values = ms.Tensor(np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32))
+    found, expected = (Call(function, arguments)(values) for function in (getattr(compat, f"old_{name}"),
+                                                                          getattr(ops, name)))
+    pairs = zip(found, expected) if isinstance(expected, tuple) else [(found, expected)]
+    assert all(np.array_equal(one.asnumpy(), other.asnumpy()) for one, other in pairs)
+
+
+def test_what_1_10_cannot_do_is_one_line(monkeypatch):
+    compat.refuse_old("x=1")  # 2.10 can
+    monkeypatch.setattr(compat, "OLD", True)
+    with pytest.raises(EnvironmentFault, match="^x=1 needs MindSpore 2.10, .*docs/legacy.md"):
+        compat.refuse_old("x=1")
+    with pytest.raises(EnvironmentFault, match="bfloat16"):
+        compat.auto_mixed_precision(nn.ReLU(), "O2", "bfloat16")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: os.path.relpath(path, ROOT))
+def test_the_source_is_python_3_9_and_takes_missing_operators_from_compat(path):
+    with open(path, encoding="utf-8") as file:
+        tree = ast.parse(file.read(), feature_version=(3, 9))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name) and node.value.id == "ops"}
+    words = {word.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for word in node.keywords}
+    if not path.endswith("compat.py"):
+        assert not used & {"clamp", "topk", "full", "sort", "narrow"}
+    assert not words & {"root_dir"}  # of glob, from Python 3.10 on
+
+
+def test_a_norm_reads_no_parameter_in_construct():
+    """Else MindSpore 1.10 takes the running statistics of the first norm of a size for all."""
+    with open(layers.__file__, encoding="utf-8") as file:
+        norm = next(node for node in ast.parse(file.read()).body if getattr(node, "name", "") == "BatchNorm")
+    construct = next(node for node in norm.body if getattr(node, "name", "") == "construct")
+    assert not {node.attr for node in ast.walk(construct) if isinstance(node, ast.Attribute)} & {
+        "gamma", "beta", "moving_mean", "moving_variance"}
