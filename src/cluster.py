@@ -62,6 +62,8 @@ def count_gpus():
 def join(device_target):
     """Prepares a process of a launcher; the scheduler that msrun starts beside the workers never returns from here."""
     os.environ.setdefault("MS_NODE_TIMEOUT", "15")  # seconds without a heartbeat until the scheduler ends the job
+    # seconds in an all-reduce of CPUs for a process that compiles or converts; its death is noticed by other means
+    os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "3600")
     os.environ["LOCAL_WORLD_SIZE"] = str(local_processes())
     options = msrun_options()
     if os.environ.get("MS_ROLE") == "MS_SCHED":
