@@ -67,10 +67,7 @@ def check_driver():
     """Starts the driver -> the release of CUDA it supports, "12.4". Raises EnvironmentFault."""
     # MindSpore sets this too, but after the driver has read it: kernels compiled for a new card are kept up to 4 GB
     os.environ.setdefault("CUDA_CACHE_MAXSIZE", "4000000000")
-    driver = open_driver()
-    if driver is None:
-        raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
-                               "install one or use --device_target=CPU")
+    driver = find_driver()
     version, count, code = ctypes.c_int(), ctypes.c_int(), -1
     with contextlib.suppress(AttributeError):  # a library without these functions is no driver
         code = driver.cuInit(0) or driver.cuDriverGetVersion(ctypes.byref(version)) \
@@ -86,6 +83,15 @@ def check_driver():
         return release
     raise EnvironmentFault(f"device_target=GPU, but the NVIDIA driver cannot be used: {reason}; CUDA 11 needs a card "
                            "and driver 450.80 or newer ('nvidia-smi' shows both), or use --device_target=CPU")
+
+
+def find_driver():
+    """The driver's library, which is not started by that. Raises EnvironmentFault on a machine without."""
+    driver = open_driver()
+    if driver is None:
+        raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
+                               "install one or use --device_target=CPU")
+    return driver
 
 
 def open_driver():

@@ -118,12 +118,12 @@ class Run:
                 raise OptionError(f"--resume=True: '{path}' holds {key} {meta.get(key)}, the options give {ours[key]}")
         values = {name: value for name, value in values.items() if not name.startswith("learning_rate")}
         _, skipped, missing = assign(step, values)
-        unfit = [*skipped, *(name for name in missing if not name.startswith("learning_rate"))]
+        unfit = [*skipped, *(name for name in missing if not name.startswith(("learning_rate", "micro_")))]
         if unfit:
             raise OptionError(f"--resume=True: '{path}' does not fit this run: {unfit[0]}")
-        self.best, self.since_best, self.steps_done = meta["best"], meta["since_best"], meta["steps_done"]
+        self.best, self.since_best, self.steps_done = meta["best"], meta.get("since_best", 0), meta["steps_done"]
         if meta["steps_per_epoch"] == self.loader.steps:
-            self.meter.steps = meta["unlogged"]
+            self.meter.steps = meta.get("unlogged", [])
         else:  # other processes or another batch: the same place in the epochs
             self.steps_done = round(self.steps_done * self.loader.steps / meta["steps_per_epoch"])
             step.optimizer.global_step.set_data(ms.Tensor([self.steps_done], ms.int32))
@@ -133,7 +133,7 @@ class Run:
         best = f"best so far {self.best:.4f}" if self.best >= 0 else "not evaluated yet"
         self.log.say(f"resumed after step {self.steps_done}, epoch {self.steps_done // self.loader.steps + 1}, {best}, "
                      f"from {os.path.basename(path)}")
-        self.owed = not meta["settled"]
+        self.owed = not meta.get("settled", True)
         return self.meter.total if self.stalled() else self.steps_done
 
     def stalled(self):
@@ -147,7 +147,7 @@ class Run:
     def changes(self, meta):
         """What is not as it was when the checkpoint was written, as texts."""
         ours = self.surroundings()
-        yield from (f"{key} {meta[key]} -> {ours[key]}" for key in ours if meta[key] != ours[key])
+        yield from (f"{key} {meta[key]} -> {ours[key]}" for key in ours if key in meta and meta[key] != ours[key])
         path = os.path.join(self.options.output_path, "config.yaml")
         before = read_yaml(path) if os.path.isfile(path) else {}
         yield from (f"{key} {before[key]} -> {value}" for key, value in self.options.items()

@@ -24,6 +24,8 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     if "GLOG_v" not in os.environ:  # MindSpore's own log: errors only, and of its data engine those end as ours
         os.environ.update(GLOG_v="3", MS_SUBMODULE_LOG_v="{MD:4}")
     keep_freed_memory()
+    if device_target == "GPU":
+        cuda.find_driver()
     cluster.check_launch(run_distribute, device_num)
     if run_distribute:
         cluster.join(device_target)  # forks, so before CUDA
