@@ -1,84 +1,13 @@
-"""The training step by hand: update rule, clipping, loss scale, overflow; the loop: resume, stop, non-finite loss."""
-import contextlib
-import os
-import signal
-
+"""The training step by hand: update rule, clipping, loss scale, overflow, micro-steps; precision; every model."""
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
+from stepping import build, run
 
 from src import engine
-from src.ema import WeightAverage
-from src.errors import Interrupted, NotFiniteError
-from src.meter import Meter
-from src.models.ssd import BUILDERS, Model, build_model
+from src.models.ssd import BUILDERS, build_model
 from src.optim import build_optimizer
-
-
-class Line(nn.Cell):
-    """A network with one weight per output: logits = w * mean pixel."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = ms.Parameter(ms.Tensor(np.array([3.0, 4.0], np.float32)), name="weight")
-
-    def construct(self, images):
-        level = images.mean(axis=(1, 2, 3)).reshape((-1, 1, 1))
-        return level * self.weight, level * self.weight
-
-
-class Sum(nn.Cell):
-    """Loss: sum of the logits over the batch size, so that the gradient of each weight is the mean pixel."""
-
-    def construct(self, logits, deltas, labels, targets):
-        loss = logits.sum() / logits.shape[0]
-        return loss, loss * 0.75, loss * 0.25, (labels > 0).astype(ms.float32).sum()
-
-
-class Loader:
-    """Batches of constant pixels, one image each."""
-    batch_size, world, rank = 1, 1, 0
-
-    def __init__(self, steps, pixel=1):
-        self.steps, self.pixel = steps, pixel
-
-    def epoch(self, epoch, first=0):
-        for index in range(first, self.steps):
-            yield (np.full((1, 2, 2, 3), self.pixel, np.uint8), np.ones((1, 4), np.int32),
-                   np.zeros((1, 4, 4), np.float32), np.array([100 * epoch + index]))
-
-
-class Log:
-    """Keeps what was logged."""
-
-    def __init__(self):
-        self.rows, self.said = [], []
-
-    def write(self, row, group=None):
-        self.rows.append(row)
-
-    def say(self, text):
-        self.said.append(text)
-
-    @contextlib.contextmanager
-    def bar(self, total):
-        yield lambda done, text: None
-
-
-def build(rates, loss_scale=1.0, dynamic=False, grad_clip=0.0, weight_decay=0.0, loss=None, average=False, **more):
-    network = Line()
-    model = Model("line", network, np.zeros((4, 4), np.float32), 2, 2, mean=(0, 0, 0), std=(1, 1, 1))
-    optimizer = build_optimizer(network.trainable_params(), np.array(rates, np.float32), "momentum", 0.9, weight_decay)
-    average = WeightAverage(network, 0.5) if average else None
-    step = engine.TrainStep(model, loss or Sum(), optimizer, loss_scale, dynamic, grad_clip, average=average, **more)
-    step.set_train()
-    return step, network.weight
-
-
-def run(step, pixel=1):
-    batch = next(Loader(1, pixel).epoch(0))
-    return step(*map(ms.Tensor, batch[:3]), ms.Tensor(0.0, ms.float32)).asnumpy()
 
 
 @pytest.mark.parametrize("loss_scale", [1.0, 1024.0])
@@ -176,106 +105,6 @@ def test_the_average_follows_updates_but_not_skipped_ones(mode):
     assert np.allclose(step.average.averages[0].asnumpy()[0], expected)
     step, weight = build([0.1], 2.0 ** 127, average=True)
     assert run(step, pixel=200)[5] == 0 and step.average.updates.asnumpy() == 0
-
-
-def test_the_loop_logs_every_interval_and_calls_back():
-    step, _ = build([0.1] * 6)
-    log, epochs = Log(), []
-    engine.train(step, Loader(3), np.full(6, 0.1, np.float32), log, Meter(6, 1), log_interval=2,
-                 after_epoch=lambda *done: epochs.append(done))
-    assert [row["step"] for row in log.rows] == [2, 4, 6] and [row["epoch"] for row in log.rows] == [1, 2, 2]
-    assert epochs == [(1, 3), (2, 6)]
-    assert log.rows[0]["loss"] == pytest.approx((7 + 6.8) / 2)
-    assert {"loss_cls", "loss_box", "lr", "data_time", "step_time", "images_per_second", "eta",
-            "peak_memory"} <= set(log.rows[0])
-    assert 0.1 < log.rows[0]["peak_memory"] < 200
-
-
-def test_most_steps_ends_early():
-    step, _ = build([0.1] * 6)
-    epochs = []
-    engine.train(step, Loader(3), np.full(6, 0.1), Log(), Meter(6, 1), most_steps=4,
-                 after_epoch=lambda *done: epochs.append(done))
-    assert epochs == [(1, 3), (2, 4)]
-
-
-def test_a_loss_that_is_not_finite_names_images_lr_and_scale():
-    class Broken(nn.Cell):
-        def construct(self, logits, deltas, labels, targets):
-            loss = ms.ops.log(logits.sum() * 0 - 1)
-            return loss, loss, loss, loss
-
-    step, weight = build([0.25] * 2, loss=Broken())
-    with pytest.raises(NotFiniteError, match=r"loss is nan.* at step 1, epoch 1: lr 0\.25, loss scale 1, images img0;"):
-        engine.train(step, Loader(2), np.full(2, 0.25), Log(), Meter(2, 1), image_name="img{}".format)
-    assert np.allclose(weight.asnumpy(), [3, 4])  # the update was left out
-
-
-def test_a_loss_that_is_not_finite_in_another_process_ends_this_one_too():
-    class Step:
-        micro_steps, dynamic = 1, False
-
-        def __call__(self, *batch):
-            values = {**dict.fromkeys(engine.NUMBERS, 1.0), "loss": np.nan, "stops": 0.0}
-            return ms.Tensor([values[name] for name in engine.NUMBERS], ms.float32)
-
-    with pytest.raises(NotFiniteError, match="the loss of another process is not finite at step 1"):
-        engine.train(Step(), Loader(2), np.full(2, 0.25), Log(), Meter(2, 1))
-
-
-@pytest.mark.parametrize("bad, ends", [(2, False), (4, True)])
-def test_a_static_scale_that_skips_most_steps_ends_the_run(bad, ends):
-    step, _ = build([0.1] * 6, 2.0 ** 127)
-
-    class Mixed(Loader):
-        def epoch(self, epoch, first=0):
-            for index, (images, *rest) in enumerate(super().epoch(epoch, first)):
-                yield (images * (200 if index < bad else 0), *rest)
-
-    epochs = []
-    with pytest.raises(NotFiniteError, match="4 of 6 steps were skipped") if ends else contextlib.nullcontext():
-        engine.train(step, Mixed(6), np.full(6, 0.1), Log(), Meter(6, 1), after_epoch=lambda *done: epochs.append(done))
-    assert len(epochs) == 1 - ends
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_saves_and_raises(number):
-    step, _ = build([0.1] * 4)
-    saved = []
-
-    class Kicks(Loader):
-        def epoch(self, epoch, first=0):
-            for index, batch in enumerate(super().epoch(epoch, first)):
-                if index == 1:
-                    os.kill(os.getpid(), number)
-                yield batch
-
-    before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match="^interrupted after step 2"):
-        engine.train(step, Kicks(4), np.full(4, 0.1), Log(), Meter(4, 1), save=saved.append)
-    assert saved == [2] and signal.getsignal(number) is before
-
-
-def test_the_state_is_saved_within_an_epoch_and_not_where_the_epoch_saves_it():
-    step, _ = build([0.1] * 8)
-    saved = []
-    engine.train(step, Loader(4), np.full(8, 0.1), Log(), Meter(8, 1), save=saved.append, save_steps=2)
-    assert saved == [2, 6]
-
-
-def test_after_an_epoch_the_run_can_be_ended():
-    step, _ = build([0.1] * 6)
-    epochs = []
-    engine.train(step, Loader(2), np.full(6, 0.1), Log(), Meter(6, 1),
-                 after_epoch=lambda *done: epochs.append(done) or len(epochs) == 2)
-    assert epochs == [(1, 2), (2, 4)]
-
-
-def test_starting_in_the_middle_of_an_epoch_reads_only_the_rest():
-    step, _ = build([0.1] * 6)
-    log = Log()
-    engine.train(step, Loader(3), np.full(6, 0.1), log, Meter(6, 1), start=4, log_interval=1)
-    assert [row["step"] for row in log.rows] == [5, 6]
 
 
 def first_steps(level):

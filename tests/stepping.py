@@ -1,0 +1,76 @@
+"""A network of two weights with a TrainStep that can be computed by hand, its batches, and a log that keeps."""
+import contextlib
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from src import engine
+from src.ema import WeightAverage
+from src.models.ssd import Model
+from src.optim import build_optimizer
+
+
+class Line(nn.Cell):
+    """A network with one weight per output: logits = w * mean pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = ms.Parameter(ms.Tensor(np.array([3.0, 4.0], np.float32)), name="weight")
+
+    def construct(self, images):
+        level = images.mean(axis=(1, 2, 3)).reshape((-1, 1, 1))
+        return level * self.weight, level * self.weight
+
+
+class Sum(nn.Cell):
+    """Loss: sum of the logits over the batch size, so that the gradient of each weight is the mean pixel."""
+
+    def construct(self, logits, deltas, labels, targets):
+        loss = logits.sum() / logits.shape[0]
+        return loss, loss * 0.75, loss * 0.25, (labels > 0).astype(ms.float32).sum()
+
+
+class Loader:
+    """Batches of constant pixels, one image each."""
+    batch_size, world, rank = 1, 1, 0
+
+    def __init__(self, steps, pixel=1):
+        self.steps, self.pixel = steps, pixel
+
+    def epoch(self, epoch, first=0):
+        for index in range(first, self.steps):
+            yield (np.full((1, 2, 2, 3), self.pixel, np.uint8), np.ones((1, 4), np.int32),
+                   np.zeros((1, 4, 4), np.float32), np.array([100 * epoch + index]))
+
+
+class Log:
+    """Keeps what was logged."""
+
+    def __init__(self):
+        self.rows, self.said = [], []
+
+    def write(self, row, group=None):
+        self.rows.append(row)
+
+    def say(self, text):
+        self.said.append(text)
+
+    @contextlib.contextmanager
+    def bar(self, total):
+        yield lambda done, text: None
+
+
+def build(rates, loss_scale=1.0, dynamic=False, grad_clip=0.0, weight_decay=0.0, loss=None, average=False, **more):
+    network = Line()
+    model = Model("line", network, np.zeros((4, 4), np.float32), 2, 2, mean=(0, 0, 0), std=(1, 1, 1))
+    optimizer = build_optimizer(network.trainable_params(), np.array(rates, np.float32), "momentum", 0.9, weight_decay)
+    average = WeightAverage(network, 0.5) if average else None
+    step = engine.TrainStep(model, loss or Sum(), optimizer, loss_scale, dynamic, grad_clip, average=average, **more)
+    step.set_train()
+    return step, network.weight
+
+
+def run(step, pixel=1):
+    batch = next(Loader(1, pixel).epoch(0))
+    return step(*map(ms.Tensor, batch[:3]), ms.Tensor(0.0, ms.float32)).asnumpy()
