@@ -1,9 +1,7 @@
 """Checkpoints that describe themselves: parameters and one JSON text with model, classes and the state of the run."""
 import glob
 import json
-import logging
 import os
-import zlib
 from pathlib import Path
 
 import mindspore as ms
@@ -11,6 +9,7 @@ import numpy as np
 
 from src.compat import CHECKSUM
 from src.errors import DataError, EnvironmentFault, OptionError
+from src.logger import quiet
 
 META = "ssd_meta"
 
@@ -20,8 +19,8 @@ def save(path, parameters, meta):
     aside = os.path.join(os.path.dirname(path), f".writing.{os.path.basename(path)}")
     rows = [{"name": one.name, "data": one} for one in parameters]
     try:
-        logging.disable()  # MindSpore tells of its errors twice
-        ms.save_checkpoint(rows, aside, append_dict={META: json.dumps(meta)}, **CHECKSUM)
+        with quiet():
+            ms.save_checkpoint(rows, aside, append_dict={META: json.dumps(meta)}, **CHECKSUM)
         os.chmod(aside, 0o644)  # MindSpore lets only the owner read
         with open(aside, "rb") as file:
             os.fsync(file.fileno())  # else a crash of the machine can leave the new name with old bytes
@@ -31,8 +30,6 @@ def save(path, parameters, meta):
             os.remove(left)
         reason = " ".join(str(error).split())[:200]
         raise EnvironmentFault(f"checkpoint '{path}' could not be written: {reason}") from error
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def load(path):
@@ -41,8 +38,8 @@ def load(path):
         there = ", ".join(sorted(one.name for one in Path(path).parent.glob("*.ckpt")))
         raise OptionError(f"checkpoint '{path}' is not a file" + (f"; there is {there}" if there else ""))
     try:
-        check_sum(path)
-        values = ms.load_checkpoint(path)
+        with quiet():
+            values = ms.load_checkpoint(path, **CHECKSUM)  # a file without a checksum passes
     except (ValueError, RuntimeError, TypeError, AttributeError, EOFError) as error:
         raise DataError(f"checkpoint '{path}' is damaged or no MindSpore checkpoint "
                         f"({os.path.getsize(path)} bytes); use another one") from error
@@ -50,31 +47,19 @@ def load(path):
     return {name: one.asnumpy() if hasattr(one, "asnumpy") else np.asarray(one) for name, one in values.items()}, meta
 
 
-def check_sum(path):
-    """Raises ValueError where a file does not have the CRC-32 that save() let MindSpore append; without one it passes.
-
-    MindSpore would check it too, and print lines of its own.
-    """
-    with open(path, "rb") as file:
-        data = memoryview(file.read())
-    if data[-17:-10] == b"crc_num" and zlib.crc32(data[:-17]) != int.from_bytes(data[-10:], "big"):
-        raise ValueError("another checksum")
-
-
 def load_newest(folder, say):
     """The state a run goes on from: last.ckpt, or where that is damaged the newest other one -> values, meta, path.
 
     say(text) tells which were damaged. Raises OptionError when none is left.
     """
-    others = sorted(glob.glob(os.path.join(folder, "*.ckpt")), key=os.path.getmtime, reverse=True)
-    last = os.path.join(folder, "last.ckpt")
-    for path in sorted(others, key=lambda one: one != last):
+    states = [path for path in Path(folder).glob("*.ckpt") if path.name != "diverged.ckpt"]
+    for path in map(str, sorted(states, key=lambda one: (one.name != "last.ckpt", -one.stat().st_mtime))):
         try:
             values, meta = load(path)
         except DataError as error:
             say(f"warning: {error}")
             continue
-        if "steps_done" in meta and os.path.basename(path) != "diverged.ckpt":
+        if "steps_done" in meta:
             return values, meta, path
     raise OptionError(f"--resume=True, but '{folder}' holds no checkpoint of a run that is whole; start anew with "
                       "another --output_path")

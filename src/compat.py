@@ -6,7 +6,7 @@ from mindspore import dtype as mstype
 from src.errors import EnvironmentFault
 
 OLD = ms.__version__.startswith("1.")
-CHECKSUM = {} if OLD else {"crc_check": True}  # of save_checkpoint
+CHECKSUM = {} if OLD else {"crc_check": True}  # of save_checkpoint and load_checkpoint
 
 
 def refuse_old(what):

@@ -1,6 +1,7 @@
 """What a run tells: lines on the terminal, log.jsonl, TensorBoard scalars, all from the same numbers."""
 import contextlib
 import json
+import logging
 import math
 import os
 import struct
@@ -105,6 +106,17 @@ def read_log(path, steps_done=None):
                 # facts of a start have no step
                 rows[("fact", len(rows)) if "step" not in row else (row["step"], "loss" in row)] = row
     return [row for row in rows.values() if steps_done is None or row.get("step", 0) <= steps_done]
+
+
+@contextlib.contextmanager
+def quiet(level=logging.CRITICAL):
+    """Silences what libraries log up to a level: they tell of errors that are raised as well, or give advice."""
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def on_terminal():

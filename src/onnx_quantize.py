@@ -1,5 +1,4 @@
 """ONNX networks in fewer bits: float16, or 8 bit whole numbers with ranges measured on pictures."""
-import contextlib
 import importlib
 import logging
 import os
@@ -8,6 +7,7 @@ import tempfile
 import numpy as np
 
 from src.errors import DataError
+from src.logger import quiet
 from src.onnx_graph import constants, drop_unused
 from src.onnx_session import import_optional
 
@@ -38,23 +38,12 @@ class Int8:
         name_nodes(model)
         kind = quantization.QuantType
         import_optional("onnxruntime").set_default_logger_severity(3)
-        with tempfile.TemporaryDirectory() as folder, without_warnings():
+        with tempfile.TemporaryDirectory() as folder, quiet(logging.WARNING):
             path = os.path.join(folder, "network.onnx")
             quantization.quantize_static(
                 model, path, Feed(self.pictures, batch_size or 1), per_channel=True, op_types_to_quantize=QUANTIZED,
                 activation_type=kind.QUInt8, weight_type=kind.QInt8, nodes_to_exclude=last_convolutions(model))
             return import_optional("onnx").load(path)
-
-
-@contextlib.contextmanager
-def without_warnings():
-    """onnxruntime advises its users to prepare their models; ours are."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def name_nodes(model):

@@ -230,8 +230,7 @@ def wait_for(folder, wanted, log):
 
 def describe_split(split):
     """What two conversions of the same data have in common, as a short text."""
-    manifest = read_manifest(split.target)
-    return f"{split.count} images, {len(split.classes)} classes, fingerprint {manifest['fingerprint'][:12]}"
+    return f"{split.count} images, {len(split.classes)} classes, fingerprint {split.fingerprint[:12]}"
 
 
 def read_manifest(folder):
