@@ -4,12 +4,11 @@
     mpirun -n 8 python train.py --run_distribute=True --config_path=config/ssd_resnet50_fpn_config_gpu.yaml ...
     python train.py --help
 """
-import os
 import sys
 
 from src import runtime
 from src.config import OF_A_HOST, read_options
-from src.errors import Interrupted, NotFiniteError, run_main
+from src.errors import run_main
 
 
 def main():
@@ -22,17 +21,14 @@ def main():
     from src import distributed, optim
     from src.compat import set_deterministic
     from src.compile_cache import FREE, use_cache
-    from src.data.loader import TrainLoader
     from src.data.mindrecord import describe_split
     from src.logger import RunLog
-    from src.matching import Matcher
-    from src.meter import peak_memory
     from src.models.initialize import he_initialize
     from src.models.norms import choose_norms
     from src.models.ssd import build_model
-    from src.recipe import build_rates, build_step, choose_overfit, choose_score, scaling_hint
-    from src.run import Run, check_options, describe_run, draw_first_batch, prepare_splits
-    from src.run_folder import check_run_folder, open_run_folder
+    from src.recipe import build_loader, build_rates, build_step, choose_overfit, choose_score
+    from src.run import Run, check_options, prepare_splits
+    from src.run_folder import check_run_folder
 
     choose_overfit(options)
     check_options(options)
@@ -51,11 +47,7 @@ def main():
     model = choose_score(model, options.loss)
     if options.weight_init == "he":
         he_initialize(model.network, model.num_classes, options.seed)
-    matcher = Matcher(model.anchors, options.match_threshold, options.matching)
-    rows = min(options.overfit or train_split.count, train_split.count)
-    loader = TrainLoader(train_split.files, rows, matcher, options.augmentation, model.image_size,
-                         options.batch_size * options.accumulate, options.seed, rank, world,
-                         options.num_workers or runtime.loader_threads(), options.use_difficult, model.mean)
+    loader = build_loader(options, train_split, model, rank, world)
     rates = build_rates(options, loader.steps)
     run = Run(options, model, train_split, val_split, loader, log, rank, world)
     run.load_pretrained()
@@ -66,28 +58,8 @@ def main():
     facts = {key: value for key, value in options.items() if key not in FREE}
     use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "ranks": (rank, world), "order": run.owed},
               step.get_parameters())
-    if rank == 0:
-        open_run_folder(options.output_path, options)
-        log.open(options.output_path, start)
-    facts = describe_run(options, model, train_split, frozen, loader)
-    log.write(facts)
-    log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
-    if hint := scaling_hint(options, world):
-        log.say(hint)
-    if rank == 0:
-        picture = os.path.join(options.output_path, "train_batch.png")
-        draw_first_batch(loader, model, train_split.classes, picture)
-        log.picture("train/first_batch", picture, 0)
-    step.set_train()
-    try:
-        run.train(rates, start)
-    except (Interrupted, NotFiniteError):  # which all processes meet at the same step
-        distributed.wait_for_all(world)  # the first process that leaves ends the others
-        raise
-    distributed.wait_for_all(world)
-    name = "mAP (area)" if options.dataset == "voc" else "AP"
-    best = f", best {name} {run.best:.4f} in best.ckpt" if run.best >= 0 else ""
-    log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")
+    run.open(start, frozen)
+    run.train(rates, start)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""What a recipe chooses: loss, learning rates, precision, the training step."""
+"""What a recipe chooses: data, loss, learning rates, precision, the training step."""
 import dataclasses
 
 from src.compat import auto_mixed_precision
+from src.data.loader import TrainLoader
 from src.ema import WeightAverage
 from src.engine import TrainStep
 from src.errors import OptionError
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.lr_schedule import cosine, multistep, warmup
+from src.matching import Matcher
 from src.optim import build_optimizer
+from src.runtime import loader_threads
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
-
-
 # the self-test of --overfit: from nothing to boxes of a few images by heart, whatever the recipe trains for
 OVERFIT = {"augmentation": "plain", "run_eval": True, "epoch_size": 300, "eval_interval": 25,
            "save_checkpoint_epochs": 300, "lr_schedule": "cosine", "lr": 0.02, "lr_init": 0.002, "warmup_epochs": 0.0,
@@ -38,6 +39,14 @@ def scaling_hint(options, world):
 def choose_score(model, loss):
     """The Model with the score function that belongs to a loss; "auto" leaves the published one."""
     return model if loss == "auto" else dataclasses.replace(model, score=SCORES[loss])
+
+
+def build_loader(options, split, model, rank, world):
+    """The TrainLoader of a Split for a Model, of the first `overfit` images where that is set."""
+    matcher = Matcher(model.anchors, options.match_threshold, options.matching)
+    return TrainLoader(split.files, min(options.overfit or split.count, split.count), matcher, options.augmentation,
+                       model.image_size, options.batch_size * options.accumulate, options.seed, rank, world,
+                       options.num_workers or loader_threads(), options.use_difficult, model.mean)
 
 
 def build_loss(options, score):

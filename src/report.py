@@ -1,13 +1,29 @@
-"""Pictures of an evaluation: curves, bars by class, and ground truth beside prediction."""
+"""Pictures of a run: a training batch, and of an evaluation curves, bars by class, ground truth beside prediction."""
 import os
 
 import numpy as np
 
+from src.boxes import decode
 from src.data.images import read_image
 from src.errors import DataError
 from src.visualize import draw_boxes, plot_per_class, plot_pictures, plot_pr_curves
 
-MOST_PICTURES = 12
+MOST_PICTURES, MOST_OF_A_BATCH = 12, 8
+
+
+def draw_training_batch(path, batch, anchors, classes):
+    """Writes pictures of an augmented batch with the boxes its targets stand for: shows crops, colours and matching.
+
+    batch: images, labels, targets and more, as of TrainLoader; anchors [A, 4].
+    """
+    tiles = []
+    for image, label, target in list(zip(*batch[:3]))[:MOST_OF_A_BATCH]:
+        positive = np.flatnonzero(label)
+        found = decode(target[positive], anchors[positive])
+        # all anchors of one object decode to the same box
+        _, first = np.unique(np.column_stack([found.round(3), label[positive]]), axis=0, return_index=True)
+        tiles.append(draw_boxes(image, found[first], label[positive][first], classes=classes))
+    plot_pictures(tiles, path)
 
 
 def draw_report(folder, metrics, detections, truth, table, split, classes, least_score, engine):

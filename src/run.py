@@ -6,24 +6,24 @@ import time
 import mindspore as ms
 import numpy as np
 
-from src import boxes, checkpoint, engine
+from src import checkpoint, engine
 from src.compile_cache import FREE
 from src.config import read_yaml, split_options
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
-from src.distributed import all_reduce
-from src.errors import DataError, EnvironmentFault, NotFiniteError, OptionError, SSDError
+from src.distributed import all_reduce, wait_for_all
+from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError, OptionError, SSDError
 from src.evaluate import collect, first_images, score
 from src.logger import read_log
-from src.meter import Meter
+from src.meter import Meter, peak_memory
 from src.models.ssd import BUILDERS, build_model
 from src.predictor import describe, from_model
 from src.pretrained import assign, load_pretrained
-from src.recipe import check_milestones
-from src.report import draw_predictions
-from src.run_folder import git_commit, read_json
+from src.recipe import check_milestones, scaling_hint
+from src.report import draw_predictions, draw_training_batch
+from src.run_folder import git_commit, open_run_folder, read_json
 from src.runtime import loader_threads
-from src.visualize import draw_boxes, plot_history, plot_pictures
+from src.visualize import plot_history
 
 LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
@@ -65,19 +65,6 @@ def describe_run(options, model, split, frozen, loader):
             "commit": git_commit(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
-def draw_first_batch(loader, model, classes, path, most=8):
-    """Pictures of the first augmented batch with the boxes its targets stand for: shows crops, colours and matching."""
-    images, labels, targets, _ = next(iter(loader.epoch(0)))
-    tiles = []
-    for image, label, target in list(zip(images, labels, targets))[:most]:
-        positive = np.flatnonzero(label)
-        found = boxes.decode(target[positive], model.anchors[positive])
-        # all anchors of one object decode to the same box
-        _, first = np.unique(np.column_stack([found.round(3), label[positive]]), axis=0, return_index=True)
-        tiles.append(draw_boxes(image, found[first], label[positive][first], classes=classes))
-    plot_pictures(tiles, path)
-
-
 class Run:
     """What a run knows beside its step: options, data, progress, log.
 
@@ -90,8 +77,8 @@ class Run:
         self.rank, self.world, self.split, self.val_split = rank, world, train_split, val_split
         self.folder, self.step, self.steps_done = os.path.join(options.output_path, "ckpt"), None, 0
         self.best, self.since_best, self.owed = -1.0, 0, False
-        self.total = options.epoch_size * loader.steps
-        self.meter = Meter(min(self.total, options.max_steps or self.total), loader.batch_size * world)
+        total = options.epoch_size * loader.steps
+        self.meter = Meter(min(total, options.max_steps or total), loader.batch_size * world)
         self.truth = first_images(read_json(val_split.ground_truth), options.overfit) if val_split else None
         if val_split:
             self.eval_loader = EvalLoader(val_split.files, len(self.truth["images"]), model.image_size,
@@ -158,8 +145,37 @@ class Run:
         return {"processes": self.world, "steps_per_epoch": self.loader.steps, "train_images": self.split.count,
                 "annotations": self.split.fingerprint[:12], "mindspore": ms.__version__}
 
+    def open(self, start, frozen):
+        """Opens the folder and says what is trained, and draws the first batch. start: first step to run; frozen:
+        number of tensors that stay as they are."""
+        if self.rank == 0:
+            open_run_folder(self.options.output_path, self.options)
+            self.log.open(self.options.output_path, start)
+        facts = describe_run(self.options, self.model, self.split, frozen, self.loader)
+        self.log.write(facts)
+        self.log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
+        if hint := scaling_hint(self.options, self.world):
+            self.log.say(hint)
+        if self.rank == 0:
+            path = os.path.join(self.options.output_path, "train_batch.png")
+            draw_training_batch(path, next(iter(self.loader.epoch(0))), self.model.anchors, self.split.classes)
+            self.log.picture("train/first_batch", path, 0)
+
     def train(self, rates, start):
         """Runs the loop from step `start` on and keeps what is needed however it ends. rates: of every step."""
+        self.step.set_train()
+        try:
+            self.loop(rates, start)
+        except (Interrupted, NotFiniteError):  # which all processes meet at the same step
+            wait_for_all(self.world)  # the first process that leaves ends the others
+            raise
+        wait_for_all(self.world)
+        name = "mAP (area)" if self.options.dataset == "voc" else "AP"
+        best = f", best {name} {self.best:.4f} in best.ckpt" if self.best >= 0 else ""
+        self.log.say(f"done: {self.folder}/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")
+
+    def loop(self, rates, start):
+        """The steps, the state saved and the log closed however they end."""
         options, images = self.options, read_json(self.split.ground_truth)["images"]
         try:
             if not self.catch_up():

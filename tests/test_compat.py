@@ -38,6 +38,16 @@ def test_stand_ins_equal_the_operators(name, arguments, mode):
     assert all(np.array_equal(one.asnumpy(), other.asnumpy()) for one, other in pairs)
 
 
+def plus_old_full(values, number):
+    return values + compat.old_full((2, 3), number, dtype=ms.float32)
+
+
+def test_full_makes_an_array_of_one_value(mode):
+    ones = ms.Tensor(np.ones((2, 3), np.float32))
+    assert np.array_equal(Call(plus_old_full, (0.25,))(ones).asnumpy(), np.full((2, 3), 1.25, np.float32))
+    assert np.array_equal(ops.full((2, 3), 0.25, dtype=ms.float32).asnumpy(), np.full((2, 3), 0.25, np.float32))
+
+
 def test_what_1_10_cannot_do_is_one_line(monkeypatch):
     compat.refuse_old("x=1")  # 2.10 can
     monkeypatch.setattr(compat, "OLD", True)
