@@ -12,30 +12,31 @@ class Meter:
     """Collects steps and sums them up in a row for the log.
 
     total: steps of the run; done: those that were counted. images_per_step: of all processes. The first step compiles
-    and is left out of the speed unless it stands alone.
+    and is left out of the speed, and of the time that is left, unless it stands alone.
     """
 
     def __init__(self, total, images_per_step):
         self.total, self.images_per_step, self.done = total, images_per_step, 0
-        self.steps, self.timed, self.seconds = [], 0, 0.0
+        self.steps, self.fresh, self.timed, self.seconds = [], True, 0, 0.0
 
     def add(self, numbers, data_time, step_time):
         """numbers: dict of one step; seconds spent waiting for data and in the step."""
         self.done += 1
-        self.steps.append({**numbers, "data_time": data_time, "step_time": step_time})
+        self.steps.append({**numbers, "data_time": data_time, "step_time": step_time, "compiles": self.fresh})
+        self.fresh = False
 
     def row(self, step, epoch, rate):
         """The log row of the steps since the last one; `step` and `epoch` count from 1."""
         steps, self.steps = self.steps, []
-        timed = steps[1:] if self.timed == 0 and len(steps) > 1 else steps
+        later = [one for one in steps if not one.get("compiles")]  # absent in older checkpoints
         means = {key: float(np.mean([one[key] for one in steps])) for key in MEANS}
-        times = {key: float(np.mean([one[key] for one in timed])) for key in ("data_time", "step_time")}
+        times = {key: float(np.mean([one[key] for one in later or steps])) for key in ("data_time", "step_time")}
         seconds = sum(times.values())
-        self.timed += len(timed)
-        self.seconds += seconds * len(timed)
+        self.timed += len(later)
+        self.seconds += seconds * len(later)
         row = {**means, "lr": rate, "loss_scale": steps[-1]["loss_scale"], **times,
                "images_per_second": self.images_per_step / seconds,
-               "eta": self.seconds / self.timed * (self.total - step)}
+               "eta": (self.seconds / self.timed if self.timed else seconds) * (self.total - step)}
         row["peak_memory"] = peak_memory()
         return {"step": step, "epoch": epoch, **{key: round(value, 6) for key, value in row.items()},
                 "skipped": sum(not one["finite"] for one in steps)}
