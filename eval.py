@@ -19,11 +19,12 @@ def main():
     from src.data.loader import EvalLoader
     from src.data.mindrecord import prepare_split
     from src.evaluate import collect, first_images, score
-    from src.metrics import format_metrics, write_metrics
+    from src.metrics import format_metrics, import_engine, write_metrics
     from src.predictor import load_predictor
     from src.report import draw_report
     from src.run_folder import make_folder, read_json
 
+    import_engine(options.metric_engine)  # before the work whose result it counts
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     say = print if rank == 0 else (lambda text: None)
     predict = load_predictor(options.checkpoint_file_path, options)

@@ -6,8 +6,6 @@ import json
 import os
 import sys
 
-import numpy as np
-
 from src import runtime
 from src.config import read_options, split_options
 from src.errors import OptionError, run_main
@@ -40,17 +38,21 @@ def main():
     print(f"inputs  {json.dumps(meta['inputs'])}\noutputs {json.dumps(meta['outputs'])}")
     if "opset" in meta:
         print(f"opset   {json.dumps(meta['opset'])}: {' '.join(meta['operators'])}")
-    print(f"loaded again and compared with the network: largest difference {meta['largest_difference']:.2g}")
+    cost = "; eval.py says what it costs" if lower else ""
+    print(f"loaded again and compared with the network: largest difference {meta['largest_difference']:.2g}{cost}")
 
 
 def fewer_bits(options, meta):
     """How --quantize changes a network; int8 looks at pictures of the validation split."""
+    import numpy as np
+
     from src.onnx_quantize import Int8, to_float16
     if options.quantize == "fp16":
         return to_float16
     from src.data.loader import EvalLoader
     from src.data.mindrecord import prepare_split
 
+    print(f"int8 measures its ranges on pictures of the validation split (--dataset={options.dataset})", flush=True)
     split = prepare_split(**split_options(options, "val"), classes=meta["classes"])
     loader = EvalLoader(split.files, split.count, meta["image_size"], options.eval_batch_size,
                         workers=options.num_workers or runtime.loader_threads(), resize=meta["resize"])

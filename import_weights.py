@@ -10,11 +10,11 @@ import os
 
 from src import runtime
 from src.errors import OptionError, run_main
-from src.weights import SOURCES
 
 
 def main():
     """Reads the arguments, converts, reports and writes the checkpoint."""
+    from src.weights import SOURCES
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="file, or folder with a model.json")
     parser.add_argument("--from", dest="kind", default="auto", choices=("auto", *SOURCES),

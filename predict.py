@@ -6,11 +6,11 @@ import json
 import os
 import sys
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing
 
 from src import runtime
 from src.config import read_options
-from src.errors import DataError, OptionError, run_main
+from src.errors import DataError, Interrupted, OptionError, run_main
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -35,13 +35,30 @@ def main():
     predict = load_predictor(options.checkpoint_file_path, options)
     make_folder(folder)
     names = image_files(source)
-    rows = list(predict_images(predict, names, options) if names else predict_video(predict, options))
-    if not rows:
+    work = predict_images(predict, names, options) if names else predict_video(predict, options)
+    rows, stopped = take_rows(work)
+    if not rows and not stopped:
         raise DataError(f"source '{source}' gives no picture that can be read")
     write_whole(os.path.join(folder, "predictions.json"), json.dumps(rows, indent=1).encode())
     found = sum(len(row["objects"]) for row in rows)
-    print(f"{found} object(s) with a score of at least {options.draw_score} (--draw_score) in {len(rows)} "
-          f"{'picture' if names else 'frame'}(s); drawings and predictions.json are in {folder}")
+    hint = "" if found else f"; the model gives scores from {predict.meta['min_score']} on"
+    text = (f"{found} object(s) with a score of at least {options.draw_score} (--draw_score) in {len(rows)} "
+            f"{'picture' if names else 'frame'}(s){hint}; drawings and predictions.json are in {folder}")
+    if stopped and not source.isdigit():  # Ctrl-C is how a camera ends
+        raise Interrupted(f"interrupted before the end of '{source}': {text}")
+    print(text)
+
+
+def take_rows(work):
+    """The rows that a generator yields, and whether Ctrl-C ended it before its end."""
+    rows = []
+    try:
+        with closing(work):
+            for row in work:
+                rows.append(row)
+    except KeyboardInterrupt:
+        return rows, True
+    return rows, False
 
 
 def refuse_source_folder(source, output_path):
@@ -95,7 +112,7 @@ def predict_images(predict, names, options):
 
 
 def predict_video(predict, options):
-    """Writes a drawn .mp4 and yields one row a frame; a camera runs until Ctrl-C."""
+    """Writes a drawn .mp4, whole up to the last frame at Ctrl-C too, and yields one row a frame."""
     import cv2
     cv2.setLogLevel(0)  # else OpenCV writes its own lines about a camera that does not open
     camera = options.source.isdigit()
@@ -104,7 +121,7 @@ def predict_video(predict, options):
         raise DataError(f"source {options.source}: there is no such camera, or another program uses it" if camera else
                         f"source '{options.source}' is neither a picture ({', '.join(IMAGES)}) nor a video that opens")
     path = os.path.join(options.output_path, f"{f'camera{options.source}' if camera else stem(options.source)}.mp4")
-    with suppress(KeyboardInterrupt):
+    try:
         while (frame := video.read()[1]) is not None:
             drawing, objects = detect(predict, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), options.draw_score)
             writer = writer or cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"),
@@ -114,9 +131,10 @@ def predict_video(predict, options):
             number += 1
             if number % 50 == 0:
                 print(f"{number} frames", flush=True)
-    video.release()
-    if writer:
-        writer.release()
+    finally:
+        video.release()
+        if writer:
+            writer.release()
 
 
 def stem(path):

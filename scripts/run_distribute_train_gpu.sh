@@ -12,7 +12,7 @@ fail() { echo "error: ${*:2}" >&2; exit "$1"; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 count=$1
 [[ $count =~ ^[1-9][0-9]*$ ]] || fail 2 "DEVICE_NUM '$count' must be a whole number above 0"
-options=(--run_distribute=True --device_num="$1" --epoch_size="$2" --lr="$3" --dataset="$4" --config_path="$5")
+options=(--device_target=GPU --run_distribute=True --device_num="$1" --epoch_size="$2" --lr="$3" --dataset="$4" --config_path="$5")
 shift 5
 for name in pre_trained pre_trained_epoch_size; do
     if [ $# -gt 0 ] && [[ $1 != --* ]]; then

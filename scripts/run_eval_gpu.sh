@@ -7,6 +7,6 @@ if [ $# -lt 4 ]; then
     exit 2
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-options=(--dataset="$1" --checkpoint_file_path="$2" --device_id="$3" --config_path="$4")
+options=(--device_target=GPU --dataset="$1" --checkpoint_file_path="$2" --device_id="$3" --config_path="$4")
 shift 4
 exec "$(bash "$root/scripts/python.sh")" "$root/eval.py" "${options[@]}" "$@"

@@ -88,4 +88,4 @@ fi
     fail "the packages are installed but cannot be imported (message above)"
 fingerprint > "$stamp"
 rm "$venv/.unfinished"
-say ".venv is ready: $("$venv/bin/python" --version), $(du -sh "$venv" | cut -f1)"
+say ".venv is ready: $("$venv/bin/python" --version), $(du -sh "$venv" | cut -f1); to use it: . ${venv#"$PWD/"}/bin/activate"

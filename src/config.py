@@ -4,10 +4,13 @@ import math
 import os
 import re
 
-import yaml
-from easydict import EasyDict
+from src.errors import OptionError, refuse_missing_package
 
-from src.errors import OptionError
+try:
+    import yaml
+    from easydict import EasyDict
+except ModuleNotFoundError as error:  # the first packages that any program meets: it runs outside its environment
+    refuse_missing_package(error)
 
 DEFAULT_PATH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config", "default.yaml")
 
@@ -43,7 +46,12 @@ OF_A_HOST = ("typed", "coco_root", "voc_root", "image_dir", "anno_path", "val_an
 RENAMED = {"model_name": "model", "img_shape": "image_size", "use_float16": "amp_level", "num_classes": "classes",
            "data_path": "coco_root", "checkpoint_path": "checkpoint_file_path", "img_path": "source",
            # and what other repositories call it
-           "learning_rate": "lr", "epochs": "epoch_size", "num_epochs": "epoch_size", "output_dir": "output_path"}
+           "learning_rate": "lr", "epochs": "epoch_size", "num_epochs": "epoch_size", "output_dir": "output_path",
+           "save_checkpoint_path": "output_path", "device": "device_target", "weights": "pre_trained",
+           "feature_extractor_base_param": "pre_trained", "workers": "num_workers",
+           "num_parallel_workers": "num_workers"}
+ZOO_KEYS = ("enable_modelarts", "data_url", "train_url", "checkpoint_url", "feature_extractor_base_param")
+ZOO_RECIPE = "; is it a recipe of the model zoo? config/ has one for each of its models"
 
 
 def read_options(arguments, program=""):
@@ -119,7 +127,8 @@ def read_yaml(path):
     except OSError as error:
         raise OptionError(f"config_path '{path}' cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        zoo = ZOO_RECIPE if "single document" in str(error) else ""  # its recipes hold help texts as further ones
+        raise OptionError(f"{path} is not valid YAML: {' '.join(str(error).split())}{zoo}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise OptionError(f"{path} must hold 'key: value' lines with names of options")
     return values
@@ -130,6 +139,7 @@ def convert(key, value, options, origin="--"):
     if key not in options:
         near = RENAMED.get(key) or next(iter(difflib.get_close_matches(key, options, 1, 0.5)), None)
         hint = f"did you mean '{near}'?" if near else "see --help for all options"
+        hint += ZOO_RECIPE if key in ZOO_KEYS and origin != "--" else ""
         raise OptionError(f"{origin}{key} is not an option; {hint}")
     kind, expected = CONVERTERS[type(options[key])]
     try:

@@ -57,6 +57,10 @@ def run_main(main):
     except BrokenPipeError:  # whoever read the output, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         leave(1)
+    except ModuleNotFoundError as raised:
+        if (raised.name or "src").split(".")[0] == "src":
+            raise
+        refuse_missing_package(raised)
     except OSError as raised:
         error = EnvironmentFault(f"'{raised.filename}' cannot be read or written: {raised.strerror}")
     except Exception:  # a fault of this program: its traceback, but no waiting for the other processes
@@ -72,6 +76,13 @@ def run_main(main):
     else:
         print(f"{f'rank {rank}: ' if rank else ''}error: {error}", file=sys.stderr, flush=True)
     leave(error.exit_code)
+
+
+def refuse_missing_package(error):
+    """Ends the program with one line (exit 4) where a package is not installed. error: ModuleNotFoundError."""
+    print(f"error: the package '{error.name}' is not installed in {sys.executable}; 'bash scripts/setup_env.sh' puts "
+          "all into .venv, '. .venv/bin/activate' chooses it", file=sys.stderr, flush=True)
+    leave(ENVIRONMENT_EXIT)
 
 
 def leave(code):

@@ -109,20 +109,18 @@ def sidecar_of(path):
 
 
 def refuse_neighbour(path, facts):
-    """Raises OptionError where the .json beside path tells other facts of a file in another format, and would be lost.
+    """Raises OptionError where a file in another format shares the .json beside path, and other facts would replace it.
 
     The same facts (a second format of one checkpoint) may be written again.
     """
     stem, ending = os.path.splitext(path)
+    other = next((stem + one for one in FORMATS if one != ending and os.path.isfile(stem + one)), None)
     try:
         with open(sidecar_of(path), encoding="utf-8") as file:
             held = json.load(file)
-        other = next(key for key, name in FORMATS.items() if name == held.get("format", "MINDIR"))
-    except (OSError, ValueError, AttributeError, StopIteration):
+    except (OSError, ValueError):
         return  # there is none, or it describes nothing
-    if other == ending or not os.path.isfile(stem + other):
-        return
-    for key, value in facts.items():
+    for key, value in facts.items() if other and isinstance(held, dict) else ():
         if key in held and held[key] != value:
-            raise OptionError(f"'{sidecar_of(path)}' describes '{stem}{other}' with {key} {str(held[key])[:100]}, not "
-                              f"{str(value)[:100]}; choose another --file_name")
+            raise OptionError(f"'{sidecar_of(path)}' describes '{other}' with {key} {str(held[key])[:100]}, not "
+                              f"{str(value)[:100]}; choose another --file_name, or remove '{other}'")

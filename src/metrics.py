@@ -140,11 +140,7 @@ def evaluate_boxes(ground_truth, detections, engine):
 
     The axes of precision: IoU .50, .55, .. .95; recall 0, .01, .. 1; categories by id. Up to 100 boxes of any size.
     """
-    try:
-        coco, evaluator = (getattr(importlib.import_module(module), name) for name, module in ENGINES[engine].items())
-    except ImportError as error:
-        other = next(name for name in ENGINES if name != engine)
-        raise EnvironmentFault(f"{engine} cannot be imported ({error}); use --metric_engine={other}") from error
+    coco, evaluator = import_engine(engine)
     with contextlib.redirect_stdout(io.StringIO()):  # both print a table, pycocotools its progress too
         truth = coco()
         truth.dataset = ground_truth
@@ -158,6 +154,15 @@ def evaluate_boxes(ground_truth, detections, engine):
         run.accumulate()
         run.summarize()
     return run.stats, run.eval["precision"][..., 0, 2]
+
+
+def import_engine(engine):
+    """The classes COCO and COCOeval of an engine. Raises EnvironmentFault where it is not installed."""
+    try:
+        return [getattr(importlib.import_module(module), name) for name, module in ENGINES[engine].items()]
+    except ImportError as error:
+        other = next(name for name in ENGINES if name != engine)
+        raise EnvironmentFault(f"{engine} cannot be imported ({error}); use --metric_engine={other}") from error
 
 
 @contextlib.contextmanager

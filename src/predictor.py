@@ -19,6 +19,7 @@ from src.exporter import THRESHOLDS, open_mindir, run_cell, sidecar_of
 from src.models.ssd import build_model
 from src.onnx_session import open_session
 from src.pretrained import load_whole
+from src.weight_files import read_weights
 
 FIXED = ("model", "image_size", "width", "classes")  # what the weights are made for
 FREE = (*THRESHOLDS, "resize")  # what whoever evaluates may choose
@@ -73,7 +74,10 @@ def load_model(path, options):
     facts = {key: meta.get(key, options[key]) for key in FIXED}
     facts["classes"] = named_classes(facts["classes"])
     if not facts["classes"]:
-        raise OptionError(f"'{path}' does not say its classes; give --classes=name,name,... or --classes=coco")
+        read_weights(path)  # raises where it is no file of weights
+        raise OptionError(f"'{path}' does not say its classes; give --classes=name,name,... or --classes=coco (and "
+                          "--model), or make a checkpoint of it by import_weights.py; a backbone alone is for "
+                          "--pre_trained")
     model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])
     model = replace(model, score=meta.get("score", model.score))
     load_whole(model.network, path, model.name)
@@ -118,12 +122,20 @@ def load_exported(path, batch_size=1):
     try:
         with open(sidecar, encoding="utf-8") as file:
             meta = json.load(file)
+        refuse_version(path, ending, meta["mindspore"])
         detect_batch = READERS[ending](path, meta["inputs"]["images"]["shape"])
     except (ValueError, TypeError, KeyError, RuntimeError, DecodeError) as error:
         raise DataError(f"'{path}' or its .json is damaged: {' '.join(str(error).split())[:150]}") from error
     if meta["raw"]:
         raise OptionError(f"'{path}' was exported with --raw=True and gives logits, not boxes; export it without")
     return Predictor(detect_batch, meta["batch_size"] or batch_size, meta)
+
+
+def refuse_version(path, ending, version):
+    """Raises OptionError for a .mindir of another great version of MindSpore, which cannot be run by this."""
+    if ending == ".mindir" and version.split(".")[0] != ms.__version__.split(".")[0]:
+        raise OptionError(f"'{path}' was exported by MindSpore {version}, this is {ms.__version__}; export it with "
+                          "this one from its checkpoint")
 
 
 def read_mindir(path, shape):

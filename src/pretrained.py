@@ -29,7 +29,8 @@ def fetch(network, path, source="auto"):
     source = guess_source(values, shapes) if source == "auto" else source
     if source is None:
         raise OptionError(f"'{path}' fits this network by no known names (it begins with "
-                          f"{', '.join(list(values)[:3])}); known are {', '.join(SOURCES)}; is it of another --model?")
+                          f"{', '.join(list(values)[:3])}); known are {', '.join(SOURCES)}; is it of "
+                          "another --model or --width?")
     converted, left = convert_weights(source, values, shapes)
     return converted, left, source, meta
 
@@ -51,7 +52,7 @@ def load_pretrained(network, path, model, leave_out_classes=False):
 
     leave_out_classes: skip the class layers, for training on another list of classes.
     """
-    values, left, source, _ = fetch(network, path)
+    values, left, source, meta = fetch(network, path)
     left_out = [name for name in values if leave_out_classes and is_class_output(name)]
     for name in left_out:
         del values[name]
@@ -60,7 +61,12 @@ def load_pretrained(network, path, model, leave_out_classes=False):
         raise OptionError(f"pre_trained '{path}': none of its {len(values) + len(left)} tensors fits {model}; "
                           "is it of another network?")
     missing = [name for name in missing if name not in left_out]
-    return report(path, source, network, values, loaded, skipped, missing, left, left_out)
+    text = report(path, source, network, values, loaded, skipped, missing, left, left_out)
+    if meta.get("model", model) != model:
+        text += f"\n  note: the file is of {meta['model']}, this is {model}: equal names may differ in meaning"
+    if len(skipped) > len(loaded):
+        text += "\n  note: most tensors have another shape; is the file of another --width?"
+    return text
 
 
 def report(path, source, network, values, loaded, skipped, missing, left, left_out=()):

@@ -16,6 +16,7 @@ from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError,
 from src.evaluate import collect, first_images, score
 from src.logger import read_log
 from src.meter import Meter, peak_memory
+from src.metrics import import_engine
 from src.models.ssd import BUILDERS, build_model
 from src.predictor import describe, from_model
 from src.pretrained import assign, load_pretrained
@@ -28,6 +29,7 @@ from src.visualize import plot_history
 LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 OVERFIT_GOAL = 0.95  # AP50
+MOST_NAMES = 25      # classes in a line
 
 
 def prepare_splits(options, rank, say):
@@ -48,6 +50,8 @@ def check_options(options):
     if options.pre_trained and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     check_milestones(options)
+    if options.dataset != "voc" and (options.run_eval or options.overfit):
+        import_engine(options.metric_engine)
     if options.device_target == "CPU" and options.amp_level == "O1":
         raise EnvironmentFault("amp_level=O1 cannot be used on CPU: MindSpore 2.10 exceeds its own limit of nested "
                                "calls on it; O0, O2 and O3 run there (slower than O0), auto may")
@@ -79,7 +83,8 @@ class Run:
         self.best, self.since_best, self.owed = -1.0, 0, False
         total = options.epoch_size * loader.steps
         self.meter = Meter(min(total, options.max_steps or total), loader.batch_size * world)
-        self.truth = first_images(read_json(val_split.ground_truth), options.overfit) if val_split else None
+        most = options.overfit or options.eval_images
+        self.truth = first_images(read_json(val_split.ground_truth), most) if val_split else None
         if val_split:
             self.eval_loader = EvalLoader(val_split.files, len(self.truth["images"]), model.image_size,
                                           options.eval_batch_size, rank, world,
@@ -118,8 +123,10 @@ class Run:
         for change in self.changes(meta):
             self.log.say(f"changed since: {change}")
         best = f"best so far {self.best:.4f}" if self.best >= 0 else "not evaluated yet"
-        self.log.say(f"resumed after step {self.steps_done}, epoch {self.steps_done // self.loader.steps + 1}, {best}, "
-                     f"from {os.path.basename(path)}")
+        epoch = min(self.steps_done // self.loader.steps + 1, self.options.epoch_size)
+        self.log.say(f"resumed after step {self.steps_done}, epoch {epoch}, {best}, from {os.path.basename(path)}")
+        if self.steps_done >= self.meter.total:
+            self.log.say("all steps of this run are done; a larger --epoch_size (or --max_steps) goes on")
         self.owed = not meta.get("settled", True)
         return self.meter.total if self.stalled() else self.steps_done
 
@@ -154,6 +161,8 @@ class Run:
         facts = describe_run(self.options, self.model, self.split, frozen, self.loader)
         self.log.write(facts)
         self.log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
+        names = self.split.classes
+        self.log.say(f"classes: {', '.join(names[:MOST_NAMES])}{', ..' if len(names) > MOST_NAMES else ''}")
         if hint := scaling_hint(self.options, self.world):
             self.log.say(hint)
         if self.rank == 0:
@@ -182,11 +191,12 @@ class Run:
                 engine.train(self.step, self.loader, rates, self.log, self.meter, start, options.max_steps,
                              options.log_interval, lambda row: images[row]["file_name"], options.save_checkpoint_steps,
                              lambda done: self.save("last", done), self.after_epoch)
-        except DataError:  # which can be mended and the run resumed
-            self.save("last", self.meter.done)
-            raise
         except NotFiniteError:
             self.save("diverged")
+            raise
+        except (DataError, EnvironmentFault):  # between two steps; it can be mended and the run resumed
+            with contextlib.suppress(EnvironmentFault):  # it may be the saving that fails
+                self.save("last", self.meter.done)
             raise
         finally:
             self.finish()
@@ -263,7 +273,8 @@ class Run:
         elif steps_done == self.meter.total:
             raise SSDError(f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps, wanted above "
                            f"{OVERFIT_GOAL}; look at train_batch.png (are the boxes right?) and eval/predictions.png, "
-                           "try fewer images, a larger --epoch_size or another --lr")
+                           "try fewer images, a larger --epoch_size or another --lr; with a loss near zero the "
+                           "missing boxes are too small for --image_size or overlap by more than --nms_threshold")
         return value > OVERFIT_GOAL
 
     def finish(self):

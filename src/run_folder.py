@@ -13,12 +13,18 @@ MARKS = ("config.yaml", "log.jsonl", "ckpt")
 
 def check_run_folder(path, resume=False):
     """Raises OptionError when path holds a run and resume is not set, or the other way round, EnvironmentFault when it
-    cannot be made. Writes nothing."""
+    cannot be made. Writes nothing.
+
+    A run of ours that ended before its first checkpoint left nothing to lose or to go on from: it may be begun anew.
+    """
     states = os.path.join(path, "ckpt", "*.ckpt")
-    if not resume and any(os.path.exists(os.path.join(path, mark)) for mark in MARKS):
+    saved, begun = bool(glob.glob(states)), all(os.path.exists(os.path.join(path, mark)) for mark in MARKS)
+    if not resume and any(os.path.exists(os.path.join(path, mark)) for mark in MARKS) and (saved or not begun):
         raise OptionError(f"output_path '{path}' already holds a run; choose another one, or go on by --resume=True")
-    if resume and not glob.glob(states):
-        raise OptionError(f"--resume=True, but there is no '{states}'; is output_path that of the interrupted run?")
+    if resume and not saved:
+        reason = ("that run ended before its first one; leave --resume out to begin it anew" if begun else
+                  "is output_path that of the interrupted run?")
+        raise OptionError(f"--resume=True, but there is no '{states}'; {reason}")
     above = os.path.abspath(path)
     while not os.path.exists(above):
         above = os.path.dirname(above)

@@ -2,6 +2,7 @@
 import contextlib
 import os
 import signal
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -10,8 +11,9 @@ from mindspore import nn
 from stepping import Loader, Log, build
 
 from src import engine
-from src.errors import Interrupted, NotFiniteError
+from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError
 from src.meter import Meter
+from src.run import Run
 
 
 def test_the_loop_logs_every_interval_and_calls_back():
@@ -112,3 +114,33 @@ def test_starting_in_the_middle_of_an_epoch_reads_only_the_rest():
     log = Log()
     engine.train(step, Loader(3), np.full(6, 0.1), log, Meter(6, 1), start=4, log_interval=1)
     assert [row["step"] for row in log.rows] == [5, 6]
+
+
+@pytest.mark.parametrize("fault, saved", [(DataError("x"), ["last"]), (EnvironmentFault("x"), ["last"]),
+                                          (NotFiniteError("x"), ["diverged"]), (Interrupted("x"), [])])
+def test_what_a_fault_leaves(fault, saved, tmp_path, monkeypatch):
+    """Of an evaluation too, for after_epoch is called by the loop."""
+    class Faulty(Run):
+        def __init__(self):
+            self.options = SimpleNamespace(max_steps=0, log_interval=1, save_checkpoint_steps=0)
+            self.split, self.meter = SimpleNamespace(ground_truth=str(tmp_path / "truth.json")), Meter(1, 1)
+            self.step = self.loader = self.log = None
+            self.saved, self.owed = [], False
+
+        def save(self, name, steps_done=None, keep=0, settled=False):
+            self.saved.append(name)
+            if isinstance(fault, EnvironmentFault):
+                raise EnvironmentFault("the disk is full")
+
+        def finish(self):
+            self.saved.append("finished")
+
+    def fail(*rest):
+        raise fault
+
+    (tmp_path / "truth.json").write_text('{"images": []}')
+    monkeypatch.setattr(engine, "train", fail)
+    run = Faulty()
+    with pytest.raises(type(fault), match="^x$"):
+        run.loop([], 0)
+    assert run.saved == [*saved, "finished"]

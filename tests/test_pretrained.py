@@ -21,7 +21,7 @@ def small(num_classes=4):
 @pytest.fixture
 def saved(tmp_path):
     path = str(tmp_path / "a.ckpt")
-    checkpoint.save(path, small().get_parameters(), {"classes": ["ä", "b", "c"], "best": 0.5})
+    checkpoint.save(path, small().get_parameters(), {"model": MODEL, "classes": ["ä", "b", "c"], "best": 0.5})
     return path
 
 
@@ -33,6 +33,15 @@ def test_another_class_count_loads_all_but_the_class_layers(saved):
     assert np.array_equal(other.head.cls[0][3].weight.asnumpy(), before)
     values, _ = checkpoint.load(saved)
     assert np.array_equal(other.backbone.features[0][0].weight.asnumpy(), values["backbone.features.0.0.weight"])
+
+
+def test_another_model_or_width_is_noted(saved):
+    assert "note:" not in load_pretrained(small(), saved, MODEL)
+    report = load_pretrained(small(), saved, "ssd300_mobilenet_v2_tf")
+    assert "note: the file is of ssd300_mobilenet_v2, this is ssd300_mobilenet_v2_tf" in report
+    wide = build_model(MODEL, 4, 64, 1.0).network
+    report = load_pretrained(wide, saved, MODEL)
+    assert "note: most tensors have another shape; is the file of another --width?" in report
 
 
 def test_filter_weight_leaves_out_the_class_layers(saved):

@@ -1,5 +1,6 @@
 """What goes wrong, in one line."""
 import ctypes.util
+import json
 import os
 import re
 import shutil
@@ -29,7 +30,9 @@ BAD = [
     ("train.py", "DATA --output_path=a_file/run --mindrecord_dir=a_file/too", 4, "folder 'a_file/run' cannot be made"),
     ("train.py", "DATA --resume=True", 2, "/ckpt/*.ckpt'"),
     ("train.py", "DATA --pre_trained=missing.ckpt", 2, "missing.ckpt' is not a file"),
-    ("train.py", "DATA --pre_trained=foreign.ckpt", 2, "is it of another --model?"),
+    ("train.py", "DATA --pre_trained=foreign.ckpt", 2, "is it of another --model or --width?"),
+    ("train.py", "DATA --config_path=zoo.yaml", 2, "is it a recipe of the model zoo?"),
+    ("train.py", "DATA --metric_engine=pycocotools --resume=True --output_path=unsaved", 2, "leave --resume out"),
     ("train.py", "DATA --freeze_layer=bakbone", 2, "known are backbone"),
     ("eval.py", "DATA", 2, "--checkpoint_file_path is empty"),
     ("eval.py", "--checkpoint_file_path=BEST", 3, "--coco_root is empty"),
@@ -37,6 +40,9 @@ BAD = [
     ("eval.py", "DATA --checkpoint_file_path=BEST --model=ssd_resnet50_fpn", 2, "holds model ssd300_mobilenet_v2"),
     ("eval.py", "DATA --checkpoint_file_path=BEST --classes=coco", 2, "holds classes circle,triangle,square,star"),
     ("eval.py", "DATA --checkpoint_file_path=BEST --output_path=a_file/run", 4, "cannot be made"),
+    ("eval.py", "DATA --checkpoint_file_path=zoo.yaml", 3, "unknown format"),
+    ("eval.py", "DATA --checkpoint_file_path=foreign.ckpt", 2, "does not say its classes"),
+    ("eval.py", "DATA --checkpoint_file_path=old.mindir", 2, "was exported by MindSpore 1.10.0"),
     ("eval.py", "DATA --checkpoint_file_path=missing.mindir", 2, "missing.mindir' is not a file"),
     ("eval.py", "DATA --checkpoint_file_path=cut.mindir", 3, "cut.mindir' or its .json is damaged"),
     ("export.py", "", 2, "--checkpoint_file_path is empty"),
@@ -56,6 +62,13 @@ def answers(place, trained, exported):
     (place.folder / "cut.mindir").write_bytes(exported.path.read_bytes()[:100000])
     shutil.copy(exported.path.with_suffix(".json"), place.folder / "cut.json")
     ms.save_checkpoint([{"name": "other.weight", "data": ms.Tensor([1.0])}], str(place.folder / "foreign.ckpt"))
+    (place.folder / "zoo.yaml").write_text("enable_modelarts: False\n")
+    (place.folder / "unsaved" / "ckpt").mkdir(parents=True)
+    for name in ("config.yaml", "log.jsonl"):
+        (place.folder / "unsaved" / name).write_text("")
+    facts = json.loads(exported.path.with_suffix(".json").read_text())
+    (place.folder / "old.json").write_text(json.dumps({**facts, "mindspore": "1.10.0"}))
+    shutil.copy(exported.path, place.folder / "old.mindir")
     bad = []
     with ThreadPoolExecutor(2) as pool:
         for number, (program, options, *_) in enumerate(BAD):
@@ -105,6 +118,22 @@ def test_another_number_of_processes_than_device_num(place):
 def test_scripts_tell_their_usage(place, script, words):
     done = run(place, script, *words.split())
     assert done.returncode == 2 and done.stdout == "" and f"bash scripts/{script} " in done.stderr
+
+
+def test_a_recipe_is_no_checkpoint(place):
+    done = run(place, "run_export.sh", "config/x.yaml", "MINDIR")
+    assert done.returncode == 2 and "the first argument is a checkpoint" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["train.py", "eval.py", "export.py", "predict.py", "prepare_data.py",
+                                     "import_weights.py"])
+def test_outside_the_environment_one_line_tells_where_the_packages_are(place, program):
+    # -S: no installed packages
+    done = subprocess.run([sys.executable, "-S", os.path.join(ROOT, program), "--help"], cwd=place.folder,
+                          env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4 and done.stderr.startswith("error: the package '") and done.stderr.count("\n") == 1
+    assert ". .venv/bin/activate" in done.stderr
 
 
 def test_the_doctor_finds_this_machine_fit(place):

@@ -53,6 +53,25 @@ def test_a_used_folder_is_refused(place, trained):
     assert trained.last.read_bytes() == before
 
 
+def test_a_run_that_saved_nothing_may_be_begun_anew(place, trained, tmp_path):
+    """What Ctrl-C before the first step leaves."""
+    folder = tmp_path / "run"
+    (folder / "ckpt").mkdir(parents=True)
+    (folder / "config.yaml").write_text("lr: 3\n")
+    (folder / "log.jsonl").write_text('{"classes": 4}\n{"step": 2, "loss": 9.0}\n')
+    succeed(place, "train.py", *place.data, f"--output_path={folder}", "--max_steps=2", "--run_eval=False")
+    assert [row["step"] for row in read_rows(folder) if "loss" in row] == [2]
+    assert read_rows(folder)[-1]["loss"] != 9 and (folder / "ckpt" / "last.ckpt").exists()
+
+
+def test_a_metric_engine_that_is_missing_is_told_before_training(place, tmp_path):
+    (tmp_path / "hotcoco.py").write_text("raise ImportError('not here')\n")
+    done = run(place, "train.py", *place.data, f"--output_path={tmp_path / 'run'}", "--metric_engine=hotcoco",
+               PYTHONPATH=str(tmp_path))
+    assert done.returncode == 4 and "use --metric_engine=pycocotools" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_new_classes_and_a_frozen_backbone(place, trained):
     folder = place.folder / "tuned"
     text = succeed(place, "train.py", *place.data, f"--output_path={folder}", f"--pre_trained={trained.best}",
@@ -130,7 +149,7 @@ def test_an_interrupted_video_is_kept_so_far(place, exported, tmp_path):
     write_video(tmp_path / "film.mp4", 5000)
     code, errors = interrupt(place, "50 frames", "predict.py", f"--checkpoint_file_path={exported.path}",
                              f"--source={tmp_path / 'film.mp4'}", f"--output_path={tmp_path / 'out'}")
-    assert (code, errors) == (0, "")
+    assert code == 130 and re.fullmatch(r"error: interrupted before the end of '.*film.mp4': .*\n", errors)
     frames = len(read_json(tmp_path, "out", "predictions.json"))
     assert 50 <= frames < 5000
     assert cv2.VideoCapture(str(tmp_path / "out" / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == frames

@@ -116,7 +116,8 @@ def txt_source(split, place):
     """Source in TXT form: a file a split, one image folder."""
     option = {"train": "anno_path", "val": "val_anno_path"}[split]
     if not place.anno_path:
-        raise SplitMissing(f"--{option} is empty; give the TXT file with the boxes of the {split} images")
+        raise SplitMissing(f"--{option} is empty; give the TXT file with the boxes of the {split} images"
+                           f"{'' if split == 'train' else ' (train.py does without by --run_eval=False)'}")
     if not os.path.isfile(place.anno_path):
         raise DataError(f"{option} '{place.anno_path}' is missing")
     return Source(split, [place.anno_path], place.image_dir, partial(read_txt, place.anno_path, place.image_dir))
