@@ -10,13 +10,19 @@ from matplotlib.axes import Axes
 from src.errors import EnvironmentFault
 from src.metrics import coco_metrics, voc_metrics
 from src.visualize import (
+    CELL,
+    GAP,
     class_color,
     draw_boxes,
+    free_place,
+    lay_out,
     plot_history,
     plot_per_class,
     plot_pictures,
     plot_pr_curves,
     save_png,
+    shared_areas,
+    to_tile,
 )
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -70,14 +76,46 @@ def test_label_stays_inside_at_every_border():
         assert 400 < plate.sum() < 2000  # a plate of about 60 x 15 pixels less its letters; outside it would be cut
 
 
+@pytest.mark.parametrize("plates, place", [
+    ([], [40, 46, 100, 60]),  # above the box
+    ([[0, 50, 50, 60]], [40, 101, 100, 115]),  # below it
+    ([[0, 50, 50, 60], [40, 110, 60, 115]], [60, 46, 120, 60]),  # above it, at its right end
+    ([[0, 50, 160, 60], [0, 110, 160, 115]], [122, 60, 182, 74]),  # right of it
+])
+def test_a_name_leaves_the_other_names_and_boxes_free(plates, place):
+    box = np.array([40, 60, 120, 100])
+    assert free_place((60, 14), box, (120, 200), np.array(plates).reshape(-1, 4), box[None]).tolist() == place
+
+
+def test_shared_areas():
+    shared = shared_areas(np.array([[0, 0, 10, 10], [20, 20, 30, 30]]), np.array([[5, 6, 15, 16], [0, 0, 10, 10]]))
+    assert shared.tolist() == [[20, 100], [0, 0]]
+
+
+@pytest.mark.parametrize("shape, tile", [((96, 96), (300, 300)), ((3000, 4000), (300, 400)), ((240, 320), (300, 400)),
+                                         ((1, 40), (22, 900)), ((5000, 1), (900, 1))])
+def test_tiles_have_one_size(shape, tile):
+    assert to_tile(np.zeros((*shape, 3), np.uint8)).shape == (*tile, 3)
+
+
+def test_rows_fill_the_page():
+    places, page = lay_out([2, 1, 1], 2, 0.24)
+    high = (2 * CELL - GAP) / 3  # the second row is not full: no higher than the first
+    above = GAP + high + 0.24 + GAP
+    np.testing.assert_allclose(places, [[GAP, above, 2 * high, high], [2 * GAP + 2 * high, above, high, high],
+                                        [GAP, GAP, high, high]])
+    np.testing.assert_allclose(page, [2 * CELL + 2 * GAP, above + high + 0.24 + GAP])
+
+
 def test_pictures_in_a_grid(tmp_path):
     pictures = [np.full((60, 80, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
     plot_pictures([*pictures, GREY[:1, :1]], str(tmp_path / "grid.png"), 4, ["ground truth: 3", "prediction: 0"])
-    grid = read(tmp_path / "grid.png")
-    tile = grid.shape[0] // 2
-    assert grid.shape == (2 * tile, 4 * tile, 3)
-    centers = grid[tile // 2::tile, tile // 2::tile, 0]
-    assert centers.tolist() == [[10, 20, 30, 40], [50, 128, 255, 255]]
+    grid = read(tmp_path / "grid.png")[..., 0]
+    # (4 * 3.4 - 3 * 0.06) / (4 * 4 / 3) = 2.516 inches high; two rows of it, of 0.24 for titles and 0.06 between them
+    assert grid.shape == (626, 1509)
+    assert grid[180, 200::375].tolist() == [10, 20, 30, 40]
+    assert grid[500, 200::375].tolist() == [50, 128, 255, 255]
+    assert (grid[40:305] == 255).mean() < 0.03  # below its titles a full row has only the narrow gaps
 
 
 def test_save_png(tmp_path):
