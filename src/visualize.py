@@ -189,40 +189,49 @@ def plot_history(rows, path, steps_per_epoch):
 
 
 def plot_pr_curves(ground_truth, detections, path, engine="hotcoco"):
-    """Precision over recall at IoU 0.5 for every class, as a PNG. Arguments as of metrics.coco_metrics."""
+    """Precision over recall at IoU 0.5 for every class, by COCO's rule for VOC too, as a PNG.
+
+    Arguments as of metrics.coco_metrics; the categories in the order of the labels, which gives each its colour.
+    """
     curves = precision_curves(ground_truth, detections, engine)
+    labels = {category["name"]: label for label, category in enumerate(ground_truth["categories"], 1)}
     recall = np.linspace(0, 1, 101)
     figure, (axis,) = new_figure(1, 7.2, 5.0)
-    for index, (name, precision) in enumerate(curves.items()):
+    for name, precision in curves.items():
         named = len(curves) <= NAMED_CURVES
-        color = np.divide(class_color(index + 1), 255) if named else MUTED
+        color = np.divide(class_color(labels[name]), 255) if named else MUTED
         axis.plot(recall, precision, color=color, alpha=1 if named else 0.3, linewidth=1.6 if named else 0.7,
                   label=f"{name}  {precision.mean():.3f}" if named else None)
     if curves:
         mean = np.mean(list(curves.values()), axis=0)
         axis.plot(recall, mean, color=INK, linewidth=2.6, label=f"all {len(curves)} classes  {mean.mean():.3f}")
-        axis.legend(frameon=False, title="AP at IoU .50", loc="upper left", bbox_to_anchor=(1.01, 1))
-    axis.set(title="precision and recall at IoU 0.5", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        axis.legend(frameon=False, title="AP50, COCO rule", alignment="left", loc="upper left",
+                    bbox_to_anchor=(1.01, 1))
+    difficult = any(item.get("difficult") for item in ground_truth["annotations"])
+    axis.set(title="precision and recall at IoU .50, COCO rule (101 points)", xlim=(0, 1), ylim=(0, 1.02),
+             xlabel="recall (difficult boxes count)" if difficult else "recall", ylabel="precision")
     save_figure(figure, path)
 
 
 def plot_per_class(metrics, path):
     """Bars of AP by class (pale: AP50, or for VOC the 11-point rule), best on top, as a PNG; metrics of metrics.py."""
-    main, pale = ("AP", "AP50") if "AR100" in metrics else ("AP_area", "AP_11point")
+    main, pale, rule = (("AP", "AP50", "COCO rule: AP at IoU .50 to .95, AP50 at .50") if "AR100" in metrics else
+                        ("AP_area", "AP_11point", "VOC rules at IoU .50: AP_area since 2010, AP_11point of 2007"))
     ranked = sorted((entry[main], entry[pale], f"{name}  ({entry['boxes']})")
                     for name, entry in metrics["per_class"].items() if entry["boxes"])
     rows = max(len(ranked), 4)
-    figure, (axis,) = new_figure(1, 7.2, 1.4 + 0.24 * rows)
-    axis.barh(range(len(ranked)), [row[1] for row in ranked], 0.78, color="#cdd6f5", label=pale)
-    axis.barh(range(len(ranked)), [row[0] for row in ranked], 0.46, color=ACCENTS[0], label=main)
+    figure, (axis,) = new_figure(1, 7.2, 1.6 + 0.24 * rows)
+    bars = [axis.barh(range(len(ranked)), [row[column] for row in ranked], width, color=color, label=name)
+            for column, width, color, name in ((1, 0.78, "#d3dae1", pale), (0, 0.46, "#4a5a6b", main))]
     for place, values in enumerate(ranked):
         text = f"{values[0]:.3f} | {values[1]:.3f}"
         axis.text(max(values[:2]) + 0.01, place, text, va="center", fontsize=8, color=INK)
     axis.set_yticks(range(len(ranked)), [row[2] for row in ranked], fontsize=8)
-    axis.set(title="average precision by class (number of boxes)", xlim=(0, 1.17), ylim=(-0.7, rows - 0.3))
+    axis.set(title="average precision by class (number of boxes)", xlim=(0, 1.17), ylim=(-0.7, rows - 0.3), xlabel=rule)
     axis.set_xticks(np.linspace(0, 1, 6))
     axis.grid(False, axis="y")
-    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    # in the order of the numbers
+    axis.legend(handles=bars[::-1], frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     save_figure(figure, path)
 
 

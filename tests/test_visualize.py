@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from src import visualize
 from src.errors import EnvironmentFault
 from src.metrics import coco_metrics, voc_metrics
 from src.visualize import (
@@ -147,6 +148,13 @@ def test_plot_history(rows, panels, tmp_path):
     assert round(width / height * 3.8 / 5.2) == panels
 
 
+def shown(monkeypatch):
+    """A list that takes the figures that would be saved."""
+    figures = []
+    monkeypatch.setattr(visualize, "save_figure", lambda figure, path: figures.append(figure))
+    return figures
+
+
 def test_the_history_of_a_run_that_was_cut_short_ends_within_its_epoch(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Axes, "plot", lambda axis, x, y, **_: drawn.append((x, y)))
@@ -165,3 +173,44 @@ def test_plots_of_metrics(classes, found, tmp_path):
         plot_per_class(metrics, str(tmp_path / f"{name}.png"))
     for name in ("pr", "coco", "voc"):
         assert read(tmp_path / f"{name}.png").std() > 5
+
+
+def two_classes(**extra):
+    """Truth whose labels are 1 cat (id 7) and 2 ant (id 2), a box each, and detections: ant is found."""
+    truth = {"images": [{"id": 1}], "categories": [{"id": 7, "name": "cat"}, {"id": 2, "name": "ant"}],
+             "annotations": [{"image_id": 1, "category_id": one, "bbox": [0, 0, 9, 9], **extra} for one in (7, 2)]}
+    return truth, [{"image_id": 1, "category_id": 2, "bbox": [0, 0, 9, 9], "score": 0.5}]
+
+
+def test_a_class_has_one_color_in_boxes_and_curves(monkeypatch):
+    figures = shown(monkeypatch)
+    plot_pr_curves(*two_classes(), "")
+    colors = {line.get_label().split()[0]: tuple(np.rint(np.multiply(line.get_color(), 255)).astype(int).tolist())
+              for line in figures[0].axes[0].lines[:2]}
+    assert colors == {"ant": class_color(2), "cat": class_color(1)}
+
+
+def test_curves_and_bars_name_their_rule(monkeypatch):
+    figures = shown(monkeypatch)
+    truth, detections = two_classes()
+    plot_pr_curves(truth, detections, "")
+    plot_pr_curves(*two_classes(difficult=1), "")
+    plot_per_class(coco_metrics(truth, detections), "")
+    plot_per_class(voc_metrics(truth, detections), "")
+    curves, difficult, coco, voc = (figure.axes[0] for figure in figures)
+    assert "COCO rule" in curves.get_title() and "COCO rule" in curves.get_legend().get_title().get_text()
+    assert [axis.get_xlabel() for axis in (curves, difficult)] == ["recall", "recall (difficult boxes count)"]
+    assert coco.get_xlabel().startswith("COCO rule: AP at") and voc.get_xlabel().startswith("VOC rules at IoU .50")
+
+
+@pytest.mark.parametrize("measure, names", [(coco_metrics, ["AP", "AP50"]), (voc_metrics, ["AP_area", "AP_11point"])])
+def test_the_legend_of_the_bars_has_the_order_of_their_numbers(measure, names, monkeypatch):
+    figures = shown(monkeypatch)
+    metrics = measure(*two_classes())
+    metrics["per_class"]["ant"].update({names[0]: 0.25, names[1]: 0.75})
+    plot_per_class(metrics, "")
+    axis = figures[0].axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == names
+    assert axis.texts[-1].get_text() == "0.250 | 0.750"
+    colors = [handle.get_facecolor() for handle in axis.get_legend().get_patches()]
+    assert [bars[-1].get_facecolor() for bars in axis.containers[::-1]] == colors
