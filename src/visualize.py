@@ -1,6 +1,7 @@
 """Boxes on images, grids of images, and the plots of a run. Images are [H, W, 3] uint8 RGB."""
 import io
 import itertools
+import math
 
 import cv2
 import numpy as np
@@ -170,22 +171,31 @@ def save_png(path, image):
 def plot_history(rows, path, steps_per_epoch):
     """Curves of a run as a PNG: loss with its parts, learning rate, AP; a panel without numbers is left out.
 
-    rows: the dicts of log.jsonl; those of a training step or an evaluation have step, which counts from 1.
+    rows: the dicts of log.jsonl; those of a training step or an evaluation have step, which counts from 1. They are
+    shown over epochs, in the first epoch over steps.
     """
     rows = [{name: value for name, value in row.items() if value is not None} for row in rows if "step" in row]
     panels = {title: [name for name in names if any(name in row for row in rows)] for title, names in PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}
+    steps = [row["step"] for row in rows]
+    unit, word = (steps_per_epoch, "epoch") if max(steps) > steps_per_epoch else (1, "step")
     figure, axes = new_figure(len(panels), 5.2, 3.8)
     for axis, (title, names) in zip(axes, panels.items()):
         for name, color in zip(names, ACCENTS):
-            x, y = zip(*((row["step"] / steps_per_epoch, row[name]) for row in rows if name in row))
-            axis.plot(x, y, color=color, label=name, marker="o" if len(y) < 30 else None, markersize=3, linewidth=1)
-        axis.set(title=title, xlabel="epoch")
-        axis.locator_params(axis="x", integer=axis.get_xlim()[1] > 4)
+            draw_curve(axis, *zip(*((row["step"] / unit, row[name]) for row in rows if name in row)), color, name)
+        # the whole numbers around all points, so that there are ticks however few those are
+        axis.set(title=title, xlabel=word, xlim=(math.ceil(min(steps) / unit) - 1, math.floor(max(steps) / unit) + 1))
+        axis.locator_params(axis="x", integer=True)
         axis.set_ylim(bottom=0)
         if len(names) > 1:
             axis.legend(frameon=False)
     save_figure(figure, path)
+
+
+def draw_curve(axis, x, y, color, name):
+    """One curve of plot_history; the fewer its points, the better they show."""
+    size = 5 if len(y) == 1 else 3 if len(y) < 30 else 0
+    axis.plot(x, y, color=color, label=name, marker="o" if size else None, markersize=size, linewidth=1)
 
 
 def plot_pr_curves(ground_truth, detections, path, engine="hotcoco"):

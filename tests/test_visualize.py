@@ -155,11 +155,34 @@ def shown(monkeypatch):
     return figures
 
 
+@pytest.mark.parametrize("steps, steps_per_epoch, unit, ticks", [
+    ([5], 3, "epoch", [1, 2]),  # 1.67 epochs
+    ([6], 3, "epoch", [1, 2, 3]),
+    ([5], 40, "step", [4, 5, 6]),
+    ([2, 4], 4, "step", [1, 2, 3, 4, 5]),
+])
+def test_the_history_has_whole_numbers_on_its_axis(steps, steps_per_epoch, unit, ticks, monkeypatch):
+    figures = shown(monkeypatch)
+    plot_history([{"step": step, "epoch": 1, "loss": 1.0} for step in steps], "", steps_per_epoch)
+    axis = figures[0].axes[0]
+    low, high = axis.get_xlim()
+    assert [tick for tick in axis.get_xticks() if low <= tick <= high] == ticks
+    assert axis.get_xlabel() == unit
+
+
+@pytest.mark.parametrize("points, marker, size", [(1, "o", 5), (2, "o", 3), (30, "None", 0)])
+def test_few_points_of_the_history_are_marked(points, marker, size, monkeypatch):
+    figures = shown(monkeypatch)
+    plot_history([{"step": step, "loss": 1.0} for step in range(1, points + 1)], "", 5)
+    line, = figures[0].axes[0].lines
+    assert (line.get_marker(), line.get_markersize()) == (marker, size)
+
+
 def test_the_history_of_a_run_that_was_cut_short_ends_within_its_epoch(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Axes, "plot", lambda axis, x, y, **_: drawn.append((x, y)))
-    plot_history([{"step": 5, "epoch": 1, "loss": 3.0}, {"step": 10, "epoch": 1, "loss": 2.0}], str(tmp_path / "a"), 40)
-    assert drawn == [((0.125, 0.25), (3.0, 2.0))]
+    plot_history([{"step": 5, "epoch": 1, "loss": 3.0}, {"step": 10, "epoch": 1, "loss": 2.0}], str(tmp_path / "a"), 8)
+    assert drawn == [((0.625, 1.25), (3.0, 2.0))]
 
 
 @pytest.mark.parametrize("classes", [1, 30])
