@@ -6,7 +6,7 @@ import numpy as np
 from src.boxes import decode
 from src.data.images import read_image
 from src.errors import DataError
-from src.visualize import draw_boxes, plot_per_class, plot_pictures, plot_pr_curves
+from src.visualize import draw_boxes, plot_per_class, plot_pictures, plot_pr_curves, to_tile
 
 MOST_PICTURES, MOST_OF_A_BATCH = 12, 8
 
@@ -22,7 +22,7 @@ def draw_training_batch(path, batch, anchors, classes):
         found = decode(target[positive], anchors[positive])
         # all anchors of one object decode to the same box
         _, first = np.unique(np.column_stack([found.round(3), label[positive]]), axis=0, return_index=True)
-        tiles.append(draw_boxes(image, found[first], label[positive][first], classes=classes))
+        tiles.append(draw_boxes(to_tile(image), found[first], label[positive][first], classes=classes))
     plot_pictures(tiles, path)
 
 
@@ -44,17 +44,25 @@ def draw_predictions(path, truth, table, split, classes, least_score):
     pictures, titles = [], []
     for row, image in enumerate(truth["images"][:MOST_PICTURES]):
         try:
-            pixels = read_image(os.path.join(split.image_dir, image["file_name"]))
+            pixels = to_tile(read_image(os.path.join(split.image_dir, image["file_name"])))
         except DataError:
             continue  # the pictures may have gone since they were converted; the numbers do not need them
         boxes, labels = true_boxes(truth, image)
-        shown = table[(table[:, 0] == row) & (table[:, 5] >= least_score)]
+        found = table[table[:, 0] == row]
+        shown = found[found[:, 5] >= least_score]
         pictures += [draw_boxes(pixels, boxes, labels, classes=classes),
                      draw_boxes(pixels, shown[:, 1:5], shown[:, 6].astype(int), shown[:, 5], classes)]
-        titles += [f"ground truth: {len(boxes)}", f"prediction: {len(shown)}"]
+        titles += [f"ground truth: {len(boxes)}", prediction_title(found[:, 5], least_score)]
     if pictures:
-        plot_pictures(pictures, path, 6, titles)
+        plot_pictures(pictures, path, titles=titles)
     return bool(pictures)
+
+
+def prediction_title(scores, least_score):
+    """How many of the scores [N] of an image are drawn, and where none is, how near the best one came."""
+    drawn = np.count_nonzero(scores >= least_score)
+    best = "" if drawn or not len(scores) else f", best {scores.max():.2g}"
+    return f"prediction above {least_score:g}: {drawn}{best}"
 
 
 def true_boxes(truth, image):

@@ -7,16 +7,23 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from src import visualize
 from src.errors import EnvironmentFault
 from src.metrics import coco_metrics, voc_metrics
 from src.visualize import (
+    CELL,
+    GAP,
     class_color,
     draw_boxes,
+    free_place,
+    lay_out,
     plot_history,
     plot_per_class,
     plot_pictures,
     plot_pr_curves,
     save_png,
+    shared_areas,
+    to_tile,
 )
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -70,14 +77,46 @@ def test_label_stays_inside_at_every_border():
         assert 400 < plate.sum() < 2000  # a plate of about 60 x 15 pixels less its letters; outside it would be cut
 
 
+@pytest.mark.parametrize("plates, place", [
+    ([], [40, 46, 100, 60]),  # above the box
+    ([[0, 50, 50, 60]], [40, 101, 100, 115]),  # below it
+    ([[0, 50, 50, 60], [40, 110, 60, 115]], [60, 46, 120, 60]),  # above it, at its right end
+    ([[0, 50, 160, 60], [0, 110, 160, 115]], [122, 60, 182, 74]),  # right of it
+])
+def test_a_name_leaves_the_other_names_and_boxes_free(plates, place):
+    box = np.array([40, 60, 120, 100])
+    assert free_place((60, 14), box, (120, 200), np.array(plates).reshape(-1, 4), box[None]).tolist() == place
+
+
+def test_shared_areas():
+    shared = shared_areas(np.array([[0, 0, 10, 10], [20, 20, 30, 30]]), np.array([[5, 6, 15, 16], [0, 0, 10, 10]]))
+    assert shared.tolist() == [[20, 100], [0, 0]]
+
+
+@pytest.mark.parametrize("shape, tile", [((96, 96), (300, 300)), ((3000, 4000), (300, 400)), ((240, 320), (300, 400)),
+                                         ((1, 40), (22, 900)), ((5000, 1), (900, 1))])
+def test_tiles_have_one_size(shape, tile):
+    assert to_tile(np.zeros((*shape, 3), np.uint8)).shape == (*tile, 3)
+
+
+def test_rows_fill_the_page():
+    places, page = lay_out([2, 1, 1], 2, 0.24)
+    high = (2 * CELL - GAP) / 3  # the second row is not full: no higher than the first
+    above = GAP + high + 0.24 + GAP
+    np.testing.assert_allclose(places, [[GAP, above, 2 * high, high], [2 * GAP + 2 * high, above, high, high],
+                                        [GAP, GAP, high, high]])
+    np.testing.assert_allclose(page, [2 * CELL + 2 * GAP, above + high + 0.24 + GAP])
+
+
 def test_pictures_in_a_grid(tmp_path):
     pictures = [np.full((60, 80, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
     plot_pictures([*pictures, GREY[:1, :1]], str(tmp_path / "grid.png"), 4, ["ground truth: 3", "prediction: 0"])
-    grid = read(tmp_path / "grid.png")
-    tile = grid.shape[0] // 2
-    assert grid.shape == (2 * tile, 4 * tile, 3)
-    centers = grid[tile // 2::tile, tile // 2::tile, 0]
-    assert centers.tolist() == [[10, 20, 30, 40], [50, 128, 255, 255]]
+    grid = read(tmp_path / "grid.png")[..., 0]
+    # (4 * 3.4 - 3 * 0.06) / (4 * 4 / 3) = 2.516 inches high; two rows of it, of 0.24 for titles and 0.06 between them
+    assert grid.shape == (626, 1509)
+    assert grid[180, 200::375].tolist() == [10, 20, 30, 40]
+    assert grid[500, 200::375].tolist() == [50, 128, 255, 255]
+    assert (grid[40:305] == 255).mean() < 0.03  # below its titles a full row has only the narrow gaps
 
 
 def test_save_png(tmp_path):
@@ -109,11 +148,41 @@ def test_plot_history(rows, panels, tmp_path):
     assert round(width / height * 3.8 / 5.2) == panels
 
 
+def shown(monkeypatch):
+    """A list that takes the figures that would be saved."""
+    figures = []
+    monkeypatch.setattr(visualize, "save_figure", lambda figure, path: figures.append(figure))
+    return figures
+
+
+@pytest.mark.parametrize("steps, steps_per_epoch, unit, ticks", [
+    ([5], 3, "epoch", [1, 2]),  # 1.67 epochs
+    ([6], 3, "epoch", [1, 2, 3]),
+    ([5], 40, "step", [4, 5, 6]),
+    ([2, 4], 4, "step", [1, 2, 3, 4, 5]),
+])
+def test_the_history_has_whole_numbers_on_its_axis(steps, steps_per_epoch, unit, ticks, monkeypatch):
+    figures = shown(monkeypatch)
+    plot_history([{"step": step, "epoch": 1, "loss": 1.0} for step in steps], "", steps_per_epoch)
+    axis = figures[0].axes[0]
+    low, high = axis.get_xlim()
+    assert [tick for tick in axis.get_xticks() if low <= tick <= high] == ticks
+    assert axis.get_xlabel() == unit
+
+
+@pytest.mark.parametrize("points, marker, size", [(1, "o", 5), (2, "o", 3), (30, "None", 0)])
+def test_few_points_of_the_history_are_marked(points, marker, size, monkeypatch):
+    figures = shown(monkeypatch)
+    plot_history([{"step": step, "loss": 1.0} for step in range(1, points + 1)], "", 5)
+    line, = figures[0].axes[0].lines
+    assert (line.get_marker(), line.get_markersize()) == (marker, size)
+
+
 def test_the_history_of_a_run_that_was_cut_short_ends_within_its_epoch(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Axes, "plot", lambda axis, x, y, **_: drawn.append((x, y)))
-    plot_history([{"step": 5, "epoch": 1, "loss": 3.0}, {"step": 10, "epoch": 1, "loss": 2.0}], str(tmp_path / "a"), 40)
-    assert drawn == [((0.125, 0.25), (3.0, 2.0))]
+    plot_history([{"step": 5, "epoch": 1, "loss": 3.0}, {"step": 10, "epoch": 1, "loss": 2.0}], str(tmp_path / "a"), 8)
+    assert drawn == [((0.625, 1.25), (3.0, 2.0))]
 
 
 @pytest.mark.parametrize("classes", [1, 30])
@@ -127,3 +196,44 @@ def test_plots_of_metrics(classes, found, tmp_path):
         plot_per_class(metrics, str(tmp_path / f"{name}.png"))
     for name in ("pr", "coco", "voc"):
         assert read(tmp_path / f"{name}.png").std() > 5
+
+
+def two_classes(**extra):
+    """Truth whose labels are 1 cat (id 7) and 2 ant (id 2), a box each, and detections: ant is found."""
+    truth = {"images": [{"id": 1}], "categories": [{"id": 7, "name": "cat"}, {"id": 2, "name": "ant"}],
+             "annotations": [{"image_id": 1, "category_id": one, "bbox": [0, 0, 9, 9], **extra} for one in (7, 2)]}
+    return truth, [{"image_id": 1, "category_id": 2, "bbox": [0, 0, 9, 9], "score": 0.5}]
+
+
+def test_a_class_has_one_color_in_boxes_and_curves(monkeypatch):
+    figures = shown(monkeypatch)
+    plot_pr_curves(*two_classes(), "")
+    colors = {line.get_label().split()[0]: tuple(np.rint(np.multiply(line.get_color(), 255)).astype(int).tolist())
+              for line in figures[0].axes[0].lines[:2]}
+    assert colors == {"ant": class_color(2), "cat": class_color(1)}
+
+
+def test_curves_and_bars_name_their_rule(monkeypatch):
+    figures = shown(monkeypatch)
+    truth, detections = two_classes()
+    plot_pr_curves(truth, detections, "")
+    plot_pr_curves(*two_classes(difficult=1), "")
+    plot_per_class(coco_metrics(truth, detections), "")
+    plot_per_class(voc_metrics(truth, detections), "")
+    curves, difficult, coco, voc = (figure.axes[0] for figure in figures)
+    assert "COCO rule" in curves.get_title() and "COCO rule" in curves.get_legend().get_title().get_text()
+    assert [axis.get_xlabel() for axis in (curves, difficult)] == ["recall", "recall (difficult boxes count)"]
+    assert coco.get_xlabel().startswith("COCO rule: AP at") and voc.get_xlabel().startswith("VOC rules at IoU .50")
+
+
+@pytest.mark.parametrize("measure, names", [(coco_metrics, ["AP", "AP50"]), (voc_metrics, ["AP_area", "AP_11point"])])
+def test_the_legend_of_the_bars_has_the_order_of_their_numbers(measure, names, monkeypatch):
+    figures = shown(monkeypatch)
+    metrics = measure(*two_classes())
+    metrics["per_class"]["ant"].update({names[0]: 0.25, names[1]: 0.75})
+    plot_per_class(metrics, "")
+    axis = figures[0].axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == names
+    assert axis.texts[-1].get_text() == "0.250 | 0.750"
+    colors = [handle.get_facecolor() for handle in axis.get_legend().get_patches()]
+    assert [bars[-1].get_facecolor() for bars in axis.containers[::-1]] == colors

@@ -1,0 +1,56 @@
+"""Pictures of a run: sizes of their tiles, and what their titles say."""
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from src import report
+from src.boxes import encode
+from src.visualize import class_color
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """A dict that takes the tiles and titles that would be drawn."""
+    taken = {}
+    monkeypatch.setattr(report, "plot_pictures",
+                        lambda tiles, path, columns=4, titles=(): taken.update(tiles=tiles, titles=titles))
+    return taken
+
+
+@pytest.mark.parametrize("scores, title", [
+    ([0.9, 0.4, 0.08], "prediction above 0.4: 2"),
+    ([0.05, 0.08], "prediction above 0.4: 0, best 0.08"),
+    ([0.0012], "prediction above 0.4: 0, best 0.0012"),
+    ([], "prediction above 0.4: 0"),
+])
+def test_title_of_predictions(scores, title):
+    assert report.prediction_title(np.array(scores, np.float32), 0.4) == title
+
+
+def test_boxes_of_a_small_batch_are_drawn_on_enlarged_images(drawn):
+    anchors = np.array([[0.5, 0.5, 0.2, 0.2], [0.4, 0.5, 0.2, 0.3]], np.float32)
+    box = np.array([[0.4, 0.4, 0.6, 0.6]] * 2, np.float32)
+    batch = np.full((1, 96, 96, 3), 90, np.uint8), np.array([[2, 2]]), encode(box, anchors)[None]
+    report.draw_training_batch("", batch, anchors, ["cat", "dog"])
+    tile, = drawn["tiles"]
+    assert tile.shape == (300, 300, 3)
+    assert tuple(tile[180, 150]) == class_color(2) and (tile[150, 150] == 90).all()
+    rows, columns = np.nonzero((tile != 90).any(axis=2))
+    # the box from 120 to 180 and its name above, with the dark line around them
+    assert (columns.min(), columns.max(), rows.max()) == (118, 182, 182) and 95 < rows.min() < 110
+
+
+def test_predictions_beside_the_truth(drawn, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((50, 100, 3), 90, np.uint8))
+    truth = {"images": [{"id": 5, "file_name": name, "width": 100, "height": 50} for name in ("a.png", "gone.png")],
+             "annotations": [{"image_id": 5, "category_id": 7, "bbox": [10, 10, 20, 20]}], "categories": [{"id": 7}]}
+    table = np.array([[0, 0.1, 0.2, 0.3, 0.6, 0.3, 1], [0, 0.1, 0.2, 0.3, 0.6, 0.2, 1]], np.float32)
+    arguments = truth, table, SimpleNamespace(image_dir=str(tmp_path)), ["cat"]
+    assert report.draw_predictions("", *arguments, 0.25)
+    assert drawn["titles"] == ["ground truth: 1", "prediction above 0.25: 1"]
+    assert [tile.shape for tile in drawn["tiles"]] == [(300, 600, 3)] * 2
+    report.draw_predictions("", *arguments, 0.5)
+    assert drawn["titles"][1] == "prediction above 0.5: 0, best 0.3"
+    assert (drawn["tiles"][1] == 90).all()
