@@ -4,28 +4,21 @@
 #   HOSTFILE=hosts bash scripts/run_distribute_train_gpu.sh ...      on several machines: a line 'NAME slots=DEVICES' for each
 # Each process also writes to <output_path>/ranks/rank_N.log. Ctrl-C, SIGTERM and SIGUSR1 save the state of the run before it ends (exit 130).
 set -euo pipefail
-if [ $# -lt 5 ]; then
-    sed -n 's/^#   //p' "$0" >&2
-    exit 2
-fi
-fail() { echo "error: ${*:2}" >&2; exit "$1"; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/scripts/arguments.sh"
+at_least 5 $#
+fail() { echo "error: ${*:2}" >&2; exit "$1"; }
 count=$1
 [[ $count =~ ^[1-9][0-9]*$ ]] || fail 2 "DEVICE_NUM '$count' must be a whole number above 0"
 options=(--device_target=GPU --run_distribute=True --device_num="$1" --epoch_size="$2" --lr="$3" --dataset="$4" --config_path="$5")
 shift 5
-for name in pre_trained pre_trained_epoch_size; do
-    if [ $# -gt 0 ] && [[ $1 != --* ]]; then
-        options+=("--$name=$1")
-        shift
-    fi
-done
+optional "pre_trained pre_trained_epoch_size" "$@"
 python=$(bash "$root/scripts/python.sh")
 PATH=$(dirname "$python"):$PATH
 command -v mpirun >/dev/null || fail 4 "mpirun was not found; 'bash scripts/setup_env.sh' installs it with the other packages"
 
 output=./output
-for word in "$@"; do
+for word in "${rest[@]}"; do
     case $word in --output_path=*) output=${word#*=} ;; esac
 done
 # mpirun binds each rank to one core unless told not to, which starves the data loader
@@ -46,7 +39,7 @@ fi
 rank='mkdir -p "$0" || exit 4; log=$0/rank_$OMPI_COMM_WORLD_RANK.log
 exec "$@" > >(trap "" INT TERM USR1; exec tee -a "$log") 2> >(trap "" INT TERM USR1; exec tee -a "$log" >&2)'
 # mpirun kills at SIGINT and SIGTERM before anything is saved, but hands SIGUSR1 on to the ranks, which save and end
-setsid "${launch[@]}" bash -c "$rank" "$output/ranks" "$python" "$root/train.py" "${options[@]}" "$@" </dev/null &
+setsid "${launch[@]}" bash -c "$rank" "$output/ranks" "$python" "$root/train.py" "${options[@]}" "${rest[@]}" </dev/null &
 job=$!
 trap 'kill -USR1 "$job" 2>/dev/null || true' INT TERM HUP USR1
 code=0
