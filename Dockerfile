@@ -1,6 +1,11 @@
-# CPU: docker build --target cpu -t ssd .          GPU: docker build --target gpu -t ssd-gpu .
+# CPU: docker build --target cpu -t ssd .          GPU: docker build --target gpu -t ssd-gpu .          Without --target: CPU.
 # Run: docker run --rm -v DATA:/data -v RUNS:/runs ssd train.py --coco_root=/data --output_path=/runs/first
 # GPU: add --gpus all --shm-size=8g; CUDA's libraries come from the wheels, the host brings the driver.
+# The programs run as user 1000, who must be able to write RUNS: chown 1000 RUNS, or docker run --user "$(id -u)" -e HOME=/runs ...
+# With --rm all is lost that is not in RUNS: the converted data and the compiled graphs, made anew at each start, and on a GPU what its
+# driver compiled (minutes; docs/gpu.md). To keep them, and as any --user but 1000, who cannot write /app:
+#   train.py ... --mindrecord_dir=/runs/mindrecord --compile_cache=/runs/cache      GPU: docker run -e CUDA_CACHE_PATH=/runs/nv ...
+# Scripts: docker run --rm -v RUNS:/runs --entrypoint bash ssd scripts/gpu_check.sh /runs/check
 # The Python of Debian 12 and the packages of requirements*.txt are what was tested.
 FROM debian:12.12-slim AS base
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -14,18 +19,22 @@ RUN apt-get update \
     && chown ssd:ssd /app /runs
 USER 1000:1000
 WORKDIR /app
-ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1
+ENTRYPOINT ["python"]
+CMD ["train.py", "--help"]
+# setup_env.sh leaves the mark by which the other scripts see that nothing is to be installed
+COPY --chown=ssd:ssd scripts/setup_env.sh scripts/
 COPY --chown=ssd:ssd requirements.txt ./
+RUN bash scripts/setup_env.sh
+
+FROM base AS cpu
+COPY --chown=ssd:ssd . .
 
 FROM base AS gpu
 COPY --chown=ssd:ssd requirements-gpu.txt ./
-RUN python3 -m venv .venv && .venv/bin/pip install --no-cache-dir -r requirements-gpu.txt
+RUN bash scripts/setup_env.sh requirements-gpu.txt
 COPY --chown=ssd:ssd . .
-ENTRYPOINT ["python"]
-CMD ["train.py", "--help"]
 
-FROM base AS cpu
-RUN python3 -m venv .venv && .venv/bin/pip install --no-cache-dir -r requirements.txt
-COPY --chown=ssd:ssd . .
-ENTRYPOINT ["python"]
-CMD ["train.py", "--help"]
+# what a build without --target ends with
+# hadolint ignore=DL3006
+FROM cpu

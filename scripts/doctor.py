@@ -2,7 +2,8 @@
 
     python scripts/doctor.py
 
-Exit 0, or 4 when something is missing that even a CPU needs. Only the standard library is used, so it always starts.
+Exit 0, or 4 when something is missing that even a CPU needs. Only the standard library is used, so it starts
+before anything is installed, from Python 3.8 on; what it looks for is what MindSpore 2.10 needs.
 """
 import importlib.metadata
 import importlib.util

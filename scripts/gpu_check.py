@@ -13,13 +13,15 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import runtime
-from src.errors import run_main
+from src.errors import ENVIRONMENT_EXIT, Interrupted, OptionError, run_main
+from src.files import write_whole
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RECIPES = {"ssd300_mobilenet_v2": "ssd300_config_gpu.yaml", "ssd_resnet50_fpn": "ssd_resnet50_fpn_config_gpu.yaml"}
@@ -38,33 +40,51 @@ CONVOLUTIONS = (("3x3", 64, 64, 3, 1, 1, 75), ("depthwise", 96, 96, 3, 2, 96, 75
 
 
 class Failed(Exception):
-    """A part that did not do what it should, in one line."""
+    """A part that did not do what it should, in one line. code: exit code of the program that failed, 1 without one."""
+
+    def __init__(self, text, code=1):
+        super().__init__(text)
+        self.code = code
 
 
 class Check:
-    """Where the parts run, and the rows they leave.
+    """Where the parts run, and the rows they leave in gpu_check.log.
 
-    folder: absolute path for all files. device: GPU or CPU. quick: one small network, to try this script.
+    folder: absolute path for all files, made here. device: GPU or CPU. quick: one small network, to try this script.
+    Raises OptionError where the folder exists.
     """
 
     def __init__(self, folder, device, quick):
         self.folder, self.device, self.quick = folder, device, quick
-        self.rows, self.tails, self.full = [], [], {}
+        self.log = os.path.join(folder, "gpu_check.log")
+        try:
+            os.makedirs(folder)
+        except FileExistsError as error:
+            raise OptionError(f"{folder} exists; name a new one") from error
+        self.head, self.rows, self.tails, self.full = headline(device, quick), [], [], {}
         self.batch = 4 if quick else 16
         self.models = list(RECIPES)[:1 if quick else None]
         data = os.path.join(folder, "data")
         self.data = ["--dataset=coco", f"--coco_root={data}", f"--mindrecord_dir={os.path.join(folder, 'mindrecord')}"]
 
     def part(self, name, work, *arguments):
-        """Runs one part -> whether it succeeded; work returns the text of its row or raises Failed."""
+        """Runs one part, leaves its row -> 0, or the code of what it raised; work returns the text of the row."""
         begun = time.time()
         try:
-            result, text = "ok", work(*arguments)
+            code, text = 0, work(*arguments)
         except Failed as error:
-            result, text = "FAILED", str(error)
-        self.rows.append(f"{name:<46} {result:<7} {time.time() - begun:>6.0f} s  {text}")
+            code, text = error.code, str(error)
+        except Exception as error:  # a fault of this script shall not cost the other rows
+            code, text = 1, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            self.tails.append(traceback.format_exc())
+        self.rows.append(f"{name:<46} {'FAILED' if code else 'ok':<7} {time.time() - begun:>6.0f} s  {text}")
         print(self.rows[-1], flush=True)
-        return result == "ok"
+        self.write()
+        return code
+
+    def write(self, doctor=""):
+        """Writes the log anew with all that is known: an interrupted check leaves the rows it has."""
+        write_whole(self.log, "\n".join([self.head, *self.rows, "", *self.tails, "", doctor]).encode())
 
     def start(self, *command, seconds=LONGEST, **variables):
         """Standard output of a program of the repository. Raises Failed with the last line it wrote."""
@@ -78,7 +98,7 @@ class Check:
             said = [line.strip() for line in done.stderr.splitlines() if line.strip("- \n")] or ["no message"]
             self.tails.append(f"{' '.join(command)}\n" + "\n".join(said[-30:]))
             line = next((line for line in said if line.startswith("error: ")), said[-1])
-            raise Failed(f"{program} exit {done.returncode}: {line[:300]}")
+            raise Failed(f"{program} exit {done.returncode}: {line[:300]}", done.returncode)
         return done.stdout
 
     # --- the parts
@@ -187,6 +207,12 @@ class DeviceMemory:
         return f"{self.most / 1024:.1f} GiB of the card" if self.most else "memory of the card not known"
 
 
+def headline(device, quick):
+    """The first line of table and log: when, on what."""
+    cards = query("name,driver_version,memory.total", "--format=csv,noheader").strip() or "no nvidia-smi"
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S')}  device {device}{', quick' if quick else ''}  {cards}"
+
+
 def query(fields, *options):
     """What nvidia-smi answers, "" without it."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -231,16 +257,11 @@ def convolve(path, device):
 
 
 def run(check):
-    """All parts in turn -> exit code. The CPU's runs go on beside the first of the device, before speed is measured."""
-    if not check.part(f"convolutions, {check.device} against CPU", check.convolution):
-        return 4
+    """All parts in turn -> exit code; only a device that does not start ends them."""
+    if check.part(f"convolutions, {check.device} against CPU", check.convolution) == ENVIRONMENT_EXIT:
+        return ENVIRONMENT_EXIT
     check.part("data", check.data_set)
-    with ThreadPoolExecutor(1) as pool:
-        batches = {model: check.batch // 2 if check.quick else COMPARED_BATCH[model] for model in check.models}
-        references = {model: pool.submit(check.train, model, "CPU", "O0", batch, COMPARED_STEPS, "reference_")
-                      for model, batch in batches.items()}
-        for model, batch in batches.items():
-            check.part(f"{model} O0, batch {batch}, against CPU", check.compare, model, batch, references[model])
+    compare_all(check)
     for model in check.models:
         for level in ("O0", "O2"):
             check.part(f"{model} {level}, batch {check.batch}", check.speed, model, level)
@@ -251,8 +272,21 @@ def run(check):
     return int(any(" FAILED " in row for row in check.rows))
 
 
+def compare_all(check):
+    """The parts that compare losses. The CPU's runs go on beside those of the device, before speed is measured."""
+    pool = ThreadPoolExecutor(1)
+    batches = {model: check.batch // 2 if check.quick else COMPARED_BATCH[model] for model in check.models}
+    references = {model: pool.submit(check.train, model, "CPU", "O0", batch, COMPARED_STEPS, "reference_")
+                  for model, batch in batches.items()}
+    try:
+        for model, batch in batches.items():
+            check.part(f"{model} O0, batch {batch}, against CPU", check.compare, model, batch, references[model])
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interruption shall not wait for runs that have not begun
+
+
 def main():
-    """Reads the command line, runs the parts, writes the log."""
+    """Reads the command line, runs the parts, writes the log. Raises OptionError, Interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="a new folder for all files")
     parser.add_argument("--device", choices=("GPU", "CPU"), default="GPU")
@@ -263,16 +297,15 @@ def main():
         convolve(options.folder, options.device)
         return 0
     check = Check(os.path.abspath(options.folder), options.device, options.quick)
-    os.makedirs(check.folder)
-    cards = query("name,driver_version,memory.total", "--format=csv,noheader").strip() or "no nvidia-smi"
-    head = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  device {check.device}{', quick' if check.quick else ''}  {cards}"
-    print(head, flush=True)
-    code = run(check)
+    print(check.head, flush=True)
+    try:
+        code = run(check)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; the parts that ended are in {check.log}") from error
     doctor = subprocess.run([sys.executable, os.path.join(ROOT, "scripts/doctor.py")], capture_output=True, text=True,
                             check=False).stdout
-    with open(os.path.join(check.folder, "gpu_check.log"), "w", encoding="utf-8") as file:
-        file.write("\n".join([head, *check.rows, "", *check.tails, "", doctor]))
-    print(f"written: {os.path.join(check.folder, 'gpu_check.log')}")
+    check.write(doctor)
+    print(f"written: {check.log}")
     return code
 
 

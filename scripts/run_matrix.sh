@@ -5,7 +5,8 @@
 #
 # Environments are looked for as $MATRIX/venv-LEG, and made there from requirements.txt or requirements-mindspore-gpu-1.10.txt;
 # MATRIX is ${TMPDIR:-/tmp}/ssd-matrix unless set. The repository's own .venv serves the leg of its Python. A leg without an
-# interpreter is not run; that is a failure where the leg was asked for. Ends with a table; exit 1 when something failed.
+# interpreter is not run; that is a failure where the leg was asked for, or where no leg could be run. Ends with a table.
+# Exit 1 when something failed, 2 for a leg that is not known, 130 at once after Ctrl-C or SIGTERM.
 # Not on 1.10: ONNX (mindspore.onnx came later) and hotcoco (needs Python 3.10; pycocotools counts on all legs here).
 set -u
 
@@ -13,11 +14,32 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 matrix=${MATRIX:-${TMPDIR:-/tmp}/ssd-matrix}
 legs=("$@")
 if [ $# -eq 0 ]; then legs=(3.10 3.11 3.12 1.10); fi
+for leg in "${legs[@]}"; do
+    case $leg in 3.10 | 3.11 | 3.12 | 1.10) ;; *) echo "error: no leg $leg; known are 3.10 3.11 3.12 1.10" >&2; exit 2 ;; esac
+done
 networks=("ssd300_mobilenet_v2 64 0.25" "ssd_resnet50_fpn 128 1.0")  # name, side in pixels, width
 rows=()
-failed=0
+failed=0 ran=0 job=
 
 say() { echo "[matrix ${SECONDS}s] $*"; }
+row() { printf '%-5s %-20s %-7s %-7s %-7s %-7s %-7s %-7s\n' "$@"; }
+
+# Runs a command in a process group of its own. bash hears a signal while it waits, but not while a command is in the foreground.
+stoppable() {
+    "$@" < /dev/null &
+    job=$!
+    wait "$job"
+}
+
+# Nothing is worth saving here: the folders are emptied and environments that are not whole are made anew.
+stop() {
+    kill -KILL -- "-$job"
+    wait "$job"
+    exit 130
+} 2> /dev/null
+
+set -m
+trap stop INT TERM
 
 # The interpreter for a Python version: on the path, else of pyenv.
 find_python() {
@@ -41,23 +63,26 @@ enter() {
     if [ "$(cat "$venv/.installed" 2>/dev/null)" = "$(sha256sum < "$root/$requirements")" ]; then return; fi
     base=$(find_python "$version") || { why="no Python $version"; return 1; }
     say "making $venv with $("$base" --version)"
-    "$base" -m venv "$venv" &&
-        "$python" -m pip install -qq --disable-pip-version-check --no-input -r "$root/$requirements" || { why="no packages"; return 2; }
+    stoppable "$base" -m venv --clear "$venv" &&
+        stoppable "$python" -m pip install -qq --disable-pip-version-check --no-input -r "$root/$requirements" || { why="no packages"; return 2; }
     sha256sum < "$root/$requirements" > "$venv/.installed"
 }
 
-# Runs a program of the repository, its output to the log, and keeps "ok", "exit N" or "-" (after a failure) in `result`.
+# Runs a program of the repository, its output to the log, and appends "ok", "exit N" or "-" (after a failure) to `cells`.
 program() {
-    if [ "$broken" = 1 ]; then result=-; return; fi
-    (cd "$out" && "$python" "$root/$1" "${@:2}") >> "$log" 2>&1
+    if [ "$broken" = 1 ]; then cells+=(-); return; fi
+    stoppable env -C "$out" "$python" "$root/$1" "${@:2}" >> "$log" 2>&1
     local code=$?
-    result=ok
-    if [ $code -ne 0 ]; then result="exit $code" broken=1 failed=1; fi
+    case $code in
+        0) cells+=(ok) ;;
+        130) say "$1 was interrupted"; exit 130 ;;
+        *) cells+=("exit $code") broken=1 failed=1 ;;
+    esac
 }
 
 # All programs on one network; appends a row to the table.
 try() {
-    local leg=$1 name=$2 size=$3 width=$4 cells=() ap=-
+    local leg=$1 name=$2 size=$3 width=$4 cells=()
     broken=0 out=$matrix/$leg-$name log=$matrix/$leg-$name.log
     rm -rf "$out"
     mkdir -p "$out"
@@ -66,28 +91,23 @@ try() {
     program scripts/make_demo_data.py data --images 24 --val 7
     program train.py "${data[@]}" --model="$name" --image_size="$size" --width="$width" --output_path=run --weight_init=he \
         --epoch_size=1 --batch_size=4 --warmup_epochs=0.5 --lr=0.02 --log_interval=2 --min_score=0.01 --run_eval=True --eval_batch_size=4
-    cells+=("$result")
     program eval.py "${data[@]}" --checkpoint_file_path=run/ckpt/last.ckpt
-    cells+=("$result")
     program export.py --checkpoint_file_path=run/ckpt/last.ckpt --file_format=MINDIR --file_name=ssd
-    cells+=("$result")
     program eval.py "${data[@]}" --checkpoint_file_path=ssd.mindir --output_path=exported
-    cells+=("$result")
     program scripts/compare_metrics.py run/eval/metrics.json exported/eval/metrics.json
-    cells+=("$result")
-    rows+=("$(printf '%-5s %-20s %-7s %-7s %-7s %-7s %-7s' "$leg" "$name" "${cells[@]}")")
+    rows+=("$(row "$leg" "$name" "${cells[@]}")")
     say "${rows[-1]}"
     if [ "$broken" = 1 ]; then say "the end of $log:"; tail -n 15 "$log"; fi
 }
 
 mkdir -p "$matrix"
 for leg in "${legs[@]}"; do
-    case $leg in 3.10 | 3.11 | 3.12 | 1.10) ;; *) echo "error: no leg $leg; known are 3.10 3.11 3.12 1.10" >&2; exit 2 ;; esac
     if ! enter "$leg"; then
         rows+=("$(printf '%-5s not run: %s' "$leg" "$why")")
         if [ $# -gt 0 ] || [ "$why" = "no packages" ]; then failed=1; fi
         continue
     fi
+    ran=1
     libraries=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia/cuda_runtime/lib
     if [ "$leg" = 1.10 ]; then export LD_LIBRARY_PATH=$libraries; else unset LD_LIBRARY_PATH; fi
     for network in "${networks[@]}"; do
@@ -97,6 +117,10 @@ for leg in "${legs[@]}"; do
 done
 
 echo
-printf '%-5s %-20s %-7s %-7s %-7s %-7s %-7s\n' leg network train eval export mindir equal
+row leg network data train eval export mindir equal
 printf '%s\n' "${rows[@]}"
+if [ $ran = 0 ]; then
+    echo "error: no leg could be run; the table says why" >&2
+    failed=1
+fi
 exit $failed

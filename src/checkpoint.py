@@ -7,7 +7,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-from src.compat import CHECKSUM
+from src.compat import CHECKSUM, load_checkpoint
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.logger import quiet
 
@@ -39,7 +39,7 @@ def load(path):
         raise OptionError(f"checkpoint '{path}' is not a file" + (f"; there is {there}" if there else ""))
     try:
         with quiet():
-            values = ms.load_checkpoint(path, **CHECKSUM)  # a file without a checksum passes
+            values = load_checkpoint(path)  # a file without a checksum passes
     except (ValueError, RuntimeError, TypeError, AttributeError, EOFError) as error:
         raise DataError(f"checkpoint '{path}' is damaged or no MindSpore checkpoint "
                         f"({os.path.getsize(path)} bytes); use another one") from error

@@ -1,4 +1,9 @@
 """What of MindSpore 2.10 is missing in 1.10 (the package mindspore-gpu), by the names of 2.10. See docs/legacy.md."""
+import os
+import tempfile
+import zlib
+from functools import partial
+
 import mindspore as ms
 from mindspore import amp, ops
 from mindspore import dtype as mstype
@@ -6,7 +11,8 @@ from mindspore import dtype as mstype
 from src.errors import EnvironmentFault
 
 OLD = ms.__version__.startswith("1.")
-CHECKSUM = {} if OLD else {"crc_check": True}  # of save_checkpoint and load_checkpoint
+CHECKSUM = {} if OLD else {"crc_check": True}  # of save_checkpoint
+MARK, DIGITS = b"crc_num", 10  # what 2.10 puts behind a checkpoint: this, and the CRC-32 of the rest in so many bytes
 
 
 def refuse_old(what):
@@ -43,6 +49,26 @@ def old_narrow(values, axis, start, length):
     return ops.slice(values, begin, size)
 
 
+def old_load_checkpoint(path):
+    """A checkpoint of 1.10 or 2.10: 1.10 stumbles over the checksum behind it, so it reads a copy without.
+
+    Raises ValueError where the checksum is wrong, and what load_checkpoint raises.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    end = len(data) - len(MARK) - DIGITS
+    if data[end:-DIGITS] != MARK:
+        return ms.load_checkpoint(path)
+    if zlib.crc32(data[:end]) != int.from_bytes(data[-DIGITS:], "big"):
+        raise ValueError("the checksum is wrong")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "copy.ckpt")
+        with open(copy, "wb") as file:
+            file.write(memoryview(data)[:end])
+        return ms.load_checkpoint(copy)
+
+
+load_checkpoint = old_load_checkpoint if OLD else partial(ms.load_checkpoint, crc_check=True)
 clamp, topk, full, sort, narrow = (old_clamp, old_topk, old_full, old_sort, old_narrow) if OLD else \
     (ops.clamp, ops.topk, ops.full, ops.sort, ops.narrow)
 

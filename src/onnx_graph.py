@@ -46,12 +46,16 @@ def with_opset_of(other, model):
 
 
 def join(first, second):
-    """One ModelProto of two; the outputs of the first are the inputs of the second, by name."""
+    """One ModelProto of two with one operator set; the outputs of the first are the inputs of the second, by name."""
     onnx = import_optional("onnx")
     names = [output.name for output in first.graph.output]
     first.ir_version = second.ir_version = max(first.ir_version, second.ir_version)
     first = onnx.compose.add_prefix(first, "network/", rename_inputs=False, rename_outputs=False)
-    return onnx.compose.merge_models(first, second, io_map=[(name, name) for name in names])
+    whole = onnx.compose.merge_models(first, second, io_map=[(name, name) for name in names])
+    sets = {one.domain: one.version for one in whole.opset_import}  # merge_models names those of both, one by one
+    del whole.opset_import[:]
+    whole.opset_import.extend(onnx.helper.make_opsetid(*one) for one in sets.items())
+    return whole
 
 
 def free_batch(model):

@@ -48,6 +48,22 @@ def test_full_makes_an_array_of_one_value(mode):
     assert np.array_equal(ops.full((2, 3), 0.25, dtype=ms.float32).asnumpy(), np.full((2, 3), 0.25, np.float32))
 
 
+def test_a_checkpoint_of_2_10_is_read_without_its_checksum_which_is_checked(tmp_path):
+    path, values = str(tmp_path / "a.ckpt"), np.arange(6, dtype=np.float32)
+    for checksum in ({}, compat.CHECKSUM):
+        ms.save_checkpoint([{"name": "a", "data": ms.Tensor(values)}], path, append_dict={"b": "text"}, **checksum)
+        found = compat.old_load_checkpoint(path)
+        assert np.array_equal(found["a"].asnumpy(), values) and str(found["b"]) == "text"
+    data = (tmp_path / "a.ckpt").read_bytes()
+    os.chmod(path, 0o600)
+    (tmp_path / "a.ckpt").write_bytes(data.replace(values.tobytes(), values[::-1].tobytes()))
+    with pytest.raises(ValueError, match="checksum"):
+        compat.old_load_checkpoint(path)
+    (tmp_path / "a.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError):
+        compat.old_load_checkpoint(path)
+
+
 def test_what_1_10_cannot_do_is_one_line(monkeypatch):
     compat.refuse_old("x=1")  # 2.10 can
     monkeypatch.setattr(compat, "OLD", True)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from programs import COCO_NAMES, read_json, run, succeed
-from test_onnx import CLASSES, THRESHOLDS, documented_operators, landscape, sharp_model
+from test_onnx import CLASSES, THRESHOLDS, documented_operators, landscape, operator_sets, sharp_model
 
 from src import exporter
 from src.detector import Detector
@@ -89,6 +89,8 @@ def test_eval_takes_any_number(place, trained, evaluated, ending):
     text = succeed(place, "export.py", f"--checkpoint_file_path={trained.best}", f"--file_format={ending.upper()}",
                    f"--file_name={stem}", "--export_batch_size=0")
     assert "loaded again and compared" in text
+    if ending == "onnx":
+        assert operator_sets(f"{stem}.onnx") == [("", 11)]
     succeed(place, "eval.py", *place.data, f"--checkpoint_file_path={stem}.{ending}", "--eval_batch_size=5",
             f"--output_path={stem}")
     found, expected = (read_json(folder, "metrics.json") for folder in (stem / "eval", evaluated))
@@ -132,6 +134,7 @@ def test_int8_from_the_validation_split(place, trained):
     assert "Warning" not in text and "WARNING" not in text
     meta = read_json(place.folder, "int8.json")
     assert meta["quantize"] == "int8" and meta["largest_difference"] > 1e-4
+    assert operator_sets(place.folder / "int8.onnx") == [("", 13)]
     succeed(place, "eval.py", *place.data, f"--checkpoint_file_path={place.folder / 'int8.onnx'}")
 
 

@@ -40,6 +40,18 @@ def test_rows_and_ground_truth(tmp_path, call):
     assert kept == as_annotated, "COCO's protocol knows no clipping"
 
 
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o027, 0o640)])
+def test_whom_the_umask_lets_read_may_read_all_files(tmp_path, call, mask, mode):
+    txt_tree(tmp_path, "a.png 4,5,20,15,cat\n")
+    before = os.umask(mask)
+    try:
+        split = call.txt()
+    finally:
+        os.umask(before)
+    assert {entry.stat().st_mode & 0o777 for entry in os.scandir(split.target)} == {mode}
+    assert len(os.listdir(split.target)) == 5
+
+
 def test_txt_ground_truth_is_clipped(tmp_path, call):
     txt_tree(tmp_path, "a.png -4,5,20,15,cat 7,7,7,7,cat\nb.png\n")
     split = call.txt()

@@ -74,6 +74,12 @@ def exported_onnx(tmp_path_factory):
     return SimpleNamespace(checkpoint=path, path=folder / "ssd.onnx", text=text, folder=folder)
 
 
+def operator_sets(path):
+    """The operator sets that a file names, (domain, version) one by one; the file must pass onnx.checker."""
+    onnx.checker.check_model(str(path), full_check=True)
+    return [(one.domain, one.version) for one in onnx.load(path).opset_import]
+
+
 def documented_operators():
     """The operators that docs/export.md names."""
     text = Path(ROOT, "docs", "export.md").read_text(encoding="utf-8")
@@ -86,6 +92,7 @@ def test_the_file_describes_itself(exported_onnx):
     meta = read_json(exported_onnx.path.with_suffix(".json"))
     assert "loaded again and compared" in exported_onnx.text and meta["largest_difference"] <= 1e-4
     assert (meta["format"], meta["opset"], meta["batch_size"]) == ("ONNX", {"ai.onnx": 11}, 3)
+    assert operator_sets(exported_onnx.path) == [("", 11)]
     graph = onnx.load(exported_onnx.path)
     assert {node.op_type for node in graph.graph.node} == set(meta["operators"]) > {"Conv", "NonMaxSuppression"}
     assert set(meta["operators"]) <= documented_operators()

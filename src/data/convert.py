@@ -59,6 +59,8 @@ def write_images(records, target, image_dir, classes, category_ids, as_annotated
     categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes)]
     with open(os.path.join(target, "ground_truth.json"), "w", encoding="utf-8") as file:
         file.write(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    for entry in os.scandir(target):  # MindRecord lets only the owner read; others may share the folder
+        shutil.copymode(file.name, entry.path)
     per_class = [boxes[label] for label in range(1, len(classes) + 1)]
     return {"count": len(images), "boxes_per_class": per_class, "left_out": left_out}
 
