@@ -5,7 +5,6 @@
 Exit 0, or 4 when something is missing that even a CPU needs. Only the standard library is used, so it starts
 before anything is installed, from Python 3.8 on; what it looks for is what MindSpore 2.10 needs.
 """
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -112,13 +111,13 @@ def check_packages(findings):
         direct, _, below = file.read().partition("\n\n")  # what is asked for, and what that needs
     direct, below = read_pins(direct), read_pins(below)
     for name, wanted in direct:
-        found = installed(name)
+        found = cuda.installed(name)
         mark = "ok" if found == wanted else "--" if found else "!!"
         findings.line(mark, name, found if found == wanted else f"{found or 'missing'}, tested with {wanted}")
-    missing = [name for name, _ in direct + below if not installed(name)]
-    others = [f"{name} {installed(name)} instead of {wanted}" for name, wanted in direct + below
-              if installed(name) not in (None, wanted)]
-    fitting = sum(installed(name) == wanted for name, wanted in below)
+    missing = [name for name, _ in direct + below if not cuda.installed(name)]
+    others = [f"{name} {cuda.installed(name)} instead of {wanted}" for name, wanted in direct + below
+              if cuda.installed(name) not in (None, wanted)]
+    fitting = sum(cuda.installed(name) == wanted for name, wanted in below)
     findings.line("ok" if fitting == len(below) else "--", f"{len(below)} more they need",
                   f"{fitting} in the tested version")
     if missing:
@@ -132,14 +131,6 @@ def check_packages(findings):
 def read_pins(text):
     """Pairs (package, version) of the lines name==version."""
     return re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE)
-
-
-def installed(name):
-    """The installed version of a package, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def check_mindspore(findings):

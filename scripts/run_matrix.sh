@@ -108,8 +108,6 @@ for leg in "${legs[@]}"; do
         continue
     fi
     ran=1
-    libraries=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia/cuda_runtime/lib
-    if [ "$leg" = 1.10 ]; then export LD_LIBRARY_PATH=$libraries; else unset LD_LIBRARY_PATH; fi
     for network in "${networks[@]}"; do
         read -r name size width <<< "$network"
         try "$leg" "$name" "$size" "$width"

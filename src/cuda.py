@@ -9,6 +9,7 @@ Standard library only.
 import contextlib
 import ctypes
 import hashlib
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -57,10 +58,34 @@ def use_packages(why_not=""):
         raise EnvironmentFault(f"device_target=GPU, but CUDA 11 is {what}{why_not and f' ({why_not})'}; {INSTALL}, "
                                "or use --device_target=CPU")
     home = make_home(libraries["libcudart.so.11.0"])
-    folders = [os.path.join(home, "lib64"), *map(os.path.dirname, libraries.values())]
-    earlier = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
-    os.environ.update(CUDA_HOME=home, LD_LIBRARY_PATH=":".join(dict.fromkeys(folders + earlier)))
+    os.environ["CUDA_HOME"] = home
+    extend_library_path([os.path.join(home, "lib64"), *map(os.path.dirname, libraries.values())])
     return libraries
+
+
+def preload_runtime():
+    """Loads the CUDA runtime of the packages where it is, for this process and those it starts.
+
+    MindSpore 1.10 (docs/legacy.md) links it even on a machine without a card, and looks only where the loader does.
+    """
+    path = package_libraries()[0].get(LIBRARIES[0][1])
+    if path:
+        load([path])
+        extend_library_path([os.path.dirname(path)])
+
+
+def extend_library_path(folders):
+    """Puts folders in front of LD_LIBRARY_PATH, for the programs that MindSpore starts."""
+    earlier = [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
+    os.environ["LD_LIBRARY_PATH"] = ":".join(dict.fromkeys([*folders, *earlier]))
+
+
+def installed(package):
+    """The installed version of a package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def check_driver():

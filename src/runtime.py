@@ -31,6 +31,8 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
         cluster.join(device_target)  # forks, so before CUDA
     if device_target == "GPU":
         cuda.prepare()
+    elif cuda.installed("mindspore-gpu"):  # MindSpore 1.10
+        cuda.preload_runtime()
 
 
 def loader_threads():

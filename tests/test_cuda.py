@@ -105,6 +105,17 @@ def test_the_packages_stand_in_for_a_cuda_that_cannot_serve(machine, monkeypatch
     assert all(file.startswith(str(machine.site)) for file in machine.loaded)
 
 
+def test_the_runtime_alone_for_mindspore_1_10(machine, monkeypatch):
+    cuda.preload_runtime()  # without packages nothing to load
+    assert machine.loaded == [] and "LD_LIBRARY_PATH" not in os.environ
+    write_packages(machine.site)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/first")
+    cuda.preload_runtime()
+    folder = str(machine.site / "nvidia" / "cuda_runtime" / "lib")
+    assert machine.loaded == [os.path.join(folder, "libcudart.so.11.0")]
+    assert os.environ["LD_LIBRARY_PATH"] == f"{folder}:/first" and "CUDA_HOME" not in os.environ
+
+
 # --- what is missing
 
 @pytest.mark.parametrize("release, lacking, words", [
