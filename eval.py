@@ -7,12 +7,13 @@ import sys
 import time
 
 from src import runtime
-from src.config import read_options, split_options
 from src.errors import OptionError, run_main
 
 
 def main():
     """Reads the options, runs the model over the split, writes metrics, detections and pictures."""
+    from src.config import read_options, split_options
+
     options = read_options(sys.argv[1:], "eval.py")
     runtime.prepare(options.device_target, options.run_distribute, options.device_num)
     from src import distributed

@@ -7,12 +7,13 @@ import os
 import sys
 
 from src import runtime
-from src.config import read_options, split_options
 from src.errors import OptionError, run_main
 
 
 def main():
     """Reads the options, exports, loads the file again and compares it with the network before success is printed."""
+    from src.config import read_options
+
     options = read_options(sys.argv[1:], "export.py")
     if not options.checkpoint_file_path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
@@ -49,6 +50,7 @@ def fewer_bits(options, meta):
     from src.onnx_quantize import Int8, to_float16
     if options.quantize == "fp16":
         return to_float16
+    from src.config import split_options
     from src.data.loader import EvalLoader
     from src.data.mindrecord import prepare_split
 

@@ -9,7 +9,6 @@ from collections import Counter
 from contextlib import closing
 
 from src import runtime
-from src.config import read_options
 from src.errors import DataError, Interrupted, OptionError, run_main
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -17,6 +16,8 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 def main():
     """Reads the options, predicts on the source, writes drawings and predictions.json into output_path."""
+    from src.config import read_options
+
     options = read_options(sys.argv[1:], "predict.py")
     source, folder = options.source, options.output_path
     if not source:

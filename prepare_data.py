@@ -4,12 +4,13 @@ python prepare_data.py --dataset=voc --voc_root=DIR [--classes=[a,b]] [--mindrec
 """
 import sys
 
-from src.config import read_options, split_options
 from src.errors import run_main
 
 
 def main():
     """Converts the training and the validation split; one may be missing."""
+    from src.config import read_options, split_options
+
     options = read_options(sys.argv[1:], "prepare_data.py")
     from src import runtime
     runtime.prepare()

@@ -7,12 +7,13 @@
 import sys
 
 from src import runtime
-from src.config import OF_A_HOST, read_options
 from src.errors import run_main
 
 
 def main():
     """Reads the options, wires the parts together and runs the loop."""
+    from src.config import OF_A_HOST, read_options
+
     options = read_options(sys.argv[1:], "train.py")
     runtime.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier

@@ -1,5 +1,8 @@
 # Sourced by the launch scripts: their positional arguments, as the model zoo has them, become options.
 
+# Ends with a code and an error of one line.
+fail() { echo "error: ${*:2}" >&2; exit "$1"; }
+
 # Ends with the usage of the script (its comment lines that are indented) unless COUNT arguments of LEAST are there.
 at_least() {  # LEAST COUNT
     if [ "$2" -lt "$1" ]; then

@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from src import runtime
 from src.errors import ENVIRONMENT_EXIT, Interrupted, OptionError, run_main
 from src.files import write_whole
 
@@ -35,8 +34,6 @@ GRADIENT_TOLERANCE = 1e-2              # relative, of the norm of the first grad
 COMPARED_STEPS, TIMED_STEPS = 3, 12
 EXACT = {"NVIDIA_TF32_OVERRIDE": "0"}   # cards from Ampere on would round the factors of a convolution to 10 bits
 FIRST_START, LONGEST = 1200, 300       # seconds; a new card may compile MindSpore's kernels at first
-# name, input channels, output channels, kernel, stride, groups, side
-CONVOLUTIONS = (("3x3", 64, 64, 3, 1, 1, 75), ("depthwise", 96, 96, 3, 2, 96, 75), ("7x7", 3, 64, 7, 2, 1, 150))
 
 
 class Failed(Exception):
@@ -108,8 +105,7 @@ class Check:
         results = []
         for device in (self.device, "CPU"):
             path = os.path.join(self.folder, f"convolution_{len(results)}.npz")
-            self.start("scripts/gpu_check.py", path, f"--device={device}", "--convolution", seconds=FIRST_START,
-                       **EXACT)
+            self.start("scripts/convolutions.py", path, f"--device={device}", seconds=FIRST_START, **EXACT)
             results.append(dict(np.load(path)))
         mine, reference = results
         differences = [np.abs(mine[name] - value).max() / np.abs(value).max() for name, value in reference.items()]
@@ -236,26 +232,6 @@ def within(difference, most, of):
     return text
 
 
-def convolve(path, device):
-    """Writes outputs and gradients of CONVOLUTIONS on a device as .npz."""
-    runtime.prepare(device)
-    import mindspore as ms
-
-    from src import distributed
-    distributed.start(device)
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    rng, results = np.random.default_rng(1), {}
-    for name, channels, filters, kernel, stride, groups, side in CONVOLUTIONS:
-        images = ms.Tensor(rng.normal(size=(4, channels, side, side)), ms.float32)
-        layer = ms.nn.Conv2d(channels, filters, kernel, stride, pad_mode="pad", padding=kernel // 2, group=groups)
-        layer.weight.set_data(ms.Tensor(rng.normal(size=layer.weight.shape), ms.float32))
-        forward = ms.ops.value_and_grad(lambda x, layer=layer: (layer(x) ** 2).mean(), 0, layer.trainable_params())
-        value, (inner, (outer,)) = forward(images)
-        results.update({f"{name} {what}": one.asnumpy() for what, one in
-                        (("loss", value), ("output", layer(images)), ("input gradient", inner), ("gradient", outer))})
-    np.savez(path, **results)
-
-
 def run(check):
     """All parts in turn -> exit code; only a device that does not start ends them."""
     if check.part(f"convolutions, {check.device} against CPU", check.convolution) == ENVIRONMENT_EXIT:
@@ -291,11 +267,7 @@ def main():
     parser.add_argument("folder", help="a new folder for all files")
     parser.add_argument("--device", choices=("GPU", "CPU"), default="GPU")
     parser.add_argument("--quick", action="store_true", help="one small network, to try this script")
-    parser.add_argument("--convolution", action="store_true", help="only write convolutions to the file FOLDER")
     options = parser.parse_args()
-    if options.convolution:
-        convolve(options.folder, options.device)
-        return 0
     check = Check(os.path.abspath(options.folder), options.device, options.quick)
     print(check.head, flush=True)
     try:

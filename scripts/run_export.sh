@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/arguments.sh"
 at_least 1 $#
 case $1 in
-    *.yaml | *.yml) echo "error: '$1' is a recipe, the first argument is a checkpoint, which needs none; add --config_path=$1 for one of the model zoo" >&2; exit 2 ;;
+    *.yaml | *.yml) fail 2 "'$1' is a recipe, the first argument is a checkpoint, which needs none; add --config_path=$1 for one of the model zoo" ;;
 esac
 options=(--checkpoint_file_path="$1")
 shift

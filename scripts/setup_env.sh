@@ -75,7 +75,7 @@ fi
 touch "$venv/.unfinished"
 trap 'exit 130' INT TERM
 size=""
-if ! ls "$venv"/.installed-* >/dev/null 2>&1; then size=" (0.9 GB to download, 3 GB on disk)"; fi
+if ! ls "$venv"/.installed-* >/dev/null 2>&1; then size=" (1.0 GB to download, 3 GB on disk)"; fi
 case $requirements in *requirements-gpu.txt) size="$size (CUDA: 1.7 GB to download, 3 GB on disk)" ;; esac
 say "installing $requirements$size"
 quiet=-qq

@@ -4,13 +4,10 @@ import math
 import os
 import re
 
-from src.errors import OptionError, refuse_missing_package
+import yaml
+from easydict import EasyDict
 
-try:
-    import yaml
-    from easydict import EasyDict
-except ModuleNotFoundError as error:  # the first packages that any program meets: it runs outside its environment
-    refuse_missing_package(error)
+from src.errors import OptionError
 
 DEFAULT_PATH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config", "default.yaml")
 

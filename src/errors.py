@@ -46,6 +46,7 @@ class Interrupted(SSDError):
 def run_main(main):
     """Calls main() and exits with its code; an SSDError becomes one line on stderr and its exit code.
 
+    So does a package that is not installed, which is why programs import packages, and what needs them, in main().
     Of several processes the first speaks for all where all have the same to say.
     """
     try:
@@ -60,7 +61,8 @@ def run_main(main):
     except ModuleNotFoundError as raised:
         if (raised.name or "src").split(".")[0] == "src":
             raise
-        refuse_missing_package(raised)
+        error = EnvironmentFault(f"the package '{raised.name}' is not installed in {sys.executable}; 'bash "
+                                 "scripts/setup_env.sh' puts all into .venv, '. .venv/bin/activate' chooses it")
     except OSError as raised:
         error = EnvironmentFault(f"'{raised.filename}' cannot be read or written: {raised.strerror}")
     except Exception:  # a fault of this program: its traceback, but no waiting for the other processes
@@ -76,13 +78,6 @@ def run_main(main):
     else:
         print(f"{f'rank {rank}: ' if rank else ''}error: {error}", file=sys.stderr, flush=True)
     leave(error.exit_code)
-
-
-def refuse_missing_package(error):
-    """Ends the program with one line (exit 4) where a package is not installed. error: ModuleNotFoundError."""
-    print(f"error: the package '{error.name}' is not installed in {sys.executable}; 'bash scripts/setup_env.sh' puts "
-          "all into .venv, '. .venv/bin/activate' chooses it", file=sys.stderr, flush=True)
-    leave(ENVIRONMENT_EXIT)
 
 
 def leave(code):

@@ -115,12 +115,14 @@ def refuse_neighbour(path, facts):
     """
     stem, ending = os.path.splitext(path)
     other = next((stem + one for one in FORMATS if one != ending and os.path.isfile(stem + one)), None)
+    if other is None:
+        return
     try:
         with open(sidecar_of(path), encoding="utf-8") as file:
-            held = json.load(file)
-    except (OSError, ValueError):
+            held = dict(json.load(file))
+    except (OSError, ValueError, TypeError):
         return  # there is none, or it describes nothing
-    for key, value in facts.items() if other and isinstance(held, dict) else ():
+    for key, value in facts.items():
         if key in held and held[key] != value:
             raise OptionError(f"'{sidecar_of(path)}' describes '{other}' with {key} {str(held[key])[:100]}, not "
                               f"{str(value)[:100]}; choose another --file_name, or remove '{other}'")

@@ -18,11 +18,11 @@ def check_run_folder(path, resume=False):
     A run of ours that ended before its first checkpoint left nothing to lose or to go on from: it may be begun anew.
     """
     states = os.path.join(path, "ckpt", "*.ckpt")
-    saved, begun = bool(glob.glob(states)), all(os.path.exists(os.path.join(path, mark)) for mark in MARKS)
-    if not resume and any(os.path.exists(os.path.join(path, mark)) for mark in MARKS) and (saved or not begun):
+    saved, found = glob.glob(states), [os.path.exists(os.path.join(path, mark)) for mark in MARKS]
+    if not resume and (saved or any(found) and not all(found)):
         raise OptionError(f"output_path '{path}' already holds a run; choose another one, or go on by --resume=True")
     if resume and not saved:
-        reason = ("that run ended before its first one; leave --resume out to begin it anew" if begun else
+        reason = ("that run ended before its first one; leave --resume out to begin it anew" if all(found) else
                   "is output_path that of the interrupted run?")
         raise OptionError(f"--resume=True, but there is no '{states}'; {reason}")
     above = os.path.abspath(path)
