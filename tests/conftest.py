@@ -114,8 +114,8 @@ def arrays(record):
 
 def txt(tmp_path, text, classes=()):
     """read_txt on a file with this text -> (records, class names, report)."""
-    from src.data.annotations import read_txt
     from src.data.records import Report
+    from src.data.txt import read_txt
     path = tmp_path / "train.txt"
     path.write_text(text)
     report = Report()

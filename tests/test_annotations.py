@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from conftest import arrays, found, txt
 
-from src.data.annotations import read_coco, read_txt, read_voc
 from src.data.classes import COCO_CLASSES, VOC_CLASSES, named_classes, nearest
+from src.data.coco import read_coco
 from src.data.records import Report, finish_record
+from src.data.txt import read_txt
+from src.data.voc import read_voc
 from src.errors import DataError, OptionError
 
 SHARED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "shared", "data")

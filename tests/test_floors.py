@@ -17,7 +17,8 @@ FLOORS = (
     ("runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",
      "data.transforms", "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
      "onnx_graph"),
-    ("engine", "weight_files", "visualize", "evaluate", "data.convert", "data.policies", "models.initialize",
+    ("engine", "weight_files", "visualize", "evaluate", "data.coco", "data.voc", "data.txt", "data.convert",
+     "data.policies", "models.initialize",
      "models.ssd", "detector", "onnx_quantize"),
     ("pretrained", "report", "data.mindrecord", "data.loader", "exporter"),
     ("predictor", "recipe", "onnx_exporter"),
@@ -28,7 +29,8 @@ NUMPY_ONLY = ("errors", "files", "cuda", "cluster", "config", "boxes", "logger",
               "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session", "onnx_graph", "onnx_quantize",
-              "data.classes", "data.images", "data.records", "data.annotations", "data.transforms", "data.photometric",
+              "data.classes", "data.images", "data.records", "data.annotations", "data.coco", "data.voc",
+              "data.txt", "data.transforms", "data.photometric",
               "data.policies")
 
 

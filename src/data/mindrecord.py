@@ -13,10 +13,13 @@ import time
 from collections import namedtuple
 from functools import partial
 
-from src.data.annotations import check_folder, read_coco, read_txt, read_voc, refuse_misspelt, voc_files
+from src.data.annotations import check_folder, refuse_misspelt
 from src.data.classes import named_classes
+from src.data.coco import read_coco
 from src.data.convert import file_size, write_images
 from src.data.records import Report
+from src.data.txt import read_txt
+from src.data.voc import read_voc, voc_files
 from src.errors import DataError, EnvironmentFault, RankFault
 
 SCHEMA_VERSION = 2
