@@ -11,8 +11,6 @@ from contextlib import closing
 from src import runtime
 from src.errors import DataError, Interrupted, OptionError, run_main
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
 
 def main():
     """Reads the options, predicts on the source, writes drawings and predictions.json into output_path."""
@@ -72,12 +70,13 @@ def refuse_source_folder(source, output_path):
 
 def image_files(source):
     """The pictures of a source: itself, or those of the folder in order; [] for a video or camera."""
+    from src.data.images import IMAGE_ENDINGS
     if os.path.isdir(source):
-        names = sorted(name for name in os.listdir(source) if name.lower().endswith(IMAGES))
+        names = sorted(name for name in os.listdir(source) if name.lower().endswith(IMAGE_ENDINGS))
         if not names:
-            raise DataError(f"folder '{source}' holds no pictures ({', '.join(IMAGES)})")
+            raise DataError(f"folder '{source}' holds no pictures ({', '.join(IMAGE_ENDINGS)})")
         return [os.path.join(source, name) for name in names]
-    return [source] if source.lower().endswith(IMAGES) else []
+    return [source] if source.lower().endswith(IMAGE_ENDINGS) else []
 
 
 def detect(predict, image, least_score):
@@ -115,12 +114,15 @@ def predict_images(predict, names, options):
 def predict_video(predict, options):
     """Writes a drawn .mp4, whole up to the last frame at Ctrl-C too, and yields one row a frame."""
     import cv2
+
+    from src.data.images import IMAGE_ENDINGS
     cv2.setLogLevel(0)  # else OpenCV writes its own lines about a camera that does not open
     camera = options.source.isdigit()
     video, writer, number = cv2.VideoCapture(int(options.source) if camera else options.source), None, 0
     if not video.isOpened():
         raise DataError(f"source {options.source}: there is no such camera, or another program uses it" if camera else
-                        f"source '{options.source}' is neither a picture ({', '.join(IMAGES)}) nor a video that opens")
+                        f"source '{options.source}' is neither a picture ({', '.join(IMAGE_ENDINGS)}) nor a video "
+                        "that opens")
     path = os.path.join(options.output_path, f"{f'camera{options.source}' if camera else stem(options.source)}.mp4")
     try:
         while (frame := video.read()[1]) is not None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import arrays, found, txt
 
+from src.data.annotations import faults_as_findings
 from src.data.classes import COCO_CLASSES, VOC_CLASSES, named_classes, nearest
 from src.data.coco import read_coco
 from src.data.records import Report, finish_record
@@ -299,3 +300,23 @@ def test_real_voc_and_its_txt_give_the_same_records(tmp_path):
         for field in ("pixels", "area", "label", "crowd", "boxes"):
             np.testing.assert_array_equal(getattr(arrays(first), field), getattr(arrays(second), field))
     assert report.counts == {"box dropped": 2}, "one box of no size, seen by both readers"
+
+
+# --- what breaks a reader
+
+@pytest.mark.parametrize("error", [ValueError("odd\n text"), KeyError("x"), RecursionError("deep"), LookupError("x")])
+def test_an_exception_of_a_record_is_a_finding(error):
+    report = Report()
+    with faults_as_findings(report, "annotation unreadable", "a.xml"):
+        raise error
+    (finding,) = report.findings
+    assert finding[:2] == ("annotation unreadable", "a.xml") and type(error).__name__ in finding.reason
+    assert "\n" not in finding.reason
+
+
+@pytest.mark.parametrize("error", [DataError("said already"), OptionError("said already"), MemoryError()])
+def test_errors_that_end_the_program_are_no_findings(error):
+    report = Report()
+    with pytest.raises(type(error)), faults_as_findings(report, "annotation unreadable", "a.xml"):
+        raise error
+    assert not report.findings

@@ -1,12 +1,28 @@
 """What the readers of COCO, VOC and TXT annotations share. Every fault is named. No image is decoded here:
 records.finish_record() clips and normalises the boxes once the size of the decoded image is known."""
+import contextlib
 import os
+from collections.abc import Iterator
 
 from src.data.classes import named_classes, nearest
-from src.data.records import Box
-from src.errors import DataError, OptionError
+from src.data.records import Box, Report
+from src.errors import DataError, OptionError, SSDError
 
 MOST_NUMBERED_CLASSES = 10000  # a larger TXT class number is a misplaced coordinate
+
+
+@contextlib.contextmanager
+def faults_as_findings(report: Report, kind: str, source: str) -> Iterator[None]:
+    """Whatever breaks the reader of one record becomes a finding of a kind; source: its file and place in the file.
+
+    The one net under all readers: what a data file may hold has no end. Errors that already speak to the user pass.
+    """
+    try:
+        yield
+    except (SSDError, MemoryError):
+        raise
+    except Exception as error:
+        report.add(kind, source, None, f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:150]})")
 
 
 def add_box(record, number, name, numbers, report, kind, reason, corners=True, *more):

@@ -4,6 +4,8 @@ import numpy as np
 
 from src.errors import DataError
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # in any case
+
 
 def decode_image(data, height=0, width=0):
     """Encoded bytes (or a [n] uint8 array) -> [H, W, 3] uint8 RGB, or None when they are no whole image.
