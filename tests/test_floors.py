@@ -10,8 +10,8 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
-    ("files", "models.norms", "cuda", "compat"),
-    ("config", "boxes", "logger", "cluster", "distributed", "data.classes", "data.images", "data.records", "anchors",
+    ("files", "models.norms", "cuda", "compat", "data.classes"),
+    ("config", "boxes", "logger", "cluster", "distributed", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
      "data.photometric", "onnx_session", "ema"),
     ("runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",

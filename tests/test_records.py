@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from conftest import arrays, found, txt
 
-from src.data.records import KEPT_FINDINGS, Report, finish_record
+from src.data.annotations import add_box, faults_as_findings, image_path
+from src.data.records import KEPT_FINDINGS, Record, Report, finish_record
 
 NAN, INF = float("nan"), float("inf")
 
@@ -45,3 +46,85 @@ def test_report(tmp_path):
     lines = (tmp_path / "report.csv").read_text().splitlines()
     assert lines[:3] == ["kind,file,box,reason", "class without boxes,f,,none of 'cat'", 'box dropped,f,#0,"why, so"']
     assert lines[-1] == "box dropped,,,and 2 more"
+
+
+def judged(boxes, corners, size=(100, 80)):
+    """What Report.judge_boxes says of boxes, written as x1, y1, x2, y2 or else as x, y, w, h."""
+    report, record = Report(), Record(1, "a.jpg", 0, 0, "a.jpg", [])
+    for number, numbers in enumerate(boxes, 1):
+        add_box(record, number, "cat", numbers, report, "box dropped", "odd", corners)
+    finish_record(record, size[1], size[0], report)
+    report.judge_boxes("train.txt")
+    return [item.reason for item in report.findings if item.kind == "box format"]
+
+
+@pytest.mark.parametrize("boxes, corners, words", [
+    ([[60, 40, 95, 75], [10, 10, 40, 38], [50, 5, 90, 20]], False, "look like x1, y1, x2, y2; write them as x, y, w"),
+    ([[60, 40, 30, 20], [10, 10, 40, 38], [50, 45, 20, 20]], True, "look like x, y, w, h; write them as x1, y1, x2"),
+    ([[.1, .1, .4, .4], [.2, 0, .5, 1]], False, "look like fractions"),
+    ([[.1, .1, .4, .4], [.2, 0, .5, 1], [10, 10, 20, 20]], True, "look like fractions")])
+def test_boxes_in_another_form_are_recognised(boxes, corners, words):
+    (reason,) = judged(boxes, corners)
+    assert words in reason and "\n" not in reason
+
+
+@pytest.mark.parametrize("boxes, corners", [
+    ([], False), ([[10, 10, 40, 38], [60, 40, 40, 40]], False), ([[10, 10, 40, 38], [60, 40, 95, 75]], True),
+    ([[60, 40, 95, 75], [10, 10, 30, 30], [5, 5, 50, 50]], False),       # one box too large
+    ([[50, 48, 10, 10], [10, 10, 50, 48]], True),                        # corners swapped
+    ([[-5, -5, 200, 200], [-9, 3, 120, 50], [90, 70, 60, 60]], False),   # sloppy, but nothing else either
+    ([[0, 0, 0, 0], [NAN, NAN, NAN, NAN], [INF, 0, 1, 1]], False)])
+def test_boxes_in_the_form_they_are_read_in_are_left_in_peace(boxes, corners):
+    assert judged(boxes, corners) == []
+
+
+@pytest.mark.parametrize("numbers", ["1234", {"1": 0, "2": 0, "3": 0, "4": 0}, [True, 1, 2, 3], ["1_0", 1, 2, 3], None,
+                                     [10 ** 400, 1, 2, 3], [1e308] * 4, [1, 2, 3], [[1], 2, 3, 4], 7])
+@pytest.mark.parametrize("corners", [True, False])
+def test_what_is_not_four_numbers_is_a_finding(numbers, corners):
+    report, record = Report(), Record(1, "a.jpg", 0, 0, "a.jpg", [])
+    add_box(record, 3, "cat", numbers, report, "box dropped", "odd", corners)
+    assert record.boxes == [] and found(report) == [("box dropped", "#3")]
+
+
+def test_numbers_written_as_text_are_numbers():
+    report, record = Report(), Record(1, "a.jpg", 0, 0, "a.jpg", [])
+    add_box(record, 1, "cat", ["10", "1e1", " 30.5", "40"], report, "box dropped", "odd", False)
+    assert record.boxes[0].pixels == (10, 10, 30.5, 40) and not report.findings
+
+
+def test_a_class_name_stays_on_one_line_and_is_said_once():
+    report = Report()
+    names = ("a\nb", "a\nb", "\x1b[31mred", "caf\xe9 \u732b", "a\u2028b")
+    assert [report.class_name(name, "a.xml") for name in names] == ["a b", "a b", " [31mred", "caf\xe9 \u732b", "a b"]
+    assert report.counts == {"class name changed": 3} and r"'a\nb' is read as 'a b'" in report.summary()
+
+
+def test_findings_can_be_printed_and_written_whatever_they_hold(tmp_path):
+    report = Report()
+    report.add("image unusable", "a\nb\ud800.jpg", None, "x" * 9000)
+    report.add("image missing", "caf\udce9.jpg", "#1", "gone")
+    report.write_csv(tmp_path / "report.csv")
+    lines = report.summary().splitlines()
+    assert len(lines) == 4 and all(line.encode("utf-8") and len(line) < 600 for line in lines)
+    assert b"caf\xe9.jpg" in (tmp_path / "report.csv").read_bytes(), "a file name that is not UTF-8 keeps its bytes"
+
+
+@pytest.mark.parametrize("name, found_at", [
+    ("sub/a.jpg", "sub/a.jpg"), (r"sub\a.jpg", "sub/a.jpg"), (r"gone\a.jpg", r"gone\a.jpg"),
+    (r"odd\b.jpg", r"odd\b.jpg")])
+def test_backslashes_in_the_name_of_an_image(tmp_path, name, found_at):
+    (tmp_path / "sub").mkdir()
+    for one in ("sub/a.jpg", r"odd\b.jpg"):
+        (tmp_path / one).write_bytes(b"")
+    assert image_path(str(tmp_path), name) == str(tmp_path / found_at)
+
+
+@pytest.mark.parametrize("name", [5, None, "", " ", [], {}, True, "a\0.jpg", "a\ud800.jpg"])
+def test_names_that_no_file_can_have(tmp_path, name):
+    report = Report()
+    with faults_as_findings(report, "image unusable", "image 7"):
+        image_path(str(tmp_path), name)
+    (finding,) = report.findings
+    assert finding[:2] == ("image unusable", "image 7") and "Error" not in finding.reason
+    assert report.summary().encode("utf-8")

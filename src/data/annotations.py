@@ -1,6 +1,7 @@
 """What the readers of COCO, VOC and TXT annotations share. Every fault is named. No image is decoded here:
 records.finish_record() clips and normalises the boxes once the size of the decoded image is known."""
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 
@@ -9,6 +10,11 @@ from src.data.records import Box, Report
 from src.errors import DataError, OptionError, SSDError
 
 MOST_NUMBERED_CLASSES = 10000  # a larger TXT class number is a misplaced coordinate
+MOST_PIXELS = 1e9              # no image is so wide; areas and sums of larger coordinates leave the range of floats
+
+
+class UnusableRecord(ValueError):
+    """What faults_as_findings reports as it stands: why one record of a data file cannot be used."""
 
 
 @contextlib.contextmanager
@@ -21,6 +27,8 @@ def faults_as_findings(report: Report, kind: str, source: str) -> Iterator[None]
         yield
     except (SSDError, MemoryError):
         raise
+    except UnusableRecord as error:
+        report.add(kind, source, None, str(error))
     except Exception as error:
         report.add(kind, source, None, f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:150]})")
 
@@ -30,13 +38,50 @@ def add_box(record, number, name, numbers, report, kind, reason, corners=True, *
 
     numbers: x1, y1, x2, y2, without corners x, y, w, h; more: the last fields of Box.
     """
+    report.corners = corners
     try:
-        x, y, width, height = map(float, numbers)
-    except (TypeError, ValueError):
+        x, y, width, height = map(to_number, numbers if isinstance(numbers, (list, tuple)) else ())
+    except (TypeError, ValueError, OverflowError):
         report.add(kind, record.source, f"#{number}", reason)
         return
     size = (width - x, height - y) if corners else (width, height)
-    record.boxes.append(Box(number, name, (x, y, *size), *more))
+    if any(MOST_PIXELS < abs(value) < math.inf for value in (x, y, *size)):
+        report.add(kind, record.source, f"#{number}", f"{shown(numbers)} lies beyond any image")
+        return
+    record.boxes.append(Box(number, report.class_name(name, record.source), (x, y, *size), *more))
+
+
+def to_number(value):
+    """A float from a number or its text; True is none. Raises TypeError, ValueError, OverflowError."""
+    if isinstance(value, bool) or isinstance(value, str) and "_" in value:  # which Python reads as 1, and 1_0 as 10
+        raise ValueError(value)
+    return float(value)
+
+
+def shown(value, most=80):
+    """A value of a data file as a message shows it: not longer than it helps."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]} .."
+
+
+def image_path(image_dir, name):
+    """Where an image of a name in an annotation lies; sub\\a.jpg, as Windows writes it, is looked for as sub/a.jpg too.
+
+    Raises UnusableRecord for a name that no file can have.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise UnusableRecord(f"its file name {shown(name)} is not text" if name or name == 0 else "it has no file name")
+    try:
+        bad = "\0" in name or not os.fsencode(name)
+    except UnicodeEncodeError:
+        bad = True
+    if bad:
+        raise UnusableRecord(f"no file can have the name {ascii(name)[:80]}")
+    path = os.path.abspath(os.path.join(image_dir, name))
+    if "\\" in name and not os.path.exists(path):
+        turned = os.path.abspath(os.path.join(image_dir, name.replace("\\", "/")))
+        return turned if os.path.exists(turned) else path
+    return path
 
 
 def add_record(records, key, record, report):

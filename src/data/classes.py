@@ -1,5 +1,6 @@
 """Class names of the usual data sets, in label order: the i-th (from 1) has label i, background is 0, not listed."""
 import difflib
+import unicodedata
 
 from src.errors import OptionError
 
@@ -22,8 +23,11 @@ NAMED = {"coco": COCO_CLASSES, "voc": VOC_CLASSES}
 
 
 def named_classes(names):
-    """["coco"] or ["voc"] -> their lists, another list as it is. Raises OptionError on "background" or a duplicate."""
-    names = [str(name) for name in names]
+    """What a user typed: ["coco"] or ["voc"] -> their lists, other names as they are. Raises OptionError.
+
+    For typed names only: in data or in a checkpoint `coco` is a class like others.
+    """
+    names = [one_line(str(name)) for name in names]
     if len(names) == 1 and names[0] in NAMED:
         return list(NAMED[names[0]])
     if any(name.lower() == "background" for name in names):
@@ -32,6 +36,19 @@ def named_classes(names):
     if twice:
         raise OptionError(f"classes names {', '.join(map(repr, twice))} more than once")
     return names
+
+
+def one_line(name):
+    """A name with a space for each line break and other control character, and ? for what no text file can hold."""
+    if name.isprintable():  # most are
+        return name
+    signs = {"Cc": " ", "Zl": " ", "Zp": " ", "Cs": "?"}
+    return "".join(signs.get(unicodedata.category(letter), letter) for letter in name)
+
+
+def short_name(name, most=40):
+    """A name cut to what a table or a picture has room for."""
+    return name if len(name) <= most else f"{name[:most - 2]}.."
 
 
 def nearest(name, names):

@@ -49,7 +49,7 @@ def write_images(records, target, image_dir, classes, category_ids, as_annotated
                 continue
             finished = finish_record(record, *found, report)
             write(mindrecord_row(len(images), finished, data))
-            images.append({"id": record.image_id, "file_name": os.path.relpath(record.path, image_dir),
+            images.append({"id": record.truth_id, "file_name": os.path.relpath(record.path, image_dir),
                            "height": finished.height, "width": finished.width})
             annotations += coco_annotations(record if as_annotated else finished, category_ids, len(annotations) + 1)
             boxes.update(box.label for box in finished.boxes)
@@ -96,7 +96,7 @@ def mindrecord_row(index, record, data):
 def coco_annotations(record, category_ids, first_id):
     """COCO annotations of a record with ids from first_id on; boxes without a finite area above 0 are left out."""
     usable = [box for box in record.boxes if all(map(math.isfinite, box.pixels)) and min(box.pixels[2:]) > 0]
-    return [{"id": number, "image_id": record.image_id, "category_id": category_ids[box.label - 1],
+    return [{"id": number, "image_id": record.truth_id, "category_id": category_ids[box.label - 1],
              "bbox": box.pixels, "area": box.pixels[2] * box.pixels[3] if box.area is None else box.area,
              "iscrowd": int(box.crowd), "ignore": int(box.difficult), "difficult": int(box.difficult)}
             for number, box in enumerate(usable, first_id)]

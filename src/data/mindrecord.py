@@ -174,6 +174,7 @@ def convert(source, folder, wanted, training, log):
         for name, count in zip(classes, facts["boxes_per_class"]):
             if training and count == 0:
                 report.add("class without boxes", source.files[0], None, f"no training box is of class '{name}'")
+        report.judge_boxes(source.files[0])
         log(f"{source.name}: {facts['count']} images, {sum(facts['boxes_per_class'])} boxes, {report.faults} fault(s)")
         if report.counts:
             log(report.summary())
