@@ -84,7 +84,7 @@ def test_coco_given_classes_keep_their_ids(tmp_path):
 
 
 def test_coco_findings(tmp_path):
-    images = [{"id": 7, "file_name": "a.jpg"}, {"id": 7, "file_name": "twin.jpg"}, {"id": 9, "file_name": "b.jpg"}]
+    images = [{"id": 7, "file_name": "a.jpg"}, {"id": 7, "file_name": "./a.jpg"}, {"id": 9, "file_name": "b.jpg"}]
     path = coco_file(tmp_path, [(7, 3, [0, 0, 5, 5], {}), (8, 3, [0, 0, 5, 5], {}), (9, 3, [0, 0, 5], {}),
                                 (9, 3, None, {}), (9, 99, [0, 0, 5, 5], {})], images=images)
     report = Report()
@@ -93,7 +93,7 @@ def test_coco_findings(tmp_path):
     assert records[0].height == 0, "not written: the image tells"
     assert found(report) == [("duplicated id", None), ("unknown image", None), ("box dropped", "#102"),
                              ("box dropped", "#103"), ("unknown class", "#104")]
-    assert report.findings[0].file == "twin.jpg" and "a.jpg" in report.findings[0].reason
+    assert report.findings[0].file == "./a.jpg" and "a.jpg" in report.findings[0].reason
 
 
 def test_coco_text_ids_become_numbers(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
-    ("files", "models.norms", "cuda", "compat", "data.classes"),
+    ("files", "models.norms", "cuda", "compat", "data.classes", "data.coco_masks"),
     ("config", "boxes", "logger", "cluster", "distributed", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
      "data.photometric", "onnx_session", "ema"),
@@ -29,7 +29,8 @@ NUMPY_ONLY = ("errors", "files", "cuda", "cluster", "config", "boxes", "logger",
               "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session", "onnx_graph", "onnx_quantize",
-              "data.classes", "data.images", "data.records", "data.annotations", "data.coco", "data.voc",
+              "data.classes", "data.images", "data.records", "data.annotations", "data.coco", "data.coco_masks",
+              "data.voc",
               "data.txt", "data.transforms", "data.photometric",
               "data.policies")
 

@@ -58,6 +58,14 @@ def to_number(value):
     return float(value)
 
 
+def to_flag(value):
+    """Whether a flag is set: of True, 1, "1", "1.0", "true" and their opposites. Raises TypeError, ValueError."""
+    words = {"true": True, "yes": True, "false": False, "no": False, "": False}
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    return value if isinstance(value, bool) else to_number(value) != 0
+
+
 def shown(value, most=80):
     """A value of a data file as a message shows it: not longer than it helps."""
     text = repr(value)

@@ -8,7 +8,7 @@ import numpy as np
 
 from src.data.classes import one_line
 
-NOTES = ("class without boxes",)  # kinds of findings that are no fault
+NOTES = ("class without boxes", "category left out")  # kinds of findings that are no fault
 KEPT_FINDINGS = 10000             # of a kind; further ones are only counted, so that memory stays flat
 CLIP_TOLERANCE = 0.05             # pixels; COCO's two decimals alone put a box up to 0.01 outside
 SMALLEST_SIDE = 1 - 1e-6          # pixels; the difference of two floats may miss 1 by a rounding error
