@@ -38,7 +38,7 @@ def coco_metrics(ground_truth, detections, engine="hotcoco"):
     Raises DataError for a detection in an unknown image, EnvironmentFault when the engine cannot be used.
     """
     with uncollected():
-        ground_truth = clean_ground_truth(ground_truth, detections)
+        ground_truth, detections = number_ids(clean_ground_truth(ground_truth, detections), detections)
         stats, precision = evaluate_boxes(ground_truth, detections, engine)
     metrics = dict(zip(COCO_NAMES, map(float, stats)))
     counts = Counter(item["category_id"] for item in ground_truth["annotations"] if not item["iscrowd"])
@@ -55,7 +55,7 @@ def precision_curves(ground_truth, detections, engine="hotcoco"):
 
     Arguments as of coco_metrics. Returns {class: [101]}, best class first.
     """
-    ground_truth = clean_ground_truth(ground_truth, detections)
+    ground_truth, detections = number_ids(clean_ground_truth(ground_truth, detections), detections)
     _, precision = evaluate_boxes(ground_truth, detections, engine)
     curves = {category["name"]: precision[0, :, index] for index, category in enumerate(ground_truth["categories"])}
     present = {name: curve for name, curve in curves.items() if curve.max() > -1}
@@ -123,7 +123,7 @@ def clean_ground_truth(ground_truth, detections):
     images = [{"id": image["id"], "width": image.get("width", 0), "height": image.get("height", 0)}
               for image in ground_truth["images"]]
     known = {image["id"] for image in images}
-    strange = sorted({item["image_id"] for item in detections} - known)
+    strange = sorted({item["image_id"] for item in detections} - known, key=id_order)
     if strange:
         raise DataError(f"detections of image id {strange[0]} ({len(strange)} such ids), unknown to the annotations")
     annotations = [{"id": index, "image_id": item["image_id"], "category_id": item["category_id"],
@@ -132,7 +132,28 @@ def clean_ground_truth(ground_truth, detections):
                     "area": float(item.get("area", item["bbox"][2] * item["bbox"][3]))}
                    for index, item in enumerate(ground_truth["annotations"], 1) if item["image_id"] in known]
     return {"info": {}, "images": images, "annotations": annotations,
-            "categories": sorted(ground_truth["categories"], key=lambda category: category["id"])}
+            "categories": sorted(ground_truth["categories"], key=lambda category: id_order(category["id"]))}
+
+
+def id_order(number):
+    """A sort key for ids: numbers by value, then texts."""
+    return isinstance(number, str), number
+
+
+def number_ids(ground_truth, detections):
+    """A clean ground truth and detections with ids that every engine takes: those that are none are numbered from 1 on.
+
+    hotcoco refuses negative numbers, texts and floats; pycocotools texts. The order stays: equal scores count in it.
+    """
+    for kind, key in (("images", "image_id"), ("categories", "category_id")):
+        ids = sorted({item["id"] for item in ground_truth[kind]}, key=id_order)
+        if all(type(one) is int and 0 <= one < 2 ** 63 for one in ids):
+            continue  # most files: half a million detections need no copies
+        places = {one: place for place, one in enumerate(ids, 1)}
+        ground_truth = {**ground_truth, kind: [{**item, "id": places[item["id"]]} for item in ground_truth[kind]],
+                        "annotations": [{**item, key: places.get(item[key], 0)} for item in ground_truth["annotations"]]}
+        detections = [{**item, key: places.get(item[key], 0)} for item in detections]
+    return ground_truth, detections
 
 
 def evaluate_boxes(ground_truth, detections, engine):

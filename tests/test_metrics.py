@@ -105,6 +105,39 @@ def test_detection_in_an_unknown_image():
             metric(truth(), found((5, CAT, 0.5, [0, 0, 1, 1])))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("images, category", [
+    ((-5, 2), CAT), ((0, 2), CAT), (("x", "y"), CAT), ((1.0, 2), CAT), ((2 ** 63, 2), CAT), ((1, 2), -1),
+    ((1, 2), "cat"), ((1, 2), 2 ** 70), ((-5, "y"), "c")])
+def test_ids_of_any_kind(engine, images, category):
+    one, other = images
+    boxes = [(one, category, [10, 10, 40, 40]), (other, DOG, [0, 0, 50, 50]), (other, category, [60, 60, 30, 30])]
+    ground_truth = {**truth(*boxes), "images": [{"id": one}, {"id": other}],
+                    "categories": [{"id": DOG, "name": "dog"}, {"id": category, "name": "cat"}]}
+    detections = found((one, category, 0.9, [10, 10, 40, 40]), (other, DOG, 0.8, [0, 0, 50, 50]))
+    before = copy.deepcopy((ground_truth, detections))
+    metrics = coco_metrics(ground_truth, detections, engine)
+    assert metrics["per_class"]["cat"] == {"AP": pytest.approx(51 / 101), "AP50": pytest.approx(51 / 101), "boxes": 2}
+    assert metrics["per_class"]["dog"]["AP"] == pytest.approx(1)
+    curves = precision_curves(ground_truth, detections, engine)
+    assert {name: round(float(curve.mean()), 6) for name, curve in curves.items()} == {"dog": 1, "cat": 0.50495}
+    assert voc_metrics(ground_truth, detections)["mAP_area"] == pytest.approx(0.75)
+    assert (ground_truth, detections) == before
+
+
+def test_numbering_ids_changes_no_number(monkeypatch):
+    """Scores that are equal in several images count in the order of the ids."""
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
+    from coco_metric import draw
+    ground_truth, detections = draw(40)
+    detections = [{**item, "score": round(item["score"], 1)} for item in detections]
+    negative = {**ground_truth, "images": [{**one, "id": one["id"] - 10000} for one in ground_truth["images"]],
+                "annotations": [{**one, "image_id": one["image_id"] - 10000} for one in ground_truth["annotations"]]}
+    shifted = [{**item, "image_id": item["image_id"] - 10000} for item in detections]
+    one, other = coco_metrics(ground_truth, detections), coco_metrics(negative, shifted)
+    assert one["AP"] > 0 and one == other
+
+
 def test_engines_agree_to_the_last_digit(monkeypatch):
     monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
     from coco_metric import draw
