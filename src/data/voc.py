@@ -1,13 +1,27 @@
 """VOC XML files -> records."""
 import os
 from pathlib import Path
-from xml.etree import ElementTree
 
-from src.data.annotations import add_box, add_record, check_folder, label_records, read_text, to_size
+from src.data.annotations import (
+    add_box,
+    add_record,
+    check_folder,
+    faults_as_findings,
+    label_records,
+    read_text,
+    to_size,
+)
+from src.data.layouts import what_is_there
 from src.data.records import Record
+from src.data.voc_names import ImageFolder, listed_file, xml_names
+from src.data.xml_files import read_xml, texts
 from src.errors import DataError
 
-IMAGE_ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+UNREADABLE = "annotation unreadable"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FLAGS = {"true": True, "yes": True, "false": False, "no": False, "": False}
+LAYOUTS = ("known are ImageSets/Main/<split>.txt with Annotations/ and JPEGImages/, and <split>/Annotations/ with "
+           "<split>/Images/ (eval/ for val)")
 
 
 def read_voc(root, split, classes, report):
@@ -18,19 +32,20 @@ def read_voc(root, split, classes, report):
     """
     _, list_file, annotation_files, image_dir = voc_files(root, split)
     check_folder(image_dir, "image folder")
-    present = set(os.listdir(image_dir))
-    records, problem = {}, "it lists no image"
+    base = list_file if os.path.isdir(list_file) else os.path.join(root, "Annotations")
+    records, folders, before = {}, {}, len(report.findings)
     for path in annotation_files:
-        try:
-            tree = ElementTree.parse(path).getroot()
-        except (OSError, ElementTree.ParseError) as error:
-            problem = f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}"
-            report.add("annotation unreadable", path, None, f"{problem}; image left out")
-            continue
-        record = read_voc_record(tree, path, image_dir, present, len(records) + 1, report)
-        add_record(records, record.path, record, report)
+        with faults_as_findings(report, UNREADABLE, path):
+            images = image_folder(os.path.relpath(os.path.dirname(path), base), base, image_dir, known=folders)
+            record = read_voc_record(path, images, len(records) + 1, report)
+            if record:
+                add_record(records, record.path, record, report)
+    faults = [(f"{one.file}:", one.box, one.reason) for one in report.findings[before:before + 1]]
+    fault = " ".join(part for one in faults for part in one if part)
     if not records:
-        raise DataError(f"'{list_file}' has no usable annotation: {problem}")
+        raise DataError(f"'{list_file}' has no usable annotation: {fault or 'it lists no image'}")
+    if fault and not classes and not any(record.boxes for record in records.values()):
+        raise DataError(f"'{list_file}' has no usable box: {fault}")
     return label_records(records.values(), classes, list_file, report)
 
 
@@ -43,25 +58,87 @@ def voc_files(root, *splits):
             return split, folder, files, os.path.join(os.path.dirname(folder), "Images")
         lists = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
         if os.path.isfile(lists):
-            names = (line.strip() for line in read_text(lists).split("\n"))
-            files = [os.path.join(root, "Annotations", f"{name}.xml") for name in names if name]
-            return split, lists, files, os.path.join(root, "JPEGImages")
+            folder = os.path.join(root, "Annotations")
+            check_folder(folder, "annotation folder")
+            known, lines = xml_names(folder), (line.strip() for line in read_text(lists).split("\n"))
+            return split, lists, [listed_file(line, folder, known) for line in lines if line], \
+                os.path.join(root, "JPEGImages")
+    raise DataError(no_list(root, splits[0]))
+
+
+def no_list(root, split):
+    """Why a split cannot be found: the lists there are, else the layouts that are known and what was found instead."""
     folder = os.path.join(root, "ImageSets", "Main")
-    known = ", ".join(sorted(one.stem for one in Path(folder).glob("*.txt"))) or "no list at all"
-    raise DataError(f"VOC split list '{os.path.join(folder, splits[0])}.txt' is missing; there is {known}")
+    # those of one class, cat_train, would hide those that can be chosen
+    lists = sorted((one.stem for one in Path(folder).glob("*.txt")), key=lambda name: ("_" in name, name))
+    message = f"VOC split list '{os.path.join(folder, split)}.txt' is missing; there is "
+    if lists:
+        return f"{message}{', '.join(lists[:20])}{' ..' if len(lists) > 20 else ''}"
+    return f"{message}no list at all; the layouts {LAYOUTS}; {what_is_there(root)}"
 
 
-def read_voc_record(tree, path, image_dir, present, number, report):
-    """The root of one XML file -> Record. present: names of the files in image_dir."""
-    stem = os.path.splitext(os.path.basename(path))[0]
-    written = os.path.basename((tree.findtext("filename") or stem).strip().replace("\\", "/"))
-    candidates = (name + ending for name in (written, stem) for ending in IMAGE_ENDINGS)
-    image = next((name for name in candidates if name in present), stem + ".jpg")
+def image_folder(inner, annotations, image_dir, *, known):
+    """The ImageFolder of the XML files in annotations/inner: image_dir/inner if there is such a folder, else image_dir.
+
+    known: those that were read already.
+    """
+    if inner not in known:
+        folder = os.path.join(image_dir, inner)
+        apart = not inner.startswith(os.pardir) and os.path.isdir(folder)
+        known[inner] = ImageFolder(folder if apart else image_dir, os.path.join(annotations, inner))
+    return known[inner]
+
+
+def read_voc_record(path, images, number, report):
+    """One XML file -> Record, or None with a finding. images: an ImageFolder."""
+    if not os.path.isfile(path):
+        report.add(UNREADABLE, path, None, "there is no such file; image left out")
+        return None
+    tree = read_xml(path)
+    if tree.tag != "annotation":
+        report.add(UNREADABLE, path, None, f"its root is <{tree.tag}>, not <annotation> as in VOC; image left out")
+        return None
+    written = os.path.basename(next(iter(texts(tree, "filename")), "").replace("\\", "/"))
+    image, odd = images.find(os.path.splitext(os.path.basename(path))[0], written)
+    if odd:
+        report.add("image name unclear" if image else "duplicated id", path, None, odd)
+    if not image:
+        return None
     size = (to_size(tree.findtext(f"size/{name}")) for name in ("height", "width"))
-    record = Record(number, os.path.abspath(os.path.join(image_dir, image)), *size, path, [])
+    record = Record(number, os.path.abspath(os.path.join(images.folder, image)), *size, path, [])
     for index, item in enumerate(tree.findall("object"), 1):
-        corners = [item.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
-        name, difficult = ((item.findtext(tag) or "").strip() for tag in ("name", "difficult"))
-        add_box(record, index, name, corners, report, "box dropped", f"bndbox {corners} is not four numbers", True,
-                None, False, difficult == "1")
+        add_object(record, index, item, report)
     return record
+
+
+def add_object(record, index, item, report):
+    """Adds the boxes of an <object>, nearly always one, to a Record; whatever is not clear becomes a finding."""
+    names, boxes = texts(item, "name"), item.findall("bndbox")
+    if len(names) != 1 or not boxes:
+        what = "no <bndbox>" if not boxes else f"{len(names)} names: {', '.join(names)}" if names else "no name"
+        report.add("box dropped", record.source, f"#{index}", f"the object has {what} (it holds {tags(item)})")
+        return
+    flag = next(iter(texts(item, "difficult")), "")
+    difficult = to_flag(flag)
+    if difficult is None:
+        report.add("flag unclear", record.source, f"#{index}", f"difficult is '{flag}', neither 0 nor 1; 0 is taken")
+    for box in boxes:
+        found = [texts(box, tag) for tag in CORNERS]
+        corners = [one[0] for one in found if len(one) == 1]
+        odd = [f"<{tag}>" for tag, one in zip(CORNERS, found) if len(one) != 1]
+        reason = f"the bndbox needs one {' and one '.join(odd)} (it holds {tags(box)})" if odd else \
+            f"bndbox {', '.join(corners)} is not four numbers"
+        add_box(record, index, names[0], corners, report, "box dropped", reason, True, None, False, bool(difficult))
+
+
+def tags(node):
+    """The tags below a node, in words."""
+    return ", ".join(f"<{child.tag}>" for child in node) or "nothing"
+
+
+def to_flag(text):
+    """True or False of 1, 0, 1.0, true, no .. as tools write them; None of anything else."""
+    try:
+        return FLAGS[text.lower()] if text.lower() in FLAGS else {0.0: False, 1.0: True}.get(float(text))
+    except ValueError:
+        return None

@@ -1,0 +1,84 @@
+"""Which names belong together in a VOC tree: a line of a list, an XML file, an image."""
+import os
+
+from src.data.images import IMAGE_ENDINGS
+
+LABELS = ("-1", "0", "1", "+1")  # the second column of VOC's lists of one class
+
+
+def xml_names(folder: str) -> dict[str, str]:
+    """The XML files of a folder by their stems, sorted."""
+    names = (name for name in sorted(os.listdir(folder)) if name.lower().endswith(".xml"))
+    return {os.path.splitext(name)[0]: name for name in names}
+
+
+def without_ending(name: str) -> str:
+    """A path with / instead of \\ and without the ending of an image or of an XML file."""
+    name = name.replace("\\", "/")
+    stem, ending = os.path.splitext(name)
+    return stem if ending.lower() in (".xml", *IMAGE_ENDINGS) else name
+
+
+def stem_of(name: str) -> str:
+    """The last part of a path without such an ending."""
+    return os.path.basename(without_ending(name))
+
+
+def listed_file(line: str, folder: str, known: dict[str, str]) -> str:
+    """The XML file that a line of a list means. known: the XML files in folder by their stems.
+
+    A line is the name of an image: alone, before a label, or beside the name of its XML file. The name may have an
+    ending. A path counts as it is where it leads to an XML file in folder, and by its stem otherwise.
+    """
+    names = [line, *(line.split("\t")[:1] if "\t" in line else ())]
+    while True:
+        first, _, last = names[-1].rpartition(" ")
+        if not first or (last not in LABELS and stem_of(last) != stem_of(first)):
+            break
+        names.append(first.rstrip())
+    for name in (form for one in names for form in (one.replace("\\", "/"), without_ending(one))):
+        path = os.path.join(folder, f"{name}.xml")
+        if "/" in name and os.path.isfile(path):
+            return path
+        if os.path.basename(name) in known:
+            return os.path.join(folder, known[os.path.basename(name)])
+    return os.path.join(folder, f"{stem_of(names[-1])}.xml")
+
+
+class ImageFolder:
+    """The images of a folder of XML files, found by name: with any known ending in any case, or without one."""
+
+    def __init__(self, folder: str, annotations: str):
+        self.folder, self.names, self.by_stem = folder, set(os.listdir(folder)), {}
+        self.owners = xml_names(annotations) if os.path.isdir(annotations) else {}
+        names = sorted(self.names)
+        for ending in (*IMAGE_ENDINGS, ""):  # of several images with one stem the usual ending comes first
+            for name in names:
+                if name.lower().endswith(ending):
+                    self.by_stem.setdefault(name[:len(name) - len(ending)], []).append(name)
+
+    def find(self, stem: str, written: str) -> tuple[str | None, str]:
+        """The image of `stem`.xml, which says <filename> `written` -> (name, what is odd about it or "").
+
+        The name of the XML file counts before what it says. Name None: what it says is the image of another XML file.
+        """
+        own = self.by_stem.get(stem, [])
+        if written in own or (written in self.names and os.path.splitext(written)[0] == stem):
+            return written, ""
+        if not own:
+            return self.find_other(stem, written)
+        same = [name for name in own if name.lower() == written.lower()]
+        name = (same or own)[0]
+        differs = stem.lower() not in (written.lower(), stem_of(written).lower()) or written in self.names
+        if written and differs:
+            return name, f"<filename> says '{written}'; '{name}', named as the XML file, is taken"
+        return name, f"it could be {' or '.join(own)}; '{name}' is taken" if len(own) > 1 and not same else ""
+
+    def find_other(self, stem, written):
+        """find() where no image is named as the XML file: what it says counts, unless another XML file is named so."""
+        others = [written] if written in self.names else self.by_stem.get(stem_of(written), [])
+        if not others:
+            return f"{stem}.jpg", ""
+        image = others[0]
+        owner = self.owners.get(image) or self.owners.get(os.path.splitext(image)[0])
+        return (None, f"<filename> says '{image}', which belongs to {owner}; image left out") if owner else (image, "")
