@@ -47,12 +47,18 @@ def test_each_box_of_an_object_is_read(tmp_path):
     assert found(report) == [("box dropped", "#1")] and "1, 2, 3, x is not four numbers" in report.summary()
 
 
+def test_two_names_in_one_object_are_a_finding(tmp_path):
+    item = f"<object><name>cat</name><name>dog</name><name/>{BOX.format(1, 2, 3, 4)}</object>"
+    images, report = read(tree(tmp_path, {"a": item}))
+    assert images == {"a.jpg": [("cat", (1, 2, 2, 2))]} and found(report) == [("class unclear", "#1")]
+    assert "the names cat and dog" in report.summary()
+
+
 @pytest.mark.parametrize("item, reason", [
-    (f"<name>cat</name><name>dog</name>{BOX.format(1, 2, 3, 4)}", "2 names: cat, dog"),
-    (BOX.format(1, 2, 3, 4), "no name (it holds <bndbox>)"),
-    (f"<name/>{BOX.format(1, 2, 3, 4)}", "no name"),
-    (f"<name> \n </name>{BOX.format(1, 2, 3, 4)}", "no name"),
-    (f"<name><b>cat</b></name>{BOX.format(1, 2, 3, 4)}", "no name"),
+    (BOX.format(1, 2, 3, 4), "no <name> (it holds <bndbox>)"),
+    (f"<name/>{BOX.format(1, 2, 3, 4)}", "no <name>"),
+    (f"<name> \n </name>{BOX.format(1, 2, 3, 4)}", "no <name>"),
+    (f"<name><b>cat</b></name>{BOX.format(1, 2, 3, 4)}", "no <name>"),
     ("<name>cat</name><polygon><x1>1</x1></polygon>", "no <bndbox> (it holds <name>, <polygon>)"),
     ("<name>cat</name><bndbox><xmin>1</xmin></bndbox>", "one <ymin> and one <xmax> and one <ymax> (it holds <xmin>)"),
     ("<name>cat</name><bndbox/>", "(it holds nothing)"),

@@ -12,7 +12,7 @@ from src.data.annotations import (
     to_size,
 )
 from src.data.layouts import what_is_there
-from src.data.records import Record
+from src.data.records import Record, visible
 from src.data.voc_names import ImageFolder, listed_file, xml_names
 from src.data.xml_files import read_xml, texts
 from src.errors import DataError
@@ -43,9 +43,9 @@ def read_voc(root, split, classes, report):
     faults = [(f"{one.file}:", one.box, one.reason) for one in report.findings[before:before + 1]]
     fault = " ".join(part for one in faults for part in one if part)
     if not records:
-        raise DataError(f"'{list_file}' has no usable annotation: {fault or 'it lists no image'}")
+        raise DataError(visible(f"'{list_file}' has no usable annotation: {fault or 'it lists no image'}"))
     if fault and not classes and not any(record.boxes for record in records.values()):
-        raise DataError(f"'{list_file}' has no usable box: {fault}")
+        raise DataError(visible(f"'{list_file}' has no usable box: {fault}"))
     return label_records(records.values(), classes, list_file, report)
 
 
@@ -112,12 +112,15 @@ def read_voc_record(path, images, number, report):
 
 
 def add_object(record, index, item, report):
-    """Adds the boxes of an <object>, nearly always one, to a Record; whatever is not clear becomes a finding."""
+    """Adds the boxes of an <object>, nearly always one, to a Record; what is not clear becomes a finding."""
     names, boxes = texts(item, "name"), item.findall("bndbox")
-    if len(names) != 1 or not boxes:
-        what = "no <bndbox>" if not boxes else f"{len(names)} names: {', '.join(names)}" if names else "no name"
-        report.add("box dropped", record.source, f"#{index}", f"the object has {what} (it holds {tags(item)})")
+    if not names or not boxes:
+        report.add("box dropped", record.source, f"#{index}",
+                   f"the object has no {'<bndbox>' if names else '<name>'} (it holds {tags(item)})")
         return
+    if len(names) > 1:
+        reason = f"the object has the names {' and '.join(names)}; the first is taken"
+        report.add("class unclear", record.source, f"#{index}", reason)
     flag = next(iter(texts(item, "difficult")), "")
     difficult = to_flag(flag)
     if difficult is None:
