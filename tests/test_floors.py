@@ -16,7 +16,7 @@ FLOORS = (
      "data.xml_files", "data.photometric", "onnx_session", "ema"),
     ("runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",
      "data.transforms", "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
-     "data.layouts", "data.voc_names", "onnx_graph"),
+     "data.layouts", "data.txt_fields", "data.voc_names", "onnx_graph"),
     ("engine", "weight_files", "visualize", "evaluate", "data.coco", "data.voc", "data.txt", "data.convert",
      "data.policies", "models.initialize",
      "models.ssd", "detector", "onnx_quantize"),
@@ -30,7 +30,7 @@ NUMPY_ONLY = ("errors", "files", "cuda", "cluster", "config", "boxes", "logger",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session", "onnx_graph", "onnx_quantize",
               "data.classes", "data.images", "data.records", "data.annotations", "data.coco", "data.coco_masks",
-              "data.voc", "data.layouts", "data.voc_names", "data.xml_files",
+              "data.voc", "data.layouts", "data.voc_names", "data.xml_files", "data.txt_fields",
               "data.txt", "data.transforms", "data.photometric",
               "data.policies")
 
