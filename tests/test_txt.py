@@ -153,7 +153,7 @@ def test_boxes_in_another_form_are_named_in_one_line(tmp_path, call, text, form)
 
 @pytest.mark.parametrize("line, form", [
     ("a.jpg 0 0.3 0.36 0.4 0.47", "YOLO"), ("0 0.3 0.36 0.4 0.47", "YOLO"), ("a.jpg 1 .5 .5 1 1 0 .2 .2 .1 .1", "YOLO"),
-    ("a.jpg,10,10,50,48,cat", "commas between all"), ("a.jpg, 10, 10, 50, 48, cat", "commas between all"),
+    ("a.jpg,10,10,50,48,cat", "commas alone"), ("a.jpg, 10, 10, 50, 48, cat", "commas alone"),
     ("a.jpg;10,10,50,48,cat", "semicolons"), ("a.jpg;10;10;50;48;cat", "semicolons"), ('[{"a":1}]', "JSON"),
     ('{"images": [{"id": 1}]}', "JSON"), ("<annotation><object/></annotation>", "XML"), ("{", "JSON"),
     ("a.jpg 1 10 10 40 38", "OpenCV"), ("a.jpg 10 10 50 48 cat", "numbers with spaces"), ("path boxes", "a header"),

@@ -2,7 +2,7 @@
 import os
 
 import pytest
-from conftest import arrays, found
+from conftest import arrays, found, picture
 
 from src.data.records import Report
 from src.data.voc import read_voc, to_flag
@@ -96,6 +96,18 @@ def test_difficult(tmp_path, text, flag):
     (record,), _, _ = read_voc(tree(tmp_path, {"a": item}), "train", [], report)
     assert to_flag(text) is flag and arrays(record).difficult.tolist() == [bool(flag)]
     assert found(report) == ([("flag unclear", "#1")] if flag is None else [])
+
+
+@pytest.mark.parametrize("box, form", [
+    ((.1, .2, .5, .8), "fractions of the image"), ((20, 9, 15, 8), "look like x, y, w, h")])
+def test_boxes_in_another_form_are_named_in_one_line(tmp_path, call, box, form):
+    for name in "ab":
+        picture(tmp_path / "JPEGImages" / f"{name}.png")
+    inside = f"<object><name>cat</name>{BOX.format(*box)}</object>"
+    root = tree(tmp_path, {name: inside for name in "ab"}, images=["x"])
+    call.prepare("train", "voc", str(tmp_path / "mr"), [], voc_root=root, log=call.said.append)
+    (line,) = [line for line in "\n".join(call.said).splitlines() if "boxes are read as" in line]
+    assert form in line
 
 
 # --- the XML file

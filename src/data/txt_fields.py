@@ -74,7 +74,7 @@ def looks_like(line: str) -> str:
         "JSON; COCO's is read by --dataset=coco": line[0] in "{[",
         "XML; VOC's is read by --dataset=voc": line[0] == "<",
         "fields with semicolons between them": ";" in line,
-        "a table with commas between all columns; a space follows the path": "," in parts[0] and line.count(",") > 3,
+        "a table with commas alone; a space belongs between path and boxes": "," in parts[0] and line.count(",") > 3,
         "YOLO's class, centre, width and height in fractions of the image": small and len(numbers) % 5 == 0,
         "OpenCV's number of boxes, then x, y, width and height": numbers and len(numbers) == 4 * numbers[0] + 1 > 1,
         "numbers with spaces between them; commas join the five parts of a box": len(numbers) > 3,

@@ -37,7 +37,7 @@ def read_voc(root, split, classes, report):
     for path in annotation_files:
         with faults_as_findings(report, UNREADABLE, path):
             images = image_folder(os.path.relpath(os.path.dirname(path), base), base, image_dir, known=folders)
-            record = read_voc_record(path, images, len(records) + 1, report)
+            record = read_voc_record(path, images, len(records) + 1, report=report)
             if record:
                 add_record(records, record.path, record, report)
     faults = [(f"{one.file}:", one.box, one.reason) for one in report.findings[before:before + 1]]
@@ -89,7 +89,7 @@ def image_folder(inner, annotations, image_dir, *, known):
     return known[inner]
 
 
-def read_voc_record(path, images, number, report):
+def read_voc_record(path, images, number, *, report):
     """One XML file -> Record, or None with a finding. images: an ImageFolder."""
     if not os.path.isfile(path):
         report.add(UNREADABLE, path, None, "there is no such file; image left out")
@@ -107,11 +107,11 @@ def read_voc_record(path, images, number, report):
     size = (to_size(tree.findtext(f"size/{name}")) for name in ("height", "width"))
     record = Record(number, os.path.abspath(os.path.join(images.folder, image)), *size, path, [])
     for index, item in enumerate(tree.findall("object"), 1):
-        add_object(record, index, item, report)
+        add_object(record, index, item, report=report)
     return record
 
 
-def add_object(record, index, item, report):
+def add_object(record, index, item, *, report):
     """Adds the boxes of an <object>, nearly always one, to a Record; what is not clear becomes a finding."""
     names, boxes = texts(item, "name"), item.findall("bndbox")
     if not names or not boxes:
