@@ -9,6 +9,7 @@ from src.data.annotations import (
     faults_as_findings,
     label_records,
     read_text,
+    to_flag,
     to_size,
 )
 from src.data.layouts import what_is_there
@@ -19,7 +20,6 @@ from src.errors import DataError
 
 UNREADABLE = "annotation unreadable"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-FLAGS = {"true": True, "yes": True, "false": False, "no": False, "": False}
 LAYOUTS = ("known are ImageSets/Main/<split>.txt with Annotations/ and JPEGImages/, and <split>/Annotations/ with "
            "<split>/Images/ (eval/ for val)")
 
@@ -121,27 +121,20 @@ def add_object(record, index, item, *, report):
     if len(names) > 1:
         reason = f"the object has the names {' and '.join(names)}; the first is taken"
         report.add("class unclear", record.source, f"#{index}", reason)
-    flag = next(iter(texts(item, "difficult")), "")
-    difficult = to_flag(flag)
-    if difficult is None:
-        report.add("flag unclear", record.source, f"#{index}", f"difficult is '{flag}', neither 0 nor 1; 0 is taken")
+    flag, difficult = next(iter(texts(item, "difficult")), ""), False
+    try:
+        difficult = to_flag(flag)
+    except ValueError:
+        report.add("difficult unusable", record.source, f"#{index}", f"difficult is '{flag}', not 0 or 1; 0 is taken")
     for box in boxes:
         found = [texts(box, tag) for tag in CORNERS]
         corners = [one[0] for one in found if len(one) == 1]
         odd = [f"<{tag}>" for tag, one in zip(CORNERS, found) if len(one) != 1]
         reason = f"the bndbox needs one {' and one '.join(odd)} (it holds {tags(box)})" if odd else \
             f"bndbox {', '.join(corners)} is not four numbers"
-        add_box(record, index, names[0], corners, report, "box dropped", reason, True, None, False, bool(difficult))
+        add_box(record, index, names[0], corners, report, "box dropped", reason, True, None, False, difficult)
 
 
 def tags(node):
     """The tags below a node, in words."""
     return ", ".join(f"<{child.tag}>" for child in node) or "nothing"
-
-
-def to_flag(text):
-    """True or False of 1, 0, 1.0, true, no .. as tools write them; None of anything else."""
-    try:
-        return FLAGS[text.lower()] if text.lower() in FLAGS else {0.0: False, 1.0: True}.get(float(text))
-    except ValueError:
-        return None
