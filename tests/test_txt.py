@@ -97,7 +97,9 @@ def test_a_broken_line_is_a_finding(tmp_path, line):
     images, report = boxes(tmp_path, f"{line}\nb.jpg 10,10,50,48,cat\n")
     assert images.pop("b.jpg") == [("cat", BOX)] and sum(map(len, images.values())) == 0
     assert len(report.findings) == 1 and report.findings[0].file.endswith("train.txt:1")
-    assert report.summary().isprintable() or "\0" not in report.summary()
+    with pytest.raises(DataError) as error:
+        boxes(tmp_path, f"{line}\n")
+    assert "\0" not in report.summary() and str(error.value).isprintable()
 
 
 # --- fields

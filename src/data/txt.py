@@ -38,8 +38,8 @@ def check_without_boxes(file, lines, findings, *, classes):
     """Raises DataError for a file without a box, unless it has no faults and its classes are given; lines by number."""
     for finding in findings:
         number = int(finding.file.rpartition(":")[2])
-        raise DataError(f"annotation file '{file}' has no usable box; line {number}, '{short(lines[number])}': "
-                        f"{finding.reason}; {FORM}")
+        raise DataError(visible(f"annotation file '{file}' has no usable box; line {number}, '{short(lines[number])}': "
+                                f"{finding.reason}; {FORM}"))
     if not classes:
         number, line = next(iter(lines.items()))
         raise DataError(f"{file}: no class is in it, as no line has a box; line {number} is '{short(line)}'; {FORM}; "
