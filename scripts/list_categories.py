@@ -14,7 +14,7 @@ from collections import Counter
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.config import read_options, split_options
 from src.data.annotations import refuse_misspelt
-from src.data.classes import named_classes
+from src.data.classes import short_name
 from src.data.mindrecord import SOURCES, Place, SplitMissing, check_root
 from src.data.records import Report
 from src.errors import run_main
@@ -49,9 +49,9 @@ def read_split(options, split):
     """The annotations of a split -> Source, list of Record, the rows of count_classes, Report."""
     arguments = split_options(options, split)
     place = Place(**{name: arguments[name] for name in Place._fields})
-    check_root(options.dataset, place)
+    check_root(options.dataset, place, split)
     source, findings = SOURCES[options.dataset](split, place), Report()
-    records, names, ids = source.read(named_classes(options.classes), findings)
+    records, names, ids = source.read(options.classes, findings)
     if split == "train":
         refuse_misspelt(names, findings.class_names)
     return source, records, count_classes(records, names, ids), findings
@@ -73,6 +73,7 @@ def table(rows):
     """The rows as text; columns of crowd and difficult boxes only where there are any."""
     titles = ("boxes", "images", "crowd", "difficult")
     shown = [column for column in range(4) if column < 2 or any(row[2 + column] for row in rows)]
+    rows = [(short_name(str(number), 20), short_name(name), *counts) for number, name, *counts in rows]
     wide = max([len(name) for _, name, *_ in rows] + [5])
     lines = [f"{'id':>6}  {'class':<{wide}}" + "".join(f"{titles[column]:>11}" for column in shown)]
     for number, name, *counts in rows:
