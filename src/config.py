@@ -36,8 +36,9 @@ AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "nms_candidates",
 ABOVE_ZERO = ("lr", "loss_scale", "width", "body_lr")
 UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate",
                  "empty_negatives", "ema_decay")
-# what a recipe says of its own data set and no other: the names and the places of its splits
-OF_A_DATASET = ("train_data_type", "val_data_type", "image_dir", "val_image_dir", "anno_path", "val_anno_path")
+# what a recipe says of its own data set and no other: the names of its splits, and where it names the set, their places
+SPLIT_NAMES = ("train_data_type", "val_data_type")
+SPLIT_PLACES = ("image_dir", "val_image_dir", "anno_path", "val_anno_path")
 # what may differ between the hosts of a distributed run: where things lie, and their cores
 OF_A_HOST = ("typed", "coco_root", "voc_root", "image_dir", "val_image_dir", "anno_path", "val_anno_path",
              "mindrecord_dir", "pre_trained", "compile_cache", "config_path", "num_workers", "device_id", "output_path")
@@ -69,7 +70,8 @@ def read_options(arguments, program=""):
         typed.update({"config_path": own} if os.path.isfile(own) else {})
     recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
     if "dataset" in typed and typed["dataset"] != recipe.get("dataset", options.dataset):
-        for key in OF_A_DATASET:  # train2017 is no list of VOC, and a TXT file none of COCO's
+        # train2017 is no list of VOC, and a TXT file none of COCO's
+        for key in (*SPLIT_NAMES, *(SPLIT_PLACES if "dataset" in recipe else ())):
             recipe.pop(key, None)
     for origin, values in ((f"{typed.get('config_path')}: ", recipe), ("--", typed)):
         for key, value in values.items():

@@ -7,6 +7,7 @@ from conftest import ROOT, coco_tree
 from programs import run
 
 from src.config import OF_A_HOST, read_options, save_options, split_options
+from src.config import SPLIT_PLACES as PLACES
 from src.data.mindrecord import SplitMissing, prepare_split
 from src.errors import DataError
 
@@ -90,9 +91,6 @@ def test_txt_may_have_validation_images_elsewhere():
     assert (val["image_dir"], val["anno_path"]) == ("b", "v.txt")
 
 
-PLACES = ("image_dir", "val_image_dir", "anno_path", "val_anno_path")
-
-
 def test_places_are_kept_and_belong_to_a_host_and_a_data_set(tmp_path):
     options = read_options(["--dataset=other", *(f"--{key}=/x/{key}" for key in PLACES)])
     save_options(options, tmp_path / "config.yaml")
@@ -100,6 +98,9 @@ def test_places_are_kept_and_belong_to_a_host_and_a_data_set(tmp_path):
     assert all(again[key] == f"/x/{key}" for key in PLACES) and set(PLACES) <= set(OF_A_HOST)
     other = read_options([f"--config_path={tmp_path}/config.yaml", "--dataset=coco", "--image_dir=/y"])
     assert [other[key] for key in PLACES] == ["/y", "", "", ""], "a TXT file is none of COCO's"
+    (tmp_path / "recipe.yaml").write_text("image_dir: /x\nanno_path: t.txt\n")
+    zoo = read_options([f"--config_path={tmp_path}/recipe.yaml", "--dataset=other"])
+    assert (zoo.image_dir, zoo.anno_path) == ("/x", "t.txt"), "a recipe that leaves the data set to the command line"
 
 
 def test_the_tools_take_them_too(here):
