@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 
 from src.boxes import area
-from src.data.classes import short_name
 from src.files import write_whole
 from src.metrics import precision_curves
 
@@ -58,12 +57,7 @@ def draw_boxes(image, boxes, labels, scores=None, classes=()):
 
 def class_name(label, classes):
     """Name of a label 1, 2, ..; the bare number where the list of names is too short."""
-    return short_name(str(classes[label - 1])) if 1 <= label <= len(classes) else str(label)
-
-
-def plot_name(name):
-    """A class name for a plot of matplotlib, which makes formulas between two $ and hides what starts with _."""
-    return (" " * name.startswith("_") + short_name(name)).replace("$", r"\$")
+    return str(classes[label - 1]) if 1 <= label <= len(classes) else str(label)
 
 
 def draw_labels(canvas, labels):
@@ -217,7 +211,7 @@ def plot_pr_curves(ground_truth, detections, path, engine="hotcoco"):
         named = len(curves) <= NAMED_CURVES
         color = np.divide(class_color(labels[name]), 255) if named else MUTED
         axis.plot(recall, precision, color=color, alpha=1 if named else 0.3, linewidth=1.6 if named else 0.7,
-                  label=f"{plot_name(name)}  {precision.mean():.3f}" if named else None)
+                  label=f"{name}  {precision.mean():.3f}" if named else None)
     if curves:
         mean = np.mean(list(curves.values()), axis=0)
         axis.plot(recall, mean, color=INK, linewidth=2.6, label=f"all {len(curves)} classes  {mean.mean():.3f}")
@@ -233,7 +227,7 @@ def plot_per_class(metrics, path):
     """Bars of AP by class (pale: AP50, or for VOC the 11-point rule), best on top, as a PNG; metrics of metrics.py."""
     main, pale, rule = (("AP", "AP50", "COCO rule: AP at IoU .50 to .95, AP50 at .50") if "AR100" in metrics else
                         ("AP_area", "AP_11point", "VOC rules at IoU .50: AP_area since 2010, AP_11point of 2007"))
-    ranked = sorted((entry[main], entry[pale], f"{plot_name(name)}  ({entry['boxes']})")
+    ranked = sorted((entry[main], entry[pale], f"{name}  ({entry['boxes']})")
                     for name, entry in metrics["per_class"].items() if entry["boxes"])
     rows = max(len(ranked), 4)
     figure, (axis,) = new_figure(1, 7.2, 1.6 + 0.24 * rows)

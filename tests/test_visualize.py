@@ -237,17 +237,3 @@ def test_the_legend_of_the_bars_has_the_order_of_their_numbers(measure, names, m
     assert axis.texts[-1].get_text() == "0.250 | 0.750"
     colors = [handle.get_facecolor() for handle in axis.get_legend().get_patches()]
     assert [bars[-1].get_facecolor() for bars in axis.containers[::-1]] == colors
-
-
-def test_plots_keep_their_shape_whatever_a_class_is_called(monkeypatch):
-    figures, names = shown(monkeypatch), ["$$", "a$b$c", "x" * 300, "_background_", "caf\u00e9"]
-    truth = {"images": [{"id": 1}], "categories": [{"id": at, "name": name} for at, name in enumerate(names, 1)],
-             "annotations": [{"image_id": 1, "category_id": at, "bbox": [0, 0, 9, 9]} for at in range(1, 6)]}
-    plot_pr_curves(truth, [], "")
-    plot_per_class(coco_metrics(truth, []), "")
-    curves, bars = (figure.axes[0] for figure in figures)
-    for figure in figures:
-        figure.draw_without_rendering()
-    assert len(curves.get_legend().get_texts()) == 6 and curves.get_position().width > 0.3
-    assert len(bars.get_yticklabels()) == 5 and bars.get_position().width > 0.3
-    assert all(len(text.get_text()) < 60 for text in (*curves.get_legend().get_texts(), *bars.get_yticklabels()))
