@@ -14,7 +14,6 @@ from collections import Counter
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.config import read_options, split_options
 from src.data.annotations import refuse_misspelt
-from src.data.classes import short_name
 from src.data.mindrecord import SOURCES, Place, SplitMissing, check_root
 from src.data.records import Report
 from src.errors import run_main
@@ -73,7 +72,6 @@ def table(rows):
     """The rows as text; columns of crowd and difficult boxes only where there are any."""
     titles = ("boxes", "images", "crowd", "difficult")
     shown = [column for column in range(4) if column < 2 or any(row[2 + column] for row in rows)]
-    rows = [(short_name(str(number), 20), short_name(name), *counts) for number, name, *counts in rows]
     wide = max([len(name) for _, name, *_ in rows] + [5])
     lines = [f"{'id':>6}  {'class':<{wide}}" + "".join(f"{titles[column]:>11}" for column in shown)]
     for number, name, *counts in rows:

@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT, coco_tree
 
 from src.config import read_options, save_options
-from src.data.classes import COCO_CLASSES, VOC_CLASSES, checked_classes, one_line, short_name
+from src.data.classes import COCO_CLASSES, VOC_CLASSES, checked_classes, one_line
 from src.errors import OptionError
 
 WORDS = ["on", "no", "null", "007", "~", "1e3", "0x1F", "2024-01-01", "1_0", ".inf", "yes", "12:30", "1.0", "True", "N"]
@@ -142,7 +142,6 @@ def test_import_weights_reads_a_list_as_all_programs_do(tmp_path):
         assert done.returncode == 2 and "expected a list such as [a,b]" in done.stderr
 
 
-def test_names_in_tables():
+def test_names_stay_on_one_line():
     names = ("cat", "a\nb", "a\tb", "caf\u00e9", "\ud800")
     assert [one_line(name) for name in names] == ["cat", "a b", "a b", "caf\u00e9", "?"]
-    assert short_name("cat") == "cat" and short_name("x" * 40) == "x" * 40 and short_name("x" * 41) == "x" * 38 + ".."

@@ -59,11 +59,6 @@ def one_line(name):
     return "".join(signs.get(unicodedata.category(letter), letter) for letter in name)
 
 
-def short_name(name, most=40):
-    """A name cut to what a table or a picture has room for."""
-    return name if len(name) <= most else f"{name[:most - 2]}.."
-
-
 def nearest(name, names):
     """The known name most like `name`, whatever its case, or None."""
     lower = {known.lower(): known for known in reversed(names)}
