@@ -56,8 +56,9 @@ def main():
 
 def fitting_model(arguments, build_model, fetch):
     """Class names, Model with as many classes as the file has unless --classes says them, and what `fetch` gives."""
+    from src.config import convert
     from src.data.classes import named_classes
-    names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
+    names = convert("classes", arguments.classes, {"classes": []})
     classes = named_classes(names or ["coco"])
     model = build_model(arguments.model, len(classes) + 1)
     values, *facts = fetch(model.network, arguments.source, arguments.kind)

@@ -14,7 +14,6 @@ from collections import Counter
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.config import read_options, split_options
 from src.data.annotations import refuse_misspelt
-from src.data.classes import named_classes
 from src.data.mindrecord import SOURCES, Place, SplitMissing, check_root
 from src.data.records import Report
 from src.errors import run_main
@@ -49,9 +48,9 @@ def read_split(options, split):
     """The annotations of a split -> Source, list of Record, the rows of count_classes, Report."""
     arguments = split_options(options, split)
     place = Place(**{name: arguments[name] for name in Place._fields})
-    check_root(options.dataset, place)
+    check_root(options.dataset, place, split)
     source, findings = SOURCES[options.dataset](split, place), Report()
-    records, names, ids = source.read(named_classes(options.classes), findings)
+    records, names, ids = source.read(options.classes, findings)
     if split == "train":
         refuse_misspelt(names, findings.class_names)
     return source, records, count_classes(records, names, ids), findings

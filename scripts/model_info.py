@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import runtime
 from src.anchors import split_levels
 from src.config import read_options
-from src.data.classes import COCO_CLASSES, named_classes
+from src.data.classes import COCO_CLASSES
 from src.errors import run_main
 
 PARTS = ("backbone", "neck", "head")
@@ -31,7 +31,7 @@ def main():
     from src.models.ssd import BUILDERS, build_model
     from src.optim import freeze
 
-    classes = len(named_classes(options.classes) or COCO_CLASSES) + 1
+    classes = len(options.classes or COCO_CLASSES) + 1
     single = "model" in options.typed or options.config_path
     if not single:
         print(f"{classes} classes with the background; GMACs are multiply-accumulates, not FLOPs\n")

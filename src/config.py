@@ -7,6 +7,7 @@ import re
 import yaml
 from easydict import EasyDict
 
+from src.data.classes import named_classes
 from src.errors import OptionError
 
 DEFAULT_PATH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config", "default.yaml")
@@ -35,10 +36,12 @@ AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "nms_candidates",
 ABOVE_ZERO = ("lr", "loss_scale", "width", "body_lr")
 UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate",
                  "empty_negatives", "ema_decay")
+# what a recipe says of its own data set and no other: the names of its splits, and where it names the set, their places
 SPLIT_NAMES = ("train_data_type", "val_data_type")
+SPLIT_PLACES = ("image_dir", "val_image_dir", "anno_path", "val_anno_path")
 # what may differ between the hosts of a distributed run: where things lie, and their cores
-OF_A_HOST = ("typed", "coco_root", "voc_root", "image_dir", "anno_path", "val_anno_path", "mindrecord_dir",
-             "pre_trained", "compile_cache", "config_path", "num_workers", "device_id", "output_path")
+OF_A_HOST = ("typed", "coco_root", "voc_root", "image_dir", "val_image_dir", "anno_path", "val_anno_path",
+             "mindrecord_dir", "pre_trained", "compile_cache", "config_path", "num_workers", "device_id", "output_path")
 # what the model zoo called the same thing
 RENAMED = {"model_name": "model", "img_shape": "image_size", "use_float16": "amp_level", "num_classes": "classes",
            "data_path": "coco_root", "checkpoint_path": "checkpoint_file_path", "img_path": "source",
@@ -67,20 +70,27 @@ def read_options(arguments, program=""):
         typed.update({"config_path": own} if os.path.isfile(own) else {})
     recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
     if "dataset" in typed and typed["dataset"] != recipe.get("dataset", options.dataset):
-        for key in SPLIT_NAMES:  # those of a recipe are names in its own data set: train2017 is no list of VOC
+        # train2017 is no list of VOC, and a TXT file none of COCO's
+        for key in (*SPLIT_NAMES, *(SPLIT_PLACES if "dataset" in recipe else ())):
             recipe.pop(key, None)
     for origin, values in ((f"{typed.get('config_path')}: ", recipe), ("--", typed)):
         for key, value in values.items():
             options[key] = convert(key, value, options, origin)
+    options.classes = named_classes(options.classes)  # from here on a list is names, and `coco` one like others
     options.typed = sorted(typed)
     return options
 
 
 def split_options(options, split):
     """The arguments of data.mindrecord.prepare_split that the options give for split "train" or "val"."""
-    shared = ("dataset", "mindrecord_dir", "strict", "coco_root", "instances_set", "voc_root", "image_dir")
+    shared = ("dataset", "mindrecord_dir", "strict", "coco_root", "instances_set", "voc_root")
+    anno_path, image_dir = options.anno_path, options.image_dir
+    if split == "val":
+        # the folder of a named annotation file; beside COCO's own one lies its own folder
+        own = options.dataset == "coco" and not options.val_anno_path
+        anno_path, image_dir = options.val_anno_path, options.val_image_dir or ("" if own else image_dir)
     return {**{key: options[key] for key in shared}, "split": split, "split_name": options[f"{split}_data_type"],
-            "anno_path": options.anno_path if split == "train" else options.val_anno_path}
+            "anno_path": anno_path, "image_dir": image_dir}
 
 
 def save_options(options, path):
@@ -108,7 +118,7 @@ def read_recipe(path, above=()):
     """A recipe as a dict, its `_base_` (a path relative to the recipe) read first. above: the recipes that led here."""
     if os.path.abspath(path) in above:
         raise OptionError(f"{path}: _base_ leads back to itself")
-    values = read_yaml(path)
+    values = read_yaml(path, RecipeLoader)
     base = values.pop("_base_", None) or ""
     if not isinstance(base, str):
         raise OptionError(f"{path}: _base_={base!r}: expected the path of one recipe")
@@ -116,11 +126,26 @@ def read_recipe(path, above=()):
     return {**below, **values}
 
 
-def read_yaml(path):
+class Word(str):
+    """What YAML takes for a number, a truth value or a date, as it is written: on, no, 007, 2024-01-01 may be names."""
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """Leaves the words of a recipe as they are written; the type of an option says what they mean."""
+
+    yaml_constructors = {
+        **yaml.SafeLoader.yaml_constructors,
+        **{f"tag:yaml.org,2002:{kind}": lambda loader, node: Word(node.value)
+           for kind in ("bool", "int", "float", "timestamp")},
+        "tag:yaml.org,2002:seq": lambda loader, node: [item.value if isinstance(item, yaml.ScalarNode) else
+                                                       loader.construct_object(item, deep=True) for item in node.value]}
+
+
+def read_yaml(path, loader=yaml.SafeLoader):
     """The mapping in a YAML file. Raises OptionError when it is missing, broken or no mapping."""
     try:
         with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file)
+            values = yaml.load(file, loader)
     except OSError as error:
         raise OptionError(f"config_path '{path}' cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -178,19 +203,51 @@ def to_str(value):
 
 
 def to_list(value):
-    """A list of strings from a YAML list, "[a,b]" or "a, b"."""
-    if isinstance(value, str):
-        value = yaml.safe_load(value) if value.startswith("[") else [one for one in re.split(r"\s*,\s*", value) if one]
-    if not isinstance(value, list):
+    """A list of names as they are written, from a list of a recipe, "[a,b]" or "a, b"."""
+    if isinstance(value, str) and not isinstance(value, Word):
+        if value.startswith("{") and ":" in value:
+            raise ValueError(value)
+        value = read_brackets(value) if value.startswith("[") else read_commas(value)
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
         raise ValueError(value)
     return [str(item) for item in value]
 
 
-WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+def read_commas(text):
+    """The items of "a, 'b, c', d's"; quotes are part of the names unless some hold a comma together."""
+    quoted = "|".join(f"{quote}[^{quote}]*,[^{quote}]*{quote}" for quote in "'\"")
+    items = re.findall(rf"(?:^|,\s*)((?:{quoted}|[^,]*?)(?=\s*(?:,|$)))", text)
+    if any(re.fullmatch(quoted, one) for one in items):
+        items = [re.sub(r"""^(["'])(.*)\1$""", r"\2", one) for one in items]
+    return [one for one in items if one]
+
+
+def read_brackets(text):
+    """The items of "[a, 'b, c', d: e]" as they are written. Raises YAMLError, ValueError for what is no list."""
+    node = yaml.compose(text, yaml.SafeLoader)
+    if not isinstance(node, yaml.SequenceNode):
+        raise ValueError(text)
+    return [read_item(item, text) for item in node.value]
+
+
+def read_item(node, text):
+    """One item of a list as it is written. Raises ValueError for what is no name, such as the map bear: 1."""
+    written = text[node.start_mark.index:node.end_mark.index].strip()
+    if isinstance(node, yaml.ScalarNode) and not written.startswith(("&", "!")):  # YAML's anchors and tags
+        return node.value
+    number = re.fullmatch(r"[-+.\d]*", written.rpartition(":")[2].strip())
+    if not isinstance(node, yaml.MappingNode) or written.startswith("{") or number:
+        raise ValueError(written)
+    return written
+
+
+WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 # by the type of the default: the function, which fails on anything else (str: 8.5 and True are no int), and its words
 CONVERTERS = {bool: (lambda value: WORDS[str(value).lower()], "True or False"),
               int: (lambda value: int(str(value)), "a whole number"),
-              float: (to_float, "a number"), str: (to_str, "a text"), list: (to_list, "a list such as [a,b]")}
+              float: (to_float, "a number"), str: (to_str, "a text"),
+              list: (to_list, "a list such as [a,b] of names, each of one letter or more; quote a name with a colon, a "
+                              "comma or a #")}
 
 
 def help_text(program):

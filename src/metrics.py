@@ -150,8 +150,9 @@ def number_ids(ground_truth, detections):
         if all(type(one) is int and 0 <= one < 2 ** 63 for one in ids):
             continue  # most files: half a million detections need no copies
         places = {one: place for place, one in enumerate(ids, 1)}
-        ground_truth = {**ground_truth, kind: [{**item, "id": places[item["id"]]} for item in ground_truth[kind]],
-                        "annotations": [{**item, key: places.get(item[key], 0)} for item in ground_truth["annotations"]]}
+        listed = [{**item, "id": places[item["id"]]} for item in ground_truth[kind]]
+        boxes = [{**item, key: places.get(item[key], 0)} for item in ground_truth["annotations"]]
+        ground_truth = {**ground_truth, kind: listed, "annotations": boxes}
         detections = [{**item, key: places.get(item[key], 0)} for item in detections]
     return ground_truth, detections
 

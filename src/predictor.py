@@ -11,7 +11,6 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 
 from src import checkpoint
 from src.compile_cache import use_cache
-from src.data.classes import named_classes
 from src.data.transforms import resize
 from src.detector import Detector
 from src.errors import DataError, OptionError
@@ -72,7 +71,6 @@ def load_model(path, options):
     meta = checkpoint.load(path)[1] if path.endswith(".ckpt") else {}
     refuse_other(path, meta, options, FIXED)
     facts = {key: meta.get(key, options[key]) for key in FIXED}
-    facts["classes"] = named_classes(facts["classes"])
     if not facts["classes"]:
         read_weights(path)  # raises where it is no file of weights
         raise OptionError(f"'{path}' does not say its classes; give --classes=name,name,... or --classes=coco (and "
@@ -105,7 +103,7 @@ def load_predictor(path, options):
 def refuse_other(path, meta, options, keys):
     """Raises OptionError where a typed option contradicts what the file says of itself; meta: that, {} if nothing."""
     for key in keys:
-        value = named_classes(options[key]) if key == "classes" else options[key]
+        value = options[key]
         if key not in options.typed or key not in meta or value == meta[key] or (key, value) == ("image_size", 0):
             continue
         typed, held = (",".join(one)[:100] if key == "classes" else one for one in (options[key], meta[key]))

@@ -8,6 +8,7 @@ import pytest
 from conftest import coco_tree, picture, rows_of, txt_tree
 
 from src.data import convert, loader
+from src.data.classes import COCO_CLASSES
 from src.data.images import decode_image
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
@@ -187,7 +188,8 @@ def test_nothing_usable(tmp_path, call, text, message):
 
 def test_real_coco(tmp_path, shared):
     root = shared("coco")
-    split = prepare_split("train", "coco", str(tmp_path), ["coco"], coco_root=root, strict=True, log=lambda text: None)
+    split = prepare_split("train", "coco", str(tmp_path), COCO_CLASSES, coco_root=root, strict=True,
+                          log=lambda text: None)
     assert (split.count, sum(split.boxes_per_class), split.faults) == (220, 1947, 0)
     rows = rows_of(split)
     assert [int(row["index"]) for row in rows] == list(range(220)), "one file: row number = index"

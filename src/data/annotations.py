@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 
-from src.data.classes import named_classes, nearest
+from src.data.classes import checked_classes, nearest
 from src.data.records import Box, Report
 from src.errors import DataError, OptionError, SSDError
 
@@ -135,7 +135,7 @@ def derived_classes(names, file, numbered=False):
             if not 1 <= largest <= MOST_NUMBERED_CLASSES:
                 raise OptionError(f"the largest class number is {largest}; they count from 1")
             return [str(number) for number in range(1, largest + 1)]
-        return named_classes(names) if len(names) > 1 else names
+        return checked_classes(names)
     except OptionError as error:
         raise DataError(f"{file}: {error}; name the classes with --classes=[a,b]") from error
 

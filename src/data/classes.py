@@ -25,17 +25,30 @@ NAMED = {"coco": COCO_CLASSES, "voc": VOC_CLASSES}
 def named_classes(names):
     """What a user typed: ["coco"] or ["voc"] -> their lists, other names as they are. Raises OptionError.
 
-    For typed names only: in data or in a checkpoint `coco` is a class like others.
+    For typed names only: in data and in a checkpoint `coco` is a class like others.
     """
     names = [one_line(str(name)) for name in names]
     if len(names) == 1 and names[0] in NAMED:
         return list(NAMED[names[0]])
-    if any(name.lower() == "background" for name in names):
-        raise OptionError("classes holds 'background'; background is implicit: leave it out")
+    refuse_background(names)
+    return checked_classes(names)
+
+
+def checked_classes(names):
+    """Names of data, a checkpoint or resolved options, as they are; a single one may be any. Raises OptionError."""
+    names = [str(name) for name in names]
+    if len(names) > 1:
+        refuse_background(names)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"classes names {', '.join(map(repr, twice))} more than once")
     return names
+
+
+def refuse_background(names):
+    """Raises OptionError where a list names the background."""
+    if any(name.lower() == "background" for name in names):
+        raise OptionError("classes holds 'background'; background is implicit: leave it out")
 
 
 def one_line(name):
@@ -44,11 +57,6 @@ def one_line(name):
         return name
     signs = {"Cc": " ", "Zl": " ", "Zp": " ", "Cs": "?"}
     return "".join(signs.get(unicodedata.category(letter), letter) for letter in name)
-
-
-def short_name(name, most=40):
-    """A name cut to what a table or a picture has room for."""
-    return name if len(name) <= most else f"{name[:most - 2]}.."
 
 
 def nearest(name, names):

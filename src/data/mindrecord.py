@@ -14,7 +14,7 @@ from collections import namedtuple
 from functools import partial
 
 from src.data.annotations import check_folder, refuse_misspelt
-from src.data.classes import named_classes
+from src.data.classes import checked_classes
 from src.data.coco import read_coco
 from src.data.convert import file_size, write_images
 from src.data.records import Report
@@ -26,7 +26,8 @@ SCHEMA_VERSION = 2
 POLL_SECONDS = 0.5
 SILENCE_SECONDS = 900  # a conversion that writes nothing for so long is taken for dead
 # the options of a data set that say where it lies, its folder first, and what is in that folder
-ROOTS = {"coco": (("coco_root",), "annotations/ and the image folders"),
+ROOTS = {"coco": (("coco_root",), "annotations/ and the image folders, or name a file and a folder by --anno_path and "
+                                  "--image_dir, for validation by --val_anno_path and --val_image_dir"),
          "voc": (("voc_root",), "Annotations/, JPEGImages/ and ImageSets/Main/"),
          "other": (("image_dir", "anno_path"), "the images that the TXT names")}
 # the options of one split; split_name: image folder of COCO, list of VOC, "" = the usual one; anno_path: its TXT
@@ -50,12 +51,12 @@ Split = namedtuple("Split", f"name target image_dir files ground_truth report co
 def prepare_split(split, dataset, mindrecord_dir, classes, *, strict=False, rank=0, log=print, **place):
     """Opens the MindRecord files of split "train" or "val" -> Split; rank 0 converts first when they are not usable.
 
-    classes: names, ["coco"], ["voc"] or [] = those of the annotations. place: fields of Place. Raises SplitMissing,
+    classes: names or [] = those of the annotations. place: fields of Place. Raises SplitMissing,
     DataError for data that cannot be used (with strict: for any fault), OptionError for a misspelt class,
     EnvironmentFault when nothing can be written.
     """
-    classes, place, mindrecord_dir = named_classes(classes), Place(**place), os.path.abspath(mindrecord_dir)
-    check_root(dataset, place)
+    classes, place, mindrecord_dir = checked_classes(classes), Place(**place), os.path.abspath(mindrecord_dir)
+    check_root(dataset, place, split)
     source = SOURCES[dataset](split, place)
     try:
         os.makedirs(mindrecord_dir, exist_ok=True)
@@ -84,24 +85,36 @@ def target_folder(source, dataset, mindrecord_dir, classes):
     return os.path.join(mindrecord_dir, f"{dataset}_{source.name.replace(os.sep, '_')}_{digest}")
 
 
-def check_root(dataset, place):
-    """Raises DataError unless the folder of the data set is given and there."""
+def check_root(dataset, place, split="train"):
+    """Raises DataError unless the folder of the data set is given and there, or the places of this split are."""
     (option, *_), content = ROOTS[dataset]
+    if dataset == "coco" and place.anno_path and place.image_dir and not place.coco_root:
+        return  # both are named, and coco_source checks them
     if not getattr(place, option):
         hints = [f"; {one} is given, is it --dataset={name}?" for name, (options, _) in ROOTS.items() if name != dataset
                  for one in options if getattr(place, one)]
-        raise DataError(f"--{option} is empty; give the folder with {content}{''.join(hints[:1])}")
+        # of COCO the places of the training split alone may be named
+        error = SplitMissing if (dataset, split) == ("coco", "val") else DataError
+        raise error(f"--{option} is empty; give the folder with {content}{''.join(hints[:1])}")
     check_folder(getattr(place, option), option)
 
 
 def coco_source(split, place):
-    """Source in a COCO tree: an annotation file and an image folder a split."""
-    name = place.split_name or f"{split}2017"
-    path = os.path.join(place.coco_root, (place.instances_set or "annotations/instances_{}.json").replace("{}", name))
+    """Source in a COCO tree: an annotation file and an image folder a split, each where it is named or else usual."""
+    usual, prefix = place.split_name or f"{split}2017", "" if split == "train" else "val_"
+    path = place.anno_path
+    if not path:
+        file = place.instances_set or "annotations/instances_{}.json"
+        path = os.path.join(place.coco_root, file.replace("{}", usual))
     if not os.path.isfile(path):
-        error = DataError if place.split_name else SplitMissing
-        raise error(f"annotation file '{path}' is missing; check --coco_root, --instances_set and --{split}_data_type")
-    image_dir = os.path.join(place.coco_root, name)
+        error = DataError if place.split_name or place.anno_path else SplitMissing
+        options = "" if place.anno_path else f"--coco_root, --instances_set and --{split}_data_type, or name it by "
+        raise error(f"annotation file '{path}' is missing; check {options}--{prefix}anno_path")
+    image_dir = place.image_dir or os.path.join(place.coco_root, usual)
+    if not os.path.isdir(image_dir):
+        options = "" if place.image_dir else f"--coco_root and --{split}_data_type, or name it by "
+        raise DataError(f"image folder '{image_dir}' is not a folder; check {options}--{prefix}image_dir")
+    name = split if place.anno_path and not place.split_name else usual
     return Source(name, [path], image_dir, partial(read_coco, path, image_dir), as_annotated=True)
 
 
