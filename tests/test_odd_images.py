@@ -3,6 +3,7 @@ import io
 import os
 import struct
 import zlib
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -234,3 +235,14 @@ def test_conversion_keeps_what_can_be_read_and_names_the_rest(tmp_path, capfd):
     for words in ("c.jpg' is no whole image: it is an HTML page", "d.jpg' is no whole image: it is JPEG, cut short",
                   "p.jpg' cannot be read: it is a named pipe"):
         assert words in split.summary
+
+
+def test_predict_names_what_is_no_picture_and_no_video(tmp_path):
+    import predict
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is a named pipe; give an image"):
+        predict.image_files(str(tmp_path / "pipe"))
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    options = SimpleNamespace(source=str(tmp_path / "x.heic"), output_path=str(tmp_path))
+    with pytest.raises(DataError, match="neither a picture .* nor a video that opens: it is HEIC"):
+        list(predict.predict_video(None, options))

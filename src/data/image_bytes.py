@@ -7,6 +7,7 @@ import re
 import stat
 import zlib
 
+HEAD = 4096      # bytes of a file that tell its kind
 KEPT_WORDS = 40  # characters of a text that a message shows
 AGAIN = "fetch or copy it again"
 CONVERT = "convert it to JPEG or PNG"
@@ -47,15 +48,15 @@ class BadImage(Exception):
         self.missing = missing
 
 
-def read_bytes(path: str) -> bytes:
-    """The bytes of a regular file; a pipe or a device would be waited for. Raises BadImage."""
+def read_bytes(path: str, most: int = -1) -> bytes:
+    """The bytes of a regular file, the first ones; a pipe or a device would be waited for. Raises BadImage."""
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             what = next((name for test, name in KINDS_OF_FILE if test(mode)), "not a file")
             raise BadImage(f"it is {what}, not a file; {AGAIN}", missing=True)
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(most)
     except OSError as error:
         raise BadImage(f"{error.strerror}; restore the file, or take it out of the annotations", True) from error
     except ValueError as error:  # a NUL or half a character in the name
@@ -69,7 +70,7 @@ def describe_bytes(data: bytes) -> str:
     if not data.strip(b"\0"):
         return f"all of its {len(data)} bytes are zero; {AGAIN}"
     for pattern, what, remedy in NOT_PICTURES:
-        if re.match(pattern, data[:4096], re.DOTALL):
+        if re.match(pattern, data[:HEAD], re.DOTALL):
             return f"it is {what}; {remedy}"
     text = as_text(data)
     if text:
@@ -78,6 +79,14 @@ def describe_bytes(data: bytes) -> str:
         if re.match(pattern, data[:64], re.DOTALL):
             return f"it is {name}, {condition(data, name)}; {AGAIN}"
     return f"its bytes are of no known format (the first are {data[:8].hex(' ')}); {AGAIN}, or {CONVERT}"
+
+
+def describe_file(path: str) -> str:
+    """describe_bytes() of the beginning of a file."""
+    try:
+        return describe_bytes(read_bytes(path, HEAD))
+    except BadImage as error:
+        return str(error)
 
 
 def as_text(data):

@@ -135,11 +135,11 @@ def as_png(image):
 @contextlib.contextmanager
 def heard():
     """Gives a list that holds, afterwards, the lines written to standard error: libjpeg and libpng tell of damage there
-    alone. A process without a standard error hears nothing."""
+    alone. A process without a standard error or a place for temporary files hears nothing."""
     lines = []
-    with LISTENING, tempfile.TemporaryFile() as file:
+    with LISTENING, contextlib.ExitStack() as stack:
         try:
-            kept = os.dup(2)
+            file, kept = stack.enter_context(tempfile.TemporaryFile()), os.dup(2)
         except OSError:
             yield lines
             return
