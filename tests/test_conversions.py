@@ -1,6 +1,8 @@
 """What a run reads stays whatever is converted meanwhile; what nobody reads goes; changed images are noticed."""
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -144,11 +146,28 @@ def test_an_image_of_another_size_is_noticed_by_every_rank(bmps, call, monkeypat
     assert call.txt().converted and not call.txt(rank=1).converted
 
 
-def test_a_rank_on_another_host_takes_copies_of_other_times(bmps, call):
+def test_a_rank_on_another_host_takes_copies_of_other_times(bmps, call, monkeypatch):
+    monkeypatch.setattr(mindrecord, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(mindrecord, "POLL_SECONDS", 0.01)
     split = call.txt()
     os.utime(bmps / "images/a.bmp", ns=(1, 1))
     assert call.txt(rank=1).target == split.target, "its host has copies, and it must not wait for ever"
     assert call.txt().converted, "rank 0 goes by its own images"
+
+
+def test_a_rank_beside_rank_0_waits_while_that_may_convert_replaced_images(bmps, call, monkeypatch):
+    monkeypatch.setattr(mindrecord, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(mindrecord, "POLL_SECONDS", 0.01)
+    split = call.txt()
+    repaint(bmps / "images/b.bmp", 200)
+    polls, find = [], mindrecord.find_conversion
+    monkeypatch.setattr(mindrecord, "find_conversion", lambda *args, **more: polls.append(more) or find(*args, **more))
+    with conversions.locked(str(bmps / "mr")):  # as rank 0 does while it converts
+        waiter = ThreadPoolExecutor(1).submit(Caller(bmps).txt, rank=1)
+        while len(polls) < 5 and not waiter.done():
+            time.sleep(0.01)
+        assert not waiter.done() and polls == [{}] * len(polls), "times count as well"
+    assert waiter.result(20).target == split.target
 
 
 def test_images_that_were_missing_and_still_are_change_nothing(bmps, call):

@@ -173,6 +173,18 @@ def locked(folder: str) -> Iterator[None]:
         os.close(handle)
 
 
+def is_locked(folder: str) -> bool:
+    """Whether a process converts into folder just now, as far as locks can tell."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(handle)
+
+
 def read_manifest(folder: str) -> dict:
     """What a conversion says about itself."""
     with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:

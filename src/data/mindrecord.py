@@ -22,6 +22,7 @@ from src.data.conversions import (
     find_conversion,
     free_folder,
     image_facts,
+    is_locked,
     locked,
     put_in_place,
     read_manifest,
@@ -34,6 +35,7 @@ from src.errors import DataError, EnvironmentFault, RankFault
 
 SCHEMA_VERSION = 2
 POLL_SECONDS = 0.5
+GRACE_SECONDS = 5      # in which rank 0 begins to convert images that have other times
 SILENCE_SECONDS = 900  # a conversion that writes nothing for so long is taken for dead
 # the options of a data set that say where it lies, its folder first, and what is in that folder
 ROOTS = {"coco": (("coco_root",), "annotations/ and the image folders"),
@@ -192,11 +194,17 @@ def open_split(source, reader, strict, converted, log):
 def wait_for(bases, wanted, image_dir, log):
     """A Reader when rank 0 has converted; raises RankFault when it has written nothing for a long time.
 
-    Images of other times but the same sizes will do: this host may have copies of them. When rank 0 fails, mpirun and
-    msrun end the processes that wait.
+    Images of other times but the same sizes will do once rank 0 had its chance: this host may have copies of them. When
+    rank 0 fails, mpirun and msrun end the processes that wait.
     """
-    alive, told = time.time(), False
-    while (reader := find_conversion(bases, wanted, image_dir, times=False)[0]) is None:
+    alive = start = time.time()
+    told = False
+    while True:
+        late = time.time() - start > GRACE_SECONDS and not is_locked(os.path.dirname(bases[0]))
+        reader = find_conversion(bases, wanted, image_dir)[0]
+        reader = reader or late and find_conversion(bases, wanted, image_dir, times=False)[0]
+        if reader:
+            return reader
         if not told:
             log(f"waiting for rank 0 to convert {bases[0]}")
         told = True
@@ -207,7 +215,6 @@ def wait_for(bases, wanted, image_dir, log):
             raise RankFault(f"rank 0 has written nothing towards {bases[0]} for {SILENCE_SECONDS} seconds; all "
                             "machines must share mindrecord_dir, or run prepare_data.py on each of them first")
         time.sleep(POLL_SECONDS)
-    return reader
 
 
 def describe_split(split):
