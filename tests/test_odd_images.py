@@ -246,3 +246,15 @@ def test_predict_names_what_is_no_picture_and_no_video(tmp_path):
     options = SimpleNamespace(source=str(tmp_path / "x.heic"), output_path=str(tmp_path))
     with pytest.raises(DataError, match="neither a picture .* nor a video that opens: it is HEIC"):
         list(predict.predict_video(None, options))
+
+
+def test_too_little_memory_is_not_taken_for_a_damaged_image(tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(encoded(GREY))
+
+    def fail(*_):
+        error = cv2.error("no memory")
+        error.code = cv2.Error.StsNoMem
+        raise error
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(MemoryError):
+        read_image(str(tmp_path / "x.png"))

@@ -66,7 +66,9 @@ def decode_rgb(data, flags):
     cv2.setLogLevel(0)
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # no bytes at all, or more pixels than OpenCV accepts
+    except cv2.error as error:  # no bytes at all, or more pixels than OpenCV accepts
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
         return None
 
 
@@ -169,6 +171,8 @@ def open_by_pillow(data):
     """Pillow's image of bytes, not decoded yet, or None. Raises BadImage for more than MOST_PIXELS."""
     try:
         image = pillow().open(io.BytesIO(data), formats=PILLOW_FORMATS)
+    except MemoryError:
+        raise
     except Exception:  # a parser of a broken header may raise anything
         return None
     if image.width * image.height > MOST_PIXELS:
@@ -212,9 +216,9 @@ def decode_by_pillow(data, height=0, width=0, whole=True):
         upright = ImageOps.exif_transpose(image)
         fits = height and width and upright.size != (width, height) and image.size == (width, height)
         return to_rgb(image if fits else upright)
-    except BadImage:
-        return None
-    except Exception:  # damaged data may raise anything
+    except MemoryError:
+        raise
+    except Exception:  # too many pixels, and damaged data may raise anything
         return None
 
 
