@@ -4,6 +4,7 @@
 """
 import json
 import os
+import stat
 import sys
 from collections import Counter
 from contextlib import closing
@@ -76,6 +77,8 @@ def image_files(source):
         if not names:
             raise DataError(f"folder '{source}' holds no pictures ({', '.join(IMAGE_ENDINGS)})")
         return [os.path.join(source, name) for name in names]
+    if os.path.exists(source) and stat.S_ISFIFO(os.stat(source).st_mode):  # OpenCV would wait for its other end
+        raise DataError(f"source '{source}' is a named pipe; give an image, a folder, a video or a camera number")
     return [source] if source.lower().endswith(IMAGE_ENDINGS) else []
 
 
@@ -115,6 +118,7 @@ def predict_video(predict, options):
     """Writes a drawn .mp4, whole up to the last frame at Ctrl-C too, and yields one row a frame."""
     import cv2
 
+    from src.data.image_bytes import describe_file
     from src.data.images import IMAGE_ENDINGS
     cv2.setLogLevel(0)  # else OpenCV writes its own lines about a camera that does not open
     camera = options.source.isdigit()
@@ -122,7 +126,7 @@ def predict_video(predict, options):
     if not video.isOpened():
         raise DataError(f"source {options.source}: there is no such camera, or another program uses it" if camera else
                         f"source '{options.source}' is neither a picture ({', '.join(IMAGE_ENDINGS)}) nor a video "
-                        "that opens")
+                        f"that opens: {describe_file(options.source)}")
     path = os.path.join(options.output_path, f"{f'camera{options.source}' if camera else stem(options.source)}.mp4")
     try:
         while (frame := video.read()[1]) is not None:

@@ -5,7 +5,7 @@ from src.compat import auto_mixed_precision
 from src.data.loader import TrainLoader
 from src.ema import WeightAverage
 from src.engine import TrainStep
-from src.errors import OptionError
+from src.errors import DataError, OptionError
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.lr_schedule import cosine, multistep, warmup
 from src.matching import Matcher
@@ -42,11 +42,46 @@ def choose_score(model, loss):
 
 
 def build_loader(options, split, model, rank, world):
-    """The TrainLoader of a Split for a Model, of the first `overfit` images where that is set."""
+    """The TrainLoader of a Split for a Model, of the first `overfit` images where that is set.
+
+    A batch larger than the images there are is cut. Raises DataError when no box can be trained on.
+    """
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
-    return TrainLoader(split.files, min(options.overfit or split.count, split.count), matcher, options.augmentation,
-                       model.image_size, options.batch_size * options.accumulate, options.seed, rank, world,
-                       options.num_workers or loader_threads(), options.use_difficult, model.mean)
+    rows = min(options.overfit or split.count, split.count)
+    loader = TrainLoader(split.files, rows, matcher, options.augmentation, model.image_size,
+                         fitting_batch(options, rows, world) * options.accumulate, options.seed, rank, world,
+                         options.num_workers or loader_threads(), options.use_difficult, model.mean)
+    if not loader.has_targets():
+        raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
+    return loader
+
+
+def fitting_batch(options, rows, world):
+    """batch_size, or the least one that takes all images in one step where those are fewer."""
+    return min(options.batch_size, -(-rows // (options.accumulate * world)))
+
+
+def why_no_boxes(options, split):
+    """What became of the boxes of a Split none of which can be trained on, and what to do, in words."""
+    if not sum(split.boxes_per_class):
+        return (f"none was left at conversion, see {split.report}; correct the annotations, --classes or the options "
+                "that say where they are")
+    if options.overfit:
+        return f"none of its first {options.overfit} images has one that is not a crowd; give a larger --overfit"
+    hint = "" if options.use_difficult else ", or set --use_difficult=True"
+    return f"all {sum(split.boxes_per_class)} are marked crowd or difficult; annotate single objects{hint}"
+
+
+def batch_hint(options, loader):
+    """What is not as batch_size says, in words, or ""."""
+    wanted, steps = options.batch_size * options.accumulate * loader.world, loader.steps
+    images = f"{loader.rows} image{'s' if loader.rows > 1 else ''}"
+    batch = loader.batch_size * loader.world
+    cut = (f"a batch of {wanted} over all processes is more than {images}: it is cut to {batch}"
+           if batch < wanted else "")
+    filled = (f"{images} in {steps} step{'s' if steps > 1 else ''} of {batch}: the last one of an epoch is filled up "
+              f"with {loader.repeated()} of its first images") if loader.repeated() else ""
+    return "; ".join(filter(None, (cut, filled)))
 
 
 def build_loss(options, score):

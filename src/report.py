@@ -44,7 +44,8 @@ def draw_predictions(path, truth, table, split, classes, least_score):
     pictures, titles = [], []
     for row, image in enumerate(truth["images"][:MOST_PICTURES]):
         try:
-            pixels = to_tile(read_image(os.path.join(split.image_dir, image["file_name"])))
+            file = os.path.join(split.image_dir, image["file_name"])
+            pixels = to_tile(read_image(file, image["height"], image["width"]))  # the frame the boxes were drawn on
         except DataError:
             continue  # the pictures may have gone since they were converted; the numbers do not need them
         boxes, labels = true_boxes(truth, image)

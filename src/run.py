@@ -20,7 +20,7 @@ from src.metrics import import_engine
 from src.models.ssd import BUILDERS, build_model
 from src.predictor import describe, from_model
 from src.pretrained import assign, load_pretrained
-from src.recipe import check_milestones, scaling_hint
+from src.recipe import batch_hint, check_milestones, scaling_hint
 from src.report import draw_predictions, draw_training_batch
 from src.run_folder import git_commit, open_run_folder, read_json
 from src.runtime import loader_threads
@@ -163,7 +163,7 @@ class Run:
         self.log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
         names = self.split.classes
         self.log.say(f"classes: {', '.join(names[:MOST_NAMES])}{', ..' if len(names) > MOST_NAMES else ''}")
-        if hint := scaling_hint(self.options, self.world):
+        for hint in filter(None, (batch_hint(self.options, self.loader), scaling_hint(self.options, self.world))):
             self.log.say(hint)
         if self.rank == 0:
             path = os.path.join(self.options.output_path, "train_batch.png")

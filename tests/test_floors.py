@@ -10,13 +10,13 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
     ("errors",),
-    ("files", "models.norms", "cuda", "compat", "data.classes", "data.coco_masks"),
+    ("files", "models.norms", "cuda", "compat", "data.classes", "data.coco_masks", "data.image_bytes"),
     ("config", "boxes", "logger", "cluster", "distributed", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
      "data.xml_files", "data.photometric", "onnx_session", "ema"),
     ("runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",
-     "data.transforms", "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
-     "data.layouts", "data.txt_fields", "data.voc_names", "onnx_graph"),
+     "data.transforms", "data.conversions", "data.layouts", "data.txt_fields", "data.voc_names",
+     "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold", "onnx_graph"),
     ("engine", "weight_files", "visualize", "evaluate", "data.coco", "data.voc", "data.txt", "data.convert",
      "data.policies", "models.initialize",
      "models.ssd", "detector", "onnx_quantize"),
@@ -29,8 +29,9 @@ NUMPY_ONLY = ("errors", "files", "cuda", "cluster", "config", "boxes", "logger",
               "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session", "onnx_graph", "onnx_quantize",
-              "data.classes", "data.images", "data.records", "data.annotations", "data.coco", "data.coco_masks",
-              "data.voc", "data.layouts", "data.voc_names", "data.xml_files", "data.txt_fields",
+              "data.classes", "data.image_bytes", "data.images", "data.conversions", "data.records", "data.annotations",
+              "data.coco", "data.coco_masks", "data.voc", "data.layouts", "data.voc_names", "data.xml_files",
+              "data.txt_fields",
               "data.txt", "data.transforms", "data.photometric",
               "data.policies")
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from src import report
 from src.boxes import encode
@@ -54,3 +55,19 @@ def test_predictions_beside_the_truth(drawn, tmp_path):
     report.draw_predictions("", *arguments, 0.5)
     assert drawn["titles"][1] == "prediction above 0.5: 0, best 0.3"
     assert (drawn["tiles"][1] == 90).all()
+
+
+@pytest.mark.parametrize("height, width, left_is_red", [(50, 100, True), (100, 50, False)])
+def test_predictions_are_drawn_on_the_frame_that_was_annotated(drawn, tmp_path, height, width, left_is_red):
+    pixels = np.zeros((50, 100, 3), np.uint8)
+    pixels[:, :50] = 255, 0, 0
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned: red on top
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    truth = {"images": [{"id": 5, "file_name": "a.jpg", "width": width, "height": height}], "annotations": [],
+             "categories": [{"id": 7}]}
+    report.draw_predictions("", truth, np.zeros((0, 7)), SimpleNamespace(image_dir=str(tmp_path)), ["cat"], 0.5)
+    tile = drawn["tiles"][0]
+    assert (tile.shape[1] > tile.shape[0]) == left_is_red
+    corner = tile[-5, 5] if left_is_red else tile[5, -5]  # of the red half, and not of the other frame's
+    assert corner[0] > 200 and corner[1] < 60

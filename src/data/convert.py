@@ -4,13 +4,16 @@ import json
 import math
 import os
 import shutil
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from src.data.images import decode_image
+from src.data.image_bytes import BadImage, file_size
+from src.data.images import check_image, complaint, heard
 from src.data.records import Box, finish_record, fractions
 from src.errors import DataError, EnvironmentFault
 from src.logger import track
@@ -18,7 +21,7 @@ from src.logger import track
 SCHEMA = {
     "index": {"type": "int64"},  # from 0: the place of the image in ground_truth.json
     "image_id": {"type": "int64"},
-    "image": {"type": "bytes"},  # the file as it was
+    "image": {"type": "bytes"},  # the file as it was, or where OpenCV cannot read that silently, a PNG of its pixels
     "height": {"type": "int32"},
     "width": {"type": "int32"},
     "boxes": {"type": "float32", "shape": [-1, 4]},  # x1, y1, x2, y2 in 0..1
@@ -29,24 +32,33 @@ SCHEMA = {
 CHUNK = 32             # images in memory at a time
 FILE_BYTES = 4 << 30   # of images in one MindRecord file
 SMALL_PAGE, LARGE_PAGE = 1 << 25, 1 << 28  # MindRecord's usual page, which a row must fit into, and its largest
+SHARE = 3 / 4          # of a page for the image, the rest is for its boxes
+PLAIN = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # what others become grows, up to so many times
+GROWTH = 30
 
 
 def write_images(records, target, image_dir, classes, category_ids, as_annotated, report):
-    """Writes data.mindrecord* and ground_truth.json into target -> {count, boxes_per_class, left_out (path: size)}.
+    """Writes data.mindrecord* and ground_truth.json into target -> {count, boxes_per_class, left_out (path: size),
+    content (checksum of all image bytes)}.
 
     as_annotated: the ground truth holds the boxes unclipped. Raises DataError when no image can be used.
     """
-    sizes = [max(file_size(record.path), 0) for record in records]
-    needed, free = sum(sizes), shutil.disk_usage(target).free
+    sizes = {record.path: max(file_size(record.path), 0) for record in records}
+    needed, free = sum(sizes.values()), shutil.disk_usage(target).free
     if needed > free:
         raise EnvironmentFault(f"the images take {needed >> 20} MiB, '{target}' has only {free >> 20} MiB left")
-    images, annotations, boxes, left_out = [], [], Counter(), {}
-    with mindrecord_writer(target, max(sizes, default=0)) as write:
-        for record, data, found in track(loaded(records), len(records), "checking images"):
+    images, annotations, boxes, left_out, content = [], [], Counter(), {}, 0
+    largest = max((size * (1 if path.lower().endswith(PLAIN) else GROWTH) for path, size in sizes.items()), default=0)
+    page = LARGE_PAGE if largest > SMALL_PAGE * SHARE else SMALL_PAGE
+    with mindrecord_writer(target, page) as write:
+        for record, data, found, note in track(loaded(records, page), len(records), "checking images"):
             if data is None:
-                report.add(found[0], record.source, None, found[1])
+                report.add(found, record.source, None, note)
                 left_out[record.path] = file_size(record.path)
                 continue
+            if note:
+                report.add("image damaged", record.source, None, f"'{record.path}' is {note}")
+            content = zlib.crc32(data, content)
             finished = finish_record(record, *found, report)
             write(mindrecord_row(len(images), finished, data))
             images.append({"id": record.truth_id, "file_name": os.path.relpath(record.path, image_dir),
@@ -62,26 +74,30 @@ def write_images(records, target, image_dir, classes, category_ids, as_annotated
     for entry in os.scandir(target):  # MindRecord lets only the owner read; others may share the folder
         shutil.copymode(file.name, entry.path)
     per_class = [boxes[label] for label in range(1, len(classes) + 1)]
-    return {"count": len(images), "boxes_per_class": per_class, "left_out": left_out}
+    return {"count": len(images), "boxes_per_class": per_class, "left_out": left_out, "content": f"{content:08x}"}
 
 
-def loaded(records):
-    """Yields (record, encoded bytes, (height, width)) in order; instead of the last two None and (kind, reason) of what
-    is wrong with the image."""
-    def load(record):
-        try:
-            with open(record.path, "rb") as file:
-                data = file.read()
-        except OSError:
-            return record, None, ("image missing", f"'{record.path}' cannot be read")
-        image = decode_image(data, record.height, record.width)
-        if image is None:
-            return record, None, ("image unreadable", f"'{record.path}' is no whole image that can be decoded")
-        return record, data, image.shape[:2]
-
+def loaded(records, page):
+    """Yields (record, encoded bytes, (height, width), note on damage) in order; of an image that gives no picture None,
+    the kind of finding and the reason instead of the last three."""
     with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:
         for start in range(0, len(records), CHUNK):
-            yield from pool.map(load, records[start:start + CHUNK])
+            chunk = records[start:start + CHUNK]
+            with heard() as lines:  # what damage makes the libraries write is seldom: listen to all of them at once
+                found = list(pool.map(partial(load, page, listen=False), chunk))
+            yield from map(partial(load, page), chunk) if lines else found
+
+
+def load(page, record, listen=True):
+    """The image of a record as loaded() yields it; listen: as of check_image(); page: of MindRecord, in bytes."""
+    try:
+        image = check_image(record.path, record.height, record.width, listen=listen)
+    except BadImage as error:
+        return record, None, f"image {'missing' if error.missing else 'unreadable'}", complaint(record.path, error)
+    if len(image.data) > page * SHARE:
+        return record, None, "image too large", (f"'{record.path}' takes {len(image.data) >> 20} MiB, at most "
+                                                 f"{int(page * SHARE) >> 20} fit into a row; save it smaller, as JPEG")
+    return record, image.data, image.pixels.shape[:2], image.note
 
 
 def mindrecord_row(index, record, data):
@@ -103,8 +119,8 @@ def coco_annotations(record, category_ids, first_id):
 
 
 @contextlib.contextmanager
-def mindrecord_writer(target, largest):
-    """Gives write(row), which fills data.mindrecord000, 001, .. one after another; largest: bytes of the largest image.
+def mindrecord_writer(target, page):
+    """Gives write(row), which fills data.mindrecord000, 001, .. one after another; page: bytes a row must fit into.
 
     FileWriter's own shards are filled at random, and a row would no longer be found by its number.
     """
@@ -122,7 +138,7 @@ def mindrecord_writer(target, largest):
         if filled >= FILE_BYTES:
             flush()
             writers.append(FileWriter(os.path.join(target, f"data.mindrecord{len(writers):03}")))
-            writers[-1].set_page_size(LARGE_PAGE if largest > SMALL_PAGE * 3 // 4 else SMALL_PAGE)
+            writers[-1].set_page_size(page)
             writers[-1].add_schema(SCHEMA, "images with boxes")
             filled = 0
         rows.append(row)
@@ -138,11 +154,3 @@ def mindrecord_writer(target, largest):
     except RuntimeError as error:
         reason = next((line for line in str(error).splitlines() if line.startswith("[ERROR]")), str(error))
         raise EnvironmentFault(f"MindRecord cannot write to '{target}': {reason}") from error
-
-
-def file_size(path):
-    """Bytes of a file, -1 when it is not there."""
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return -1

@@ -11,7 +11,8 @@ from src.data.policies import build_policy
 from src.data.transforms import GREY, augment, resize
 from src.errors import DataError
 
-COLUMNS = ["image", "height", "width", "boxes", "labels", "crowd", "difficult", "index"]
+FLAGS = ["labels", "crowd", "difficult"]
+COLUMNS = ["image", "height", "width", "boxes", *FLAGS, "index"]
 AHEAD = 3  # batches that are prepared while one is used
 
 
@@ -36,6 +37,18 @@ class TrainLoader:
         shuffled = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
         return np.resize(shuffled, (self.steps, self.world, self.batch_size))
 
+    def repeated(self) -> int:
+        """How many images of an epoch come twice, or more often, to fill up its last batch."""
+        return self.steps * self.world * self.batch_size - self.rows
+
+    def has_targets(self) -> bool:
+        """Whether any box can be trained on; as a rule the first row tells."""
+        return any(self.wanted(*flags).any() for flags in read_rows(self.files, np.arange(self.rows), FLAGS))
+
+    def wanted(self, labels, crowd, difficult):
+        """Which boxes [N] of a row are training targets."""
+        return (labels > 0) & (crowd == 0) & ((difficult == 0) | self.use_difficult)
+
     def epoch(self, epoch, first_step=0):
         """Iterates over the batches of this process, from first_step on."""
         mine = self.order(epoch)[first_step:, self.rank].reshape(-1)
@@ -50,7 +63,7 @@ class TrainLoader:
     def prepare(self, sample, epoch, image, boxes, labels, crowd, difficult, index):
         """One MindRecord row -> one training sample."""
         rng = np.random.default_rng((self.seed, epoch, int(index)))
-        wanted = (labels > 0) & (crowd == 0) & ((difficult == 0) | self.use_difficult)
+        wanted = self.wanted(labels, crowd, difficult)
         boxes, labels = boxes.reshape(-1, 4)[wanted], labels[wanted]
         sample[0][:], boxes, labels = augment(image, boxes, labels, self.policy, self.image_size, rng)
         positive, own_labels, deltas = self.matcher.match(boxes, labels)
@@ -95,7 +108,7 @@ def batches(files, rows, prepare, parts, batch_size, workers):
         pixels = decode_image(image, int(height), int(width))
         if pixels is None:
             raise DataError(f"the image of row {columns[-1]} in '{files[0]}' is damaged; remove the folder of that "
-                            "file, and the next run converts the data anew")
+                            "file, and the next run converts the data again")
         prepare(sample, pixels, *columns)
 
     def begin(batch):
@@ -106,7 +119,7 @@ def batches(files, rows, prepare, parts, batch_size, workers):
                 raise RuntimeError(f"only {len(tasks)} of {len(batch[0])} rows came")
         except (RuntimeError, ValueError) as error:
             raise DataError(f"the MindRecord files cannot be read: {' '.join(str(error).split())[:200]}; remove the "
-                            f"folder of '{files[0]}', and the next run converts the data anew") from error
+                            f"folder of '{files[0]}', and the next run converts the data again") from error
         return batch, tasks
 
     # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
@@ -123,11 +136,11 @@ def batches(files, rows, prepare, parts, batch_size, workers):
         pool.shutdown(cancel_futures=True)
 
 
-def read_rows(files, rows):
-    """The columns of the given rows in order, a row as often as it is named."""
+def read_rows(files, rows, columns=COLUMNS):
+    """Columns of the given rows in order, a row as often as it is named."""
     most = rows.max() + 1  # MindSpore takes no longer list of rows than a file has; this many it has at least
     for piece in np.split(rows, range(most, len(rows), most)):
-        data = ds.MindDataset(files, COLUMNS, 1, sampler=ds.SubsetSampler(piece.tolist()))
+        data = ds.MindDataset(files, columns, 1, sampler=ds.SubsetSampler(piece.tolist()))
         yield from data.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 

@@ -1,10 +1,9 @@
 """Opens the MindRecord files of a split, converting when they are missing or stale.
 
-A conversion is a folder <dataset>_<split>_<hash of source paths and classes> with data.mindrecord* (and .db),
-ground_truth.json, report.csv and manifest.json, what it was made of. It is made aside and renamed: there whole or not.
+A conversion is a folder (its name: conversions.py) with data.mindrecord* (and .db), ground_truth.json, report.csv and
+manifest.json, what it was made of.
 """
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,19 @@ from functools import partial
 from src.data.annotations import check_folder, refuse_misspelt
 from src.data.classes import checked_classes
 from src.data.coco import read_coco
-from src.data.convert import file_size, write_images
+from src.data.conversions import (
+    TEMPORARY,
+    base_path,
+    conversions,
+    find_conversion,
+    free_folder,
+    image_facts,
+    is_locked,
+    locked,
+    put_in_place,
+    read_manifest,
+)
+from src.data.convert import write_images
 from src.data.records import Report
 from src.data.txt import read_txt
 from src.data.voc import read_voc, voc_files
@@ -24,6 +35,7 @@ from src.errors import DataError, EnvironmentFault, RankFault
 
 SCHEMA_VERSION = 2
 POLL_SECONDS = 0.5
+GRACE_SECONDS = 5      # in which rank 0 begins to convert images that have other times
 SILENCE_SECONDS = 900  # a conversion that writes nothing for so long is taken for dead
 # the options of a data set that say where it lies, its folder first, and what is in that folder
 ROOTS = {"coco": (("coco_root",), "annotations/ and the image folders, or name a file and a folder by --anno_path and "
@@ -44,8 +56,9 @@ class SplitMissing(DataError):
 # An opened conversion. image_dir: what file names are relative to; files: of MindRecord; report: path of report.csv,
 # summary: its short form; converted: by this call, not by an earlier one; category_ids[label - 1]: id of the class in
 # ground_truth; count: images; boxes_per_class: in class order; faults: findings that are no notes
-FACTS = "classes category_ids count boxes_per_class summary faults fingerprint"
-Split = namedtuple("Split", f"name target image_dir files ground_truth report converted {FACTS}")
+# content: checksum of its images; reader: keeps the folder from being removed
+FACTS = "classes category_ids count boxes_per_class summary faults fingerprint content"
+Split = namedtuple("Split", f"name target image_dir files ground_truth report converted {FACTS} reader")
 
 
 def prepare_split(split, dataset, mindrecord_dir, classes, *, strict=False, rank=0, log=print, **place):
@@ -64,25 +77,18 @@ def prepare_split(split, dataset, mindrecord_dir, classes, *, strict=False, rank
         raise EnvironmentFault(f"mindrecord_dir '{mindrecord_dir}' cannot be made: {error.strerror}") from error
     wanted = {"schema": SCHEMA_VERSION, "fingerprint": fingerprint(source.files), "asked_classes": classes}
     # one made without a list of classes will do when it found the very classes that are asked for
-    folders = [target_folder(source, dataset, mindrecord_dir, names) for names in (classes, [])]
-    folder = next((one for one in folders if not stale(one, wanted)), folders[0])
-    converted = False
+    origin = [os.path.abspath(path) for path in (source.files[0], source.image_dir)]
+    bases = [base_path(mindrecord_dir, f"{dataset}_{source.name}", [*origin, *names], wanted["fingerprint"])
+             for names in (classes, [])]
     if rank:
-        wait_for(folder, wanted, log)
+        reader, converted = wait_for(bases, wanted, source.image_dir, log), False
     else:
         with locked(mindrecord_dir):
-            if reason := stale(folder, wanted):
-                log(f"converting {source.name} into {folder}: {reason}")
-                convert(source, folder, wanted, split == "train", log)
-                converted = True
-    return open_split(source, folder, strict, converted, log)
-
-
-def target_folder(source, dataset, mindrecord_dir, classes):
-    """Where the conversion of a Source with these classes lies."""
-    origin = [*(os.path.abspath(path) for path in (source.files[0], source.image_dir)), *classes]
-    digest = hashlib.sha256(os.fsencode("\n".join(origin))).hexdigest()[:8]
-    return os.path.join(mindrecord_dir, f"{dataset}_{source.name.replace(os.sep, '_')}_{digest}")
+            reader, reason = find_conversion(bases, wanted, source.image_dir)
+            converted = reader is None
+            if converted:
+                reader = convert(source, bases[0], wanted, split == "train", reason, log)
+    return open_split(source, reader, strict, converted, log)
 
 
 def check_root(dataset, place, split="train"):
@@ -153,36 +159,18 @@ def fingerprint(files):
     return digest.hexdigest()
 
 
-def stale(folder, wanted):
-    """Why the conversion in folder cannot be used, or "" when it can."""
-    try:
-        manifest = read_manifest(folder)
-        if manifest["schema"] != wanted["schema"]:
-            return "another version of this program wrote it"
-    except (OSError, ValueError, TypeError, KeyError):
-        return "its manifest is missing or broken" if os.path.isdir(folder) else "it is not there yet"
-    if manifest["fingerprint"] != wanted["fingerprint"]:
-        return "the annotations have changed"
-    if wanted["asked_classes"] not in (manifest["asked_classes"], manifest["classes"]):
-        return "it has other classes"
-    for name, size in manifest["files"].items():
-        if file_size(os.path.join(folder, name)) != size:
-            return f"{name} is missing or has another size"
-    for path, size in manifest["left_out"].items():
-        if file_size(path) != size:
-            return f"'{path}' could not be used and has changed since"
-    return ""
-
-
-def convert(source, folder, wanted, training, log):
-    """Converts a Source into folder; after an error nothing is left."""
-    report, temporary = Report(), folder + ".tmp"
+def convert(source, base, wanted, training, reason, log):
+    """Converts a Source -> Reader of the new folder; after an error nothing is left. reason: for the log."""
+    folder = free_folder(base)
+    log(f"converting {source.name} into {folder}: {reason}")
+    report, temporary = Report(), folder + TEMPORARY
     records, classes, category_ids = source.read(wanted["asked_classes"], report)
     if training:
         refuse_misspelt(classes, report.class_names)
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a conversion that was killed
         os.makedirs(temporary)
+        seen = image_facts([record.path for record in records], source.image_dir)
         facts = write_images(records, temporary, source.image_dir, classes, category_ids, source.as_annotated, report)
         for name, count in zip(classes, facts["boxes_per_class"]):
             if training and count == 0:
@@ -194,19 +182,19 @@ def convert(source, folder, wanted, training, log):
         report.write_csv(os.path.join(temporary, "report.csv"))
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(temporary)}
         manifest = {**wanted, **facts, "classes": classes, "category_ids": category_ids, "faults": report.faults,
-                    "summary": report.summary(), "files": sizes}
+                    "summary": report.summary(), "files": sizes, "images": seen}
         with open(os.path.join(temporary, "manifest.json"), "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(temporary, folder)
+        return put_in_place(temporary, folder, base, log)
     except OSError as error:
         raise EnvironmentFault(f"'{temporary}' cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def open_split(source, folder, strict, converted, log):
-    """The Split in a folder that is not stale. Raises DataError when its data has faults and strict is set."""
+def open_split(source, reader, strict, converted, log):
+    """The Split of a Reader. Raises DataError when its data has faults and strict is set."""
+    folder = reader.folder
     manifest, report = read_manifest(folder), os.path.join(folder, "report.csv")
     if strict and manifest["faults"]:
         if not converted:  # else the summary has just been shown
@@ -214,44 +202,36 @@ def open_split(source, folder, strict, converted, log):
         raise DataError(f"--strict=True and the data has {manifest['faults']} fault(s), listed in {report}")
     files = [os.path.join(folder, file) for file in sorted(manifest["files"]) if file + ".db" in manifest["files"]]
     return Split(source.name, folder, source.image_dir, files, os.path.join(folder, "ground_truth.json"), report,
-                 converted, *(manifest[key] for key in FACTS.split()))
+                 converted, *(manifest[key] for key in FACTS.split()), reader)
 
 
-@contextlib.contextmanager
-def locked(folder):
-    """One process at a time converts into folder; a file system without locks lets all pass."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def wait_for(bases, wanted, image_dir, log):
+    """A Reader when rank 0 has converted; raises RankFault when it has written nothing for a long time.
 
-
-def wait_for(folder, wanted, log):
-    """Returns when rank 0 has converted; raises RankFault when it has written nothing for a long time.
-
-    When rank 0 fails, mpirun and msrun end the processes that wait.
+    Images of other times but the same sizes will do once rank 0 had its chance: this host may have copies of them. When
+    rank 0 fails, mpirun and msrun end the processes that wait.
     """
-    alive = time.time()
-    if stale(folder, wanted):
-        log(f"waiting for rank 0 to convert {folder}")
-    while stale(folder, wanted):
-        with contextlib.suppress(OSError):
-            alive = max([alive, *(entry.stat().st_mtime for entry in os.scandir(folder + ".tmp"))])
+    alive = start = time.time()
+    told = False
+    while True:
+        late = time.time() - start > GRACE_SECONDS and not is_locked(os.path.dirname(bases[0]))
+        reader = find_conversion(bases, wanted, image_dir)[0]
+        reader = reader or late and find_conversion(bases, wanted, image_dir, times=False)[0]
+        if reader:
+            return reader
+        if not told:
+            log(f"waiting for rank 0 to convert {bases[0]}")
+        told = True
+        for folder in conversions(bases[0], temporary=True):
+            with contextlib.suppress(OSError):
+                alive = max([alive, *(entry.stat().st_mtime for entry in os.scandir(folder))])
         if time.time() - alive > SILENCE_SECONDS:
-            raise RankFault(f"rank 0 has written nothing towards {folder} for {SILENCE_SECONDS} seconds; all "
+            raise RankFault(f"rank 0 has written nothing towards {bases[0]} for {SILENCE_SECONDS} seconds; all "
                             "machines must share mindrecord_dir, or run prepare_data.py on each of them first")
         time.sleep(POLL_SECONDS)
 
 
 def describe_split(split):
     """What two conversions of the same data have in common, as a short text."""
-    return f"{split.count} images, {len(split.classes)} classes, fingerprint {split.fingerprint[:12]}"
-
-
-def read_manifest(folder):
-    """What a conversion says about itself."""
-    with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:
-        return json.load(file)
+    return (f"{split.count} images, {len(split.classes)} classes, fingerprint {split.fingerprint[:12]}, "
+            f"images {split.content}")

@@ -1,0 +1,140 @@
+"""What the bytes of a file are that should be an image: read without waiting, and named where they are none.
+
+The signatures are those of the formats' own specifications.
+"""
+import os
+import re
+import stat
+import zlib
+
+HEAD = 4096      # bytes of a file that tell its kind
+KEPT_WORDS = 40  # characters of a text that a message shows
+AGAIN = "fetch or copy it again"
+CONVERT = "convert it to JPEG or PNG"
+PAGES = "the answer of a web server instead of the picture; fetch it again"
+KINDS_OF_FILE = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
+                 (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+# (what a file begins with, what it is, what to do); the first that fits
+NOT_PICTURES = (
+    (rb"version https://git-lfs", "a Git LFS pointer, not the picture", "run 'git lfs pull' where it came from"),
+    (rb"[./]*annex/objects/", "a git-annex pointer, not the picture", "run 'git annex get' where it came from"),
+    (rb"(?s).{4}ftyp(hei|hev|mif1|msf1)", "HEIC, as phones write it", CONVERT),
+    (rb"(?s).{4}ftyp(?!avi[fs])|.{4}(moov|mdat|wide)|RIFF.{4}AVI |\x1a\x45\xdf\xa3|FLV|\x00\x00\x01[\xb3\xba]|OggS",
+     "a video", "take its frames out first"),
+    (rb"RIFF.{4}WAVE|ID3|fLaC", "sound", "take it out of the annotations"),
+    (rb"\s*(?i:<!doctype html|<html|<head|<body)", "an HTML page", PAGES),
+    (rb"\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg", "an SVG drawing", CONVERT),
+    (rb"\s*(<\?xml|<[A-Za-z])", "an XML text", PAGES),
+    (rb"%PDF", "a PDF document", CONVERT),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript document", CONVERT),
+    (rb"\x00\x05\x16\x07", "macOS's notes on another file (its name begins with ._)", "take it out of the annotations"),
+    (rb"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd", "a packed archive", "unpack it"),
+    (rb"\x93NUMPY|\x89HDF|CDF", "an array, not a picture", CONVERT),
+    (rb"(?s).{128}DICM", "a DICOM file", CONVERT),
+    (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "JPEG XL", CONVERT),
+    (rb"\x76\x2f\x31\x01", "OpenEXR", CONVERT),
+)
+PICTURES = (
+    (rb"\xff\xd8", "JPEG"), (rb"\x89PNG", "PNG"), (rb"GIF8", "GIF"), (rb"BM", "BMP"), (rb"RIFF.{4}WEBP", "WebP"),
+    (rb"II[*+]\x00|MM\x00[*+]", "TIFF"), (rb"(?s).{4}ftypavi", "AVIF"), (rb"\x00\x00\x00\x0cjP|\xff\x4f\xff\x51",
+                                                                        "JPEG 2000"), (rb"8BPS", "PSD"))
+
+
+class BadImage(Exception):
+    """Why a file gives no picture, in words; missing: there is no such file to read."""
+
+    def __init__(self, reason: str, missing: bool = False):
+        super().__init__(reason)
+        self.missing = missing
+
+
+def read_bytes(path: str, most: int = -1) -> bytes:
+    """The bytes of a regular file, the first ones; a pipe or a device would be waited for. Raises BadImage."""
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            what = next((name for test, name in KINDS_OF_FILE if test(mode)), "not a file")
+            raise BadImage(f"it is {what}, not a file; {AGAIN}", missing=True)
+        with open(path, "rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise BadImage(f"{error.strerror}; restore the file, or take it out of the annotations", True) from error
+    except ValueError as error:  # a NUL or half a character in the name
+        raise BadImage(f"this cannot be the name of a file ({error}); correct the annotations", True) from error
+
+
+def describe_bytes(data: bytes) -> str:
+    """What bytes are that cannot be decoded, and what to do."""
+    if not data:
+        return f"the file is empty; {AGAIN}"
+    if not data.strip(b"\0"):
+        return f"all of its {len(data)} bytes are zero; {AGAIN}"
+    for pattern, what, remedy in NOT_PICTURES:
+        if re.match(pattern, data[:HEAD], re.DOTALL):
+            return f"it is {what}; {remedy}"
+    text = as_text(data)
+    if text:
+        return f"it is text ('{text}'), not a picture; {AGAIN}"
+    for pattern, name in PICTURES:
+        if re.match(pattern, data[:64], re.DOTALL):
+            return f"it is {name}, {condition(data, name)}; {AGAIN}"
+    return f"its bytes are of no known format (the first are {data[:8].hex(' ')}); {AGAIN}, or {CONVERT}"
+
+
+def describe_file(path: str) -> str:
+    """describe_bytes() of the beginning of a file."""
+    try:
+        return describe_bytes(read_bytes(path, HEAD))
+    except BadImage as error:
+        return str(error)
+
+
+def as_text(data):
+    """The first words of bytes that are text, else ""."""
+    try:
+        text = data[:1000].decode("utf-8", "strict" if len(data) <= 1000 else "ignore")
+    except UnicodeDecodeError:
+        return ""
+    if len(text) < len(data[:1000]) / 4 or any(ord(one) < 32 and not one.isspace() for one in text):
+        return ""
+    words = " ".join(text.split())
+    return words[:KEPT_WORDS] + (".." if len(words) > KEPT_WORDS else "")
+
+
+def condition(data, name):
+    """What is wrong with a picture of a known format that cannot be decoded, in words; of a JPEG see images.py."""
+    if name == "PNG":
+        return png_condition(data)
+    start, added = {"WebP": (4, 8), "BMP": (2, 0)}.get(name, (0, 0))
+    declared = int.from_bytes(data[start:start + 4], "little") + added if start else 0
+    return cut_at(len(data), declared) if len(data) < declared else "cut short or damaged"
+
+
+def png_condition(data):
+    """condition() of a PNG: the share of its rows that its compressed data hold."""
+    width, height, depth, colour = (int.from_bytes(data[at:at + size], "big")
+                                    for at, size in ((16, 4), (20, 4), (24, 1), (25, 1)))
+    line = 1 + -(-width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1) // 8)
+    inflate, place, there = zlib.decompressobj(), 8, 0
+    while place + 8 <= len(data):
+        size = int.from_bytes(data[place:place + 4], "big")
+        if data[place + 4:place + 8] == b"IDAT":
+            try:
+                there += len(inflate.decompress(data[place + 8:place + 8 + size]))
+            except zlib.error:
+                return "damaged"
+        place += size + 12
+    return cut_at(there, line * height) if place > len(data) else "damaged"
+
+
+def cut_at(part, whole):
+    """Where a picture was cut, in words."""
+    return f"cut short at about {min(max(100 * part // max(whole, 1), 1), 99)} %"
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file, -1 when it is not there."""
+    try:
+        return os.path.getsize(path)
+    except (OSError, ValueError):  # ValueError: a name that cannot be one
+        return -1
