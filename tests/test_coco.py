@@ -11,6 +11,7 @@ from src.data.coco import id_key, read_coco
 from src.data.convert import coco_annotations
 from src.data.records import Report
 from src.errors import DataError
+from src.evaluate import to_coco
 
 IMAGES = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80},
           {"id": 2, "file_name": "b.jpg", "width": 100, "height": 80}]
@@ -264,3 +265,5 @@ def test_text_ids_stay_in_the_ground_truth(tmp_path, call):
         truth = json.load(file)
     assert [image["id"] for image in truth["images"]] == ["first", "2"]
     assert [item["image_id"] for item in truth["annotations"]] == ["first", "2"]
+    found_there = to_coco(np.array([[1, 0, 0, .5, .5, .9, 2]]), truth)
+    assert [(one["image_id"], one["category_id"]) for one in found_there] == [("2", 7)], "as detections.json has it"

@@ -108,7 +108,7 @@ def batches(files, rows, prepare, parts, batch_size, workers):
         pixels = decode_image(image, int(height), int(width))
         if pixels is None:
             raise DataError(f"the image of row {columns[-1]} in '{files[0]}' is damaged; remove the folder of that "
-                            "file, and the next run converts the data again")
+                            "file, and the next run converts the data anew")
         prepare(sample, pixels, *columns)
 
     def begin(batch):
@@ -119,7 +119,7 @@ def batches(files, rows, prepare, parts, batch_size, workers):
                 raise RuntimeError(f"only {len(tasks)} of {len(batch[0])} rows came")
         except (RuntimeError, ValueError) as error:
             raise DataError(f"the MindRecord files cannot be read: {' '.join(str(error).split())[:200]}; remove the "
-                            f"folder of '{files[0]}', and the next run converts the data again") from error
+                            f"folder of '{files[0]}', and the next run converts the data anew") from error
         return batch, tasks
 
     # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
