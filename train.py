@@ -4,17 +4,26 @@
     mpirun -n 8 python train.py --run_distribute=True --config_path=config/ssd_resnet50_fpn_config_gpu.yaml ...
     python train.py --help
 """
+import contextlib
 import sys
 
 from src import runtime
-from src.errors import run_main
+from src.errors import run_main, smaller_batch
 
 
 def main():
-    """Reads the options, wires the parts together and runs the loop."""
-    from src.config import OF_A_HOST, read_options
+    """Reads the options and trains."""
+    from src.config import read_options
 
     options = read_options(sys.argv[1:], "train.py")
+    with contextlib.ExitStack() as held:
+        train(options, held)
+
+
+def train(options, held):
+    """Wires the parts together and runs the loop. held: closed at the end, however it comes."""
+    from src.config import OF_A_HOST
+
     runtime.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
     import mindspore as ms
@@ -29,13 +38,16 @@ def main():
     from src.models.ssd import build_model
     from src.recipe import build_loader, build_rates, build_step, choose_overfit, choose_score
     from src.run import Run, check_options, prepare_splits
-    from src.run_folder import check_run_folder
+    from src.run_folder import check_run_folder, hold_run_folder
 
     choose_overfit(options)
+    held.enter_context(smaller_batch("batch_size", options.batch_size))
     check_options(options)
     check_run_folder(options.output_path, options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     distributed.check_equal({f"--{key}": value for key, value in options.items() if key not in OF_A_HOST}, rank, world)
+    if rank == 0:
+        held.enter_context(hold_run_folder(options.output_path, options.resume))
     ms.set_seed(options.seed)
     if options.deterministic:
         set_deterministic()
@@ -57,7 +69,7 @@ def main():
     step = build_step(options, model, rates, world)
     start = run.attach(step)
     facts = {key: value for key, value in options.items() if key not in FREE}
-    use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "ranks": (rank, world), "order": run.owed},
+    use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "processes": world, "order": run.owed},
               step.get_parameters())
     run.open(start, frozen)
     run.train(rates, start)
