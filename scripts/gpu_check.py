@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.errors import ENVIRONMENT_EXIT, Interrupted, OptionError, run_main
-from src.files import write_whole
+from src.files import expand_home, write_whole
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RECIPES = {"ssd300_mobilenet_v2": "ssd300_config_gpu.yaml", "ssd_resnet50_fpn": "ssd_resnet50_fpn_config_gpu.yaml"}
@@ -264,7 +264,7 @@ def compare_all(check):
 def main():
     """Reads the command line, runs the parts, writes the log. Raises OptionError, Interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="a new folder for all files")
+    parser.add_argument("folder", type=expand_home, help="a new folder for all files")
     parser.add_argument("--device", choices=("GPU", "CPU"), default="GPU")
     parser.add_argument("--quick", action="store_true", help="one small network, to try this script")
     options = parser.parse_args()

@@ -30,7 +30,7 @@ MARGIN = 14           # pixels around a shape that its shadow can reach
 def main():
     """Reads the command line, draws both splits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", help="folder to write")
+    parser.add_argument("out", type=os.path.expanduser, help="folder to write")
     parser.add_argument("--images", type=int, default=300, help="training images (default 300)")
     parser.add_argument("--val", type=int, default=60, help="validation images (default 60)")
     parser.add_argument("--seed", type=int, default=1, help="another seed draws other images (default 1)")
