@@ -36,13 +36,14 @@ def train(options, held):
     from src.models.initialize import he_initialize
     from src.models.norms import choose_norms
     from src.models.ssd import build_model
-    from src.recipe import build_loader, build_rates, build_step, choose_overfit, choose_score
+    from src.recipe import build_loader, build_rates, build_step, check_weights, choose_overfit, choose_score
     from src.run import Run, check_options, prepare_splits
     from src.run_folder import check_run_folder, hold_run_folder
 
     choose_overfit(options)
     held.enter_context(smaller_batch("batch_size", options.batch_size))
     check_options(options)
+    check_weights(options)
     check_run_folder(options.output_path, options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     distributed.check_equal({f"--{key}": value for key, value in options.items() if key not in OF_A_HOST}, rank, world)
@@ -65,7 +66,7 @@ def train(options, held):
     run = Run(options, model, train_split, val_split, loader, log, rank, world)
     run.load_pretrained()
     choose_norms(model.network, options.batch_norm, world)
-    frozen = optim.freeze(model.network, [name for name in options.freeze_layer.split(",") if name])
+    frozen = optim.freeze(model.network, optim.split_names(options.freeze_layer))
     step = build_step(options, model, rates, world)
     start = run.attach(step)
     facts = {key: value for key, value in options.items() if key not in FREE}
