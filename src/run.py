@@ -176,9 +176,9 @@ class Run:
         self.step.set_train()
         try:
             self.loop(rates, start)
-        except (Interrupted, NotFiniteError):  # which all processes meet at the same step
+        except (Interrupted, NotFiniteError) as error:  # which all processes meet at the same step
             wait_for_all(self.world)  # the first process that leaves ends the others
-            raise
+            raise (error.__cause__ or error) from None  # the cause: what this process met alone
         wait_for_all(self.world)
         name = "mAP (area)" if self.options.dataset == "voc" else "AP"
         best = f", best {name} {self.best:.4f} in best.ckpt" if self.best >= 0 else ""

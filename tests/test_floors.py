@@ -13,7 +13,7 @@ FLOORS = (
     ("files", "models.norms", "cuda", "compat"),
     ("config", "boxes", "logger", "cluster", "distributed", "data.classes", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
-     "data.photometric", "onnx_session", "ema"),
+     "data.ahead", "data.photometric", "onnx_session", "ema"),
     ("runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",
      "data.transforms", "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
      "onnx_graph"),
@@ -29,7 +29,7 @@ NUMPY_ONLY = ("errors", "files", "cuda", "cluster", "config", "boxes", "logger",
               "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session", "onnx_graph", "onnx_quantize",
-              "data.classes", "data.images", "data.records", "data.annotations", "data.coco", "data.voc",
+              "data.ahead", "data.classes", "data.images", "data.records", "data.annotations", "data.coco", "data.voc",
               "data.txt", "data.transforms", "data.photometric",
               "data.policies")
 
