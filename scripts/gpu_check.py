@@ -87,8 +87,9 @@ class Check:
         """Standard output of a program of the repository. Raises Failed with the last line it wrote."""
         program, *options = command
         try:
-            done = subprocess.run([sys.executable, os.path.join(ROOT, program), *options], cwd=self.folder, text=True,
-                                  capture_output=True, timeout=seconds, check=False, env={**os.environ, **variables})
+            done = subprocess.run([sys.executable, os.path.join(ROOT, program), *options], cwd=self.folder,
+                                  encoding="utf-8", errors="replace", capture_output=True, timeout=seconds,
+                                  check=False, env={**os.environ, **variables})
         except subprocess.TimeoutExpired as error:
             raise Failed(f"{program} was stopped after {seconds} s") from error
         if done.returncode:
