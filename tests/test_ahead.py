@@ -194,3 +194,14 @@ def test_a_damaged_row_of_one_process_is_told_and_the_job_saves(place, tmp_path,
     if saved:
         text = succeed(place, "train.py", "--resume=True", f"--output_path={folder}", "--run_distribute=False")
         assert f"resumed after step {12 if epoch else 4}" in text
+
+
+@pytest.mark.slow
+def test_what_only_one_host_lacks_is_told_by_its_process(place, tmp_path):
+    """Before the processes are joined: rank 0 waits for the other and has nothing to say."""
+    mark = uuid.uuid4().hex
+    one = [sys.executable, os.path.join(ROOT, "train.py"), *place.data, "--run_distribute=True",
+           f"--output_path={tmp_path / 'run'}"]
+    done = run(place, *MPIRUN[:-1], 1, *one, ":", "-n", 1, *one, "--pre_trained=missing.ckpt", SSD_TEST_MARK=mark)
+    assert done.returncode == 2 and done.stderr.count("error: ") == 1, done.stderr
+    assert "rank 1: error: pre_trained 'missing.ckpt' is not a file" in done.stderr and left_behind(mark) == []

@@ -156,6 +156,12 @@ def test_the_text_of_mindspore_becomes_one_line():
     assert "Call Stack" not in fault and "---" not in fault
 
 
+def test_a_reader_without_memory_is_not_taken_for_damaged_files():
+    from src.data.loader import unreadable  # imports MindSpore
+    assert out_of_memory(unreadable(RuntimeError("[Out of memory] row 3"), "x"))
+    assert isinstance(unreadable(RuntimeError("row 3 is cut short"), "x"), DataError)
+
+
 def test_memory_in_a_program():
     code, _, errors, _ = program("raise MemoryError")
     assert code == 4 and re.fullmatch("error: out of memory; .*\n", errors)
