@@ -48,7 +48,6 @@ def hold_run_folder(path, resume=False):
     lets pass. Raises OptionError, EnvironmentFault.
     """
     new = missing_folders(path)
-    make_folder(path)
     file, locked = lock_file(path)
     try:
         check_run_folder(path, resume)  # again: a run may have come and gone while this process started
@@ -66,10 +65,16 @@ def hold_run_folder(path, resume=False):
 
 
 def lock_file(path):
-    """The open lock file of a folder, and whether it is locked. Raises OptionError when a living run has locked it."""
+    """The open lock file of a folder, which is made, and whether it is locked.
+
+    Raises OptionError when a living run has locked it, EnvironmentFault where nothing can be written.
+    """
     while True:
+        make_folder(path)
         try:
             file = open(os.path.join(path, LOCK), "a+", encoding="utf-8")  # to close it is to unlock it
+        except FileNotFoundError:  # its holder has just ended and removed the folder
+            continue
         except OSError as error:
             raise EnvironmentFault(f"folder '{path}' cannot be written: {error.strerror}") from error
         try:
