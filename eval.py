@@ -7,14 +7,22 @@ import sys
 import time
 
 from src import runtime
-from src.errors import OptionError, run_main
+from src.errors import OptionError, run_main, smaller_batch
 
 
 def main():
-    """Reads the options, runs the model over the split, writes metrics, detections and pictures."""
-    from src.config import read_options, split_options
+    """Reads the options and evaluates."""
+    from src.config import read_options
 
     options = read_options(sys.argv[1:], "eval.py")
+    with smaller_batch("eval_batch_size", options.eval_batch_size):
+        evaluate(options)
+
+
+def evaluate(options):
+    """Runs the model over the split, writes metrics, detections and pictures."""
+    from src.config import split_options
+
     runtime.prepare(options.device_target, options.run_distribute, options.device_num)
     from src import distributed
     from src.data.loader import EvalLoader

@@ -7,11 +7,11 @@ import os
 import sys
 
 from src import runtime
-from src.errors import OptionError, run_main
+from src.errors import OptionError, run_main, smaller_batch
 
 
 def main():
-    """Reads the options, exports, loads the file again and compares it with the network before success is printed."""
+    """Reads the options and exports."""
     from src.config import read_options
 
     options = read_options(sys.argv[1:], "export.py")
@@ -20,6 +20,12 @@ def main():
     if options.quantize != "none" and options.file_format != "ONNX":
         raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
     runtime.prepare(options.device_target)
+    with smaller_batch("export_batch_size", options.export_batch_size):
+        write(options)
+
+
+def write(options):
+    """Exports, loads the file again and compares it with the network before success is printed."""
     from src import distributed
     from src.exporter import export_mindir, refuse_neighbour, sidecar_of
     from src.onnx_exporter import export_onnx

@@ -10,17 +10,19 @@ import os
 
 from src import runtime
 from src.errors import OptionError, run_main
+from src.files import expand_home
 
 
 def main():
     """Reads the arguments, converts, reports and writes the checkpoint."""
     from src.weights import SOURCES
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="file, or folder with a model.json")
+    parser.add_argument("source", type=expand_home, help="file, or folder with a model.json")
     parser.add_argument("--from", dest="kind", default="auto", choices=("auto", *SOURCES),
                         help="whose names and layout it has")
     parser.add_argument("--model", required=True, help="the model of ours it is for")
-    parser.add_argument("--output", required=True, help="checkpoint to write, for example ckpt/ssd.ckpt")
+    parser.add_argument("--output", type=expand_home, required=True,
+                        help="checkpoint to write, for example ckpt/ssd.ckpt")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
     arguments = parser.parse_args()
     runtime.prepare()

@@ -4,17 +4,26 @@
     mpirun -n 8 python train.py --run_distribute=True --config_path=config/ssd_resnet50_fpn_config_gpu.yaml ...
     python train.py --help
 """
+import contextlib
 import sys
 
 from src import runtime
-from src.errors import run_main
+from src.errors import run_main, smaller_batch
 
 
 def main():
-    """Reads the options, wires the parts together and runs the loop."""
-    from src.config import OF_A_HOST, read_options
+    """Reads the options and trains."""
+    from src.config import read_options
 
     options = read_options(sys.argv[1:], "train.py")
+    with contextlib.ExitStack() as held:
+        train(options, held)
+
+
+def train(options, held):
+    """Wires the parts together and runs the loop. held: closed at the end, however it comes."""
+    from src.config import OF_A_HOST
+
     runtime.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
     import mindspore as ms
@@ -27,15 +36,19 @@ def main():
     from src.models.initialize import he_initialize
     from src.models.norms import choose_norms
     from src.models.ssd import build_model
-    from src.recipe import build_loader, build_rates, build_step, choose_overfit, choose_score
+    from src.recipe import build_loader, build_rates, build_step, check_weights, choose_overfit, choose_score
     from src.run import Run, check_options, prepare_splits
-    from src.run_folder import check_run_folder
+    from src.run_folder import check_run_folder, hold_run_folder
 
     choose_overfit(options)
+    held.enter_context(smaller_batch("batch_size", options.batch_size))
     check_options(options)
+    check_weights(options)
     check_run_folder(options.output_path, options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     distributed.check_equal({f"--{key}": value for key, value in options.items() if key not in OF_A_HOST}, rank, world)
+    if rank == 0:
+        held.enter_context(hold_run_folder(options.output_path, options.resume))
     ms.set_seed(options.seed)
     if options.deterministic:
         set_deterministic()
@@ -53,11 +66,11 @@ def main():
     run = Run(options, model, train_split, val_split, loader, log, rank, world)
     run.load_pretrained()
     choose_norms(model.network, options.batch_norm, world)
-    frozen = optim.freeze(model.network, [name for name in options.freeze_layer.split(",") if name])
+    frozen = optim.freeze(model.network, optim.split_names(options.freeze_layer))
     step = build_step(options, model, rates, world)
     start = run.attach(step)
     facts = {key: value for key, value in options.items() if key not in FREE}
-    use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "ranks": (rank, world), "order": run.owed},
+    use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "processes": world, "order": run.owed},
               step.get_parameters())
     run.open(start, frozen)
     run.train(rates, start)

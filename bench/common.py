@@ -14,7 +14,7 @@ sys.path.insert(0, ROOT)  # `src`, however a measurement is started
 def arguments(doc):
     """A parser that knows --json; the help is the module's docstring."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", help="also write the rows to this file")
+    parser.add_argument("--json", type=os.path.expanduser, help="also write the rows to this file")
     return parser
 
 

@@ -2,8 +2,8 @@
 
     python bench/conversion.py --coco_root=COCO [--train_data_type=train2017] [--json=FILE]
 
-Conversion decodes every image as a check and writes its bytes with its boxes. Both sides write into a folder of
---scratch, read the images out of the page cache (warm) and end when the system call `sync` has put everything on the
+Conversion decodes every image as a check and writes its bytes with its boxes. Both sides write into a new folder
+in --scratch, read the images out of the page cache (warm) and end when the system call `sync` has put everything on the
 disk; medians of five, in turn. The peak of memory is that of a process that converts once.
 """
 import os
@@ -18,14 +18,14 @@ from common import arguments, report, row
 def main():
     """Measures both sides in turn."""
     parser = arguments(__doc__)
-    parser.add_argument("--coco_root", required=True)
+    parser.add_argument("--coco_root", type=os.path.expanduser, required=True)
     parser.add_argument("--train_data_type", default="train2017")
-    parser.add_argument("--scratch", default=tempfile.gettempdir())
+    parser.add_argument("--scratch", type=os.path.expanduser, default=tempfile.gettempdir())
     options = parser.parse_args()
     from src.data.mindrecord import prepare_split
     from src.meter import peak_memory
-    images = os.path.join(options.coco_root, options.train_data_type)
-    copied, converted = (os.path.join(options.scratch, name) for name in ("bench_copy", "bench_convert"))
+    images, scratch = os.path.join(options.coco_root, options.train_data_type), tempfile.mkdtemp(dir=options.scratch)
+    copied, converted = (os.path.join(scratch, name) for name in ("copy", "convert"))
 
     def copy():
         shutil.copytree(images, copied)
@@ -48,8 +48,7 @@ def main():
     print(f"{len(files)} images, {size} MiB; peak memory {peak_memory():.2f} GiB")
     report([row("conversion to MindRecord", statistics.median(times[convert]), statistics.median(times[copy]), "s",
                 "copying the files")], options.json)
-    for folder in (copied, converted):
-        shutil.rmtree(folder)
+    shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":

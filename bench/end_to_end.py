@@ -19,7 +19,7 @@ from common import arguments, median_seconds, report, row
 def main():
     """Measures the step alone, then with the loader."""
     parser = arguments(__doc__)
-    parser.add_argument("--coco_root", required=True)
+    parser.add_argument("--coco_root", type=os.path.expanduser, required=True)
     parser.add_argument("--train_data_type", default="train2017")
     parser.add_argument("--model", default="ssd300_resnet50")
     parser.add_argument("--batch_size", type=int, default=4)

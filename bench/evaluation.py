@@ -14,8 +14,8 @@ from common import arguments, median_seconds, report, row
 def main():
     """Measures the parts and the whole."""
     parser = arguments(__doc__)
-    parser.add_argument("--coco_root", required=True)
-    parser.add_argument("--checkpoint_file_path", required=True)
+    parser.add_argument("--coco_root", type=os.path.expanduser, required=True)
+    parser.add_argument("--checkpoint_file_path", type=os.path.expanduser, required=True)
     options = parser.parse_args()
     from src import runtime
     from src.config import read_options, split_options

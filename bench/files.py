@@ -18,7 +18,7 @@ from common import arguments, commit, in_fresh_process, machine
 def main():
     """Measures every file in every round."""
     parser = arguments(__doc__)
-    parser.add_argument("paths", nargs="+")
+    parser.add_argument("paths", nargs="+", type=os.path.expanduser)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", action="store_true", help="measure in this process and print the milliseconds")

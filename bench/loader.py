@@ -25,7 +25,7 @@ CASES = {"FPN-640, policy zoo": ("ssd_resnet50_fpn", "zoo", 16),
 def main():
     """Runs every case in its own process, both sides in turn."""
     parser = arguments(__doc__)
-    parser.add_argument("--coco_root", required=True)
+    parser.add_argument("--coco_root", type=os.path.expanduser, required=True)
     parser.add_argument("--train_data_type", default="train2017")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=15)

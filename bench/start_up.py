@@ -21,7 +21,7 @@ RECIPES = {"ssd300_mobilenet_v2": "ssd300_mobilenet_v2_voc.yaml", "ssd300_resnet
 def main():
     """Starts every recipe twice."""
     parser = arguments(__doc__)
-    parser.add_argument("--coco_root", required=True)
+    parser.add_argument("--coco_root", type=os.path.expanduser, required=True)
     parser.add_argument("--recipes", default=",".join(RECIPES))
     options = parser.parse_args()
     rows = []

@@ -3,12 +3,13 @@
     python scripts/compare_metrics.py run/eval/metrics.json mindir/eval/metrics.json
 """
 import json
+import os
 import sys
 
 
 def main():
     """Reads two files given on the command line."""
-    first, second = (read_numbers(path) for path in sys.argv[1:3])
+    first, second = (read_numbers(os.path.expanduser(path)) for path in sys.argv[1:3])
     for key, value in first.items():
         print(f"{key:<14}{value:8.4f}{second[key]:8.4f}  {'equal' if value == second[key] else 'DIFFERENT'}")
     return int(first != second)

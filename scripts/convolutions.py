@@ -11,6 +11,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import runtime
 from src.errors import run_main
+from src.files import expand_home
 
 # name, input channels, output channels, kernel, stride, groups, side
 CONVOLUTIONS = (("3x3", 64, 64, 3, 1, 1, 75), ("depthwise", 96, 96, 3, 2, 96, 75), ("7x7", 3, 64, 7, 2, 1, 150))
@@ -19,7 +20,7 @@ CONVOLUTIONS = (("3x3", 64, 64, 3, 1, 1, 75), ("depthwise", 96, 96, 3, 2, 96, 75
 def main():
     """Reads the command line and computes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", help=".npz file to write")
+    parser.add_argument("path", type=expand_home, help=".npz file to write")
     parser.add_argument("--device", choices=("GPU", "CPU"), default="GPU")
     options = parser.parse_args()
     convolve(options.path, options.device)

@@ -18,12 +18,12 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 from src import cuda, runtime  # noqa: E402  (found by the line above; standard library only)
-from src.errors import EnvironmentFault  # noqa: E402
+from src.errors import EnvironmentFault, run_main  # noqa: E402
 
 LEAST_MEMORY, LEAST_SPEED = 4, 3  # GB; billion operations a second: below it, oneDNN's reference kernels are at work
 PROBE = """
 import json, sys, time
-sys.path.insert(0, "{root}")
+sys.path.insert(0, {root!r})
 from src import runtime
 runtime.prepare("{device}")
 begun = time.time()
@@ -281,11 +281,11 @@ def check_folder(findings):
 def start(command, seconds, **variables):
     """Runs a command; one that does not exist or end counts as failed, with the reason in stderr."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False,
-                              env={**os.environ, **variables})
+        return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=seconds,
+                              check=False, env={**os.environ, **variables})
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

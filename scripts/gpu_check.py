@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.errors import ENVIRONMENT_EXIT, Interrupted, OptionError, run_main
-from src.files import write_whole
+from src.files import expand_home, write_whole
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RECIPES = {"ssd300_mobilenet_v2": "ssd300_config_gpu.yaml", "ssd_resnet50_fpn": "ssd_resnet50_fpn_config_gpu.yaml"}
@@ -87,8 +87,9 @@ class Check:
         """Standard output of a program of the repository. Raises Failed with the last line it wrote."""
         program, *options = command
         try:
-            done = subprocess.run([sys.executable, os.path.join(ROOT, program), *options], cwd=self.folder, text=True,
-                                  capture_output=True, timeout=seconds, check=False, env={**os.environ, **variables})
+            done = subprocess.run([sys.executable, os.path.join(ROOT, program), *options], cwd=self.folder,
+                                  encoding="utf-8", errors="replace", capture_output=True, timeout=seconds,
+                                  check=False, env={**os.environ, **variables})
         except subprocess.TimeoutExpired as error:
             raise Failed(f"{program} was stopped after {seconds} s") from error
         if done.returncode:
@@ -264,7 +265,7 @@ def compare_all(check):
 def main():
     """Reads the command line, runs the parts, writes the log. Raises OptionError, Interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="a new folder for all files")
+    parser.add_argument("folder", type=expand_home, help="a new folder for all files")
     parser.add_argument("--device", choices=("GPU", "CPU"), default="GPU")
     parser.add_argument("--quick", action="store_true", help="one small network, to try this script")
     options = parser.parse_args()

@@ -12,6 +12,10 @@ import sys
 import cv2
 import numpy as np
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src.errors import run_main
+from src.files import expand_home
+
 DESCRIPTION = "drawn shapes, made by scripts/make_demo_data.py"
 CLASSES = ("circle", "triangle", "square", "star")
 HUES = (0, 30, 110, 70)  # each class keeps to a family of colours, as road signs do: half of OpenCV's degrees
@@ -30,7 +34,7 @@ MARGIN = 14           # pixels around a shape that its shadow can reach
 def main():
     """Reads the command line, draws both splits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", help="folder to write")
+    parser.add_argument("out", type=expand_home, help="folder to write")
     parser.add_argument("--images", type=int, default=300, help="training images (default 300)")
     parser.add_argument("--val", type=int, default=60, help="validation images (default 60)")
     parser.add_argument("--seed", type=int, default=1, help="another seed draws other images (default 1)")
@@ -192,4 +196,4 @@ def draw_background(rng, height, width):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

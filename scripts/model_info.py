@@ -29,7 +29,7 @@ def main():
     options = read_options(sys.argv[1:], "scripts/model_info.py")
     runtime.prepare()
     from src.models.ssd import BUILDERS, build_model
-    from src.optim import freeze
+    from src.optim import freeze, split_names
 
     classes = len(options.classes or COCO_CLASSES) + 1
     single = "model" in options.typed or options.config_path
@@ -39,7 +39,7 @@ def main():
     for name in [options.model] if single else BUILDERS:
         model = build_model(name, classes, options.image_size, options.width)
         parameters = count_values(model.network.trainable_params())
-        freeze(model.network, [prefix for prefix in options.freeze_layer.split(",") if prefix])
+        freeze(model.network, split_names(options.freeze_layer))
         trained = count_values(model.network.trainable_params())
         macs = count_macs(model.network, model.image_size)
         if single:

@@ -20,6 +20,7 @@ output=./output
 for word in "${rest[@]}"; do
     case $word in --output_path=*) output=${word#*=} ;; esac
 done
+case $output in "~"*) output=$("$python" -c 'import os, sys; print(os.path.expanduser(sys.argv[1]))' "$output") ;; esac
 # mpirun binds each rank to one core unless told not to, which starves the data loader
 launch=(mpirun --allow-run-as-root --bind-to none -n "$count")
 if [ -n "${HOSTFILE:-}" ]; then

@@ -62,7 +62,12 @@ enter() {
     python=$venv/bin/python
     if [ "$(cat "$venv/.installed" 2>/dev/null)" = "$(sha256sum < "$root/$requirements")" ]; then return; fi
     base=$(find_python "$version") || { why="no Python $version"; return 1; }
+    if [ -e "$venv" ] && [ ! -e "$venv.made" ] && [ ! -e "$venv/.installed" ]; then
+        why="$venv is not from this script; remove or rename it"
+        return 2
+    fi
     say "making $venv with $("$base" --version)"
+    touch "$venv.made"  # beside it: the next line empties the folder
     stoppable "$base" -m venv --clear "$venv" &&
         stoppable "$python" -m pip install -qq --disable-pip-version-check --no-input -r "$root/$requirements" || { why="no packages"; return 2; }
     sha256sum < "$root/$requirements" > "$venv/.installed"
@@ -84,8 +89,13 @@ program() {
 try() {
     local leg=$1 name=$2 size=$3 width=$4 cells=()
     broken=0 out=$matrix/$leg-$name log=$matrix/$leg-$name.log
+    if [ -e "$out" ] && [ ! -e "$out/.made" ]; then
+        echo "error: $out is not from this script; remove or rename it, or choose another MATRIX" >&2
+        exit 2
+    fi
     rm -rf "$out"
     mkdir -p "$out"
+    touch "$out/.made"
     : > "$log"
     local data=(--coco_root="$out/data" --metric_engine=pycocotools --device_target=CPU --compile_cache=)
     program scripts/make_demo_data.py data --images 24 --val 7
@@ -104,7 +114,7 @@ mkdir -p "$matrix"
 for leg in "${legs[@]}"; do
     if ! enter "$leg"; then
         rows+=("$(printf '%-5s not run: %s' "$leg" "$why")")
-        if [ $# -gt 0 ] || [ "$why" = "no packages" ]; then failed=1; fi
+        if [ $# -gt 0 ] || [[ $why != "no Python"* ]]; then failed=1; fi
         continue
     fi
     ran=1

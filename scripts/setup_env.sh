@@ -54,25 +54,23 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
     exit 0
 fi
 
-# .unfinished stands in the folder while it is being filled: what an interrupted setup left is not trusted.
-if [ -e "$venv/.unfinished" ]; then
-    say "removing $venv, which an interrupted setup left"
-    rm -rf "$venv"
-elif [ -d "$venv" ] && ! fits "$venv/bin/python"; then
-    ls "$venv"/.installed-* >/dev/null 2>&1 ||
-        fail "$venv is no environment of Python 3.10 to 3.12 and not from this script; remove or rename it"
-    say "removing $venv, whose Python is gone"
+# .unfinished stands in the folder while it is being filled: what an interrupted setup left is not trusted. Only a folder that this
+# script made (.made) is removed; one of another origin may hold more than we know of.
+if [ -e "$venv/.unfinished" ] || { [ -d "$venv" ] && ! fits "$venv/bin/python"; }; then
+    [ -e "$venv/.made" ] || fail "$venv is not from this script, and is no environment of Python 3.10 to 3.12 or an interrupted setup" \
+        "left it; remove or rename it"
+    say "removing $venv, which an interrupted setup left or whose Python is gone"
     rm -rf "$venv"
 fi
 if [ ! -d "$venv" ]; then
     python=$(find_python)
     say "creating .venv with $("$python" --version) ($python)"
     mkdir "$venv"
-    touch "$venv/.unfinished"
+    touch "$venv/.made" "$venv/.unfinished"
     "$python" -m venv "$venv" || fail "$python -m venv $venv failed"
 fi
 
-touch "$venv/.unfinished"
+if [ -e "$venv/.made" ]; then touch "$venv/.unfinished"; fi
 trap 'exit 130' INT TERM
 size=""
 if ! ls "$venv"/.installed-* >/dev/null 2>&1; then size=" (1.0 GB to download, 3 GB on disk)"; fi
@@ -81,11 +79,11 @@ say "installing $requirements$size"
 quiet=-qq
 if [ -t 1 ]; then quiet=-q; fi
 if ! "$venv/bin/python" -m pip install $quiet --disable-pip-version-check --no-input -r "$requirements"; then
-    rm "$venv/.unfinished"  # pip undoes what it could not finish; only an interruption leaves halves
+    rm -f "$venv/.unfinished"  # pip undoes what it could not finish; only an interruption leaves halves
     fail "pip could not install $requirements (its message is above); run this again when the cause is mended"
 fi
 "$venv/bin/python" -c 'import cv2, hotcoco, matplotlib, mindspore, yaml' >/dev/null ||
     fail "the packages are installed but cannot be imported (message above)"
 fingerprint > "$stamp"
-rm "$venv/.unfinished"
+rm -f "$venv/.unfinished"
 say ".venv is ready: $("$venv/bin/python" --version), $(du -sh "$venv" | cut -f1); to use it: . ${venv#"$PWD/"}/bin/activate"

@@ -1,7 +1,8 @@
 """Checkpoints that describe themselves: parameters and one JSON text with model, classes and the state of the run."""
-import glob
+import contextlib
 import json
 import os
+import re
 from pathlib import Path
 
 import mindspore as ms
@@ -9,6 +10,7 @@ import numpy as np
 
 from src.compat import CHECKSUM, load_checkpoint
 from src.errors import DataError, EnvironmentFault, OptionError
+from src.files import folder_aside
 from src.logger import quiet
 
 META = "ssd_meta"
@@ -16,18 +18,17 @@ META = "ssd_meta"
 
 def save(path, parameters, meta):
     """Writes Parameter objects and meta (a JSON-able dict) aside and renames, so that a file is whole or absent."""
-    aside = os.path.join(os.path.dirname(path), f".writing.{os.path.basename(path)}")
     rows = [{"name": one.name, "data": one} for one in parameters]
     try:
-        with quiet():
-            ms.save_checkpoint(rows, aside, append_dict={META: json.dumps(meta)}, **CHECKSUM)
-        os.chmod(aside, 0o644)  # MindSpore lets only the owner read
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())  # else a crash of the machine can leave the new name with old bytes
-        os.replace(aside, path)
+        with folder_aside(path) as folder:  # MindSpore writes to another name still, and knows names in .ckpt only
+            aside = os.path.join(folder, "aside.ckpt")
+            with quiet():
+                ms.save_checkpoint(rows, aside, append_dict={META: json.dumps(meta)}, **CHECKSUM)
+            os.chmod(aside, 0o644)  # MindSpore lets only the owner read
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())  # else a crash of the machine can leave the new name with old bytes
+            os.replace(aside, path)
     except (OSError, RuntimeError, ValueError) as error:
-        for left in glob.glob(f"{os.path.splitext(aside)[0]}.*"):  # MindSpore first writes to a name ending in .tmp
-            os.remove(left)
         reason = " ".join(str(error).split())[:200]
         raise EnvironmentFault(f"checkpoint '{path}' could not be written: {reason}") from error
 
@@ -66,7 +67,9 @@ def load_newest(folder, say):
 
 
 def save_run(folder, name, parameters, meta, keep=0):
-    """Writes folder/name.ckpt; with keep, removes all but the newest `keep` numbered ones (epoch_*.ckpt)."""
+    """Writes folder/name.ckpt; with keep, removes all but the newest `keep` numbered ones (epoch_NUMBER.ckpt)."""
     save(os.path.join(folder, f"{name}.ckpt"), parameters, meta)
-    for old in sorted(Path(folder).glob("epoch_*"))[:-keep] if keep else []:
-        old.unlink()
+    numbers = (re.fullmatch(r"epoch_(\d{4,})\.ckpt", old) for old in os.listdir(folder))
+    for number in sorted((one[1] for one in numbers if one), key=int)[:-keep] if keep else []:
+        with contextlib.suppress(OSError):  # one that cannot be removed is no reason to end a run
+            os.remove(os.path.join(folder, f"epoch_{number}.ckpt"))

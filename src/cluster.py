@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from src.errors import EnvironmentFault, RankFault
+from src.errors import EnvironmentFault, RankFault, launched
 
 PR_SET_PDEATHSIG = 1   # of prctl(2): the signal a process gets when its parent dies
 GRACE_SECONDS = 15     # to save and end when the launcher has died
@@ -23,7 +23,7 @@ SCHEDULER = (f"import ctypes; ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(s
 
 def check_launch(run_distribute, device_num):
     """Raises EnvironmentFault when the options and the launcher do not fit each other."""
-    world = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("MS_WORKER_NUM") or 0)  # 0: no launcher
+    world = launched()
     if run_distribute and not world:
         raise EnvironmentFault("run_distribute=True, but no launcher started this process; use 'mpirun -n N python "
                                "train.py ...' or 'msrun --worker_num=N --local_worker_num=N --join=True train.py ...'")

@@ -9,6 +9,7 @@ from easydict import EasyDict
 
 from src.data.classes import named_classes
 from src.errors import OptionError
+from src.files import expand_home
 
 DEFAULT_PATH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config", "default.yaml")
 
@@ -36,6 +37,10 @@ AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "nms_candidates",
 ABOVE_ZERO = ("lr", "loss_scale", "width", "body_lr")
 UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate",
                  "empty_negatives", "ema_decay")
+# options that hold the path of a file or folder (or of some)
+PATHS = ("config_path", "output_path", "compile_cache", "coco_root", "instances_set", "voc_root", "image_dir",
+         "val_image_dir", "anno_path", "val_anno_path", "mindrecord_dir", "pre_trained", "checkpoint_file_path",
+         "file_name", "source")
 # what a recipe says of its own data set and no other: the names of its splits, and where it names the set, their places
 SPLIT_NAMES = ("train_data_type", "val_data_type")
 SPLIT_PLACES = ("image_dir", "val_image_dir", "anno_path", "val_anno_path")
@@ -64,7 +69,7 @@ def read_options(arguments, program=""):
         print(help_text(program), flush=True)
         raise SystemExit(0)
     options = EasyDict(read_yaml(DEFAULT_PATH))
-    typed = split_arguments(arguments)
+    typed = {key: expand_home(value) if key in PATHS else value for key, value in split_arguments(arguments).items()}
     if "resume" in typed and "config_path" not in typed:  # an interrupted run knows its own options
         own = os.path.join(typed.get("output_path", options.output_path), "config.yaml")
         typed.update({"config_path": own} if os.path.isfile(own) else {})
@@ -122,7 +127,8 @@ def read_recipe(path, above=()):
     base = values.pop("_base_", None) or ""
     if not isinstance(base, str):
         raise OptionError(f"{path}: _base_={base!r}: expected the path of one recipe")
-    below = read_recipe(os.path.join(os.path.dirname(path), base), (*above, os.path.abspath(path))) if base else {}
+    base = os.path.join(os.path.dirname(path), expand_home(base)) if base else ""
+    below = read_recipe(base, (*above, os.path.abspath(path))) if base else {}
     return {**below, **values}
 
 
@@ -168,6 +174,7 @@ def convert(key, value, options, origin="--"):
         result = kind(value)
     except (TypeError, ValueError, KeyError, yaml.YAMLError) as error:
         raise OptionError(f"{origin}{key}={value!r}: expected {expected}") from error
+    result = expand_home(result) if key in PATHS else result
     problem = impossible(key, result)
     if problem:
         raise OptionError(f"{origin}{key}={value}: {problem}")

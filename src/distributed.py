@@ -9,7 +9,7 @@ from mindspore import GRAPH_MODE, Tensor, ops, set_context
 from mindspore.communication import get_group_size, get_rank, init
 
 from src.compat import set_device
-from src.errors import EnvironmentFault, OptionError
+from src.errors import EnvironmentFault, OptionError, plain
 
 
 def start(device_target="CPU", device_id=0, run_distribute=False):
@@ -39,12 +39,6 @@ def start(device_target="CPU", device_id=0, run_distribute=False):
 def hush():
     """Closes stderr at the end: MindSpore waits there for the device that did not start, and complains at length."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def plain(error):
-    """What an error of MindSpore says, as one line: without rules, headings and the stack."""
-    lines = str(error).split("- C++ Call Stack")[0].splitlines()
-    return " ".join(" ".join(line for line in lines if line.strip("- ") and not line.startswith("- ")).split())[:300]
 
 
 def gather_rows(rows, rank, world):
@@ -94,14 +88,14 @@ def check_equal(facts, rank, world):
 
 def digest(value):
     """24 bits of a hash of the text of a value: what a float32 can hold."""
-    return int(hashlib.sha256(str(value).encode()).hexdigest()[:6], 16)
+    return int(hashlib.sha256(str(value).encode(errors="backslashreplace")).hexdigest()[:6], 16)
 
 
 def share_text(text, speak, most=200):
     """The text of the one process that speaks, on all of them; at most so many bytes."""
     table = np.zeros(most, np.float32)
     if speak:
-        raw = np.frombuffer(text.encode()[:most], np.uint8)
+        raw = np.frombuffer(text.encode(errors="backslashreplace")[:most], np.uint8)
         table[:len(raw)] = raw
     return bytes(all_reduce(table).astype(np.uint8)).rstrip(b"\0").decode(errors="replace")
 

@@ -10,7 +10,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src import compat
-from src.errors import Interrupted, NotFiniteError
+from src.data.ahead import Ahead
+from src.errors import ALL, ALONE, ANOTHER, Interrupted, NotFiniteError, SSDError
 from src.models.layers import Normalize
 
 NUMBERS = ("loss", "loss_cls", "loss_box", "positives", "own_loss", "finite", "grad_norm", "loss_scale", "stops")
@@ -188,15 +189,15 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
     rates: learning rate of every step, for the log. meter: a Meter. image_name(row): how to name an image in an error.
     save(steps_done): keeps the state, of a run that is stopped and within an epoch every save_steps steps (0: not).
     after_epoch(epochs_done, steps_done): evaluation and checkpoints; True ends the run. Raises NotFiniteError,
-    Interrupted, and what the loader raises.
+    Interrupted (from the error of the loader, where it came to one of several processes), and what the loader raises.
     """
     total, done, finite = min(len(rates), most_steps or len(rates)), start, []
-    with stop_signals() as caught, log.bar(total) as show:
+    with stop_signals() as caught, log.bar(total) as show, contextlib.closing(Ahead(loader, total)) as ahead:
         while done < total:
             epoch, asked = done // loader.steps, time.time()
-            for *batch, rows in itertools.islice(loader.epoch(epoch, done % loader.steps), total - done):
+            for *batch, rows in itertools.islice(ahead.epoch(epoch, done % loader.steps), total - done):
                 begun = time.time()
-                numbers = run_step(step, batch, len(caught) > 0)
+                numbers = run_step(step, batch, bool(caught or ahead.error))
                 meter.add(numbers, begun - asked, time.time() - begun)
                 finite.append(bool(numbers["finite"]))
                 if not math.isfinite(numbers["loss"]) or finite[-MOST_SKIPPED:] == [False] * MOST_SKIPPED:
@@ -212,8 +213,7 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
                     log.say(meter.line(row))
                 if numbers["stops"]:
                     save(done)
-                    raise Interrupted(f"{'' if caught else 'another process was '}interrupted after step {done}; "
-                                      f"the state was saved, --resume=True goes on from here")
+                    raise stopped(done, caught, ahead.error, numbers["stops"] == loader.world) from ahead.error
                 if save_steps and done % save_steps == 0 and done % loader.steps and done < total:
                     save(done)
                 asked = time.time()
@@ -221,6 +221,19 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
                 refuse_skipping(finite[-loader.steps:])
             if after_epoch(epoch + 1, done):
                 return
+
+
+def stopped(done, caught, error, everyone):
+    """What ends a loop whose state was saved after `done` steps because some process asked for it.
+
+    caught: signals of this process; error: one that this process met, which gets to know that; everyone: all asked.
+    """
+    saved = "the state was saved, --resume=True goes on from here"
+    if isinstance(error, SSDError):
+        error.args, error.met_by = (f"{error}; after step {done} {saved}",), ALONE
+    if caught or error:
+        return Interrupted(f"interrupted after step {done}; {saved}", ALL if everyone else ALONE)
+    return Interrupted(f"another process was interrupted or met an error after step {done}; {saved}", ANOTHER)
 
 
 def run_step(step, batch, stop):

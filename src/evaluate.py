@@ -2,6 +2,7 @@
 import numpy as np
 
 from src.distributed import gather_rows
+from src.errors import smaller_batch
 from src.logger import track
 from src.metrics import coco_metrics, voc_metrics
 
@@ -10,11 +11,12 @@ def collect(predict, loader, rank=0, world=1, quiet=False):
     """All detections of all processes: [n, 7] float32 of row, x1, y1, x2, y2 (fractions), score, label."""
     tables = [np.zeros((0, 7), np.float32)]
     steps = -(-len(loader.rows) // loader.batch_size)
-    for images, rows in track(loader, steps, "evaluating", quiet or rank > 0):
-        boxes, scores, labels, count = predict(images)
-        found = np.arange(boxes.shape[1]) < count[:, None]
-        owner = np.broadcast_to(rows[:, None], found.shape)[found]
-        tables.append(np.column_stack([owner, boxes[found], scores[found], labels[found]]).astype(np.float32))
+    with smaller_batch("eval_batch_size", loader.batch_size):
+        for images, rows in track(loader, steps, "evaluating", quiet or rank > 0):
+            boxes, scores, labels, count = predict(images)
+            found = np.arange(boxes.shape[1]) < count[:, None]
+            owner = np.broadcast_to(rows[:, None], found.shape)[found]
+            tables.append(np.column_stack([owner, boxes[found], scores[found], labels[found]]).astype(np.float32))
     return gather_rows(np.concatenate(tables), rank, world)
 
 

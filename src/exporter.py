@@ -10,7 +10,7 @@ from mindspore import nn
 from src.compat import refuse_old
 from src.detector import AnyBatchDetector, Detector, RawDetector, TracedDetector
 from src.errors import EnvironmentFault, OptionError, SSDError
-from src.files import write_whole
+from src.files import ASIDE, write_whole
 from src.models.fold import fold_norms
 
 TOLERANCE = 1e-4  # float32 rounds differently where the order of operations differs
@@ -83,8 +83,8 @@ def random_images(model, batch_size):
 
 
 def name_aside(path):
-    """Where the file waits until it is proven, in the folder of path and with its ending."""
-    return os.path.join(os.path.dirname(os.path.abspath(path)), f".writing.{os.path.basename(path)}")
+    """Where the file of this process waits until it is proven, in the folder of path and with its ending."""
+    return os.path.join(os.path.dirname(os.path.abspath(path)), f"{ASIDE}{os.getpid()}.{os.path.basename(path)}")
 
 
 def keep(aside, path, shape, outputs, facts):

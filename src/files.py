@@ -1,8 +1,12 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and paths as users type them."""
 import contextlib
 import os
+import shutil
+import tempfile
 
-from src.errors import EnvironmentFault
+from src.errors import EnvironmentFault, OptionError
+
+ASIDE = ".writing."  # how the names of what is being written begin
 
 
 def write_whole(path, data):
@@ -17,3 +21,26 @@ def write_whole(path, data):
         with contextlib.suppress(OSError):
             os.remove(aside)
         raise EnvironmentFault(f"{path} cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def folder_aside(path):
+    """A new folder beside path, of this process alone, for a file to wait in until it is whole; removed at the end."""
+    folder = tempfile.mkdtemp(prefix=ASIDE, dir=os.path.dirname(os.path.abspath(path)))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def expand_home(path):
+    """A path as typed, with a leading ~ or ~user for the home folder: a shell leaves --key=~/x as it stands.
+
+    Raises OptionError where the own home folder is not known. A ~name that is nobody's is the name of a file.
+    """
+    path = os.fspath(path)
+    home = path.split(os.sep)[0] == "~"
+    expanded = "~" if home and os.environ.get("HOME") == "" else os.path.expanduser(path)
+    if home and expanded.startswith("~"):
+        raise OptionError(f"'{path}': the home folder is not known, HOME is not set; write the path in full")
+    return expanded

@@ -97,6 +97,11 @@ def build_optimizer(parameters, lr, kind="momentum", momentum=0.9, weight_decay=
     return Nesterov(rows, lr.tolist(), momentum, factors, kind == "nesterov")
 
 
+def split_names(text):
+    """"backbone, neck" -> ["backbone", "neck"]"""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def freeze(network, prefixes):
     """Takes the parameters whose names start with one of the prefixes out of training, their BatchNorm statistics too.
 

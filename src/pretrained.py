@@ -47,10 +47,11 @@ def load_whole(network, path, model):
     return meta
 
 
-def load_pretrained(network, path, model, leave_out_classes=False):
+def load_pretrained(network, path, model, leave_out_classes=False, *, frozen=()):
     """Loads what fits by name and shape. Returns a report to print. Raises OptionError when nothing fits.
 
-    leave_out_classes: skip the class layers, for training on another list of classes.
+    leave_out_classes: skip the class layers, for training on another list of classes. frozen: prefixes of parameters
+    that will not be trained; OptionError where the file does not hold all of them.
     """
     values, left, source, meta = fetch(network, path)
     left_out = [name for name in values if leave_out_classes and is_class_output(name)]
@@ -60,6 +61,7 @@ def load_pretrained(network, path, model, leave_out_classes=False):
     if not loaded:
         raise OptionError(f"pre_trained '{path}': none of its {len(values) + len(left)} tensors fits {model}; "
                           "is it of another network?")
+    refuse_random(network, set(loaded), frozen, path)
     missing = [name for name in missing if name not in left_out]
     text = report(path, source, network, values, loaded, skipped, missing, left, left_out)
     if meta.get("model", model) != model:
@@ -67,6 +69,20 @@ def load_pretrained(network, path, model, leave_out_classes=False):
     if len(skipped) > len(loaded):
         text += "\n  note: most tensors have another shape; is the file of another --width?"
     return text
+
+
+def refuse_random(network, loaded, frozen, path):
+    """Raises OptionError where weights under a frozen prefix were not loaded.
+
+    Norms, biases and the scales of L2Norm do not start at random; files of a backbone, or with folded norms, lack them.
+    """
+    left = [one.name for one in network.get_parameters()
+            if one.name.endswith(".weight") and ".l2_norm." not in one.name and one.name not in loaded
+            and f"{one.name}.".startswith(tuple(f"{prefix}." for prefix in frozen))]
+    if left:
+        raise OptionError(f"freeze_layer={','.join(frozen)}: {len(left)} of these weights would keep their random "
+                          f"initial values (first: {left[0]}), pre_trained '{path}' does not fill them; freeze less, "
+                          "or give weights that do")
 
 
 def report(path, source, network, values, loaded, skipped, missing, left, left_out=()):

@@ -9,7 +9,8 @@ from src.errors import DataError, OptionError
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.lr_schedule import cosine, multistep, warmup
 from src.matching import Matcher
-from src.optim import build_optimizer
+from src.models.ssd import build_model
+from src.optim import build_optimizer, freeze, split_names
 from src.runtime import loader_threads
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
@@ -115,6 +116,26 @@ def check_milestones(options):
     if options.lr_schedule == "multistep" and not fitting:
         raise OptionError(f"lr_milestones={milestones} and lr_factors={factors}: expected as many rising epochs as "
                           "factors, for example [43,54] and [0.1,0.01]")
+
+
+def check_weights(options):
+    """Raises OptionError where parts of the network are to stay as they are, but no weights are given: random ones.
+
+    A misspelt name of a layer is told before that.
+    """
+    if options.pre_trained or options.resume:
+        return
+    frozen = split_names(options.freeze_layer)
+    if frozen:
+        freeze(build_model(options.model, 2, options.image_size, options.width).network, frozen)
+    reasons = {"freeze_layer": frozen and "keeps those layers at their random initial values",
+               "filter_weight": options.filter_weight and "leaves class layers of those weights out",
+               "batch_norm": options.batch_norm == "frozen" and "keeps statistics that no training has measured"}
+    for key, reason in reasons.items():
+        if reason:
+            off = {"freeze_layer": "", "filter_weight": False, "batch_norm": "own"}[key]
+            raise OptionError(f"{key}={options[key]} without --pre_trained {reason}; give --pre_trained=FILE "
+                              f"(ckpt/README.md says where weights come from), or --{key}={off} to train from scratch")
 
 
 def build_step(options, model, rates, world):

@@ -18,6 +18,7 @@ from src.logger import read_log
 from src.meter import Meter, peak_memory
 from src.metrics import import_engine
 from src.models.ssd import BUILDERS, build_model
+from src.optim import split_names
 from src.predictor import describe, from_model
 from src.pretrained import assign, load_pretrained
 from src.recipe import batch_hint, check_milestones, scaling_hint
@@ -95,7 +96,7 @@ class Run:
         """Fills the network from --pre_trained and says what fitted."""
         if self.options.pre_trained and not self.options.resume:
             self.log.say(load_pretrained(self.model.network, self.options.pre_trained, self.model.name,
-                                         self.options.filter_weight))
+                                         self.options.filter_weight, frozen=split_names(self.options.freeze_layer)))
 
     def attach(self, step):
         """Takes the TrainStep and, with --resume, restores it. Returns the first step to run."""
@@ -175,9 +176,9 @@ class Run:
         self.step.set_train()
         try:
             self.loop(rates, start)
-        except (Interrupted, NotFiniteError):  # which all processes meet at the same step
+        except (Interrupted, NotFiniteError) as error:  # which all processes meet at the same step
             wait_for_all(self.world)  # the first process that leaves ends the others
-            raise
+            raise (error.__cause__ or error) from None  # the cause: what this process met alone
         wait_for_all(self.world)
         name = "mAP (area)" if self.options.dataset == "voc" else "AP"
         best = f", best {name} {self.best:.4f} in best.ckpt" if self.best >= 0 else ""

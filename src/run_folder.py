@@ -1,35 +1,130 @@
 """The folder of a run: refused when it holds another run, found again to resume."""
-import glob
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import shutil
+import socket
 import subprocess
 import tempfile
+import time
 
 from src.config import save_options
 from src.errors import EnvironmentFault, OptionError
+from src.files import ASIDE
 
 MARKS = ("config.yaml", "log.jsonl", "ckpt")
+LOCK = ".lock"  # in the folder of a run that is alive; a killed run leaves the file, but locked by nobody
 
 
 def check_run_folder(path, resume=False):
     """Raises OptionError when path holds a run and resume is not set, or the other way round, EnvironmentFault when it
     cannot be made. Writes nothing.
 
-    A run of ours that ended before its first checkpoint left nothing to lose or to go on from: it may be begun anew.
+    A run of ours that ended before its first checkpoint left nothing to lose or to go on from: it may be started again.
     """
     states = os.path.join(path, "ckpt", "*.ckpt")
-    saved, found = glob.glob(states), [os.path.exists(os.path.join(path, mark)) for mark in MARKS]
+    saved = any(name.endswith(".ckpt") and not name.startswith(".") for name in names_in(os.path.dirname(states)))
+    found = [os.path.exists(os.path.join(path, mark)) for mark in MARKS]
     if not resume and (saved or any(found) and not all(found)):
         raise OptionError(f"output_path '{path}' already holds a run; choose another one, or go on by --resume=True")
     if resume and not saved:
-        reason = ("that run ended before its first one; leave --resume out to begin it anew" if all(found) else
+        reason = ("that run ended before its first one; leave --resume out to start it again" if all(found) else
                   "is output_path that of the interrupted run?")
         raise OptionError(f"--resume=True, but there is no '{states}'; {reason}")
-    above = os.path.abspath(path)
-    while not os.path.exists(above):
-        above = os.path.dirname(above)
+    missing = missing_folders(path)
+    above = os.path.dirname(missing[-1]) if missing else path
     if not os.path.isdir(above) or not os.access(above, os.W_OK):
         raise EnvironmentFault(f"folder '{path}' cannot be made or written; choose another --output_path")
+
+
+@contextlib.contextmanager
+def hold_run_folder(path, resume=False):
+    """Keeps path for the run of this process: a second one is refused until this one ends, however it ends.
+
+    Only rank 0 holds it, from before data is converted. A folder in which nothing came to lie is removed at the end.
+    The lock is of the kind that belongs to a process: its children do not inherit it, and a file system without locks
+    lets pass. Raises OptionError, EnvironmentFault.
+    """
+    new = missing_folders(path)
+    file, locked = lock_file(path)
+    try:
+        check_run_folder(path, resume)  # again: a run may have come and gone while this process started
+        if locked:
+            sweep(os.path.join(path, "ckpt"))
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if still_there(file):
+                os.remove(file.name)
+        file.close()
+        for folder in new:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+def lock_file(path):
+    """The open lock file of a folder, which is made, and whether it is locked.
+
+    Raises OptionError when a living run has locked it, EnvironmentFault where nothing can be written.
+    """
+    while True:
+        make_folder(path)
+        try:
+            file = open(os.path.join(path, LOCK), "a+", encoding="utf-8")  # to close it is to unlock it
+        except FileNotFoundError:  # its holder has just ended and removed the folder
+            continue
+        except OSError as error:
+            raise EnvironmentFault(f"folder '{path}' cannot be written: {error.strerror}") from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return file, False
+            with file:
+                file.seek(0)
+                holder = file.read().strip()[:200] or "another process"
+            raise OptionError(f"output_path '{path}' is in use by a run that has not ended ({holder}); wait for it, "
+                              "stop it, or choose another --output_path") from error
+        if still_there(file):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            file.flush()
+            return file, True
+        file.close()  # its holder removed it between the two calls above
+
+
+def still_there(file):
+    """Whether the name of an open file is still that of this file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except OSError:
+        return False
+
+
+def sweep(folder):
+    """Removes what a killed run was writing in its own folder of checkpoints."""
+    for name in names_in(folder):
+        if name.startswith(ASIDE):
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+
+
+def missing_folders(path):
+    """The folders that have to be made for path, itself first."""
+    missing, above = [], os.path.abspath(path)
+    while not os.path.exists(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    return missing
+
+
+def names_in(folder):
+    """The names in a folder, none where it is not there."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def open_run_folder(path, options):

@@ -51,3 +51,32 @@ def test_only_the_newest_numbered_are_kept(network, tmp_path):
         checkpoint.save_run(str(tmp_path), f"epoch_{epoch:04d}", parameters, {}, keep=2)
     checkpoint.save_run(str(tmp_path), "last", parameters, {})
     assert sorted(os.listdir(tmp_path)) == ["epoch_0003.ckpt", "epoch_0004.ckpt", "last.ckpt"]
+
+
+def test_only_numbered_checkpoints_of_ours_are_removed_and_10000_is_newer_than_9999(network, tmp_path):
+    others = ["epoch_0001_good.ckpt", "epoch_notes.txt", "epoch_0002.ckpt.bak", "my_epoch_0001.ckpt", "epoch_1.ckpt"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "epoch_0003").mkdir()
+    parameters = list(network.get_parameters())[:1]
+    for epoch in (9998, 9999, 10000):
+        checkpoint.save_run(str(tmp_path), f"epoch_{epoch:04d}", parameters, {}, keep=2)
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "epoch_0003", "epoch_9999.ckpt", "epoch_10000.ckpt"])
+
+
+@pytest.mark.parametrize("name", ["a", "a.ckpt", "a[1].ckpt", "b.txt", "*.ckpt"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_other_processes_write_stays(network, tmp_path, name, fails, monkeypatch):
+    """A name without .ckpt once removed every file that was being written in the folder."""
+    others = [".writing", ".writing.a", ".writing.a.tmp", ".writing.b.ckpt", "a.tmp", "a1.ckpt", ".writing.a.ckpt"]
+    for other in others:
+        (tmp_path / other).write_text("not yours")
+    if fails:
+        monkeypatch.setattr(checkpoint.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(EnvironmentFault, match="No space left"):
+            checkpoint.save(str(tmp_path / name), list(network.get_parameters())[:1], {})
+    else:
+        checkpoint.save(str(tmp_path / name), list(network.get_parameters())[:1], {})
+        assert (tmp_path / name).stat().st_size > 100
+    assert sorted(os.listdir(tmp_path)) == sorted(others if fails else [*others, name])
+    assert all((tmp_path / other).read_text() == "not yours" for other in others)

@@ -53,10 +53,55 @@ def test_no_cache_is_asked_for_or_can_be_written(folder_of, tmp_path):
     assert folder_of(root=str(tmp_path / "file")) is None
 
 
-def test_the_oldest_folders_go(folder_of, tmp_path, monkeypatch):
+def test_the_oldest_runs_go(folder_of, tmp_path, monkeypatch):
     monkeypatch.setattr(compile_cache, "KEPT", 2)
-    folders = [folder_of({"run": number}) for number in range(3)]
-    for age, folder in zip((30, 20, 10), folders[1:]):
+    runs = [os.path.dirname(folder_of({"run": number})) for number in range(3)]
+    for age, folder in zip((30, 20, 10), runs[1:]):
         os.utime(folder, (age, age))
-    last = folder_of({"run": 9})
-    assert sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, (folders[1], last)))
+    last = os.path.dirname(folder_of({"run": 9}))
+    assert sorted(os.listdir(tmp_path / compile_cache.OWN)) == sorted(map(os.path.basename, (runs[1], last)))
+
+
+def test_nothing_goes_that_is_not_ours(folder_of, tmp_path, monkeypatch):
+    """Folders and files of other programs, as in --compile_cache=/tmp, and whatever lies in our own folder."""
+    monkeypatch.setattr(compile_cache, "KEPT", 1)
+    elsewhere = tmp_path / "elsewhere"
+    own = tmp_path / "cache" / compile_cache.OWN
+    mine = [tmp_path / "cache" / name for name in ("photos", "0123456789abcdef", ".hidden")] + [
+        own / name for name in ("notes", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0")] + [elsewhere]
+    for folder in mine:
+        folder.mkdir(parents=True)
+        (folder / "kept").touch()
+    (own / ("f" * 16)).touch()  # a file
+    (own / ("e" * 16)).symlink_to(elsewhere)
+    for path in (*mine, own / ("f" * 16)):
+        os.utime(path, (1, 1))
+    before = set((tmp_path / "cache").rglob("*"))
+    runs = [folder_of({"run": number}, root=str(tmp_path / "cache")) for number in range(4)]
+    assert before <= set((tmp_path / "cache").rglob("*")) and (elsewhere / "kept").exists()
+    assert [os.path.isdir(folder) for folder in runs] == [False, False, False, True]
+
+
+def test_the_processes_of_a_run_count_as_one(folder_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(compile_cache, "KEPT", 2)
+    monkeypatch.setattr(compile_cache.GlobalComm, "INITED", True)
+    folders = []
+    for number in range(8):
+        monkeypatch.setattr(compile_cache, "get_rank", lambda number=number: number)
+        folders.append(folder_of({"processes": 8}))
+    assert len(set(folders)) == 8 and all(map(os.path.isdir, folders))
+    assert len(os.listdir(tmp_path / compile_cache.OWN)) == 1
+
+
+def test_a_name_that_is_no_text_does_not_stop_it(folder_of):
+    assert folder_of({"coco_root": "caf\udce9"}) != folder_of({"coco_root": "caf\udce8"})
+
+
+def test_a_changed_source_is_noticed_in_a_folder_whose_name_is_a_pattern(folder_of, monkeypatch, tmp_path):
+    copy = tmp_path / "copy[1]"
+    copy.mkdir()
+    monkeypatch.setattr(compile_cache, "__file__", str(copy / "compile_cache.py"))
+    (copy / "compile_cache.py").write_text("x = 1\n")
+    before = folder_of()
+    (copy / "compile_cache.py").write_text("x = 2\n")
+    assert folder_of() != before

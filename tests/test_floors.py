@@ -13,7 +13,7 @@ FLOORS = (
     ("files", "models.norms", "cuda", "compat", "data.classes", "data.coco_masks", "data.image_bytes"),
     ("config", "boxes", "logger", "cluster", "distributed", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
-     "data.xml_files", "data.photometric", "onnx_session", "ema"),
+     "data.ahead", "data.xml_files", "data.photometric", "onnx_session", "ema"),
     ("runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",
      "data.transforms", "data.conversions", "data.layouts", "data.txt_fields", "data.voc_names",
      "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold", "onnx_graph"),
@@ -31,7 +31,7 @@ NUMPY_ONLY = ("errors", "files", "cuda", "cluster", "config", "boxes", "logger",
               "report", "onnx_session", "onnx_graph", "onnx_quantize",
               "data.classes", "data.image_bytes", "data.images", "data.conversions", "data.records", "data.annotations",
               "data.coco", "data.coco_masks", "data.voc", "data.layouts", "data.voc_names", "data.xml_files",
-              "data.txt_fields",
+              "data.txt_fields", "data.ahead",
               "data.txt", "data.transforms", "data.photometric",
               "data.policies")
 

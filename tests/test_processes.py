@@ -36,14 +36,16 @@ def losses(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["frozen", "sync"])
 @pytest.mark.parametrize("processes, accumulate", [(2, 1), (4, 1), (2, 2)])
-def test_processes_and_micro_steps_train_as_one(place, tmp_path, norm, processes, accumulate):
+def test_processes_and_micro_steps_train_as_one(place, trained, tmp_path, norm, processes, accumulate):
     """Batches of 8 in 1 process, and split over processes and micro-steps, whose positives are not the same."""
     if norm == "sync" and accumulate > 1:
         pytest.skip("BatchNorm normalises each micro-step by itself")
     one, many = tmp_path / "one", tmp_path / "many"
     own = "frozen" if norm == "frozen" else "own"
-    succeed(place, "train.py", *place.data, *SAME, "--batch_size=8", f"--batch_norm={own}", f"--output_path={one}")
-    together(place, processes, *SAME, f"--batch_size={8 // processes // accumulate}", f"--batch_norm={norm}",
+    start = [f"--pre_trained={trained.last}"] if norm == "frozen" else []  # statistics that are frozen come from a file
+    succeed(place, "train.py", *place.data, *SAME, *start, "--batch_size=8", f"--batch_norm={own}",
+            f"--output_path={one}")
+    together(place, processes, *SAME, *start, f"--batch_size={8 // processes // accumulate}", f"--batch_norm={norm}",
              f"--accumulate={accumulate}", f"--output_path={many}")
     assert_same_weights(one, many, 1e-5 if norm == "frozen" else 5e-5)
     for (loss, positives, norm_one), (other, mean, norm_many) in zip(losses(one), losses(many), strict=True):
@@ -60,12 +62,12 @@ def test_a_network_without_batch_norm_trains_the_same_in_two_processes(place, tm
 
 
 @pytest.mark.slow
-def test_the_positives_of_each_process_alone_give_other_weights(place, tmp_path):
+def test_the_positives_of_each_process_alone_give_other_weights(place, trained, tmp_path):
     """--loss_normalizer=local, the published behaviour: shows that the tests above could fail."""
     one, many = tmp_path / "one", tmp_path / "many"
-    frozen = "--batch_norm=frozen"
-    succeed(place, "train.py", *place.data, *SAME, "--batch_size=8", frozen, f"--output_path={one}")
-    together(place, 2, *SAME, "--batch_size=4", frozen, "--loss_normalizer=local", f"--output_path={many}")
+    frozen = ("--batch_norm=frozen", f"--pre_trained={trained.last}")
+    succeed(place, "train.py", *place.data, *SAME, "--batch_size=8", *frozen, f"--output_path={one}")
+    together(place, 2, *SAME, "--batch_size=4", *frozen, "--loss_normalizer=local", f"--output_path={many}")
     with pytest.raises(AssertionError):
         assert_same_weights(one, many)
 

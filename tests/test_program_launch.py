@@ -69,7 +69,7 @@ add = src.meter.Meter.add
 def fail(self, *numbers):
     add(self, *numbers)
     if os.environ["MS_NODE_ID"] == "1" and len(self.steps) == 1 and self.timed > 12:
-        raise MemoryError("injected")
+        raise {error}("injected")
 
 src.meter.Meter.add = fail
 run_main(train.main)
@@ -116,7 +116,8 @@ def rank_process(mark, rank):
 
 # what, its exit code under mpirun, under msrun, whether the state is saved at that step (None: under msrun only)
 FAULTS = {"kill -9 of rank 0": (137, 1, False), "kill -9 of rank 1": (137, 1, False),
-          "an exception in rank 1": (1, 1, False), "SIGINT to rank 1": (130, 1, True),
+          "an exception in rank 1": (1, 1, False), "an exception of memory in rank 1": (4, 1, False),
+          "SIGINT to rank 1": (130, 1, True),
           "SIGTERM to rank 0": (130, 1, True), "kill -9 of the launcher": (-9, -9, True),
           "SIGINT to the launcher": (1, 0, False), "SIGTERM to the launcher": (1, -15, None),
           "SIGUSR1 to the launcher": (130, -10, True)}
@@ -129,7 +130,7 @@ def test_what_dies_takes_all_along_and_leaves_a_checkpoint(place, tmp_path, laun
     program = os.path.join(ROOT, "train.py")
     if "exception" in fault:
         program = tmp_path / "faulty.py"
-        program.write_text(FAULTY.format(root=ROOT))
+        program.write_text(FAULTY.format(root=ROOT, error="MemoryError" if "memory" in fault else "ValueError"))
     process, mark = begin(place, tmp_path, launcher, program)
     begun = time.time()
     number = {"kill -9": signal.SIGKILL, "SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGUSR1": signal.SIGUSR1}

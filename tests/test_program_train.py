@@ -116,10 +116,11 @@ def test_the_self_test_fails_where_they_are_not(place):
 
 
 @pytest.mark.slow
-def test_evaluations_without_gain_end_the_run(place):
+def test_evaluations_without_gain_end_the_run(place, trained):
     """A learning rate of nearly nothing: no evaluation is better than the first."""
     folder = place.folder / "early"
-    options = ("--epoch_size=9", "--early_stop=2", "--lr=1e-12", "--lr_init=0", f"--output_path={folder}")
+    options = ("--epoch_size=9", "--early_stop=2", "--lr=1e-12", "--lr_init=0", f"--output_path={folder}",
+               f"--pre_trained={trained.best}")
     text = succeed(place, "train.py", *place.data, *options, "--freeze_layer=backbone,neck", "--batch_norm=frozen")
     assert "2 evaluations without a better score than" in text
     assert [row["epoch"] for row in read_rows(folder) if "AP" in row] == [1, 2, 3]

@@ -9,7 +9,7 @@ import numpy as np
 from src.data.images import decode_image
 from src.data.policies import build_policy
 from src.data.transforms import GREY, augment, resize
-from src.errors import DataError
+from src.errors import DataError, out_of_memory
 
 FLAGS = ["labels", "crowd", "difficult"]
 COLUMNS = ["image", "height", "width", "boxes", *FLAGS, "index"]
@@ -118,8 +118,7 @@ def batches(files, rows, prepare, parts, batch_size, workers):
             if len(tasks) < len(batch[0]):
                 raise RuntimeError(f"only {len(tasks)} of {len(batch[0])} rows came")
         except (RuntimeError, ValueError) as error:
-            raise DataError(f"the MindRecord files cannot be read: {' '.join(str(error).split())[:200]}; remove the "
-                            f"folder of '{files[0]}', and the next run converts the data anew") from error
+            raise unreadable(error, files[0]) from error
         return batch, tasks
 
     # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
@@ -134,6 +133,14 @@ def batches(files, rows, prepare, parts, batch_size, workers):
             yield finished(*waiting.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def unreadable(error, file):
+    """What to raise for an error of MindSpore's reader: the files are damaged, unless memory ran out."""
+    if out_of_memory(error):
+        return MemoryError(str(error))
+    return DataError(f"the MindRecord files cannot be read: {' '.join(str(error).split())[:200]}; remove the folder of "
+                     f"'{file}', and the next run converts the data anew")
 
 
 def read_rows(files, rows, columns=COLUMNS):
