@@ -7,7 +7,7 @@ from src import checkpoint
 from src.ema import averaged
 from src.errors import OptionError
 from src.weight_files import read_weights
-from src.weights import SOURCES, convert_weights, guess_source, is_class_output
+from src.weights import SOURCES, convert_weights, guess_source
 
 TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "loss_scale", "good_steps", "ema_",
                   "micro_")
@@ -53,7 +53,8 @@ def load_pretrained(network, path, model, leave_out_classes=False):
     leave_out_classes: skip the class layers, for training on another list of classes.
     """
     values, left, source, meta = fetch(network, path)
-    left_out = [name for name in values if leave_out_classes and is_class_output(name)]
+    classes = {one.name for layer in network.head.class_layers() for one in layer.get_parameters()}
+    left_out = [name for name in values if leave_out_classes and name in classes]
     for name in left_out:
         del values[name]
     loaded, skipped, missing = assign(network, values)

@@ -203,8 +203,3 @@ def copy_expansion(values, shapes):
         twin = name.replace("neck.expand.", "backbone.features.14.conv.0.")
         if name not in values and twin in values:
             values[name] = values[twin]
-
-
-def is_class_output(name):
-    """Whether a parameter of ours depends on the list of classes."""
-    return CLASS_OUTPUT.fullmatch(name) is not None
