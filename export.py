@@ -19,6 +19,9 @@ def main():
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     if options.quantize != "none" and options.file_format != "ONNX":
         raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
+    ending = {"MINDIR": ".mindir", "ONNX": ".onnx"}[options.file_format]
+    if os.path.basename(options.file_name).removesuffix(ending) == "":
+        raise OptionError(f"--file_name={options.file_name} does not name a file; give for example runs/first/ssd")
     runtime.prepare(options.device_target)
     with smaller_batch("export_batch_size", options.export_batch_size):
         write(options)
@@ -33,7 +36,7 @@ def write(options):
     from src.run_folder import make_folder
 
     distributed.start(options.device_target, options.device_id)
-    ending, export = {"MINDIR": (".mindir", export_mindir), "ONNX": (".onnx", export_onnx)}[options.file_format]
+    export = {"MINDIR": export_mindir, "ONNX": export_onnx}[options.file_format]
     path = options.file_name if options.file_name.endswith(ending) else f"{options.file_name}{ending}"
     make_folder(os.path.dirname(os.path.abspath(path)))
     model, meta = load_model(options.checkpoint_file_path, options)

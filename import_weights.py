@@ -15,7 +15,7 @@ from src.files import expand_home
 
 def main():
     """Reads the arguments, converts, reports and writes the checkpoint."""
-    from src.weights import SOURCES
+    from src.weights import SOURCES, published_thresholds
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=expand_home, help="file, or folder with a model.json")
     parser.add_argument("--from", dest="kind", default="auto", choices=("auto", *SOURCES),
@@ -30,7 +30,7 @@ def main():
     from src import checkpoint
     from src.models.ssd import build_model
     from src.predictor import describe
-    from src.pretrained import assign, fetch, report
+    from src.pretrained import assign, fetch, import_command, report
     from src.run_folder import make_folder
 
     classes, model, (values, left, source, _) = fitting_model(arguments, build_model, fetch)
@@ -43,11 +43,11 @@ def main():
     backbone = not [one for one in missing if one.startswith("backbone.") and not one.startswith("backbone.l2_norm.")]
     if not whole and not (backbone and not any(one.startswith("head.") for one in loaded) and not skipped):
         total = len(loaded) + len(skipped) + len(missing)
+        fitting = import_command(arguments.source)
         raise OptionError(f"'{arguments.source}' fills only {len(loaded)} of {total} parameters of {arguments.model}: "
-                          "nothing was written; check --model, --classes and --from")
-    thresholds = {**dict(zip(("min_score", "nms_threshold", "max_boxes", "resize"), SOURCES[source].post)),
-                  "nms_candidates": 1000}
-    meta = describe(model, classes, thresholds, imported_from=source) if whole else \
+                          "nothing was written; " +
+                          (f"it fits by {fitting}" if fitting else "check --model, --classes and --from"))
+    meta = describe(model, classes, published_thresholds(source), imported_from=source) if whole else \
         {"model": model.name, "imported_from": source, "backbone_only": True}
     make_folder(os.path.dirname(os.path.abspath(arguments.output)))
     parameters = [one for one in model.network.get_parameters() if whole or one.name in set(loaded)]

@@ -20,7 +20,8 @@ class Detector(nn.Cell):
 
     Only the `candidates` best (anchor, class) pairs reach NMS, which bounds its quadratic cost; a score must exceed
     min_score, and of two boxes of one class the weaker goes when their IoU exceeds nms_threshold. Boxes are clipped to
-    the image before NMS compares them or, as the model's source has it, after.
+    the image before NMS compares them or, as the model's source has it, after. Of equal scores the device chooses which
+    is tried first, and which is a candidate where not all can be; the result is that of greedy NMS in this order.
     """
 
     def __init__(self, model, min_score=0.1, nms_threshold=0.6, candidates=1000, max_boxes=100):
@@ -46,6 +47,8 @@ class Detector(nn.Cell):
         index = np.arange(self.foreground)
         corner = np.stack([index % side, index // side], axis=1) * (self.high - self.low)
         self.shift = Tensor(np.concatenate([corner, corner], axis=1).astype(np.float32))
+        # n .. 1, which float32 tells apart up to 16.7 million candidates
+        self.rank = Tensor(np.arange(self.candidates, 0, -1).astype(np.float32))
 
     def decode(self, deltas, anchor):
         """deltas [B, n, 4] of the anchors with these numbers [B, n] -> corner boxes [B, n, 4] in low..high."""
@@ -75,11 +78,12 @@ class Detector(nn.Cell):
     def suppress(self, score, label, box):
         """NMS of one image's candidates [n], [n], [n, 4] -> its K boxes, scores, labels and their count."""
         shifted = box + ops.gather(self.shift, label, 0)
-        # candidates are sorted already, so row i of the result is candidate i
-        _, _, keep = self.nms(ops.concat((shifted, score.expand_dims(1)), 1))
-        score = ops.select(ops.logical_and(keep, score > self.min_score), score, ops.zeros_like(score))
-        score, order = compat.topk(score, self.max_boxes)
-        found = (score > 0).astype(mstype.int32)
+        # NMSWithMask sorts its rows, equal scores in any order. Ranks fall strictly: row i of its mask is candidate i.
+        _, _, keep = self.nms(ops.concat((shifted, self.rank.expand_dims(1)), 1))
+        kept = ops.select(ops.logical_and(keep, score > self.min_score), self.rank, ops.zeros_like(self.rank))
+        kept, order = compat.topk(kept, self.max_boxes)
+        score = ops.select(kept > 0, ops.gather(score, order, 0), ops.zeros_like(kept))
+        found = (kept > 0).astype(mstype.int32)
         box = compat.clamp(ops.gather(box, order, 0), 0.0, 1.0) * found.expand_dims(1).astype(mstype.float32)
         label = (ops.gather(label, order, 0) + 1).astype(mstype.int32) * found
         return box, score, label, found.sum().astype(mstype.int32)

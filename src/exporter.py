@@ -1,6 +1,8 @@
 """Exports a detector as MindIR and proves that the file computes the same. What any exported file says of itself."""
+import contextlib
 import json
 import os
+import tempfile
 from functools import partial
 
 import mindspore as ms
@@ -9,7 +11,7 @@ from mindspore import nn
 
 from src.compat import refuse_old
 from src.detector import AnyBatchDetector, Detector, RawDetector, TracedDetector
-from src.errors import EnvironmentFault, OptionError, SSDError
+from src.errors import EnvironmentFault, NotFiniteError, OptionError, SSDError
 from src.files import ASIDE, write_whole
 from src.models.fold import fold_norms
 
@@ -26,32 +28,51 @@ def export_mindir(model, meta, path, batch_size, raw):
 
     model: its norms are folded (models/fold.py), so it cannot be trained afterwards. batch_size: images a call, 0 for a
     file that takes any number. Both files are written aside and renamed only after the loaded one gave the outputs of
-    the network on random pixels within TOLERANCE. Raises SSDError when it does not.
+    the network on random pixels within TOLERANCE. Raises SSDError when it does not, NotFiniteError.
     """
     if batch_size == 0:
         refuse_old("--export_batch_size=0")
     images, aside = random_images(model, batch_size or FREE_TRIAL), name_aside(path)
-    before = run_cell(RawDetector(model), images)
+    before = require_finite(run_cell(RawDetector(model), images))
     fold_norms(model.network)
     thresholds = [meta[name] for name in THRESHOLDS]
     cell = RawDetector(model) if raw else (Detector if batch_size else AnyBatchDetector)(model, *thresholds)
     cell.set_train(False)
     shape = [batch_size or None, *images.shape[1:]]
     try:
-        pixels = ms.Tensor(images) if batch_size else ms.Tensor(shape=shape, dtype=ms.uint8)
-        ms.export(cell, pixels, file_name=aside[:-len(".mindir")], file_format="MINDIR")
-    except (OSError, RuntimeError) as error:
-        raise EnvironmentFault(f"'{path}' could not be written: {' '.join(str(error).split())[:200]}") from error
-    twin, file, difference = cell if raw else TracedDetector(model, *thresholds), open_mindir(aside, shape), 0.0
-    for count in sorted({1 if batch_size == 0 else len(images), len(images)}):
-        expected = run_cell(twin, images[:count])
-        found = file(images[:count])
-        difference = max(difference, difference_of([one[:count] for one in before], expected[-2:]),
+        write_mindir(cell, ms.Tensor(images) if batch_size else ms.Tensor(shape=shape, dtype=ms.uint8), aside, path)
+        twin, file = cell if raw else TracedDetector(model, *thresholds), open_mindir(aside, shape)
+        counts = sorted({len(images) if batch_size else 1, len(images)})
+        difference, found = compare_mindir(before, twin, file, [images[:count] for count in counts])
+        return keep(aside, path, shape, found, {**meta, "raw": raw, "largest_difference": difference})
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(aside)
+
+
+def compare_mindir(before, twin, file, batches):
+    """The largest difference between network and file, and what the file gave last. Raises SSDError, NotFiniteError.
+
+    before: logits and deltas of the network as it was; twin: cell of the folded one, which gives the outputs of the
+    file and then logits and deltas; file: function of images; batches: the images of each call.
+    """
+    difference = 0.0
+    for images in batches:
+        expected, found = run_cell(twin, images), file(images)
+        difference = max(difference, difference_of([one[:len(images)] for one in before], expected[-2:]),
                          difference_of(expected[:len(found)], found))
     if difference > TOLERANCE:
-        os.remove(aside)
         raise SSDError(f"the exported file differs from the network by {difference:.3g}; nothing was kept")
-    return keep(aside, path, shape, found, {**meta, "raw": raw, "largest_difference": difference})
+    return difference, found
+
+
+def write_mindir(cell, pixels, aside, path):
+    """The graph of a cell into the file `aside`. Raises EnvironmentFault, which names the path the user gave."""
+    try:
+        with plain_name(aside) as name:
+            ms.export(cell, pixels, file_name=name, file_format="MINDIR")
+    except (OSError, RuntimeError) as error:
+        raise EnvironmentFault(f"'{path}' could not be written: {' '.join(str(error).split())[:200]}") from error
 
 
 def open_mindir(path, shape):
@@ -73,8 +94,20 @@ def run_cell(cell, *arrays):
 
 
 def difference_of(expected, found):
-    """The largest difference between two lists of arrays, as a share of the largest value where that exceeds 1."""
+    """The largest difference between two lists of arrays, as a share of the largest value where that exceeds 1.
+
+    Raises NotFiniteError, so that the result is a number.
+    """
+    require_finite(expected)
+    require_finite(found, "the exported file")
     return max(float(np.abs(a.astype(float) - b).max() / max(1, np.abs(a).max())) for a, b in zip(expected, found))
+
+
+def require_finite(outputs, whose="the network"):
+    """The arrays `outputs`. Raises NotFiniteError where one holds NaN or infinity: no comparison would notice it."""
+    if not all(np.isfinite(one).all() for one in outputs):
+        raise NotFiniteError(f"{whose} gives NaN or infinity on the pixels it is compared on; nothing was kept")
+    return outputs
 
 
 def random_images(model, batch_size):
@@ -84,7 +117,23 @@ def random_images(model, batch_size):
 
 def name_aside(path):
     """Where the file of this process waits until it is proven, in the folder of path and with its ending."""
-    return os.path.join(os.path.dirname(os.path.abspath(path)), f"{ASIDE}{os.getpid()}.{os.path.basename(path)}")
+    return os.path.join(os.path.dirname(os.path.abspath(path)), f"{ASIDE}{os.getpid()}{os.path.splitext(path)[1]}")
+
+
+@contextlib.contextmanager
+def plain_name(path):
+    """A name of path that MindSpore's exports take, which refuse spaces and all letters but a to z; valid inside only.
+
+    It is relative to a temporary working folder, which also takes what MindSpore leaves when it fails.
+    """
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(os.path.dirname(path), os.path.join(folder, "to"))
+        os.chdir(folder)
+        try:
+            yield os.path.join("to", os.path.basename(path))
+        finally:
+            os.chdir(before)
 
 
 def keep(aside, path, shape, outputs, facts):

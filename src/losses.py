@@ -10,6 +10,7 @@ class FocalLoss(nn.Cell):
 
     alpha weighs the one channel that is right, 1 - alpha the others. https://arxiv.org/abs/1708.02002; the background
     channel is the model zoo's (official/cv/SSD, SSDWithLossCell): a negative anchor is a positive of channel 0.
+    gamma: any from 0 on.
     """
 
     def __init__(self, gamma=2.0, alpha=0.25):
@@ -19,12 +20,21 @@ class FocalLoss(nn.Cell):
 
     def construct(self, logits, labels):
         one_hot = ops.one_hot(labels, logits.shape[-1], ops.ones((), mstype.float32), ops.zeros((), mstype.float32))
-        # log(1 + exp(-|x|)) never overflows, whatever the logit
-        cross_entropy = ops.relu(logits) - logits * one_hot + ops.log1p(ops.exp(-ops.abs(logits)))
-        probability = ops.sigmoid(logits)
-        wrong = one_hot + probability - 2 * one_hot * probability
+        # log(1 + exp(-|x|)) never overflows, whatever the logit; unlike relu, (x + |x|) / 2 has the right gradient at 0
+        size = ops.abs(logits)
+        soft = ops.log1p(ops.exp(-size))
+        cross_entropy = (logits + size) * 0.5 - logits * one_hot + soft
         weight = one_hot * self.alpha + (1 - one_hot) * (1 - self.alpha)
-        return (weight * ops.pow(wrong, self.gamma) * cross_entropy).sum((1, 2))
+        return (weight * self.focus(logits, one_hot, size, soft) * cross_entropy).sum((1, 2))
+
+    def focus(self, logits, one_hot, size, soft):
+        """(the probability that a channel gives to what is wrong) ** gamma. size: |x|, soft: log(1 + exp(-|x|))."""
+        if self.gamma >= 1:
+            probability = ops.sigmoid(logits)
+            return ops.pow(one_hot + probability - 2 * one_hot * probability, self.gamma)
+        # below 1 the gradient of pow is infinite at 0; that of exp(gamma * logarithm) is finite everywhere
+        turned = logits - 2 * logits * one_hot
+        return ops.exp(((turned - size) * 0.5 - soft) * self.gamma)
 
 
 class MultiBoxLoss(nn.Cell):

@@ -21,7 +21,9 @@ from src.exporter import (
     difference_of,
     keep,
     name_aside,
+    plain_name,
     random_images,
+    require_finite,
     run_cell,
 )
 from src.models.fold import fold_norms
@@ -40,13 +42,14 @@ def export_onnx(model, meta, path, batch_size, raw, lower=None):
     The file is written aside and renamed after onnx.checker and onnxruntime took it and it agreed with the network
     within TOLERANCE. Logits and deltas are compared on random pixels, the post-processing on drawn logits and deltas: a
     network that sees noise may find nothing, or give equal scores, between which MindSpore chooses at random. Raises
-    SSDError when it does not agree, OptionError where MindSpore knows no ONNX for an operator of the network.
+    SSDError when it does not agree, NotFiniteError when either gives NaN or infinity, OptionError where MindSpore knows
+    no ONNX for an operator of the network.
     """
     refuse_old("--file_format=ONNX")
     onnx = import_optional("onnx")
     import_optional("onnxruntime")
     images, aside = random_images(model, batch_size or FREE_TRIAL), name_aside(path)
-    expected = run_cell(RawDetector(model), images)
+    expected = require_finite(run_cell(RawDetector(model), images))
     fold_norms(model.network)
     cell = RawDetector(model) if raw else TracedDetector(model, *(meta[name] for name in THRESHOLDS))
     cell.set_train(False)
@@ -57,7 +60,7 @@ def export_onnx(model, meta, path, batch_size, raw, lower=None):
         parts = change(parts, batch_size, lower)
         difference = 0.0 if raw else compare_finish(cell, parts[1], len(images))
         network = difference_of(expected, run_graph(parts[0], images))
-        if not np.isfinite(network) or max(difference, 0.0 if lower else network) > TOLERANCE:
+        if max(difference, 0.0 if lower else network) > TOLERANCE:
             raise SSDError(f"the exported file differs from the network by {max(difference, network):.3g}; nothing was "
                            "kept")
         outputs = check_whole(onnx, parts, images, 1 if batch_size == 0 else len(images), aside)
@@ -112,7 +115,8 @@ def run_graph(model, *arrays):
 def write_graph(onnx, cell, images, aside, path):
     """The graph as MindSpore writes it, through the file `aside`. Raises EnvironmentFault, OptionError."""
     try:
-        ms.onnx.export(cell, ms.Tensor(images), file_name=aside, input_names=["images"])
+        with plain_name(aside) as name:
+            ms.onnx.export(cell, ms.Tensor(images), file_name=name, input_names=["images"])
         return onnx.load(aside)
     except OSError as error:
         raise EnvironmentFault(f"'{path}' could not be written: {error.strerror}") from error

@@ -12,13 +12,36 @@ from src.onnx_graph import constants, drop_unused
 from src.onnx_session import import_optional
 
 OPSET = 13  # the first in which each channel of weights has a scale of its own
+LENGTH = ["Pow", "ReduceSum", "Greater", "Max", "Where", "Sqrt", "Div"]  # operators of L2Norm: float32, as in training
 QUANTIZED = ["Conv", "Add", "Relu", "Clip", "MaxPool"]
 
 
 def to_float16(model, batch_size):
     """The ModelProto of a network with weights and maps in float16; logits and deltas come out as float32."""
-    return importlib.import_module("onnxruntime.transformers.float16").convert_float_to_float16(
-        model, keep_io_types=True)
+    float16 = importlib.import_module("onnxruntime.transformers.float16")
+    return join_lengths(float16.convert_float_to_float16(
+        model, keep_io_types=True, op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *LENGTH]))
+
+
+def join_lengths(model):
+    """Takes away the way through float16 from one operator of LENGTH to the next, in place; returns the model.
+
+    The conversion puts a Cast to float32 before each operator it leaves in float32 and one to float16 behind it.
+    """
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            way = [makers.get(name)]
+            while way[-1] is not None and way[-1].op_type == "Cast":
+                way.append(makers.get(way[-1].input[0]))
+            if node.op_type in LENGTH and way[-1] is not None and way[-1].op_type in LENGTH:
+                node.input[place] = way[-1].output[0]
+    used = {name for node in graph.node for name in node.input} | {one.name for one in graph.output}
+    kept = [node for node in graph.node if not used.isdisjoint(node.output)]
+    del graph.node[:]
+    graph.node.extend(kept)
+    return model
 
 
 class Int8:

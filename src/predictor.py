@@ -17,8 +17,8 @@ from src.errors import DataError, OptionError
 from src.exporter import THRESHOLDS, open_mindir, run_cell, sidecar_of
 from src.models.ssd import build_model
 from src.onnx_session import open_session
-from src.pretrained import load_whole
-from src.weight_files import read_weights
+from src.pretrained import import_command, load_whole
+from src.weights import published_thresholds
 
 FIXED = ("model", "image_size", "width", "classes")  # what the weights are made for
 FREE = (*THRESHOLDS, "resize")  # what whoever evaluates may choose
@@ -64,7 +64,8 @@ def load_model(path, options):
     """The Model of a checkpoint with its weights, and its description.
 
     A checkpoint of ours knows model, size, width, classes and thresholds; what is typed on the command line wins for
-    thresholds and must agree for the rest. A foreign one (model zoo) takes all of them from the options.
+    thresholds and must agree for the rest. Any other file of weights takes model and classes from the options, and its
+    thresholds are those its source evaluates with.
     """
     if path.endswith(tuple(READERS)):
         raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
@@ -72,15 +73,28 @@ def load_model(path, options):
     refuse_other(path, meta, options, FIXED)
     facts = {key: meta.get(key, options[key]) for key in FIXED}
     if not facts["classes"]:
-        read_weights(path)  # raises where it is no file of weights
-        raise OptionError(f"'{path}' does not say its classes; give --classes=name,name,... or --classes=coco (and "
-                          "--model), or make a checkpoint of it by import_weights.py; a backbone alone is for "
-                          "--pre_trained")
+        command = import_command(path)  # raises where it is no file of weights
+        raise OptionError(f"'{path}' does not say its classes; " + (
+            f"make a checkpoint of it by {command} and give that" if command else
+            "give --classes=name,name,... or --classes=coco (and --model), or make a checkpoint of it by "
+            "import_weights.py; a backbone alone is for --pre_trained"))
     model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])
     model = replace(model, score=meta.get("score", model.score))
-    load_whole(model.network, path, model.name)
-    held = {key: meta[key] for key in FREE if key in meta and key not in options.typed}
+    source = load_foreign(model, path) if not meta else load_whole(model.network, path, model.name)
+    known = meta if source == "ours" else published_thresholds(source)
+    held = {key: known[key] for key in FREE if key in known and key not in options.typed}
     return model, describe(model, facts["classes"], {**options, **held})
+
+
+def load_foreign(model, path):
+    """load_whole of a file that does not say its model. Its OptionError names the command for what the file holds."""
+    try:
+        return load_whole(model.network, path, model.name)
+    except OptionError as error:
+        command = import_command(path)
+        if command is None:
+            raise
+        raise OptionError(f"{error}; the file fits by {command}") from error
 
 
 def load_predictor(path, options):

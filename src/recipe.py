@@ -1,6 +1,8 @@
 """What a recipe chooses: data, loss, learning rates, precision, the training step."""
 import dataclasses
 
+from mindspore import dtype as mstype
+
 from src.compat import auto_mixed_precision
 from src.data.loader import TrainLoader
 from src.ema import WeightAverage
@@ -9,6 +11,7 @@ from src.errors import DataError, OptionError
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.lr_schedule import cosine, multistep, warmup
 from src.matching import Matcher
+from src.models.layers import L2Norm
 from src.models.ssd import build_model
 from src.optim import build_optimizer, freeze, split_names
 from src.runtime import loader_threads
@@ -156,4 +159,7 @@ def mixed_precision(model, level, kind="float16"):
     if level == "O0":
         return model
     network = auto_mixed_precision(model.network, level, kind)
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, L2Norm) and level in ("O2", "O3"):
+            cell.to_float(mstype.float32)  # else PyNative mode takes its sum of squares in the short type
     return dataclasses.replace(model, network=network)

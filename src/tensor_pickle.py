@@ -7,7 +7,7 @@ import numpy as np
 
 from src.errors import DataError
 
-# where training programs keep the state dict; the first that holds tensors wins
+# where training programs keep the state dict; the first that holds tensors wins, else the place with the most tensors
 STATE_DICTS = ("state_dict", "model", "model_state_dict", "ema", "network")
 # numpy's type codes and bf16, which numpy lacks: see decode
 STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bf16",
@@ -112,13 +112,36 @@ class TensorUnpickler(pickle.Unpickler):
         return self.storages[key]
 
 
-def find_tensors(tree, depth=4):
-    """{name: tensor} of a state dict or of the first one inside a checkpoint; what is no tensor is left out."""
+def find_tensors(tree):
+    """{name: tensor} of a state dict or of the one inside a checkpoint; what is no tensor is left out."""
+    return named_tensors(tree, 4) or max(map(own_tensors, dictionaries(tree)), key=len, default={})
+
+
+def named_tensors(tree, depth):
+    """{name: tensor} of the first of STATE_DICTS that holds some, {} without; depth: how many lie in each other."""
     if not isinstance(tree, dict) or not depth:
         return {}
-    inner = (find_tensors(tree.get(key), depth - 1) for key in STATE_DICTS)
-    own = {str(name): value for name, value in tree.items() if isinstance(value, (Array, Tensor, Parameter))}
-    return next(filter(None, inner), own)
+    held = (tree[key] for key in STATE_DICTS if isinstance(tree.get(key), dict))
+    return next(filter(None, (named_tensors(one, depth - 1) or own_tensors(one) for one in held)), {})
+
+
+def own_tensors(tree):
+    """{name: tensor} of a dict without those inside of its values."""
+    return {str(name): value for name, value in tree.items() if isinstance(value, (Array, Tensor, Parameter))}
+
+
+def dictionaries(tree):
+    """All dicts in dicts, lists and tuples, each once, the outer first; not those of an optimiser."""
+    waiting, seen = [tree], set()
+    for one in waiting:
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, dict):
+            yield one
+            waiting += [value for key, value in one.items() if "optim" not in str(key).lower()]
+        elif isinstance(one, (list, tuple)):
+            waiting += one
 
 
 def to_arrays(tree, storages):

@@ -104,6 +104,12 @@ BOX_OUTPUT = re.compile(r"head\.box(_out|\.\d+(\.3)?)\.(weight|bias)")
 CLASS_OUTPUT = re.compile(r"head\.cls(_out|\.\d+(\.3)?)\.(weight|bias)")
 
 
+def published_thresholds(source):
+    """What a source evaluates with, and our number of candidates, by the names of options."""
+    return {**dict(zip(("min_score", "nms_threshold", "max_boxes", "resize"), SOURCES[source].post)),
+            "nms_candidates": 1000}
+
+
 def convert_weights(source, values, shapes):
     """Tensors {name: array} of a source -> {name of ours: array} and the names that are left over.
 
@@ -119,16 +125,21 @@ def convert_weights(source, values, shapes):
         elif ours != "unused":
             renamed[ours] = value
     for name, value in renamed.items():
-        if BOX_OUTPUT.fullmatch(name):
+        if BOX_OUTPUT.fullmatch(name) and divides(4, value):
             value = arrange(value, 4, SOURCES[source].coordinate_major)[:, list(SOURCES[source].box_order)]
-        elif CLASS_OUTPUT.fullmatch(name) and name in shapes:
-            shapes_a_cell = shapes[name.replace("cls", "box", 1)][0] // 4
+        elif CLASS_OUTPUT.fullmatch(name) and name in shapes and divides(
+                shapes_a_cell := shapes[name.replace("cls", "box", 1)][0] // 4, value):
             value = class_rows(value, shapes[name], shapes_a_cell, SOURCES[source])
         else:
             continue
         renamed[name] = value.reshape(-1, *value.shape[2:])
     copy_expansion(renamed, shapes)
     return {name: np.ascontiguousarray(value) for name, value in renamed.items()}, left
+
+
+def divides(count, value):
+    """Whether the output channels of a layer are a multiple of count; those of another model's head may not be."""
+    return value.ndim > 0 and len(value) > 0 and len(value) % count == 0
 
 
 def guess_source(values, shapes):
@@ -203,8 +214,3 @@ def copy_expansion(values, shapes):
         twin = name.replace("neck.expand.", "backbone.features.14.conv.0.")
         if name not in values and twin in values:
             values[name] = values[twin]
-
-
-def is_class_output(name):
-    """Whether a parameter of ours depends on the list of classes."""
-    return CLASS_OUTPUT.fullmatch(name) is not None

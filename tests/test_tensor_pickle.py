@@ -104,7 +104,8 @@ def test_big_endian_files(path):
 
 
 @pytest.mark.parametrize("keys", [(), ("state_dict",), ("model",), ("model_state_dict",), ("ema",), ("network",),
-                                  ("model", "state_dict")])
+                                  ("model", "state_dict"), ("net",), ("weights",), ("model_state",),
+                                  ("ema_net", "params"), ("a", "b", "c", "d", "e", "f")])
 def test_state_dicts_inside_of_checkpoints(path, keys):
     tensors, storages = two_tensors()
     body = mapping(tensors)
@@ -116,6 +117,21 @@ def test_state_dicts_inside_of_checkpoints(path, keys):
     save_zip(path, body, storages)
     values, _ = read_weights(path)
     assert list(values) == ["a", "b"] and values["a"].tolist() == [[0, 1, 2], [3, 4, 5]] and values["b"].tolist() == [5]
+
+
+def test_the_largest_of_several_state_dicts_and_no_optimiser(path):
+    tensors, storages = two_tensors()
+    moments = mapping({f"moment_{name}": tensors["a"] for name in range(5)})
+    lists = b"]" + mapping({"first": tensors["a"], **tensors}) + b"a"
+    save_zip(path, mapping({"step": tensors["b"], "optimizer": moments, "G_optim": moments, "nets": lists}), storages)
+    assert list(read_weights(path)[0]) == ["first", "a", "b"]
+    save_zip(path, mapping({**tensors, "extra": mapping({"c": tensors["a"]})}), storages)
+    assert list(read_weights(path)[0]) == ["a", "b"]
+    save_zip(path, b"}\x94" + b"(" + plain("self") + b"h\0" + plain("net") + mapping(tensors) + b"u", storages)
+    assert list(read_weights(path)[0]) == ["a", "b"]  # a dict inside of itself
+    save_zip(path, mapping({"optimizer": moments}), storages)
+    with pytest.raises(DataError, match="there are no tensors in it"):
+        read_weights(path)
 
 
 def test_ordered_dicts_parameters_and_the_prefix_of_data_parallel(path):

@@ -14,6 +14,10 @@ class Head(nn.Cell):
         """
         return prediction.transpose((0, 2, 3, 1)).reshape((prediction.shape[0], -1, values))
 
+    def class_layers(self):
+        """The convolutions that give the logits: what in a network depends on the list of classes."""
+        raise NotImplementedError
+
 
 class LevelHead(Head):
     """Two predictors a level, `box` and `cls`, none shared.
@@ -26,6 +30,9 @@ class LevelHead(Head):
         self.num_classes = num_classes
         self.box = nn.CellList([predictor(c, 4 * n) for c, n in zip(in_channels, shapes)])
         self.cls = nn.CellList([predictor(c, num_classes * n) for c, n in zip(in_channels, shapes)])
+
+    def class_layers(self):
+        return [[part for _, part in cls.cells_and_names() if isinstance(part, nn.Conv2d)][-1] for cls in self.cls]
 
     def construct(self, maps):
         logits = [self.flatten(cls(one), self.num_classes) for cls, one in zip(self.cls, maps)]
@@ -62,6 +69,9 @@ class SharedHead(Head):
         """The shared convolutions and, level by level, their norms."""
         convs = nn.CellList([conv(channels, channels, bias=True) for _ in range(depth)])
         return convs, nn.CellList([nn.CellList([norm(channels) for _ in range(depth)]) for _ in range(levels)])
+
+    def class_layers(self):
+        return [self.cls_out]
 
     def run_tower(self, x, convs, norms):
         """One level through one tower."""

@@ -21,8 +21,9 @@ def he_initialize(network, num_classes, seed):
         if parameter.ndim == 4 and not parameter.name.startswith("head."):
             deviation = (2 / np.prod(parameter.shape[1:])) ** 0.5
             parameter.set_data(Tensor(rng.normal(0, deviation, parameter.shape), parameter.dtype))
-        elif parameter.name.startswith(("head.cls.", "head.cls_out.")) and parameter.name.endswith(".bias"):
-            parameter.set_data(Tensor(np.tile(prior, parameter.size // num_classes)))
+    for layer in network.head.class_layers():
+        if layer.has_bias:
+            layer.bias.set_data(Tensor(np.tile(prior, layer.out_channels // num_classes)))
     for _, cell in network.cells_and_names():
         if isinstance(cell, InvertedResidual) and cell.residual:
             cell.conv[-1].gamma.set_data(Tensor(np.zeros(cell.conv[-1].gamma.shape, np.float32)))

@@ -99,6 +99,7 @@ class HalfMaxPool(nn.Cell):
 class L2Norm(nn.Cell):
     """Scales each position to length 1 over channels, then by a learnt `weight` a channel, 20 at first.
 
+    In float32 whatever the type of x: float16 holds neither the square of 256 nor 1e-10.
     Source: https://arxiv.org/abs/1506.04579, used by SSD on conv4_3 (paper section 3.1).
     """
 
@@ -107,9 +108,11 @@ class L2Norm(nn.Cell):
         self.weight = Parameter(initializer(scale, (channels,)), name="weight")
 
     def construct(self, x):
-        # ops.square, not x * x: its gradient is exact at 0, and ONNX knows it
-        length = ops.sqrt(ops.square(x).sum(1, keepdims=True))
-        return x / ops.maximum(length, Tensor(1e-10, x.dtype)) * self.weight.reshape((1, -1, 1, 1))
+        wide = x.astype(mstype.float32)
+        total = ops.square(wide).sum(1, keepdims=True)  # not wide * wide, which MindSpore cannot write as ONNX
+        # where all channels are 0 any length gives 0, but only 1 a gradient that float16 holds
+        total = ops.select(total > 0, ops.maximum(total, Tensor(1e-20, mstype.float32)), ops.ones_like(total))
+        return (wide / ops.sqrt(total) * self.weight.reshape((1, -1, 1, 1))).astype(x.dtype)
 
 
 class ExtraLevels(nn.Cell):
@@ -144,12 +147,13 @@ class UpsampleTwice(nn.Cell):
 
     def construct(self, x):
         for axis in (2, 3):
-            rows = x.shape[axis]
-            following = ops.concat((compat.narrow(x, axis, 1, rows - 1), compat.narrow(x, axis, rows - 1, 1)), axis)
+            rows, half = x.shape[axis], x * 0.5  # halved before they are added: float16 may not hold the sum
+            following = ops.concat((compat.narrow(half, axis, 1, rows - 1), compat.narrow(half, axis, rows - 1, 1)),
+                                   axis)
             shape = list(x.shape)
             shape[axis] = 2 * rows
             # joined, not stacked: ONNX as MindSpore writes it would stack through a sequence
-            both = (x.expand_dims(axis + 1), ((x + following) * 0.5).expand_dims(axis + 1))
+            both = (x.expand_dims(axis + 1), (half + following).expand_dims(axis + 1))
             x = ops.concat(both, axis + 1).reshape(tuple(shape))
         return x
 

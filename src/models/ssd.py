@@ -1,4 +1,5 @@
 """The SSD network and one named builder a published model, its numbers inside with their source."""
+import difflib
 import inspect
 from dataclasses import dataclass, replace
 from functools import partial
@@ -291,7 +292,11 @@ BUILDERS = {builder.__name__: builder for builder in (
 def build_model(name, num_classes, image_size=0, width=1.0):
     """A named model; image_size 0 means its published one. num_classes counts the background. Raises OptionError."""
     if name not in BUILDERS:
-        raise OptionError(f"model={name}: known models are {', '.join(BUILDERS)}")
+        plain = name.lower().replace("-", "_")
+        near = [one for one in BUILDERS if plain and one.startswith(plain)] or \
+            difflib.get_close_matches(plain, BUILDERS, 1, 0.5)
+        hint = f"did you mean '{near[0]}'? Known models" if near else "known models"
+        raise OptionError(f"model={name}: {hint} are {', '.join(BUILDERS)}")
     chosen = {key: value for key, value, usual in (("image_size", image_size, 0), ("width", width, 1.0))
               if value != usual}
     if "width" in chosen and "width" not in inspect.signature(BUILDERS[name]).parameters:
