@@ -19,15 +19,21 @@ def main():
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     if options.quantize != "none" and options.file_format != "ONNX":
         raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
-    ending = {"MINDIR": ".mindir", "ONNX": ".onnx"}[options.file_format]
-    if os.path.basename(options.file_name).removesuffix(ending) == "":
-        raise OptionError(f"--file_name={options.file_name} does not name a file; give for example runs/first/ssd")
+    path = written_path(options.file_name, options.file_format)
     runtime.prepare(options.device_target)
     with smaller_batch("export_batch_size", options.export_batch_size):
-        write(options)
+        write(options, path)
 
 
-def write(options):
+def written_path(name, file_format):
+    """The path of the file to write: the name with the ending of its format. Raises OptionError for a bare ending."""
+    ending = {"MINDIR": ".mindir", "ONNX": ".onnx"}[file_format]
+    if os.path.basename(name).removesuffix(ending) == "":
+        raise OptionError(f"--file_name={name} does not name a file; give for example runs/first/ssd")
+    return name if name.endswith(ending) else f"{name}{ending}"
+
+
+def write(options, path):
     """Exports, loads the file again and compares it with the network before success is printed."""
     from src import distributed
     from src.exporter import export_mindir, refuse_neighbour, sidecar_of
@@ -37,7 +43,6 @@ def write(options):
 
     distributed.start(options.device_target, options.device_id)
     export = {"MINDIR": export_mindir, "ONNX": export_onnx}[options.file_format]
-    path = options.file_name if options.file_name.endswith(ending) else f"{options.file_name}{ending}"
     make_folder(os.path.dirname(os.path.abspath(path)))
     model, meta = load_model(options.checkpoint_file_path, options)
     meta["quantize"] = options.quantize
