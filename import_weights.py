@@ -5,17 +5,17 @@
 SOURCE: .pth or .pt (PyTorch; nothing in it is executed), .safetensors, .npz, .pdparams (Paddle), model.json or its
 folder (TensorFlow.js), .ckpt (MindSpore).
 """
-import argparse
 import os
 
 from src import runtime
+from src.arguments import ArgumentParser
 from src.errors import OptionError, run_main
 
 
 def main():
     """Reads the arguments, converts, reports and writes the checkpoint."""
     from src.weights import SOURCES
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("source", help="file, or folder with a model.json")
     parser.add_argument("--from", dest="kind", default="auto", choices=("auto", *SOURCES),
                         help="whose names and layout it has")

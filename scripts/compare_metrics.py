@@ -3,22 +3,33 @@
     python scripts/compare_metrics.py run/eval/metrics.json mindir/eval/metrics.json
 """
 import json
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src.arguments import ArgumentParser
+from src.errors import DataError, run_main
 
 
 def main():
     """Reads two files given on the command line."""
-    first, second = (read_numbers(path) for path in sys.argv[1:3])
-    for key, value in first.items():
-        print(f"{key:<14}{value:8.4f}{second[key]:8.4f}  {'equal' if value == second[key] else 'DIFFERENT'}")
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("files", nargs=2, metavar="METRICS_JSON", help="metrics.json of an evaluation")
+    first, second = (read_numbers(path) for path in parser.parse_args().files)
+    for key in {**first, **second}:
+        one, other = (f"{numbers[key]:8.4f}" if key in numbers else f"{'-':>8}" for numbers in (first, second))
+        print(f"{key:<14}{one}{other}  {'equal' if first.get(key) == second.get(key) else 'DIFFERENT'}")
     return int(first != second)
 
 
 def read_numbers(path):
-    """The overall numbers of a metrics.json, without those by class."""
-    with open(path, encoding="utf-8") as file:
-        return {key: value for key, value in json.load(file).items() if not isinstance(value, dict)}
+    """The overall numbers of a metrics.json, without those by class. Raises DataError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return {key: float(value) for key, value in json.load(file).items() if isinstance(value, (int, float))}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"'{path}' is not a metrics.json of eval.py: {' '.join(str(error).split())[:150]}") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

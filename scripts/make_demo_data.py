@@ -4,13 +4,15 @@
 
 writes OUT/train2017, OUT/val2017 and OUT/annotations/instances_{train,val}2017.json. A seed gives the same files again.
 """
-import argparse
 import json
 import os
 import sys
 
 import cv2
 import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src.arguments import ArgumentParser
 
 DESCRIPTION = "drawn shapes, made by scripts/make_demo_data.py"
 CLASSES = ("circle", "triangle", "square", "star")
@@ -29,7 +31,7 @@ MARGIN = 14           # pixels around a shape that its shadow can reach
 
 def main():
     """Reads the command line, draws both splits."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("out", help="folder to write")
     parser.add_argument("--images", type=int, default=300, help="training images (default 300)")
     parser.add_argument("--val", type=int, default=60, help="validation images (default 60)")
