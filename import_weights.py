@@ -29,7 +29,7 @@ def main():
     from src.models.ssd import build_model
     from src.predictor import describe
     from src.pretrained import assign, fetch, report
-    from src.run_folder import make_folder
+    from src.run_folder import output_folder
 
     classes, model, (values, left, source, _) = fitting_model(arguments, build_model, fetch)
     if source == "ours":
@@ -47,9 +47,9 @@ def main():
                   "nms_candidates": 1000}
     meta = describe(model, classes, thresholds, imported_from=source) if whole else \
         {"model": model.name, "imported_from": source, "backbone_only": True}
-    make_folder(os.path.dirname(os.path.abspath(arguments.output)))
     parameters = [one for one in model.network.get_parameters() if whole or one.name in set(loaded)]
-    checkpoint.save(arguments.output, parameters, meta)
+    with output_folder(os.path.dirname(os.path.abspath(arguments.output))):
+        checkpoint.save(arguments.output, parameters, meta)
     what = f"whole detector, {len(classes)} classes" if whole else "backbone alone, for train.py --pre_trained"
     print(f"wrote {arguments.output}: {what}, {sum(one.size for one in parameters):,} numbers")
 

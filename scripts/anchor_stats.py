@@ -8,6 +8,7 @@ training, but only that one. Level by level: the anchor sizes and the boxes whos
 the same levels that match more of these boxes, with the share before and after, or that there are none;
 docs/new_model.md says how to use them. --output_path also writes anchor_stats.png.
 """
+import contextlib
 import json
 import os
 import sys
@@ -21,29 +22,33 @@ from src.anchor_fit import fit_shapes
 from src.anchors import replace_shapes, split_levels
 from src.config import split_options
 from src.errors import DataError, run_main
-from src.program_options import option_groups, read_part
+from src.program_options import data_options, read_part
 
 MOST_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
 CHUNK = 64          # boxes compared with all anchors at a time
 SMALL, LARGE = 32 ** 2, 96 ** 2  # COCO's limits of the area in pixels of the original image
 LEAST_GAIN = 0.01  # share of the boxes: less is no reason to give up trained heads
-OPTIONS = ("config_path", "model", "image_size", "width", "seed", "output_path")
+OPTIONS = ("config_path", "model", "image_size", "width", "seed", "output_path", "match_threshold")
 QUANTILES = (5, 25, 50, 75)      # percent
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
 
 
 def main():
-    """Reads the options, prepares the training split, prints the tables, draws the picture."""
-    options = read_part(sys.argv[1:], "scripts/anchor_stats.py", __doc__, (*OPTIONS, *option_groups()["data"]))
+    """Reads the options, builds the model, measures."""
+    options = read_part(sys.argv[1:], "scripts/anchor_stats.py", __doc__, names=(*OPTIONS, *data_options()))
     runtime.prepare()
-    from src.data.mindrecord import prepare_split
     from src.models.ssd import build_model
-    from src.run_folder import make_folder
+    from src.run_folder import output_folder
 
     model = build_model(options.model, 2, options.image_size, options.width)
     folder = options.output_path if "output_path" in options.typed else None
-    if folder:
-        make_folder(folder)  # before the work whose result it shall take
+    with output_folder(folder) if folder else contextlib.nullcontext():
+        measure(options, model, folder)
+
+
+def measure(options, model, folder):
+    """Prints the tables for the boxes of the training split; draws the picture into folder, None for none."""
+    from src.data.mindrecord import prepare_split
     split = prepare_split(**split_options(options, "train"), classes=options.classes)
     with open(split.ground_truth, encoding="utf-8") as file:
         boxes, areas, total = read_boxes(json.load(file), options.seed)
@@ -56,7 +61,7 @@ def main():
     print(overlap_table(best, areas, options.match_threshold))
     sides = np.sqrt(box_ops.area(boxes)) * model.image_size
     print("\n" + level_table(model, anchor))
-    print("\n" + suggestion(model, boxes, areas, best, options.match_threshold))
+    print("\n" + suggestion(model, boxes, areas, best=best, threshold=options.match_threshold))
     if folder:
         path = os.path.join(folder, "anchor_stats.png")
         draw(best, areas, sides, model, options.match_threshold, path)
@@ -121,13 +126,13 @@ def level_table(model, anchor):
     return "\n".join(lines)
 
 
-def suggestion(model, boxes, areas, best, threshold):
+def suggestion(model, boxes, areas, *, best, threshold):
     """Text: better shapes level by level with the share of boxes they match, measured on the same boxes [N, 4], or that
     the present ones are best.
 
     best [N]: IoU of each box with the present anchors.
     """
-    shapes = fit_shapes(boxes, model.anchors, threshold, model.image_size)
+    shapes = fit_shapes(boxes, model.anchors, threshold=threshold, image_size=model.image_size)
     after, _ = best_overlaps(boxes, replace_shapes(model.anchors, [one / model.image_size for one in shapes]))
     now, then = (best >= threshold).mean(), (after >= threshold).mean()
     if then - now < LEAST_GAIN:

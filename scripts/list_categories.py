@@ -18,12 +18,14 @@ from src.data.classes import named_classes
 from src.data.mindrecord import SOURCES, Place, SplitMissing, check_root
 from src.data.records import Report
 from src.errors import run_main
-from src.program_options import option_groups, read_part
+from src.metrics import one_line
+from src.program_options import data_options, read_part
 
 
 def main():
     """Reads the options, prints a table a split; one of the two may be missing."""
-    options = read_part(sys.argv[1:], "scripts/list_categories.py", __doc__, ("config_path", *option_groups()["data"]))
+    names = "config_path", *data_options()
+    options = read_part(sys.argv[1:], "scripts/list_categories.py", __doc__, names=names)
     missing = []
     for split in ("train", "val"):
         try:
@@ -72,6 +74,7 @@ def table(rows):
     """The rows as text; columns of crowd and difficult boxes only where there are any."""
     titles = ("boxes", "images", "crowd", "difficult")
     shown = [column for column in range(4) if column < 2 or any(row[2 + column] for row in rows)]
+    rows = [(number, one_line(name), *counts) for number, name, *counts in rows]
     wide = max([len(name) for _, name, *_ in rows] + [5])
     lines = [f"{'id':>6}  {'class':<{wide}}" + "".join(f"{titles[column]:>11}" for column in shown)]
     for number, name, *counts in rows:

@@ -25,7 +25,7 @@ OPTIONS = ("config_path", "model", "image_size", "width", "classes", "freeze_lay
 
 def main():
     """Reads the options, prints a table of all models or one model in detail."""
-    options = read_part(sys.argv[1:], "scripts/model_info.py", __doc__, OPTIONS)
+    options = read_part(sys.argv[1:], "scripts/model_info.py", __doc__, names=OPTIONS)
     runtime.prepare()
     from src.models.ssd import BUILDERS, build_model
     from src.optim import freeze

@@ -12,7 +12,7 @@ LEAST_STEP = 3e-4    # of that value: a level that hardly a box needs stays as i
 DECIMALS = 1         # of a pixel
 
 
-def fit_shapes(boxes, anchors, threshold, image_size):
+def fit_shapes(boxes: np.ndarray, anchors: np.ndarray, *, threshold: float, image_size: int) -> list:
     """One [n, 2] array of w, h in pixels a level, rounded, that more boxes overlap by an IoU of at least the threshold.
 
     boxes: [N, 4] corner fractions; anchors: [A, 4] as tile_anchors makes them. All shapes of a level are scaled and
@@ -27,7 +27,7 @@ def fit_shapes(boxes, anchors, threshold, image_size):
     wanted = suggest_sizes(np.sqrt(np.maximum(sides.prod(axis=1), 1e-12)), len(levels))
     best, found = -1, None
     for scales in (np.ones(len(levels)), np.maximum(wanted / present, least)):
-        search = Search(sides, offsets, [shapes for _, shapes in levels], threshold)
+        search = Search(sides, offsets, [shapes for _, shapes in levels], threshold=threshold)
         value = search.run(scales, least)
         if value > best:
             best, found = value, search.shapes()
@@ -40,7 +40,7 @@ class Search:
     sides [N, 2]: of the boxes; offsets: [N, 2] a level, from the nearest centre; given: shapes [n, 2] of each level.
     """
 
-    def __init__(self, sides, offsets, given, threshold):
+    def __init__(self, sides, offsets, given, *, threshold):
         self.sides, self.offsets, self.given, self.threshold = sides, offsets, given, threshold
         self.factors = np.zeros((len(given), 2))  # octaves of size and aspect ratio (width / height)
         self.best = np.zeros((len(given), len(sides)))
@@ -57,12 +57,12 @@ class Search:
             for _ in range(ROUNDS):
                 before = value
                 for level in range(len(self.given)):
-                    value = self.improve(level, moves, np.log2(least[level]), value)
+                    value = self.improve(level, moves, least=np.log2(least[level]), value=value)
                 if value - before < 1e-4:
                     break
         return value
 
-    def improve(self, level, moves, least, value):
+    def improve(self, level, moves, *, least, value):
         """Makes the best of the moves of one level, if any is good -> the value then."""
         others = np.delete(self.best, level, axis=0).max(axis=0, initial=0)
         start = self.factors[level].copy()
@@ -94,7 +94,7 @@ class Search:
         return [self.scaled(level, factors) for level, factors in enumerate(self.factors)]
 
 
-def center_offsets(boxes, anchors):
+def center_offsets(boxes: np.ndarray, anchors: np.ndarray) -> list:
     """Distances [N, 2] along x and y of boxes [N, 4] from the nearest anchor centre, one array a level."""
     centers, offsets, start = to_centers(boxes)[:, :2], [], 0
     for side, shapes in split_levels(anchors):
@@ -105,7 +105,7 @@ def center_offsets(boxes, anchors):
     return offsets
 
 
-def best_of_level(sides, offsets, shapes):
+def best_of_level(sides: np.ndarray, offsets: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     """Best IoU [N] of boxes with sides [N, 2] and shapes [n, 2] at the nearest centre, the one of most overlap."""
     sides, reach = sides[:, None], (sides[:, None] + shapes) / 2 - offsets[:, None]
     shared = np.clip(np.minimum(np.minimum(sides, shapes), reach), 0, None).prod(axis=2)

@@ -36,7 +36,7 @@ def split_levels(anchors):
     return levels
 
 
-def replace_shapes(anchors, shapes):
+def replace_shapes(anchors: np.ndarray, shapes: list) -> np.ndarray:
     """Anchors [A, 4] with the same centres and other shapes: one [n, 2] of w, h (fractions) a level, as many as before.
 
     Raises ValueError where their number differs.

@@ -34,7 +34,7 @@ def suggest(boxes, threshold=0.5):
     best, _ = anchor_stats.best_overlaps(boxes, ANCHORS)
     model = SimpleNamespace(anchors=ANCHORS, image_size=320)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) * 320 ** 2
-    return anchor_stats.suggestion(model, boxes, areas, best, threshold), (best >= threshold).mean()
+    return anchor_stats.suggestion(model, boxes, areas, best=best, threshold=threshold), (best >= threshold).mean()
 
 
 def brute_share(boxes, shapes, threshold=0.5):
@@ -84,12 +84,13 @@ def test_no_suggestion_is_worse(seed):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_hardly_any_boxes(count):
-    shapes = fit_shapes(draw_boxes(count, 0.2, 1.0), ANCHORS, 0.5, 320)
+    shapes = fit_shapes(draw_boxes(count, 0.2, 1.0), ANCHORS, threshold=0.5, image_size=320)
     assert [one.shape for one in shapes] == [(3, 2)] * 3 and all(np.isfinite(one).all() for one in shapes)
 
 
 def test_a_level_keeps_the_distance_of_its_centres():
-    for (side, _), shapes in zip(split_levels(ANCHORS), fit_shapes(draw_boxes(300, 0.01, 1.0), ANCHORS, 0.5, 320)):
+    fitted = fit_shapes(draw_boxes(300, 0.01, 1.0), ANCHORS, threshold=0.5, image_size=320)
+    for (side, _), shapes in zip(split_levels(ANCHORS), fitted):
         assert np.exp(np.log(shapes).mean()) > 0.99 * 320 / side
 
 
