@@ -13,7 +13,7 @@ FLOORS = (
     ("files", "models.norms", "cuda", "compat"),
     ("config", "boxes", "logger", "cluster", "distributed", "data.classes", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
-     "data.photometric", "onnx_session", "ema"),
+     "data.photometric", "onnx_session", "ema", "video"),
     ("anchor_fit", "program_options", "runtime",
      "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",
      "data.transforms", "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold",
@@ -27,7 +27,7 @@ FLOORS = (
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 NUMPY_ONLY = ("errors", "arguments", "program_options", "anchor_fit",
-              "files", "cuda", "cluster", "config", "boxes", "logger", "runtime", "anchors", "weights",
+              "video", "files", "cuda", "cluster", "config", "boxes", "logger", "runtime", "anchors", "weights",
               "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session", "onnx_graph", "onnx_quantize",
