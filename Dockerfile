@@ -23,7 +23,7 @@ ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_N
 ENTRYPOINT ["python"]
 CMD ["train.py", "--help"]
 # setup_env.sh leaves the mark by which the other scripts see that nothing is to be installed
-COPY --chown=ssd:ssd scripts/setup_env.sh scripts/
+COPY --chown=ssd:ssd scripts/setup_env.sh scripts/arguments.sh scripts/
 COPY --chown=ssd:ssd requirements.txt ./
 RUN bash scripts/setup_env.sh
 

@@ -12,14 +12,16 @@ from src.errors import OptionError, run_main, smaller_batch
 
 def main():
     """Reads the options and exports."""
-    from src.config import read_options
+    from src.program_options import read_beside_run
 
-    options = read_options(sys.argv[1:], "export.py")
+    options, said = read_beside_run(sys.argv[1:], "export.py", lambda options: options.quantize == "int8")
     if not options.checkpoint_file_path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     if options.quantize != "none" and options.file_format != "ONNX":
         raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
     path = written_path(options.file_name, options.file_format)
+    if said:
+        print(said, flush=True)
     runtime.prepare(options.device_target)
     with smaller_batch("export_batch_size", options.export_batch_size):
         write(options, path)
@@ -39,16 +41,16 @@ def write(options, path):
     from src.exporter import export_mindir, refuse_neighbour, sidecar_of
     from src.onnx_exporter import export_onnx
     from src.predictor import load_model
-    from src.run_folder import make_folder
+    from src.run_folder import output_folder
 
     distributed.start(options.device_target, options.device_id)
     export = {"MINDIR": export_mindir, "ONNX": export_onnx}[options.file_format]
-    make_folder(os.path.dirname(os.path.abspath(path)))
-    model, meta = load_model(options.checkpoint_file_path, options)
-    meta["quantize"] = options.quantize
-    refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
-    lower = {"lower": fewer_bits(options, meta)} if options.quantize != "none" else {}
-    meta = export(model, meta, path, options.export_batch_size, options.raw, **lower)
+    with output_folder(os.path.dirname(os.path.abspath(path))):
+        model, meta = load_model(options.checkpoint_file_path, options)
+        meta["quantize"] = options.quantize
+        refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
+        lower = {"lower": fewer_bits(options, meta)} if options.quantize != "none" else {}
+        meta = export(model, meta, path, options.export_batch_size, options.raw, **lower)
     print(f"wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB) and {sidecar_of(path)}")
     print(f"inputs  {json.dumps(meta['inputs'])}\noutputs {json.dumps(meta['outputs'])}")
     if "opset" in meta:
@@ -65,11 +67,13 @@ def fewer_bits(options, meta):
     if options.quantize == "fp16":
         return to_float16
     from src.config import split_options
+    from src.data.annotations import classes_from
     from src.data.loader import EvalLoader
     from src.data.mindrecord import prepare_split
 
     print(f"int8 measures its ranges on pictures of the validation split (--dataset={options.dataset})", flush=True)
-    split = prepare_split(**split_options(options, "val"), classes=meta["classes"])
+    with classes_from(f"the list is that of '{options.checkpoint_file_path}': give data of its classes"):
+        split = prepare_split(**split_options(options, "val"), classes=meta["classes"])
     loader = EvalLoader(split.files, split.count, meta["image_size"], options.eval_batch_size,
                         workers=options.num_workers or runtime.loader_threads(), resize=meta["resize"])
     loader.rows = loader.rows[::max(1, split.count // options.calibration_images)][:options.calibration_images]

@@ -5,10 +5,10 @@
 SOURCE: .pth or .pt (PyTorch; nothing in it is executed), .safetensors, .npz, .pdparams (Paddle), model.json or its
 folder (TensorFlow.js), .ckpt (MindSpore).
 """
-import argparse
 import os
 
 from src import runtime
+from src.arguments import ArgumentParser
 from src.errors import OptionError, run_main
 from src.files import expand_home
 
@@ -16,7 +16,7 @@ from src.files import expand_home
 def main():
     """Reads the arguments, converts, reports and writes the checkpoint."""
     from src.weights import SOURCES, published_thresholds
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("source", type=expand_home, help="file, or folder with a model.json")
     parser.add_argument("--from", dest="kind", default="auto", choices=("auto", *SOURCES),
                         help="whose names and layout it has")
@@ -31,7 +31,7 @@ def main():
     from src.models.ssd import build_model
     from src.predictor import describe
     from src.pretrained import assign, fetch, import_command, report
-    from src.run_folder import make_folder
+    from src.run_folder import output_folder
 
     classes, model, (values, left, source, _) = fitting_model(arguments, build_model, fetch)
     if source == "ours":
@@ -49,9 +49,9 @@ def main():
                           (f"it fits by {fitting}" if fitting else "check --model, --classes and --from"))
     meta = describe(model, classes, published_thresholds(source), imported_from=source) if whole else \
         {"model": model.name, "imported_from": source, "backbone_only": True}
-    make_folder(os.path.dirname(os.path.abspath(arguments.output)))
     parameters = [one for one in model.network.get_parameters() if whole or one.name in set(loaded)]
-    checkpoint.save(arguments.output, parameters, meta)
+    with output_folder(os.path.dirname(os.path.abspath(arguments.output))):
+        checkpoint.save(arguments.output, parameters, meta)
     what = f"whole detector, {len(classes)} classes" if whole else "backbone alone, for train.py --pre_trained"
     print(f"wrote {arguments.output}: {what}, {sum(one.size for one in parameters):,} numbers")
 

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import unicodedata
 from collections import Counter
 from contextlib import closing
 
@@ -14,31 +15,43 @@ from src.errors import DataError, Interrupted, OptionError, run_main
 
 
 def main():
-    """Reads the options, predicts on the source, writes drawings and predictions.json into output_path."""
-    from src.config import read_options
+    """Reads the options, loads the model, predicts on the source."""
+    from src.program_options import read_beside_run
 
-    options = read_options(sys.argv[1:], "predict.py")
+    options, said = read_beside_run(sys.argv[1:], "predict.py", lambda options: False)
     source, folder = options.source, options.output_path
     if not source:
         raise OptionError("--source is empty; give an image, a folder, a video or a camera number")
     if not source.isdigit() and not os.path.exists(source):
         raise DataError(f"source '{source}' does not exist")
     refuse_source_folder(source, folder)
+    if said:
+        print(said, flush=True)
     runtime.prepare(options.device_target)
     from src import distributed
-    from src.files import write_whole
     from src.predictor import load_predictor
-    from src.run_folder import make_folder
+    from src.run_folder import output_folder
 
     distributed.start(options.device_target, options.device_id)
     options.eval_batch_size = 1
     predict = load_predictor(options.checkpoint_file_path, options)
-    make_folder(folder)
-    names = image_files(source)
-    work = predict_images(predict, names, options) if names else predict_video(predict, options)
+    with output_folder(folder):
+        write_predictions(predict, options)
+
+
+def write_predictions(predict, options):
+    """Writes drawings and predictions.json into output_path, and says what was found."""
+    from src.files import write_whole
+
+    source, folder = options.source, options.output_path
+    names, notes = image_files(source), []
+    work = predict_images(predict, names, options) if names else predict_video(predict, options, notes)
     rows, stopped = take_rows(work)
     if not rows and not stopped:
         raise DataError(f"source '{source}' gives no picture that can be read")
+    thresholds = {"draw_score": options.draw_score,
+                  **{name: predict.meta[name] for name in ("min_score", "nms_threshold", "max_boxes")}}
+    rows = [{**row, "thresholds": thresholds} for row in rows]
     write_whole(os.path.join(folder, "predictions.json"), json.dumps(rows, indent=1).encode())
     found = sum(len(row["objects"]) for row in rows)
     hint = "" if found else f"; the model gives scores from {predict.meta['min_score']} on"
@@ -46,7 +59,7 @@ def main():
             f"{'picture' if names else 'frame'}(s){hint}; drawings and predictions.json are in {folder}")
     if stopped and not source.isdigit():  # Ctrl-C is how a camera ends
         raise Interrupted(f"interrupted before the end of '{source}': {text}")
-    print(text)
+    print("\n".join([*notes, text]))
 
 
 def take_rows(work):
@@ -64,7 +77,7 @@ def take_rows(work):
 def refuse_source_folder(source, output_path):
     """Raises OptionError where a drawing could replace the picture or the video it was made from."""
     folder = source if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
-    if os.path.exists(source) and os.path.realpath(folder) == os.path.realpath(output_path):
+    if os.path.exists(source) and os.path.isdir(output_path) and os.path.samefile(folder, output_path):
         raise OptionError(f"output_path '{output_path}' is the folder of the source, whose files the drawings could "
                           "replace; choose another one")
 
@@ -100,7 +113,7 @@ def predict_images(predict, names, options):
     from src.data.images import read_image
     from src.logger import track
     from src.visualize import save_png
-    stems = Counter(stem(name) for name in names)
+    drawings = drawing_names(names)
     for name in track(names, len(names), "predicting"):
         try:
             image = read_image(name)
@@ -108,40 +121,50 @@ def predict_images(predict, names, options):
             print(f"left out: {error}", flush=True)
             continue
         drawing, objects = detect(predict, image, options.draw_score)
-        # a.jpg and a.png of one folder would both become a.png
-        file = f"{stem(name) if stems[stem(name)] == 1 else os.path.basename(name)}.png"
-        save_png(os.path.join(options.output_path, file), drawing)
-        yield {"file": name, "objects": objects}
+        save_png(os.path.join(options.output_path, drawings[name]), drawing)
+        yield {"file": name, "drawing": drawings[name], "objects": objects}
 
 
-def predict_video(predict, options):
-    """Writes a drawn .mp4, whole up to the last frame at Ctrl-C too, and yields one row a frame."""
-    import cv2
+def drawing_names(paths):
+    """{path: name of its drawing}: "a.jpg" -> "a.png", or "a.jpg.png" where another picture is an "a" too.
 
-    from src.data.image_bytes import describe_file
-    from src.data.images import IMAGE_ENDINGS
-    cv2.setLogLevel(0)  # else OpenCV writes its own lines about a camera that does not open
-    camera = options.source.isdigit()
-    video, writer, number = cv2.VideoCapture(int(options.source) if camera else options.source), None, 0
-    if not video.isOpened():
-        raise DataError(f"source {options.source}: there is no such camera, or another program uses it" if camera else
-                        f"source '{options.source}' is neither a picture ({', '.join(IMAGE_ENDINGS)}) nor a video "
-                        f"that opens: {describe_file(options.source)}")
-    path = os.path.join(options.output_path, f"{f'camera{options.source}' if camera else stem(options.source)}.mp4")
-    try:
-        while (frame := video.read()[1]) is not None:
-            drawing, objects = detect(predict, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), options.draw_score)
-            writer = writer or cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"),
-                                               video.get(cv2.CAP_PROP_FPS) or 25, drawing.shape[1::-1])
-            writer.write(cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR))
-            yield {"frame": number, "objects": objects}
+    No two are the same, not even on file systems that take "A" for "a" or one way to write an umlaut for the other.
+    """
+    def key(name):
+        return unicodedata.normalize("NFC", name).casefold()
+
+    stems, taken, names = Counter(key(stem(path)) for path in paths), set(), {}
+    for path in sorted(paths, key=lambda path: stems[key(stem(path))] > 1):  # the plain names first
+        wanted, number = stem(path) if stems[key(stem(path))] == 1 else os.path.basename(path), 1
+        name = f"{wanted}.png"
+        while key(name) in taken:
             number += 1
-            if number % 50 == 0:
-                print(f"{number} frames", flush=True)
+            name = f"{wanted}_{number}.png"
+        taken.add(key(name))
+        names[path] = name
+    return names
+
+
+def predict_video(predict, options, notes):
+    """Writes a drawn .mp4, whole up to the last frame at Ctrl-C too, and yields one row a frame.
+
+    notes: a list that takes what differs from the source, in words.
+    """
+    from src.data.images import IMAGE_ENDINGS
+    from src.video import VideoFile, VideoSource, drawing_path
+    video = VideoSource(options.source, IMAGE_ENDINGS)
+    drawn = VideoFile(drawing_path(options.source, options.output_path), video.rate)
+    try:
+        for number, frame in enumerate(video):
+            drawing, objects = detect(predict, frame, options.draw_score)
+            drawn.write(drawing)
+            yield {"frame": number, "objects": objects}
+            if (number + 1) % 50 == 0:
+                print(f"{number + 1} frames", flush=True)
     finally:
-        video.release()
-        if writer:
-            writer.release()
+        video.close()
+        drawn.close()
+        notes += drawn.notes
 
 
 def stem(path):

@@ -14,15 +14,18 @@ def main():
     options = read_options(sys.argv[1:], "prepare_data.py")
     from src import runtime
     runtime.prepare()
+    from src.data.annotations import classes_from
     from src.data.mindrecord import SplitMissing, prepare_split
 
-    classes, missing = options.classes, []
+    classes, missing, origin = options.classes, [], "correct --classes or leave it out"
     for split in ("train", "val"):
         try:
-            converted = prepare_split(**split_options(options, split), classes=classes)
+            with classes_from(origin):
+                converted = prepare_split(**split_options(options, split), classes=classes)
         except SplitMissing as error:
             missing.append(error)
             continue
+        origin = f"the list is that of {converted.name}: give the validation split of the same data"
         classes = converted.classes  # a validation split without some class must not renumber the others
         show(converted)
     if len(missing) == 2:
@@ -33,9 +36,10 @@ def main():
 
 def show(split):
     """Prints what a split holds and what was found wrong with it."""
+    from src.metrics import one_line
     print(f"{split.name}: {split.count} images, {sum(split.boxes_per_class)} boxes in {split.target}")
     for name, count in zip(split.classes, split.boxes_per_class):
-        print(f"{count:>9}  {name}")
+        print(f"{count:>9}  {one_line(name)}")
     if split.faults and not split.converted:
         print(f"found at conversion:\n{split.summary}")
     print(f"report: {split.report}\n")

@@ -1,5 +1,4 @@
 """What the measurements share: facts about the machine, medians, the table and the JSON."""
-import argparse
 import json
 import os
 import statistics
@@ -9,11 +8,12 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)  # `src`, however a measurement is started
+from src.arguments import ArgumentParser  # noqa: E402  (found by the line above)
 
 
 def arguments(doc):
     """A parser that knows --json; the help is the module's docstring."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(doc)
     parser.add_argument("--json", type=os.path.expanduser, help="also write the rows to this file")
     return parser
 

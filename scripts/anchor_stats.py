@@ -4,9 +4,11 @@
 
 Of the training boxes (crowd boxes left out), by COCO's size classes: the share that some anchor overlaps by at least
 --match_threshold, and quantiles of the best overlap (IoU). A box below the threshold still takes its best anchor in
-training, but only that one. Level by level: the anchor sizes, the boxes whose best anchor is there, and sizes that
-k-means finds in the boxes: a start for anchors of one's own, not a result. --output_path also writes anchor_stats.png.
+training, but only that one. Level by level: the anchor sizes and the boxes whose best anchor is there. Then shapes for
+the same levels that match more of these boxes, with the share before and after, or that there are none;
+docs/new_model.md says how to use them. --output_path also writes anchor_stats.png.
 """
+import contextlib
 import json
 import os
 import sys
@@ -16,31 +18,37 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
 from src import runtime
-from src.anchors import split_levels
-from src.config import read_options, split_options
+from src.anchor_fit import fit_shapes
+from src.anchors import replace_shapes, split_levels
+from src.config import split_options
 from src.errors import DataError, run_main
+from src.program_options import data_options, read_part
 
 MOST_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
 CHUNK = 64          # boxes compared with all anchors at a time
 SMALL, LARGE = 32 ** 2, 96 ** 2  # COCO's limits of the area in pixels of the original image
+LEAST_GAIN = 0.01  # share of the boxes: less is no reason to give up trained heads
+OPTIONS = ("config_path", "model", "image_size", "width", "seed", "output_path", "match_threshold")
 QUANTILES = (5, 25, 50, 75)      # percent
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
 
 
 def main():
-    """Reads the options, prepares the training split, prints the tables, draws the picture."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-    options = read_options(sys.argv[1:], "scripts/anchor_stats.py")
+    """Reads the options, builds the model, measures."""
+    options = read_part(sys.argv[1:], "scripts/anchor_stats.py", __doc__, names=(*OPTIONS, *data_options()))
     runtime.prepare()
-    from src.data.mindrecord import prepare_split
     from src.models.ssd import build_model
-    from src.run_folder import make_folder
+    from src.run_folder import output_folder
 
     model = build_model(options.model, 2, options.image_size, options.width)
     folder = options.output_path if "output_path" in options.typed else None
-    if folder:
-        make_folder(folder)  # before the work whose result it shall take
+    with output_folder(folder) if folder else contextlib.nullcontext():
+        measure(options, model, folder)
+
+
+def measure(options, model, folder):
+    """Prints the tables for the boxes of the training split; draws the picture into folder, None for none."""
+    from src.data.mindrecord import prepare_split
     split = prepare_split(**split_options(options, "train"), classes=options.classes)
     with open(split.ground_truth, encoding="utf-8") as file:
         boxes, areas, total = read_boxes(json.load(file), options.seed)
@@ -52,7 +60,8 @@ def main():
           f"images, {total:,} boxes{some}\n")
     print(overlap_table(best, areas, options.match_threshold))
     sides = np.sqrt(box_ops.area(boxes)) * model.image_size
-    print("\n" + level_table(model, anchor, sides))
+    print("\n" + level_table(model, anchor))
+    print("\n" + suggestion(model, boxes, areas, best=best, threshold=options.match_threshold))
     if folder:
         path = os.path.join(folder, "anchor_stats.png")
         draw(best, areas, sides, model, options.match_threshold, path)
@@ -104,36 +113,38 @@ def overlap_table(best, areas, threshold):
     return "\n".join(lines)
 
 
-def level_table(model, anchor, sides):
-    """Level by level the sizes of the anchors, the boxes that have their best anchor there, suggested sizes, as text.
-
-    anchor [N]: numbers of the best anchors. sides [N]: square roots of the areas of the boxes in network pixels.
-    """
+def level_table(model, anchor):
+    """Level by level the sizes of the anchors and how many of the boxes have their best anchor [N] there, as text."""
     levels = split_levels(model.anchors)
-    suggested = suggest_sizes(sides, len(levels))
     ends = np.cumsum([side * side * len(shapes) for side, shapes in levels])
     counts = np.bincount(np.searchsorted(ends, anchor, side="right"), minlength=len(levels))
-    lines = ["sizes in network pixels: square roots of areas",
-             f"{'cells':<11}{'best of boxes':>14}{'sizes now':>16}{'suggested':>11}"]
-    for (side, shapes), count, size in zip(levels, counts, suggested):
+    lines = ["sizes in network pixels: square roots of areas", f"{'cells':<11}{'best of boxes':>14}{'sizes now':>16}"]
+    for (side, shapes), count in zip(levels, counts):
         now = np.sqrt(shapes.prod(axis=1)) * model.image_size
         span = f"{now.min():.0f}" if np.isclose(now.min(), now.max()) else f"{now.min():.0f} .. {now.max():.0f}"
-        lines.append(f"{f'{side} x {side}':<11}{f'{count:,} = {count / len(anchor):.1%}':>14}{span:>16}{size:>11.0f}")
+        lines.append(f"{f'{side} x {side}':<11}{f'{count:,} = {count / len(anchor):.1%}':>14}{span:>16}")
     return "\n".join(lines)
 
 
-def suggest_sizes(sides, count, rounds=100):
-    """`count` rising sizes by k-means over the logarithms of sides [N] (above 0), started at their quantiles.
+def suggestion(model, boxes, areas, *, best, threshold):
+    """Text: better shapes level by level with the share of boxes they match, measured on the same boxes [N, 4], or that
+    the present ones are best.
 
-    Logarithms, because an IoU depends on the ratio of two sizes and not on their difference.
+    best [N]: IoU of each box with the present anchors.
     """
-    values = np.log(np.maximum(sides, 1e-3))
-    centers = np.quantile(values, (np.arange(count) + 0.5) / count)
-    for _ in range(rounds):
-        nearest = np.abs(values[:, None] - centers).argmin(axis=1)
-        centers = np.array([values[nearest == index].mean() if (nearest == index).any() else center
-                            for index, center in enumerate(centers)])
-    return np.exp(np.sort(centers))
+    shapes = fit_shapes(boxes, model.anchors, threshold=threshold, image_size=model.image_size)
+    after, _ = best_overlaps(boxes, replace_shapes(model.anchors, [one / model.image_size for one in shapes]))
+    now, then = (best >= threshold).mean(), (after >= threshold).mean()
+    if then - now < LEAST_GAIN:
+        return (f"no better shapes were found: the present anchors match {now:.1%} of the boxes at IoU {threshold:g}, "
+                f"the best others tried {then:.1%}; keep the present ones")
+    lines = [f"suggested shapes match {then:.1%} of these boxes at IoU {threshold:g}, the present ones {now:.1%}:"]
+    shares = {name: [(one[chosen] >= threshold).mean() for one in (best, after)]
+              for name, chosen in size_classes(areas).items() if chosen.any()}
+    lines.append("by size: " + ", ".join(f"{name} {one:.1%} -> {other:.1%}" for name, (one, other) in shares.items()))
+    lines.append(f"SHAPES = (  # width, height in pixels of {model.image_size}, a line a level; docs/new_model.md")
+    lines += [f"    ({', '.join(f'({w:g}, {h:g})' for w, h in one)})," for one in shapes]
+    return "\n".join([*lines, ")"])
 
 
 def draw(best, areas, sides, model, threshold, path):

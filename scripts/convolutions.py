@@ -2,7 +2,6 @@
 
     python scripts/convolutions.py FILE.npz [--device=GPU]
 """
-import argparse
 import os
 import sys
 
@@ -10,6 +9,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import runtime
+from src.arguments import ArgumentParser
 from src.errors import run_main
 from src.files import expand_home
 
@@ -19,7 +19,7 @@ CONVOLUTIONS = (("3x3", 64, 64, 3, 1, 1, 75), ("depthwise", 96, 96, 3, 2, 96, 75
 
 def main():
     """Reads the command line and computes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("path", type=expand_home, help=".npz file to write")
     parser.add_argument("--device", choices=("GPU", "CPU"), default="GPU")
     options = parser.parse_args()

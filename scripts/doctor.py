@@ -1,9 +1,9 @@
 """Looks at this machine and says whether the programs can run on it, and what to do where they cannot.
 
-    python scripts/doctor.py
+    python scripts/doctor.py [--device_target=GPU]
 
-Exit 0, or 4 when something is missing that even a CPU needs. Only the standard library is used, so it starts
-before anything is installed, from Python 3.8 on; what it looks for is what MindSpore 2.10 needs.
+Exit 0, or 4 when something is missing that even a CPU needs, with --device_target=GPU that a GPU needs. It needs
+the standard library alone, of Python 3.8 or newer (an older one is told so), and looks for what MindSpore 2.10 needs.
 """
 import importlib.util
 import json
@@ -17,7 +17,12 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from src import cuda, runtime  # noqa: E402  (found by the line above; standard library only)
+from src.arguments import ArgumentParser  # noqa: E402  (found by the line above; standard library only)
+
+if sys.version_info < (3, 8):  # noqa: UP036
+    sys.stderr.write(f"error: Python {platform.python_version()} is too old; MindSpore 2.10 needs 3.10 to 3.12\n")
+    sys.exit(4)
+from src import cuda, runtime  # noqa: E402
 from src.errors import EnvironmentFault, run_main  # noqa: E402
 
 LEAST_MEMORY, LEAST_SPEED = 4, 3  # GB; billion operations a second: below it, oneDNN's reference kernels are at work
@@ -70,6 +75,9 @@ class Findings:
 
 def main():
     """Prints the table, then one line a problem."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--device_target", choices=("CPU", "GPU"), default="CPU", help="what the programs shall run on")
+    options = parser.parse_args()
     findings = Findings()
     check_machine(findings)
     missing = check_packages(findings)
@@ -77,12 +85,12 @@ def main():
     if "mindspore" not in missing:
         check_mindspore(findings)
     check_launchers(findings, "mpi4py" not in missing)
-    check_gpu(findings)
+    usable = check_gpu(findings)
+    if options.device_target == "GPU" and not usable:
+        remedy = "what stands above of driver, CUDA 11 or the plugin" if cuda.open_driver() else "an NVIDIA driver"
+        findings.bad("--device_target=GPU", "cannot be used", f"needs {remedy}; or use --device_target=CPU", True)
     check_folder(findings)
-    if findings.remedies:
-        print("\nwhat to do:\n" + "\n".join(f"  {remedy}" for remedy in findings.remedies))
-    else:
-        print("\nall is well")
+    print("\n  ".join(["\nwhat to do:", *findings.remedies]) if findings.remedies else "\nall is well")
     return 4 if findings.fatal else 0
 
 
@@ -184,8 +192,8 @@ def check_launchers(findings, mpi):
 
 def check_pair(findings):
     """Starts two processes with mpirun."""
-    options = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
-    done = start(["mpirun", *options, "-n", "2", sys.executable, "-c", PAIR], 60)
+    launch = "mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2".split()
+    done = start([*launch, sys.executable, "-c", PAIR], 60)
     if done.stdout.split() == ["2", "2"]:
         findings.good("two processes of mpirun", "find each other")
     else:
@@ -198,7 +206,7 @@ def check_pair(findings):
 
 
 def check_gpu(findings):
-    """The NVIDIA driver with its cards, CUDA 11 and MindSpore's plugin. None is needed on CPU."""
+    """The NVIDIA driver with its cards, CUDA 11, MindSpore's plugin; no CPU needs them. Returns whether all work."""
     driver = cuda.open_driver() is not None
     usable = driver and check_driver(findings)
     if not driver:
@@ -210,8 +218,7 @@ def check_gpu(findings):
         libraries = check_cuda_packages(findings, driver, why_not)
     for name, file in sorted(libraries.items()):
         findings.good(name, file)
-    if libraries and check_plugin(findings, libraries, driver) and usable:
-        check_gpu_convolution(findings)
+    return bool(libraries) and check_plugin(findings, libraries, driver) and usable and check_gpu_convolution(findings)
 
 
 def check_driver(findings):
@@ -260,12 +267,13 @@ def check_plugin(findings, libraries, driver):
 
 
 def check_gpu_convolution(findings):
-    """A convolution on the card; the first one of a new card may compile MindSpore's kernels for minutes."""
+    """A convolution on the card, whose first one may compile kernels for minutes. Returns whether it is right."""
     facts, reason = probe("GPU", 1200)
     if facts and facts["exact"]:
         findings.good("convolution on GPU", f"{facts['speed']:.1f} billion operations a second")
-    else:
-        findings.bad("convolution on GPU", reason or "a wrong result", "MindSpore cannot use this card: docs/gpu.md")
+        return True
+    findings.bad("convolution on GPU", reason or "a wrong result", "MindSpore cannot use this card: docs/gpu.md")
+    return False
 
 
 def check_folder(findings):
@@ -275,7 +283,7 @@ def check_folder(findings):
         findings.good("this folder", f"can be written, {free:.0f} GB free ({os.getcwd()})")
     else:
         findings.bad("this folder", f"cannot be written ({os.getcwd()})",
-                     "give the programs --output_path and --mindrecord_dir below a folder of yours")
+                     "give the programs --output_path and --mindrecord_dir below a folder that can be")
 
 
 def start(command, seconds, **variables):

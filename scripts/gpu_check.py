@@ -5,7 +5,6 @@
 Losses of a float32 run are compared with those of the same run on the CPU, those of a float16 run with those of float32
 on the same device. Speed is the median of the steps after the third, data included.
 """
-import argparse
 import contextlib
 import json
 import os
@@ -19,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src.arguments import ArgumentParser
 from src.errors import ENVIRONMENT_EXIT, Interrupted, OptionError, run_main
 from src.files import expand_home, write_whole
 
@@ -80,7 +80,7 @@ class Check:
         return code
 
     def write(self, doctor=""):
-        """Writes the log anew with all that is known: an interrupted check leaves the rows it has."""
+        """Writes the whole log with all that is known: an interrupted check leaves the rows it has."""
         write_whole(self.log, "\n".join([self.head, *self.rows, "", *self.tails, "", doctor]).encode())
 
     def start(self, *command, seconds=LONGEST, **variables):
@@ -264,7 +264,7 @@ def compare_all(check):
 
 def main():
     """Reads the command line, runs the parts, writes the log. Raises OptionError, Interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("folder", type=expand_home, help="a new folder for all files")
     parser.add_argument("--device", choices=("GPU", "CPU"), default="GPU")
     parser.add_argument("--quick", action="store_true", help="one small network, to try this script")

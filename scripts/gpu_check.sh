@@ -6,6 +6,8 @@
 # DEVICE=CPU QUICK=1 tries the script itself where there is no card.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/scripts/arguments.sh"
+at_most 1 "$@"
 device=${DEVICE:-GPU}
 if [ -z "${PYTHON:-}" ]; then
     if [ "$device" = GPU ]; then list=requirements-gpu.txt; else list=requirements.txt; fi

@@ -12,18 +12,19 @@ import sys
 from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from src.config import read_options, split_options
+from src.config import split_options
 from src.data.annotations import refuse_misspelt
 from src.data.mindrecord import SOURCES, Place, SplitMissing, check_root
 from src.data.records import Report
 from src.errors import run_main
+from src.metrics import one_line
+from src.program_options import data_options, read_part
 
 
 def main():
     """Reads the options, prints a table a split; one of the two may be missing."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-    options = read_options(sys.argv[1:], "scripts/list_categories.py")
+    names = "config_path", *data_options()
+    options = read_part(sys.argv[1:], "scripts/list_categories.py", __doc__, names=names)
     missing = []
     for split in ("train", "val"):
         try:
@@ -72,6 +73,7 @@ def table(rows):
     """The rows as text; columns of crowd and difficult boxes only where there are any."""
     titles = ("boxes", "images", "crowd", "difficult")
     shown = [column for column in range(4) if column < 2 or any(row[2 + column] for row in rows)]
+    rows = [(number, one_line(name), *counts) for number, name, *counts in rows]
     wide = max([len(name) for _, name, *_ in rows] + [5])
     lines = [f"{'id':>6}  {'class':<{wide}}" + "".join(f"{titles[column]:>11}" for column in shown)]
     for number, name, *counts in rows:

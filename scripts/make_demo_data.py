@@ -4,7 +4,6 @@
 
 writes OUT/train2017, OUT/val2017 and OUT/annotations/instances_{train,val}2017.json. A seed gives the same files again.
 """
-import argparse
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src.arguments import ArgumentParser
 from src.errors import run_main
 from src.files import expand_home
 
@@ -33,7 +33,7 @@ MARGIN = 14           # pixels around a shape that its shadow can reach
 
 def main():
     """Reads the command line, draws both splits."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("out", type=expand_home, help="folder to write")
     parser.add_argument("--images", type=int, default=300, help="training images (default 300)")
     parser.add_argument("--val", type=int, default=60, help="validation images (default 60)")

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# From nothing to pictures: sets up .venv, draws a data set, trains, evaluates, exports and predicts. No download but the packages.
+# From an empty folder to pictures: sets up .venv, draws a data set, trains, evaluates, exports and predicts. No download but the packages.
 #
 #   bash scripts/run_demo.sh [OUTPUT_FOLDER]        about 6 minutes on two cores
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/arguments.sh
+at_most 1 "$@"
 out=${1:-demo}
 if [ -e "$out/run" ]; then
-    echo "error: $out/run holds the result of an earlier demo; remove it or name another folder: bash $0 OTHER" >&2
-    exit 2
+    fail 2 "$out/run holds the result of an earlier demo; remove it or name another folder: bash scripts/run_demo.sh OTHER"
 fi
 step() { echo; echo "=== [${SECONDS}s] $*"; }
 

@@ -6,7 +6,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/arguments.sh"
-at_least 5 $#
+at_least 5 "$@"
 count=$1
 [[ $count =~ ^[1-9][0-9]*$ ]] || fail 2 "DEVICE_NUM '$count' must be a whole number above 0"
 options=(--device_target=GPU --run_distribute=True --device_num="$1" --epoch_size="$2" --lr="$3" --dataset="$4" --config_path="$5")

@@ -4,7 +4,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/arguments.sh"
-at_least 1 $#
+at_least 1 "$@"
 case $1 in
     *.yaml | *.yml) fail 2 "'$1' is a recipe, the first argument is a checkpoint, which needs none; add --config_path=$1 for one of the model zoo" ;;
 esac

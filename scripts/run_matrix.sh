@@ -11,11 +11,15 @@
 set -u
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ $# -gt 0 ]; then  # this file also runs alone
+    . "$root/scripts/arguments.sh"
+    at_most 4 "$@"
+fi
 matrix=${MATRIX:-${TMPDIR:-/tmp}/ssd-matrix}
 legs=("$@")
 if [ $# -eq 0 ]; then legs=(3.10 3.11 3.12 1.10); fi
 for leg in "${legs[@]}"; do
-    case $leg in 3.10 | 3.11 | 3.12 | 1.10) ;; *) echo "error: no leg $leg; known are 3.10 3.11 3.12 1.10" >&2; exit 2 ;; esac
+    case $leg in 3.10 | 3.11 | 3.12 | 1.10) ;; *) fail 2 "no leg $leg; known are 3.10 3.11 3.12 1.10" ;; esac
 done
 networks=("ssd300_mobilenet_v2 64 0.25" "ssd_resnet50_fpn 128 1.0")  # name, side in pixels, width
 rows=()
@@ -31,7 +35,7 @@ stoppable() {
     wait "$job"
 }
 
-# Nothing is worth saving here: the folders are emptied and environments that are not whole are made anew.
+# Nothing is worth saving here: the folders are emptied and environments that are not whole are made again.
 stop() {
     kill -KILL -- "-$job"
     wait "$job"

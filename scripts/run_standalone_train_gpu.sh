@@ -4,7 +4,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/arguments.sh"
-at_least 5 $#
+at_least 5 "$@"
 options=(--device_target=GPU --device_id="$1" --epoch_size="$2" --lr="$3" --dataset="$4" --config_path="$5")
 shift 5
 optional "pre_trained pre_trained_epoch_size" "$@"

@@ -7,12 +7,13 @@
 set -eu
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/scripts/arguments.sh"
+at_most 1 "$@"
 requirements=${1:-requirements.txt}
 venv=$root/.venv
 cd "$root"
 
 say() { echo "[setup ${SECONDS}s] $*"; }
-fail() { echo "error: $*" >&2; exit 4; }
 
 # MindSpore 2.10 has wheels for 3.10 to 3.12 among others, hotcoco from 3.10 on. Debian splits ensurepip off, so ask for it too.
 fits() {
@@ -22,7 +23,7 @@ fits() {
 find_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
-        fits "$PYTHON" || fail "PYTHON=$PYTHON is no Python 3.10, 3.11 or 3.12 with the venv module"
+        fits "$PYTHON" || fail 4 "PYTHON=$PYTHON is no Python 3.10, 3.11 or 3.12 with the venv module"
         echo "$PYTHON"
         return
     fi
@@ -32,16 +33,16 @@ find_python() {
             return
         fi
     done
-    fail "no Python 3.10, 3.11 or 3.12 with the venv module was found; install one (Debian: apt-get install python3-venv)" \
+    fail 4 "no Python 3.10, 3.11 or 3.12 with the venv module was found; install one (Debian: apt-get install python3-venv)" \
          "or name it: PYTHON=/path/to/python3.11 bash $0"
 }
 
-# Changes when a package is pinned anew or the interpreter is replaced; requirements.txt is part of every other list.
+# Changes when a package is pinned again or the interpreter is replaced; requirements.txt is part of every other list.
 fingerprint() {
     { "$venv/bin/python" --version; cat requirements.txt "$requirements"; } 2>/dev/null | sha256sum | cut -d' ' -f1
 }
 
-[ -f "$requirements" ] || fail "$requirements does not exist"
+[ -f "$requirements" ] || fail 4 "$requirements does not exist"
 stamp=$venv/.installed-$(basename "$requirements")
 
 # One setup at a time: a second one waits and then finds the work done. The lock is on this file, so it leaves nothing behind.
@@ -57,7 +58,7 @@ fi
 # .unfinished stands in the folder while it is being filled: what an interrupted setup left is not trusted. Only a folder that this
 # script made (.made) is removed; one of another origin may hold more than we know of.
 if [ -e "$venv/.unfinished" ] || { [ -d "$venv" ] && ! fits "$venv/bin/python"; }; then
-    [ -e "$venv/.made" ] || fail "$venv is not from this script, and is no environment of Python 3.10 to 3.12 or an interrupted setup" \
+    [ -e "$venv/.made" ] || fail 4 "$venv is not from this script, and is no environment of Python 3.10 to 3.12 or an interrupted setup" \
         "left it; remove or rename it"
     say "removing $venv, which an interrupted setup left or whose Python is gone"
     rm -rf "$venv"
@@ -67,7 +68,7 @@ if [ ! -d "$venv" ]; then
     say "creating .venv with $("$python" --version) ($python)"
     mkdir "$venv"
     touch "$venv/.made" "$venv/.unfinished"
-    "$python" -m venv "$venv" || fail "$python -m venv $venv failed"
+    "$python" -m venv "$venv" || fail 4 "$python -m venv $venv failed"
 fi
 
 if [ -e "$venv/.made" ]; then touch "$venv/.unfinished"; fi
@@ -80,10 +81,10 @@ quiet=-qq
 if [ -t 1 ]; then quiet=-q; fi
 if ! "$venv/bin/python" -m pip install $quiet --disable-pip-version-check --no-input -r "$requirements"; then
     rm -f "$venv/.unfinished"  # pip undoes what it could not finish; only an interruption leaves halves
-    fail "pip could not install $requirements (its message is above); run this again when the cause is mended"
+    fail 4 "pip could not install $requirements (its message is above); run this again when the cause is mended"
 fi
 "$venv/bin/python" -c 'import cv2, hotcoco, matplotlib, mindspore, yaml' >/dev/null ||
-    fail "the packages are installed but cannot be imported (message above)"
+    fail 4 "the packages are installed but cannot be imported (message above)"
 fingerprint > "$stamp"
 rm -f "$venv/.unfinished"
 say ".venv is ready: $("$venv/bin/python" --version), $(du -sh "$venv" | cut -f1); to use it: . ${venv#"$PWD/"}/bin/activate"

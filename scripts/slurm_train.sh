@@ -10,12 +10,14 @@
 # Trains on the machines of a Slurm job; five minutes before its time is over the state is saved (exit 130), --resume=True goes on.
 #   sbatch scripts/slurm_train.sh EPOCH_SIZE LR DATASET CONFIG_PATH [--key=value ...]
 set -euo pipefail
-if [ $# -lt 4 ]; then
-    echo "sbatch scripts/slurm_train.sh EPOCH_SIZE LR DATASET CONFIG_PATH [--key=value ...]" >&2
+# Slurm runs a copy of this file: the repository is where sbatch was typed
+root=${SSD_ROOT:-${SLURM_SUBMIT_DIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}}
+if [ ! -f "$root/scripts/arguments.sh" ]; then
+    echo "error: '$root' is not this repository; type sbatch there, or name it: SSD_ROOT=/path/to/it" >&2
     exit 2
 fi
-# Slurm runs a copy of this file: the repository is where sbatch was typed
-root=${SSD_ROOT:-${SLURM_SUBMIT_DIR:-$PWD}}
+. "$root/scripts/arguments.sh"
+at_least 4 "$@"
 if [ -n "${SLURM_JOB_NODELIST:-}" ]; then
     HOSTFILE=$(mktemp "$PWD/hosts-${SLURM_JOB_ID:-0}-XXXX")
     export HOSTFILE

@@ -36,6 +36,19 @@ def split_levels(anchors):
     return levels
 
 
+def replace_shapes(anchors: np.ndarray, shapes: list) -> np.ndarray:
+    """Anchors [A, 4] with the same centres and other shapes: one [n, 2] of w, h (fractions) a level, as many as before.
+
+    Raises ValueError where their number differs.
+    """
+    levels = split_levels(anchors)
+    if [len(old) for _, old in levels] != [len(new) for new in shapes]:
+        raise ValueError(f"{[len(new) for new in shapes]} shapes a level, the anchors have "
+                         f"{[len(old) for _, old in levels]}")
+    sizes = [np.tile(np.asarray(new, np.float64), (side * side, 1)) for (side, _), new in zip(levels, shapes)]
+    return np.concatenate([anchors[:, :2], np.concatenate(sizes)], axis=1).astype(np.float32)
+
+
 def count_equal(rows):
     """How many of the first rows equal the first one."""
     different = (rows != rows[0]).any(axis=1)

@@ -51,7 +51,7 @@ class RunLog:
 
     def picture(self, tag, path, step):
         """Shows a PNG file in TensorBoard."""
-        if not self.file:
+        if not self.file or not os.path.isfile(path):  # a picture that could not be drawn
             return
         with open(path, "rb") as file:
             data = file.read()

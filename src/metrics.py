@@ -22,6 +22,7 @@ COCO_MEANINGS = {
     "AR10": "10 detections an image", "AR100": "100 detections an image", "ARs": "small, area below 32x32",
     "ARm": "medium, 32x32 to 96x96", "ARl": "large, above 96x96"}
 COCO_NAMES = tuple(COCO_MEANINGS)
+MOST_COUNTED = 100  # detections of a class in an image that the COCO protocol counts (maxDets)
 ENGINES = {"hotcoco": {"COCO": "hotcoco", "COCOeval": "hotcoco"},
            "pycocotools": {"COCO": "pycocotools.coco", "COCOeval": "pycocotools.cocoeval"}}
 VOC_MEANINGS = {"mAP_11point": "mean over classes, 11-point rule of VOC 2007",
@@ -92,15 +93,49 @@ def format_metrics(metrics):
     meanings, columns = ((COCO_MEANINGS, ("AP", "AP50")) if "AR100" in metrics else
                          (VOC_MEANINGS, ("AP_11point", "AP_area")))
     lines = [f"{name:<11} {number(metrics[name])}   {meaning}" for name, meaning in meanings.items()]
-    width = min(max(len(name) for name in (*metrics["per_class"], "class")), 40)
+    width = min(max(len(one_line(name)) for name in (*metrics["per_class"], "class")), 40)
     lines += ["", f"{'class':<{width}} {'boxes':>7} {columns[0]:>10} {columns[1]:>10}"]
     scores = {name: entry[columns[0]] for name, entry in metrics["per_class"].items()}
     # classes without ground truth (None) come last
     for name in sorted(scores, key=lambda name: 1 if scores[name] is None else -scores[name]):
         entry = metrics["per_class"][name]
         numbers = " ".join(f"{number(entry[column]):>10}" for column in columns)
-        lines.append(f"{name[:width]:<{width}} {entry['boxes']:>7} {numbers}")
+        lines.append(f"{one_line(name)[:width]:<{width}} {entry['boxes']:>7} {numbers}")
     return "\n".join(lines)
+
+
+def one_line(text) -> str:
+    """A name for a table or a picture: whatever breaks lines is a space, what cannot be printed is left out."""
+    return "".join(letter for letter in " ".join(str(text).split()) if letter.isprintable())
+
+
+def describe_evaluation(dataset: str, *, split_name: str, images: int, meta: dict) -> dict:
+    """What the numbers of metrics.json were measured with, JSON-able. meta: what the model says of itself."""
+    protocol = {"protocol": "VOC"} if dataset == "voc" else {"protocol": "COCO", "max_detections": MOST_COUNTED}
+    names = ("model", "min_score", "nms_threshold", "nms_candidates", "max_boxes", "resize")
+    return {**protocol, "split": split_name, "images": images, **{name: meta[name] for name in names if name in meta}}
+
+
+def split_notes(ground_truth: dict, dataset: str, most_boxes: int) -> list:
+    """What whoever reads the numbers of a split should know before, one text a line: no boxes at all, classes without
+    any, images with more boxes than are found or counted. most_boxes: detections an image."""
+    voc = dataset == "voc"
+    counted = [item for item in ground_truth["annotations"] if not item.get("difficult" if voc else "iscrowd")]
+    if not counted:
+        return ["the validation split has no box that counts: nothing can be measured, every average is -1 or '-'"]
+    present = {item["category_id"] for item in counted}
+    absent = [one_line(one["name"]) for one in ground_truth["categories"] if one["id"] not in present]
+    notes = [f"{len(absent)} of {len(absent) + len(present)} classes have no box in the validation split and are left "
+             f"out of all averages: {', '.join(absent[:10])}{', ..' if len(absent) > 10 else ''}"] if absent else []
+    images = Counter(item["image_id"] for item in counted)
+    pairs = Counter((item["image_id"], item["category_id"]) for item in counted)
+    crowded = {image for image, count in images.items() if count > most_boxes}
+    crowded |= set() if voc else {image for (image, _), count in pairs.items() if count > MOST_COUNTED}
+    if crowded:
+        rule = "" if voc else f", and COCO's protocol counts {MOST_COUNTED} of a class in an image (maxDets)"
+        notes.append(f"{len(crowded)} image(s) have up to {max(images[image] for image in crowded)} boxes: at most "
+                     f"{most_boxes} an image are found (--max_boxes){rule}; the others count as missed")
+    return notes
 
 
 def write_metrics(folder, metrics, detections):

@@ -39,7 +39,7 @@ def draw_report(folder, metrics, detections, truth, table, split, classes, least
 def draw_predictions(path, truth, table, split, classes, least_score):
     """Writes the first images with their true boxes and beside them with those that were found, arguments as above.
 
-    Returns whether there was anything to draw.
+    Returns whether there was anything to draw, and it was drawn.
     """
     pictures, titles = [], []
     for row, image in enumerate(truth["images"][:MOST_PICTURES]):
@@ -54,9 +54,7 @@ def draw_predictions(path, truth, table, split, classes, least_score):
         pictures += [draw_boxes(pixels, boxes, labels, classes=classes),
                      draw_boxes(pixels, shown[:, 1:5], shown[:, 6].astype(int), shown[:, 5], classes)]
         titles += [f"ground truth: {len(boxes)}", prediction_title(found[:, 5], least_score)]
-    if pictures:
-        plot_pictures(pictures, path, titles=titles)
-    return bool(pictures)
+    return bool(pictures) and plot_pictures(pictures, path, titles=titles) is not False
 
 
 def prediction_title(scores, least_score):

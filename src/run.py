@@ -9,6 +9,7 @@ import numpy as np
 from src import checkpoint, engine
 from src.compile_cache import FREE
 from src.config import read_yaml, split_options
+from src.data.annotations import classes_from
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
 from src.distributed import all_reduce, wait_for_all
@@ -16,7 +17,7 @@ from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError,
 from src.evaluate import collect, first_images, score
 from src.logger import read_log
 from src.meter import Meter, peak_memory
-from src.metrics import import_engine
+from src.metrics import import_engine, split_notes
 from src.models.ssd import BUILDERS, build_model
 from src.optim import split_names
 from src.predictor import describe, from_model
@@ -41,7 +42,9 @@ def prepare_splits(options, rank, say):
     train = prepare_split(**split_options(options, "train"), classes=options.classes, rank=rank, log=say)
     if options.overfit or not options.run_eval:
         return train, train if options.overfit else None
-    return train, prepare_split(**split_options(options, "val"), classes=train.classes, rank=rank, log=say)
+    origin = "that of --classes" if options.classes else f"that of the training split {train.name}"
+    with classes_from(f"the list is {origin}: give the validation split of the same data"):
+        return train, prepare_split(**split_options(options, "val"), classes=train.classes, rank=rank, log=say)
 
 
 def check_options(options):
@@ -164,8 +167,10 @@ class Run:
         self.log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
         names = self.split.classes
         self.log.say(f"classes: {', '.join(names[:MOST_NAMES])}{', ..' if len(names) > MOST_NAMES else ''}")
-        for hint in filter(None, (batch_hint(self.options, self.loader), scaling_hint(self.options, self.world))):
-            self.log.say(hint)
+        notes = split_notes(self.truth, self.options.dataset, self.options.max_boxes) if self.truth else []
+        hints = batch_hint(self.options, self.loader), scaling_hint(self.options, self.world)
+        for line in filter(None, (*hints, *notes)):
+            self.log.say(line)
         if self.rank == 0:
             path = os.path.join(self.options.output_path, "train_batch.png")
             draw_training_batch(path, next(iter(self.loader.epoch(0))), self.model.anchors, self.split.classes)

@@ -134,6 +134,24 @@ def open_run_folder(path, options):
     save_options(options, os.path.join(path, "config.yaml"))
 
 
+@contextlib.contextmanager
+def output_folder(path):
+    """Makes a folder that can be written, before the work whose result it shall take; when that work fails, what was
+    made here and is still empty is removed. Raises EnvironmentFault."""
+    made, above = [], os.path.abspath(path)
+    while not os.path.lexists(above):
+        made.append(above)
+        above = os.path.dirname(above)
+    try:
+        make_folder(path)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first one that holds something, or was not made
+            for folder in made:
+                os.rmdir(folder)
+        raise
+
+
 def make_folder(path):
     """Makes a folder that can be written. Raises EnvironmentFault."""
     try:

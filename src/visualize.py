@@ -1,14 +1,19 @@
 """Boxes on images, grids of images, and the plots of a run. Images are [H, W, 3] uint8 RGB."""
+import functools
+import inspect
 import io
 import itertools
 import math
+import sys
+import warnings
 
 import cv2
 import numpy as np
 
 from src.boxes import area
+from src.errors import SSDError
 from src.files import write_whole
-from src.metrics import precision_curves
+from src.metrics import one_line, precision_curves
 
 # Told apart on photographs and on white; label l has colour (l - 1) % 20, later rounds are paler.
 PALETTE = ("e6194b 3cb44b 4363d8 f58231 a53bd0 00b3b3 f032e6 8db600 ff7f9f 12806a b0702c b07aff "
@@ -57,7 +62,7 @@ def draw_boxes(image, boxes, labels, scores=None, classes=()):
 
 def class_name(label, classes):
     """Name of a label 1, 2, ..; the bare number where the list of names is too short."""
-    return str(classes[label - 1]) if 1 <= label <= len(classes) else str(label)
+    return one_line(classes[label - 1]) if 1 <= label <= len(classes) else str(label)
 
 
 def draw_labels(canvas, labels):
@@ -120,16 +125,36 @@ def draw_plate(canvas, text, scale, place, color):
 
 
 def to_tile(image):
-    """Image [H, W, 3] at the size a grid shows it, shorter side 300 pixels.
-
-    Names drawn on it are legible and of one size, and do not cover the boxes of a small picture.
-    """
+    """Image [H, W, 3] at the size a grid shows it, shorter side 300 pixels: names on it are legible and of one size."""
     height, width = image.shape[:2]
     factor = min(TILE_SIDE / min(height, width), TILE_MOST / max(height, width))
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
 
 
+def not_fatal(plot):
+    """A plot that cannot be made is a warning and False: what it shows was written before. A full disk is an error."""
+    @functools.wraps(plot)
+    def attempt(*arguments, **named):
+        try:
+            return plot(*arguments, **named)
+        except SSDError:
+            raise
+        except Exception as error:
+            path = inspect.signature(plot).bind(*arguments, **named).arguments["path"]
+            reason = f"{type(error).__name__}: {one_line(error)[:200]}"
+            print(f"warning: '{path}' could not be drawn ({reason})", file=sys.stderr, flush=True)
+            return False
+    return attempt
+
+
+def plain(text, most=30):
+    """A name for matplotlib as it is: `$` starts a formula there, and a legend leaves out what starts with `_`."""
+    name = one_line(text)[:most]
+    return f"{' ' * name.startswith('_')}{name}".replace("$", r"\$")
+
+
+@not_fatal
 def plot_pictures(pictures, path, columns=4, titles=()):
     """Pictures [H, W, 3] uint8 RGB in rows that fill the width, each with its title, as a PNG."""
     from matplotlib.figure import Figure
@@ -140,7 +165,7 @@ def plot_pictures(pictures, path, columns=4, titles=()):
         axis.axis("off")
         axis.imshow(picture)
         fitting = place[2] * 72 / (0.6 * max(len(title), 1))  # points; a letter is about 0.6 of them wide
-        axis.set_title(title, fontsize=min(9, fitting), color=INK, pad=3)
+        axis.set_title(plain(title, 200), fontsize=min(9, fitting), color=INK, pad=3)
     save_figure(figure, path)
 
 
@@ -168,13 +193,14 @@ def save_png(path, image):
     write_whole(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
+@not_fatal
 def plot_history(rows, path, steps_per_epoch):
     """Curves of a run as a PNG: loss with its parts, learning rate, AP; a panel without numbers is left out.
 
-    rows: the dicts of log.jsonl; those of a training step or an evaluation have step, which counts from 1. They are
-    shown over epochs, in the first epoch over steps.
+    rows: of log.jsonl; those with a step, which counts from 1, are shown over epochs, in the first epoch over steps.
     """
-    rows = [{name: value for name, value in row.items() if value is not None} for row in rows if "step" in row]
+    rows = [{name: value for name, value in row.items() if isinstance(value, (int, float)) and value >= 0}
+            for row in rows if "step" in row]  # an AP of -1 does not exist
     panels = {title: [name for name in names if any(name in row for row in rows)] for title, names in PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}
     steps = [row["step"] for row in rows]
@@ -183,9 +209,9 @@ def plot_history(rows, path, steps_per_epoch):
     for axis, (title, names) in zip(axes, panels.items()):
         for name, color in zip(names, ACCENTS):
             draw_curve(axis, *zip(*((row["step"] / unit, row[name]) for row in rows if name in row)), color, name)
-        # the whole numbers around all points, so that there are ticks however few those are
-        axis.set(title=title, xlabel=word, xlim=(math.ceil(min(steps) / unit) - 1, math.floor(max(steps) / unit) + 1))
-        axis.locator_params(axis="x", integer=True)
+        # from the whole number before the first point, so that there is a tick however few those are, to the last point
+        axis.set(title=title, xlabel=word, xlim=(math.ceil(min(steps) / unit) - 1, max(steps) / unit))
+        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
         axis.set_ylim(bottom=0)
         if len(names) > 1:
             axis.legend(frameon=False)
@@ -195,9 +221,10 @@ def plot_history(rows, path, steps_per_epoch):
 def draw_curve(axis, x, y, color, name):
     """One curve of plot_history; the fewer its points, the better they show."""
     size = 5 if len(y) == 1 else 3 if len(y) < 30 else 0
-    axis.plot(x, y, color=color, label=name, marker="o" if size else None, markersize=size, linewidth=1)
+    axis.plot(x, y, color=color, label=name, marker="o" if size else None, markersize=size, linewidth=1, clip_on=False)
 
 
+@not_fatal
 def plot_pr_curves(ground_truth, detections, path, engine="hotcoco"):
     """Precision over recall at IoU 0.5 for every class, by COCO's rule for VOC too, as a PNG.
 
@@ -206,12 +233,12 @@ def plot_pr_curves(ground_truth, detections, path, engine="hotcoco"):
     curves = precision_curves(ground_truth, detections, engine)
     labels = {category["name"]: label for label, category in enumerate(ground_truth["categories"], 1)}
     recall = np.linspace(0, 1, 101)
-    figure, (axis,) = new_figure(1, 7.2, 5.0)
+    figure, (axis,) = new_figure(1, 8.6, 5.0)
     for name, precision in curves.items():
         named = len(curves) <= NAMED_CURVES
         color = np.divide(class_color(labels[name]), 255) if named else MUTED
         axis.plot(recall, precision, color=color, alpha=1 if named else 0.3, linewidth=1.6 if named else 0.7,
-                  label=f"{name}  {precision.mean():.3f}" if named else None)
+                  label=f"{plain(name)}  {precision.mean():.3f}" if named else None)
     if curves:
         mean = np.mean(list(curves.values()), axis=0)
         axis.plot(recall, mean, color=INK, linewidth=2.6, label=f"all {len(curves)} classes  {mean.mean():.3f}")
@@ -223,25 +250,28 @@ def plot_pr_curves(ground_truth, detections, path, engine="hotcoco"):
     save_figure(figure, path)
 
 
+@not_fatal
 def plot_per_class(metrics, path):
     """Bars of AP by class (pale: AP50, or for VOC the 11-point rule), best on top, as a PNG; metrics of metrics.py."""
+    from matplotlib.transforms import offset_copy
     main, pale, rule = (("AP", "AP50", "COCO rule: AP at IoU .50 to .95, AP50 at .50") if "AR100" in metrics else
                         ("AP_area", "AP_11point", "VOC rules at IoU .50: AP_area since 2010, AP_11point of 2007"))
-    ranked = sorted((entry[main], entry[pale], f"{name}  ({entry['boxes']})")
+    ranked = sorted((entry[main], entry[pale], f"{plain(name)}  ({entry['boxes']})")
                     for name, entry in metrics["per_class"].items() if entry["boxes"])
     rows = max(len(ranked), 4)
     figure, (axis,) = new_figure(1, 7.2, 1.6 + 0.24 * rows)
     bars = [axis.barh(range(len(ranked)), [row[column] for row in ranked], width, color=color, label=name)
             for column, width, color, name in ((1, 0.78, "#d3dae1", pale), (0, 0.46, "#4a5a6b", main))]
     for place, values in enumerate(ranked):
-        text = f"{values[0]:.3f} | {values[1]:.3f}"
-        axis.text(max(values[:2]) + 0.01, place, text, va="center", fontsize=8, color=INK)
+        axis.text(1.01, place, f"{values[0]:.3f} | {values[1]:.3f}", va="center", fontsize=8, color=INK)
     axis.set_yticks(range(len(ranked)), [row[2] for row in ranked], fontsize=8)
-    axis.set(title="average precision by class (number of boxes)", xlim=(0, 1.17), ylim=(-0.7, rows - 0.3), xlabel=rule)
+    title = "average precision by class (number of boxes)" if ranked else "no class has a box that counts"
+    axis.set(title=title, xlim=(0, 1), ylim=(-0.7, rows - 0.3), xlabel=rule)
     axis.set_xticks(np.linspace(0, 1, 6))
     axis.grid(False, axis="y")
-    # in the order of the numbers
-    axis.legend(handles=bars[::-1], frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    # in the order of the numbers, and 0.8 inches right of the bars: right of the numbers
+    beside = offset_copy(axis.transAxes, figure, x=0.8)
+    axis.legend(handles=bars[::-1], frameon=False, loc="upper left", bbox_to_anchor=(1, 1), bbox_transform=beside)
     save_figure(figure, path)
 
 
@@ -262,5 +292,7 @@ def new_figure(columns, width, height):
 def save_figure(figure, path):
     """Writes a matplotlib figure as PNG, whole."""
     data = io.BytesIO()
-    figure.savefig(data, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in letters that the font lacks
+        figure.savefig(data, format="png")
     write_whole(path, data.getvalue())

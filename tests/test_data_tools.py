@@ -99,16 +99,9 @@ def test_size_classes_are_coco_s():
     assert {name: one.sum() for name, one in chosen.items()} == {"small": 1, "medium": 2, "large": 1, "all": 4}
 
 
-def test_suggested_sizes_find_clear_groups():
-    rng = np.random.default_rng(0)
-    sides = np.concatenate([center * np.exp(rng.normal(0, 0.03, 200)) for center in (10, 40, 200)])
-    assert anchor_stats.suggest_sizes(sides, 3) == pytest.approx([10, 40, 200], rel=0.02)
-    assert len(anchor_stats.suggest_sizes(np.array([5.0]), 3)) == 3
-
-
 def test_level_table_counts_the_best_anchors():
     model = build_model("ssd300_mobilenet_v2", 2, 96, 0.25)  # 6 x 6 cells of 3 anchors, then 3 x 3 of 6
-    text = anchor_stats.level_table(model, np.array([0, 107, 108, 161]), np.array([10.0, 20, 30, 40]))
+    text = anchor_stats.level_table(model, np.array([0, 107, 108, 161]))
     lines = [line for line in text.splitlines() if " x " in line]
     assert "2 = 50.0%" in lines[0] and "2 = 50.0%" in lines[1] and "0 = 0.0%" in lines[2]
 

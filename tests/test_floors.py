@@ -9,12 +9,13 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
-    ("errors",),
+    ("errors", "arguments"),
     ("files", "models.norms", "cuda", "compat", "data.classes", "data.coco_masks", "data.image_bytes"),
     ("config", "boxes", "logger", "cluster", "distributed", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
-     "data.ahead", "data.xml_files", "data.photometric", "onnx_session", "ema"),
-    ("runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder", "data.annotations",
+     "data.ahead", "data.xml_files", "data.photometric", "onnx_session", "ema", "video"),
+    ("anchor_fit", "program_options", "runtime", "weights", "meter", "matching", "metrics", "checkpoint", "run_folder",
+     "data.annotations",
      "data.transforms", "data.conversions", "data.layouts", "data.txt_fields", "data.voc_names",
      "models.resnet", "models.fpn", "models.vgg", "models.mobilenet", "models.heads", "models.fold", "onnx_graph"),
     ("engine", "weight_files", "visualize", "evaluate", "data.coco", "data.voc", "data.txt", "data.convert",
@@ -25,7 +26,8 @@ FLOORS = (
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-NUMPY_ONLY = ("errors", "files", "cuda", "cluster", "config", "boxes", "logger", "runtime", "anchors", "weights",
+NUMPY_ONLY = ("errors", "arguments", "program_options", "anchor_fit",
+              "video", "files", "cuda", "cluster", "config", "boxes", "logger", "runtime", "anchors", "weights",
               "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",
               "report", "onnx_session", "onnx_graph", "onnx_quantize",

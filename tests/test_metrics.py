@@ -10,7 +10,15 @@ from programs import ROOT
 
 from src import metrics
 from src.errors import DataError, EnvironmentFault
-from src.metrics import COCO_NAMES, coco_metrics, format_metrics, precision_curves, voc_metrics, write_metrics
+from src.metrics import (
+    COCO_NAMES,
+    coco_metrics,
+    format_metrics,
+    precision_curves,
+    split_notes,
+    voc_metrics,
+    write_metrics,
+)
 
 ENGINES = ("hotcoco", "pycocotools")
 CAT, DOG, BIRD = 3, 7, 9
@@ -248,3 +256,32 @@ def test_write_metrics_where_a_file_is_in_the_way(tmp_path):
     (tmp_path / "eval").write_text("")
     with pytest.raises(EnvironmentFault, match="cannot be written"):
         write_metrics(str(tmp_path / "eval"), {}, [])
+
+
+def test_notes_about_a_split():
+    both = truth((1, CAT, [0, 0, 9, 9]), (1, DOG, [0, 0, 9, 9]))
+    assert split_notes(both, "coco", 100) == [
+        "1 of 3 classes have no box in the validation split and are left out of all averages: bird"]
+    for dataset, flag in (("coco", {"iscrowd": 1}), ("voc", {"difficult": 1}), ("other", {"iscrowd": 1})):
+        for split in (truth(), truth((1, CAT, [0, 0, 9, 9], flag))):
+            note, = split_notes(split, dataset, 100)
+            assert note.startswith("the validation split has no box that counts")
+    assert "classes have no box" in split_notes(truth((1, CAT, [0, 0, 9, 9], {"iscrowd": 1})), "voc", 100)[0]
+
+
+@pytest.mark.parametrize("dataset, most, cats, dogs, told", [
+    ("coco", 100, 100, 0, None), ("coco", 100, 60, 41, "up to 101 boxes: at most 100 an image are found"),
+    ("coco", 300, 60, 141, "COCO's protocol counts 100 of a class in an image (maxDets)"), ("coco", 300, 60, 60, None),
+    ("voc", 300, 0, 200, None), ("voc", 100, 0, 101, "at most 100 an image are found (--max_boxes); the others"),
+    ("coco", 10, 11, 0, "at most 10 an image")])
+def test_notes_about_more_boxes_than_are_found_or_counted(dataset, most, cats, dogs, told):
+    split = truth(*[(1, CAT, [0, 0, 9, 9])] * cats, *[(1, DOG, [0, 0, 9, 9])] * dogs, (2, 3, [0, 0, 9, 9]))
+    notes = [note for note in split_notes(split, dataset, most) if "image(s)" in note]
+    assert len(notes) == bool(told) and all(told in note and note.startswith("1 image(s)") for note in notes)
+
+
+def test_names_with_line_breaks_keep_the_table_in_shape():
+    ground_truth = truth((1, CAT, [0, 0, 9, 9]))
+    ground_truth["categories"][0]["name"] = "two\nlines\t\0"
+    lines = format_metrics(coco_metrics(ground_truth, [])).splitlines()
+    assert len(lines) == 12 + 2 + 3 and any(line.startswith("two lines ") for line in lines)

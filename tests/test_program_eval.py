@@ -1,4 +1,5 @@
 """eval.py and export.py, and data in other formats."""
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,9 @@ def test_evaluation_writes_metrics_detections_and_pictures(place, evaluated):
     metrics = read_json(evaluated, "metrics.json")
     assert set(COCO_NAMES) <= metrics.keys() and sorted(metrics["per_class"]) == sorted(CLASSES)
     assert metrics["AR100"] > 0
+    assert metrics["evaluation"] == {
+        "protocol": "COCO", "max_detections": 100, "split": "val2017", "images": 7, "model": "ssd300_mobilenet_v2",
+        "min_score": 0.01, "nms_threshold": 0.6, "nms_candidates": 1000, "max_boxes": 100, "resize": "bilinear"}
     truth = read_json(place.coco, "annotations", "instances_val2017.json")
     detections = read_json(evaluated, "detections.json")
     assert {one["image_id"] for one in detections} <= {one["id"] for one in truth["images"]}
@@ -81,6 +85,29 @@ def test_a_raw_export_gives_logits_and_is_not_evaluated(place, trained):
     assert outputs["logits"]["shape"] == [1, 96, 5] and outputs["deltas"]["shape"] == [1, 96, 4]
     done = run(place, "eval.py", *place.data, f"--checkpoint_file_path={path}.mindir")
     assert done.returncode == 2 and "--raw=True" in done.stderr and done.stderr.count("\n") == 1
+
+
+# --- what was typed for the training is not typed again
+
+def test_evaluation_takes_the_data_of_the_run(place, trained, evaluated, tmp_path):
+    text = succeed(place, "eval.py", f"--checkpoint_file_path={trained.best}", f"--output_path={tmp_path}",
+                   "--eval_batch_size=4", "--lr=0.1")
+    assert f"data of the run, from run/config.yaml: --coco_root={place.coco}\n" in text
+    assert "not used by eval.py: --lr" in text
+    assert read_json(tmp_path, "eval", "metrics.json") == read_json(evaluated, "metrics.json")
+
+
+def test_a_failed_evaluation_leaves_no_folder(place, trained, tmp_path):
+    truth = read_json(place.coco, "annotations", "instances_val2017.json")
+    for category in truth["categories"]:
+        category["name"] += " of others"
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(truth))
+    (tmp_path / "val2017").mkdir()
+    done = run(place, "eval.py", f"--checkpoint_file_path={trained.best}", f"--coco_root={tmp_path}",
+               f"--output_path={tmp_path / 'new' / 'deep'}")
+    assert done.returncode == 3 and done.stderr.count("\n") == 1 and not (tmp_path / "new").exists()
+    assert f"the list is that of '{trained.best}'" in done.stderr and "--classes" not in done.stderr
 
 
 # --- VOC and TXT

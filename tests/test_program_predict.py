@@ -25,6 +25,9 @@ def test_prediction_on_one_picture(place, exported, tmp_path):
         assert one["class"] in CLASSES and 0.01 <= one["score"] <= 1
         assert 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height
     assert cv2.imread(str(tmp_path / "out" / "000001.png")).shape[:2] == (height, width)
+    row, = read_json(tmp_path, "out", "predictions.json")
+    assert row["drawing"] == "000001.png"
+    assert row["thresholds"] == {"draw_score": 0.01, "min_score": 0.01, "nms_threshold": 0.6, "max_boxes": 100}
 
 
 def test_prediction_on_a_folder_goes_on_after_a_broken_picture(place, exported, tmp_path):

@@ -156,10 +156,10 @@ def shown(monkeypatch):
 
 
 @pytest.mark.parametrize("steps, steps_per_epoch, unit, ticks", [
-    ([5], 3, "epoch", [1, 2]),  # 1.67 epochs
-    ([6], 3, "epoch", [1, 2, 3]),
-    ([5], 40, "step", [4, 5, 6]),
-    ([2, 4], 4, "step", [1, 2, 3, 4, 5]),
+    ([5], 3, "epoch", [1]),  # 1.67 epochs
+    ([6], 3, "epoch", [1, 2]),
+    ([5], 40, "step", [4, 5]),
+    ([2, 4], 4, "step", [1, 2, 3, 4]),
 ])
 def test_the_history_has_whole_numbers_on_its_axis(steps, steps_per_epoch, unit, ticks, monkeypatch):
     figures = shown(monkeypatch)
@@ -168,6 +168,7 @@ def test_the_history_has_whole_numbers_on_its_axis(steps, steps_per_epoch, unit,
     low, high = axis.get_xlim()
     assert [tick for tick in axis.get_xticks() if low <= tick <= high] == ticks
     assert axis.get_xlabel() == unit
+    assert high == max(steps) / (steps_per_epoch if unit == "epoch" else 1)
 
 
 @pytest.mark.parametrize("points, marker, size", [(1, "o", 5), (2, "o", 3), (30, "None", 0)])
@@ -237,3 +238,53 @@ def test_the_legend_of_the_bars_has_the_order_of_their_numbers(measure, names, m
     assert axis.texts[-1].get_text() == "0.250 | 0.750"
     colors = [handle.get_facecolor() for handle in axis.get_legend().get_patches()]
     assert [bars[-1].get_facecolor() for bars in axis.containers[::-1]] == colors
+
+
+def test_numbers_that_do_not_exist_are_not_drawn(monkeypatch):
+    figures = shown(monkeypatch)
+    plot_history([{"step": 1, "loss": 2.0, "AP": -1.0, "AP50": -1.0}, {"step": 2, "loss": float("nan"), "AP": None}],
+                 "", 5)
+    axis, = figures[0].axes
+    assert axis.get_title() == "loss" and [line.get_xdata().tolist() for line in axis.lines] == [[1]]
+
+
+NAMES = ["$$", "_private", "a\nb", "100$ & \\$x$ ^_{", "long " * 20, "\u732b", "x", "\0"]
+
+
+def test_names_are_drawn_as_they_are(tmp_path, monkeypatch, capfd):
+    truth = {"images": [{"id": 1}], "categories": [{"id": at, "name": name} for at, name in enumerate(NAMES, 1)],
+             "annotations": [{"image_id": 1, "category_id": at, "bbox": [0, 0, 9, 9]} for at in range(1, 9)]}
+    plot_pr_curves(truth, [], str(tmp_path / "pr.png"))
+    plot_per_class(coco_metrics(truth, []), str(tmp_path / "bars.png"))
+    plot_pictures([GREY], str(tmp_path / "grid.png"), titles=["$$ $x"])
+    assert sorted(os.listdir(tmp_path)) == ["bars.png", "grid.png", "pr.png"] and capfd.readouterr() == ("", "")
+    figures = shown(monkeypatch)
+    plot_pr_curves(truth, [], "")
+    texts = [text.get_text().replace(r"\$", "$") for text in figures[0].axes[0].get_legend().get_texts()]
+    assert {"$$  0.000", " _private  0.000", "a b  0.000", "100$ & \\$x$ ^_{  0.000"} <= set(texts) and len(texts) == 9
+    assert max(map(len, texts)) < 40
+    draw_boxes(GREY, [[0, 0, 1, 1]], [3], classes=NAMES)
+
+
+def test_the_bars_end_at_1_and_the_numbers_stand_right_of_them(monkeypatch):
+    figures = shown(monkeypatch)
+    plot_per_class(coco_metrics(*two_classes()), "")
+    axis = figures[0].axes[0]
+    assert axis.get_xlim() == (0, 1) and {text.get_position()[0] for text in axis.texts} == {1.01}
+    figures[0].canvas.draw()
+    legend, texts = axis.get_legend().get_window_extent(), [text.get_window_extent() for text in axis.texts]
+    assert all(text.x1 < legend.x0 for text in texts)
+
+
+def test_a_plot_that_fails_is_a_warning(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise ValueError("no\nfont")
+
+    monkeypatch.setattr(visualize, "save_figure", fail)
+    plot_per_class(coco_metrics(*two_classes()), str(tmp_path / "bars.png"))
+    said = capsys.readouterr().err
+    assert said == f"warning: '{tmp_path / 'bars.png'}' could not be drawn (ValueError: no font)\n"
+    monkeypatch.undo()
+    (tmp_path / "bars.png").mkdir()
+    with pytest.raises(EnvironmentFault):
+        plot_per_class(coco_metrics(*two_classes()), str(tmp_path / "bars.png"))

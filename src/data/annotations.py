@@ -33,6 +33,23 @@ def faults_as_findings(report: Report, kind: str, source: str) -> Iterator[None]
         report.add(kind, source, None, f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:150]})")
 
 
+class OtherClasses(DataError):
+    """A file has none of the classes of a list; facts: that in words, without what to do about it."""
+
+    def __init__(self, facts):
+        super().__init__(f"{facts}; correct --classes or leave it out")
+        self.facts = facts
+
+
+@contextlib.contextmanager
+def classes_from(origin: str) -> Iterator[None]:
+    """Says where the list of classes comes from, and what to do, in the error that a file has none of them."""
+    try:
+        yield
+    except OtherClasses as error:
+        raise DataError(f"{error.facts}; {origin}") from error
+
+
 def add_box(record, number, name, numbers, report, kind, reason, corners=True, *more):
     """Appends a Box to a Record, or adds a finding of a kind and reason where `numbers` are not four numbers.
 
@@ -154,8 +171,8 @@ def label_records(records, classes, file, report, numbered=False):
         places = {name: int(name) for name in found if name.isdecimal() and 1 <= int(name) <= len(names)}
         labels = {**places, **labels}
     if found and not found & set(labels):
-        raise DataError(f"none of the classes [{', '.join(names)}] is in '{file}', which has "
-                        f"[{', '.join(sorted(found))}]; correct --classes or leave it out")
+        raise OtherClasses(f"none of the classes [{', '.join(names)}] is in '{file}', which has "
+                           f"[{', '.join(sorted(found))}]")
     reasons = {name: unknown_class(name, names) for name in found - set(labels)}
     for record in records:
         for box in record.boxes:

@@ -1,0 +1,133 @@
+"""Shapes for the anchors of a data set: the gain that is told is measured on the boxes, with the shapes as printed."""
+import ast
+import os
+import re
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, os.path.join(ROOT, "scripts"))
+import anchor_stats  # (found by the line above)
+
+from src.anchor_fit import best_of_level, center_offsets, fit_shapes, suggest_sizes
+from src.anchors import replace_shapes, split_levels, tile_anchors
+from src.boxes import iou, to_centers, to_corners
+
+ANCHORS = tile_anchors([16, 8, 4], [1 / 16, 1 / 8, 1 / 4],
+                       [np.array([[s, s], [s * 1.41, s / 1.41], [s / 1.41, s * 1.41]]) for s in (0.12, 0.3, 0.6)])
+
+
+def draw_boxes(count, size, aspect, seed=0):
+    """Corner boxes [count, 4] around a geometric mean of the sides and an aspect ratio, inside the image."""
+    rng = np.random.default_rng(seed)
+    size, aspect = (value * np.exp(rng.normal(0, 0.15, count)) for value in (size, aspect))
+    sides = np.stack([size * np.sqrt(aspect), size / np.sqrt(aspect)], axis=1)
+    corner = rng.uniform(0, 1, (count, 2)) * (1 - sides)
+    return np.concatenate([corner, corner + sides], axis=1)
+
+
+def suggest(boxes, threshold=0.5):
+    """The text for boxes and ANCHORS at 320 pixels, and the share that the present anchors match."""
+    best, _ = anchor_stats.best_overlaps(boxes, ANCHORS)
+    model = SimpleNamespace(anchors=ANCHORS, image_size=320)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) * 320 ** 2
+    return anchor_stats.suggestion(model, boxes, areas, best=best, threshold=threshold), (best >= threshold).mean()
+
+
+def brute_share(boxes, shapes, threshold=0.5):
+    """Share of boxes that some anchor of these shapes in pixels of 320 matches: every pair is compared."""
+    anchors = np.concatenate([tile_anchors([side], [1 / side], [np.array(one) / 320])
+                              for side, one in zip((16, 8, 4), shapes)])
+    return (iou(boxes, to_corners(anchors)).max(axis=1) >= threshold).mean()
+
+
+@pytest.mark.parametrize("size, aspect", [(0.2, 4.0), (0.08, 1.0), (0.42, 0.4)])
+def test_better_shapes_are_found_and_their_share_is_true(size, aspect):
+    boxes = draw_boxes(600, size, aspect)
+    text, before = suggest(boxes)
+    shares = re.match(r"suggested shapes match ([\d.]+)% .* ones ([\d.]+)%", text).groups()
+    after, now = (float(one) / 100 for one in shares)
+    shapes = ast.literal_eval(text[text.index("SHAPES = ") + 9:].split("  #")[0] + text.split("new_model.md")[1])
+    assert [len(level) for level in shapes] == [3, 3, 3]
+    assert now == pytest.approx(before, abs=6e-4) and after == pytest.approx(brute_share(boxes, shapes), abs=6e-4)
+    assert after > now + 0.1
+    assert re.search(rf"all {now:.1%} -> {after:.1%}", text)
+
+
+def test_nothing_is_suggested_where_the_anchors_fit():
+    inside = to_corners(ANCHORS.astype(np.float64))
+    inside = inside[(inside >= 0).all(axis=1) & (inside <= 1).all(axis=1)]
+    text, before = suggest(inside)
+    assert before == 1 and "SHAPES" not in text
+    assert text.startswith("no better shapes were found: the present anchors match 100.0%")
+    assert "keep the present" in text
+
+
+def test_nothing_is_suggested_where_nothing_can_match():
+    # two pixels large: no level goes below the distance of its centres
+    text, before = suggest(draw_boxes(200, 2 / 320, 1.0))
+    assert before == 0 and "SHAPES" not in text
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_suggestion_is_worse(seed):
+    rng = np.random.default_rng(seed)
+    boxes = np.concatenate([draw_boxes(40, size, aspect, seed) for size, aspect
+                            in zip(rng.uniform(0.03, 0.7, 4), rng.uniform(0.3, 3, 4))]).clip(0, 1)
+    text, before = suggest(boxes, 0.6)
+    if "SHAPES" in text:
+        assert float(re.match(r"suggested shapes match ([\d.]+)%", text)[1]) / 100 >= before + 0.009
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_hardly_any_boxes(count):
+    shapes = fit_shapes(draw_boxes(count, 0.2, 1.0), ANCHORS, threshold=0.5, image_size=320)
+    assert [one.shape for one in shapes] == [(3, 2)] * 3 and all(np.isfinite(one).all() for one in shapes)
+
+
+def test_a_level_keeps_the_distance_of_its_centres():
+    fitted = fit_shapes(draw_boxes(300, 0.01, 1.0), ANCHORS, threshold=0.5, image_size=320)
+    for (side, _), shapes in zip(split_levels(ANCHORS), fitted):
+        assert np.exp(np.log(shapes).mean()) > 0.99 * 320 / side
+
+
+def test_the_best_overlap_of_a_level_is_that_of_every_pair():
+    boxes = np.concatenate([draw_boxes(50, 0.3, 2.0), [[0, 0, 0, 0], [0, 0, 1, 1]]])
+    offsets, start = center_offsets(boxes, ANCHORS), 0
+    for (side, shapes), offset in zip(split_levels(ANCHORS), offsets):
+        stop = start + side * side * len(shapes)
+        every = iou(boxes, to_corners(ANCHORS[start:stop].astype(np.float64))).max(axis=1)
+        np.testing.assert_allclose(best_of_level(to_centers(boxes)[:, 2:], offset, shapes), every, atol=1e-6)
+        start = stop
+
+
+def test_shapes_are_replaced_level_by_level():
+    shapes = [np.full((3, 2), size) for size in (0.1, 0.2, 0.3)]
+    anchors = replace_shapes(ANCHORS, shapes)
+    assert np.array_equal(anchors[:, :2], ANCHORS[:, :2]) and anchors.dtype == np.float32
+    assert all(np.allclose(new, old) for (_, new), old in zip(split_levels(anchors), shapes))
+    with pytest.raises(ValueError, match="the anchors have"):
+        replace_shapes(ANCHORS, shapes[:2])
+
+
+def test_suggested_sizes_find_clear_groups():
+    rng = np.random.default_rng(0)
+    sides = np.concatenate([center * np.exp(rng.normal(0, 0.03, 200)) for center in (10, 40, 200)])
+    assert suggest_sizes(sides, 3) == pytest.approx([10, 40, 200], rel=0.02)
+    assert len(suggest_sizes(np.array([5.0]), 3)) == 3
+
+
+def test_the_page_says_how_to_use_them():
+    """docs/new_model.md: the builder printed there works as it stands."""
+    from src.models import ssd
+    with open(os.path.join(ROOT, "docs", "new_model.md"), encoding="utf-8") as page:
+        code = re.search(r"```py\n(.*?)```", page.read(), re.DOTALL)[1]
+    given = [(16, 2 * 16)] * 3, *([(30, 60)] * 6 for _ in range(5))
+    inside = {**vars(ssd), "replace_shapes": replace_shapes}
+    exec(code.replace("SHAPES = ...", f"SHAPES = {given!r}"), inside)
+    model = inside["ssd300_mobilenet_v2_mine"](2, width=0.25)
+    assert model.name == "ssd300_mobilenet_v2_mine" and len(model.anchors) == 1917
+    assert np.allclose(model.anchors[0, 2:], [16 / 300, 32 / 300])
