@@ -54,11 +54,14 @@ class TrainStep(nn.Cell):
             self.calls = Parameter(Tensor(0, mstype.int32), name="micro_calls", requires_grad=False)
 
     def start_at(self, step):
-        """Makes the step with this number the next one, from which the optimiser takes its learning rate."""
-        ops.assign(self.optimizer.global_step, Tensor([step], mstype.int32))  # set_data is lost once a graph has run
+        """Makes the step with this number the next one for the optimiser, which takes its learning rate from that.
+
+        Before the first step alone: once a graph has run, set_data no longer reaches so small a parameter.
+        """
+        self.optimizer.global_step.set_data(Tensor([step], mstype.int32))
 
     def rate(self, rates):
-        """The learning rate of the last step by the optimiser's own count; rates: those the optimiser was built with."""
+        """The learning rate of the last step by the optimiser's own count. rates: what the optimiser was built with."""
         return float(rates[int(self.optimizer.global_step.asnumpy()[0]) - 1])
 
     def scaled_loss(self, images, labels, targets):
@@ -195,8 +198,9 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
           save=lambda done: None, after_epoch=lambda epochs, done: False):
     """Runs steps start .. len(rates) - 1 (or most_steps of them at most); step k belongs to epoch k // loader.steps.
 
-    rates: learning rate of every step, as the optimiser has them, for the log. meter: a Meter. image_name(row): how to name an image in an error.
-    save(steps_done): keeps the state, of a run that is stopped and within an epoch every save_steps steps (0: not).
+    rates: learning rate of every step, as the optimiser has them, for the log. meter: a Meter. image_name(row): how to
+    name an image in an error. save(steps_done): keeps the state, of a run that is stopped and within an epoch every
+    save_steps steps (0: not).
     after_epoch(epochs_done, steps_done): evaluation and checkpoints; True ends the run. Raises NotFiniteError,
     Interrupted, and what the loader raises.
     """

@@ -52,13 +52,13 @@ def test_the_log_has_the_rates_that_the_optimiser_used_and_the_last_one_is_reach
 def test_a_rate_is_looked_up_by_the_optimisers_own_count():
     """The log says what was used even where somebody lets the two drift apart."""
     rates = np.array([0.1, 0.2, 0.4, 0.8], np.float32)
-    step, _ = build(rates)
-    log = Log()
-    engine.train(step, Loader(4), rates, log, Meter(4, 1), start=2, log_interval=1)
-    assert [row["lr"] for row in log.rows] == pytest.approx([0.1, 0.2])
-    step.start_at(2)
-    engine.train(step, Loader(4), rates, log, Meter(4, 1), start=2, log_interval=1)
-    assert [row["lr"] for row in log.rows[2:]] == pytest.approx([0.4, 0.8])
+    for begin, expected in ((0, [0.1, 0.2]), (2, [0.4, 0.8])):
+        step, weight = build(rates)
+        step.start_at(begin)
+        log = Log()
+        engine.train(step, Loader(4), rates, log, Meter(4, 1), start=2, log_interval=1)
+        assert [row["lr"] for row in log.rows] == pytest.approx(expected)
+        assert np.allclose(weight.asnumpy(), np.array([3, 4]) - expected[0] - 1.9 * expected[1])
 
 
 def test_most_steps_ends_early():
