@@ -37,6 +37,7 @@ def train(options, held):
     from src.models.norms import choose_norms
     from src.models.ssd import build_model
     from src.recipe import build_loader, build_rates, build_step, check_weights, choose_overfit, choose_score
+    from src.resume import find_saved
     from src.run import Run, check_options, prepare_splits
     from src.run_folder import check_run_folder, hold_run_folder
 
@@ -53,6 +54,7 @@ def train(options, held):
     if options.deterministic:
         set_deterministic()
     log = RunLog(rank == 0)
+    saved = find_saved(options, log.say) if options.resume else None
     train_split, val_split = prepare_splits(options, rank, log.say)
     distributed.check_equal({f"the data of {split.name}": describe_split(split) for split in (train_split, val_split)
                              if split}, rank, world)
@@ -68,7 +70,7 @@ def train(options, held):
     choose_norms(model.network, options.batch_norm, world)
     frozen = optim.freeze(model.network, optim.split_names(options.freeze_layer))
     step = build_step(options, model, rates, world)
-    start = run.attach(step)
+    start = run.attach(step, saved)
     facts = {key: value for key, value in options.items() if key not in FREE}
     use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "processes": world, "order": run.owed},
               step.get_parameters())

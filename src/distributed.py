@@ -57,10 +57,32 @@ def gather_rows(rows, rank, world):
     return all_reduce(table) if len(table) else table
 
 
-def check_equal(facts, rank, world):
+def average_parameters(parameters, rank, world):
+    """Gives each parameter the mean of its values over the processes; equal ones stay what they are to the last bit."""
+    if world == 1 or not parameters:
+        return
+    own = np.concatenate([one.asnumpy().ravel() for one in parameters])
+    first = all_reduce(own if rank == 0 else np.zeros_like(own))
+    with np.errstate(invalid="ignore"):  # what is not finite shall come out so
+        mean = first + all_reduce(own - first) / world
+    ends = np.cumsum([one.size for one in parameters])[:-1]
+    for one, values in zip(parameters, np.split(mean, ends)):
+        ops.assign(one, Tensor(values.reshape(one.shape), one.dtype))
+
+
+def digest_of(parameters):
+    """A digest of the names and values of parameters."""
+    text = hashlib.sha256()
+    for one in parameters:
+        text.update(one.name.encode())
+        text.update(np.ascontiguousarray(one.asnumpy()))
+    return text.hexdigest()[:12]
+
+
+def check_equal(facts, rank, world, advice="start all processes alike"):
     """Raises OptionError on all processes unless each has the same facts, a dict of what has a text form.
 
-    The message names the first fact in order of names that differs on some process, and both values.
+    The message names the first fact in order of names that differs on some process, both values, and the advice.
     """
     if world == 1:
         return
@@ -83,7 +105,7 @@ def check_equal(facts, rank, world):
     number = int(table.any(0).argmax())
     name, other = names[number - 1], int(table[:, number].argmax())
     ours, theirs = (share_text(str(facts[name]), rank == speaker) for speaker in (0, other))
-    raise OptionError(f"{name} is {theirs} on rank {other}, but {ours} on rank 0; start all processes alike")
+    raise OptionError(f"{name} is {theirs} on rank {other}, but {ours} on rank 0; {advice}")
 
 
 def digest(value):

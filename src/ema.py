@@ -37,6 +37,11 @@ class WeightAverage(nn.Cell):
         ops.assign_add(self.updates, 1.0)
         return self.map(ops.partial(follow, rest), self.averages, self.weights)
 
+    def restart(self):
+        """Lets the averages be the weights, as at the first update."""
+        for weight, average in zip(self.weights, self.averages):
+            average.set_data(Tensor(weight.asnumpy()))
+
     @contextlib.contextmanager
     def in_place(self):
         """Inside this context the network computes with the averages."""

@@ -26,7 +26,8 @@ class TrainStep(nn.Cell):
     processes to stop -> [9] float32, NUMBERS: loss, its two parts and the positives (means over the processes), the
     loss of this process, 1 when gradients were finite, their L2 norm before clipping, the loss scale, how many
     processes ask to stop.
-    An update with a gradient that is not finite is left out. With `dynamic` the loss scale halves then and doubles
+    An update with a gradient that is not finite is left out, but its step counts for the learning rates: that of step k
+    is the k-th, and a run reaches the last one. With `dynamic` the loss scale halves then and doubles
     after GROW_AFTER good steps. Gradients are averaged over processes, unscaled, then clipped to the global L2 norm
     `grad_clip` (0: not), before weight decay: the order of the published recipe; then each number to
     +-grad_clip_value (0: not).
@@ -52,6 +53,17 @@ class TrainStep(nn.Cell):
             self.sums = optimizer.parameters.clone("micro_sum", init="zeros")
             self.part_sums = Parameter(Tensor([0.0] * 4, mstype.float32), name="micro_parts", requires_grad=False)
             self.calls = Parameter(Tensor(0, mstype.int32), name="micro_calls", requires_grad=False)
+
+    def start_at(self, step):
+        """Makes the step with this number the next one for the optimiser, which takes its learning rate from that.
+
+        Before the first step alone: once a graph has run, set_data no longer reaches so small a parameter.
+        """
+        self.optimizer.global_step.set_data(Tensor([step], mstype.int32))
+
+    def rate(self, rates):
+        """The learning rate of the last step by the optimiser's own count. rates: what the optimiser was built with."""
+        return float(rates[int(self.optimizer.global_step.asnumpy()[0]) - 1])
 
     def scaled_loss(self, images, labels, targets):
         """The loss times the loss scale, and its parts as they are."""
@@ -112,6 +124,7 @@ class TrainStep(nn.Cell):
             self.optimizer(gradients)
             if self.average is not None:
                 self.average()
+        ops.assign_add(self.optimizer.global_step, (1 - finite.astype(mstype.int32)).reshape((1,)))
         if self.dynamic:
             self.adjust_scale(finite)
         shared = ops.concat((parts, stop.reshape((1,))))
@@ -186,8 +199,9 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
           save=lambda done: None, after_epoch=lambda epochs, done: False):
     """Runs steps start .. len(rates) - 1 (or most_steps of them at most); step k belongs to epoch k // loader.steps.
 
-    rates: learning rate of every step, for the log. meter: a Meter. image_name(row): how to name an image in an error.
-    save(steps_done): keeps the state, of a run that is stopped and within an epoch every save_steps steps (0: not).
+    rates: learning rate of every step, as the optimiser has them, for the log. meter: a Meter. image_name(row): how to
+    name an image in an error. save(steps_done): keeps the state, of a run that is stopped and within an epoch every
+    save_steps steps (0: not).
     after_epoch(epochs_done, steps_done): evaluation and checkpoints; True ends the run. Raises NotFiniteError,
     Interrupted (from the error of the loader, where it came to one of several processes), and what the loader raises.
     """
@@ -201,14 +215,15 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
                 meter.add(numbers, begun - asked, time.time() - begun)
                 finite.append(bool(numbers["finite"]))
                 if not math.isfinite(numbers["loss"]) or finite[-MOST_SKIPPED:] == [False] * MOST_SKIPPED:
-                    raise NotFiniteError(explain(numbers, done, epoch, rates[done], map(image_name, rows)))
+                    raise NotFiniteError(explain(numbers, done, epoch, lambda: step.rate(rates),
+                                                 map(image_name, rows)))
                 if done == start:
                     log.say(f"first step took {time.time() - asked:.1f} s (it compiles the graph, or reads it from "
                             "--compile_cache)")
                 done += 1
                 show(done, f"loss {numbers['loss']:.4f}")
                 if done % log_interval == 0 or done == total:
-                    row = meter.row(done, epoch + 1, float(rates[done - 1]))
+                    row = meter.row(done, epoch + 1, step.rate(rates))
                     log.write(row, "train")
                     log.say(meter.line(row))
                 if numbers["stops"]:
@@ -253,10 +268,13 @@ def refuse_skipping(finite):
 
 
 def explain(numbers, done, epoch, rate, images):
-    """The message of a run that diverged; `loss` is a mean over the processes, of which one or more are the cause."""
+    """The message of a run that diverged; `loss` is a mean over the processes, of which one or more are the cause.
+
+    rate(): learning rate of the step.
+    """
     if math.isfinite(numbers["own_loss"]) and not math.isfinite(numbers["loss"]):
         return f"the loss of another process is not finite at step {done + 1}; it names the images"
     return (f"loss is {numbers['own_loss']}, gradient norm {numbers['grad_norm']} at step {done + 1}, "
-            f"epoch {epoch + 1}: lr {rate:.3g}, loss scale {numbers['loss_scale']:g}, images {', '.join(images)}; "
+            f"epoch {epoch + 1}: lr {rate():.3g}, loss scale {numbers['loss_scale']:g}, images {', '.join(images)}; "
             f"usual causes: lr too high (lower --lr, raise --warmup_epochs), no --grad_clip, a loss scale too large "
             f"for float16; the weights before this step are in ckpt/diverged.ckpt")

@@ -2,9 +2,11 @@
 import numpy as np
 
 from src.distributed import gather_rows
-from src.errors import smaller_batch
+from src.errors import SSDError, smaller_batch
 from src.logger import track
 from src.metrics import coco_metrics, voc_metrics
+
+OVERFIT_GOAL = 0.95  # AP50
 
 
 def collect(predict, loader, rank=0, world=1, quiet=False):
@@ -47,3 +49,16 @@ def score(table, ground_truth, dataset, engine="hotcoco"):
     detections = to_coco(table, ground_truth)
     voc = dataset == "voc"
     return voc_metrics(ground_truth, detections) if voc else coco_metrics(ground_truth, detections, engine), detections
+
+
+def learnt_by_heart(metrics, images, steps_done, *, last, say) -> bool:
+    """Whether the images of the self-test are known by heart. Raises SSDError when its last step ends without."""
+    value = metrics.get("AP50", metrics.get("mAP_area"))
+    if value > OVERFIT_GOAL:
+        say(f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps, passed")
+    elif last:
+        raise SSDError(f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps, wanted above "
+                       f"{OVERFIT_GOAL}; look at train_batch.png (are the boxes right?) and eval/predictions.png, "
+                       "try fewer images, a larger --epoch_size or another --lr; with a loss near zero the "
+                       "missing boxes are too small for --image_size or overlap by more than --nms_threshold")
+    return value > OVERFIT_GOAL

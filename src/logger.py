@@ -22,14 +22,17 @@ class RunLog:
     def __init__(self, first=True):
         self.first, self.folder, self.file, self.events = first, None, None, None
 
-    def open(self, folder, steps_done=0):
+    def open(self, folder, steps_done=0, evaluated=True):
         """Chooses the folder; a process that is not the first never calls it and keeps quiet.
 
-        steps_done: of a resumed run; rows of later steps, which will come again, are taken out of log.jsonl.
+        steps_done: of a resumed run; rows of later steps, which will come again, are taken out of log.jsonl, and
+        unless it was evaluated after that step a row that says so too.
         """
         path = os.path.join(folder, "log.jsonl")
         if os.path.exists(path):
-            write_whole(path, "".join(json.dumps(row) + "\n" for row in read_log(path, steps_done)).encode())
+            rows = [row for row in read_log(path, steps_done)
+                    if evaluated or row.get("step") != steps_done or "loss" in row]
+            write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self.folder, self.file = folder, open(path, "a", encoding="utf-8")
 
     def say(self, text):

@@ -110,7 +110,11 @@ def build_rates(options, epoch_steps):
 
 
 def check_milestones(options):
-    """Raises OptionError unless the lists of a multistep schedule are rising epochs and as many factors."""
+    """Raises OptionError unless the lists of a multistep schedule are rising epochs and as many factors, and unless
+    epochs are left that the pretrained checkpoint did not see."""
+    if not options.resume and options.pre_trained_epoch_size >= options.epoch_size:
+        raise OptionError(f"pre_trained_epoch_size={options.pre_trained_epoch_size} leaves none of the "
+                          f"{options.epoch_size} epochs of --epoch_size; raise it to the epochs of both together")
     try:
         milestones, factors = ([float(one) for one in options[name]] for name in ("lr_milestones", "lr_factors"))
     except ValueError as error:

@@ -8,29 +8,29 @@ import numpy as np
 
 from src import checkpoint, engine
 from src.compile_cache import FREE
-from src.config import read_yaml, split_options
+from src.config import split_options
 from src.data.annotations import classes_from
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
-from src.distributed import all_reduce, wait_for_all
-from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError, OptionError, SSDError
-from src.evaluate import collect, first_images, score
+from src.distributed import all_reduce, average_parameters, wait_for_all
+from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError, OptionError
+from src.evaluate import collect, first_images, learnt_by_heart, score
 from src.logger import read_log
 from src.meter import Meter, peak_memory
 from src.metrics import import_engine, split_notes
+from src.models.norms import STATISTICS
 from src.models.ssd import BUILDERS, build_model
 from src.optim import split_names
 from src.predictor import describe, from_model
-from src.pretrained import assign, load_pretrained
+from src.pretrained import load_pretrained
 from src.recipe import batch_hint, check_milestones, scaling_hint
 from src.report import draw_predictions, draw_training_batch
+from src.resume import changes, check_same_state, refuse_other_network, restore
 from src.run_folder import git_commit, open_run_folder, read_json
 from src.runtime import loader_threads
 from src.visualize import plot_history
 
 LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
-STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
-OVERFIT_GOAL = 0.95  # AP50
 MOST_NAMES = 25      # classes in a line
 
 
@@ -77,14 +77,15 @@ class Run:
     """What a run knows beside its step: options, data, progress, log.
 
     Of the state of a run, `best` is its best score (-1: none yet), `since_best` counts evaluations after it, `meter`
-    holds what the next log row sums up. average: an ema.WeightAverage or None.
+    holds what the next log row sums up; `settled` is the step after which nothing was left to do, `kept` that of
+    last.ckpt, `owed` whether what follows an epoch was cut off and comes first. average: an ema.WeightAverage or None.
     """
 
     def __init__(self, options, model, train_split, val_split, loader, log, rank, world):
         self.options, self.model, self.loader, self.log = options, model, loader, log
         self.rank, self.world, self.split, self.val_split = rank, world, train_split, val_split
         self.folder, self.step, self.steps_done = os.path.join(options.output_path, "ckpt"), None, 0
-        self.best, self.since_best, self.owed = -1.0, 0, False
+        self.best, self.since_best, self.owed, self.settled, self.kept = -1.0, 0, False, -1, None
         total = options.epoch_size * loader.steps
         self.meter = Meter(min(total, options.max_steps or total), loader.batch_size * world)
         most = options.overfit or options.eval_images
@@ -101,38 +102,46 @@ class Run:
             self.log.say(load_pretrained(self.model.network, self.options.pre_trained, self.model.name,
                                          self.options.filter_weight, frozen=split_names(self.options.freeze_layer)))
 
-    def attach(self, step):
-        """Takes the TrainStep and, with --resume, restores it. Returns the first step to run."""
+    def attach(self, step, saved=None):
+        """Takes the TrainStep and restores a resume.Saved into it. Returns the first step to run.
+
+        Raises OptionError when it does not fit, and on all processes when their weights are not the same.
+        """
         self.step = step
-        if not self.options.resume:
+        if saved is None:
             self.meter.done = self.options.pre_trained_epoch_size * self.loader.steps
-            return self.meter.done
-        values, meta, path = checkpoint.load_newest(self.folder, self.log.say)
-        ours = describe(self.model, self.split.classes, self.options)
-        for key in STATE:
-            if meta.get(key) != ours[key]:
-                raise OptionError(f"--resume=True: '{path}' holds {key} {meta.get(key)}, the options give {ours[key]}")
-        values = {name: value for name, value in values.items() if not name.startswith("learning_rate")}
-        _, skipped, missing = assign(step, values)
-        unfit = [*skipped, *(name for name in missing if not name.startswith(("learning_rate", "micro_")))]
-        if unfit:
-            raise OptionError(f"--resume=True: '{path}' does not fit this run: {unfit[0]}")
+        else:
+            self.resume(saved)
+            self.meter.done = self.kept = self.steps_done
+        step.start_at(self.meter.done)
+        self.settled = -1 if self.owed else self.meter.done
+        check_same_state(step, [self.meter.done, self.best, self.since_best, self.owed], self.options,
+                         rank=self.rank, world=self.world)
+        return self.meter.total if self.stalled() else self.meter.done
+
+    def resume(self, saved):
+        """Restores a resume.Saved and says what has changed and where the run goes on."""
+        refuse_other_network(saved, describe(self.model, self.split.classes, self.options))
+        restore(self.step, saved, self.options)
+        meta = saved.meta
         self.best, self.since_best, self.steps_done = meta["best"], meta.get("since_best", 0), meta["steps_done"]
         if meta["steps_per_epoch"] == self.loader.steps:
             self.meter.steps = meta.get("unlogged", [])
         else:  # other processes or another batch: the same place in the epochs
             self.steps_done = round(self.steps_done * self.loader.steps / meta["steps_per_epoch"])
-            step.optimizer.global_step.set_data(ms.Tensor([self.steps_done], ms.int32))
-        self.meter.done = self.steps_done
-        for change in self.changes(meta):
+        for change in changes(saved, self.options, self.surroundings()):
             self.log.say(f"changed since: {change}")
         best = f"best so far {self.best:.4f}" if self.best >= 0 else "not evaluated yet"
         epoch = min(self.steps_done // self.loader.steps + 1, self.options.epoch_size)
-        self.log.say(f"resumed after step {self.steps_done}, epoch {epoch}, {best}, from {os.path.basename(path)}")
+        self.log.say(f"resumed after step {self.steps_done}, epoch {epoch}, {best}, from "
+                     f"{os.path.basename(saved.path)}")
         if self.steps_done >= self.meter.total:
             self.log.say("all steps of this run are done; a larger --epoch_size (or --max_steps) goes on")
-        self.owed = not meta.get("settled", True)
-        return self.meter.total if self.stalled() else self.steps_done
+        self.owed = not meta.get("settled", True) and self.ends(self.steps_done)
+
+    def ends(self, steps_done):
+        """Whether an evaluation and a checkpoint may follow that step: it is the last one of an epoch or of the run."""
+        return steps_done % self.loader.steps == 0 or steps_done == self.meter.total
 
     def stalled(self):
         """Whether early_stop ends the run."""
@@ -140,16 +149,7 @@ class Run:
 
     def catch_up(self):
         """Does what followed the last epoch of an interrupted run. Returns as after_epoch."""
-        return self.owed and self.after_epoch(self.steps_done // self.loader.steps, self.steps_done)
-
-    def changes(self, meta):
-        """What is not as it was when the checkpoint was written, as texts."""
-        ours = self.surroundings()
-        yield from (f"{key} {meta[key]} -> {ours[key]}" for key in ours if key in meta and meta[key] != ours[key])
-        path = os.path.join(self.options.output_path, "config.yaml")
-        before = read_yaml(path) if os.path.isfile(path) else {}
-        yield from (f"{key} {before[key]} -> {value}" for key, value in self.options.items()
-                    if key in before and key not in FREE and before[key] != value)
+        return self.owed and self.after_epoch(-(-self.steps_done // self.loader.steps), self.steps_done)
 
     def surroundings(self):
         """What a run should find again when it goes on, beside its options."""
@@ -161,7 +161,7 @@ class Run:
         number of tensors that stay as they are."""
         if self.rank == 0:
             open_run_folder(self.options.output_path, self.options)
-            self.log.open(self.options.output_path, start)
+            self.log.open(self.options.output_path, start, not self.owed)
         facts = describe_run(self.options, self.model, self.split, frozen, self.loader)
         self.log.write(facts)
         self.log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
@@ -181,6 +181,10 @@ class Run:
         self.step.set_train()
         try:
             self.loop(rates, start)
+        except KeyboardInterrupt as error:  # the second signal; only this process may have met it
+            kept = "nothing was saved yet" if self.kept is None else (
+                f"{self.folder}/last.ckpt holds the state after step {self.kept}, --resume=True goes on from there")
+            raise Interrupted(f"interrupted at once, after step {self.meter.done}; {kept}") from error
         except (Interrupted, NotFiniteError) as error:  # which all processes meet at the same step
             wait_for_all(self.world)  # the first process that leaves ends the others
             raise (error.__cause__ or error) from None  # the cause: what this process met alone
@@ -196,16 +200,27 @@ class Run:
             if not self.catch_up():
                 engine.train(self.step, self.loader, rates, self.log, self.meter, start, options.max_steps,
                              options.log_interval, lambda row: images[row]["file_name"], options.save_checkpoint_steps,
-                             lambda done: self.save("last", done), self.after_epoch)
+                             self.keep, self.after_epoch)
         except NotFiniteError:
             self.save("diverged")
             raise
         except (DataError, EnvironmentFault):  # between two steps; it can be mended and the run resumed
+            # one process may be alone with it, so its statistics are saved as they are: no mean over the processes
             with contextlib.suppress(EnvironmentFault):  # it may be the saving that fails
                 self.save("last", self.meter.done)
             raise
         finally:
             self.finish()
+
+    def keep(self, steps_done):
+        """Saves within an epoch, where all processes come at the same step."""
+        self.share_statistics()
+        self.save("last", steps_done)
+
+    def share_statistics(self):
+        """Gives all processes the same statistics of BatchNorm, their mean: what is scored is what is saved."""
+        kept = [one for one in self.step.get_parameters() if one.name.endswith(STATISTICS)]
+        average_parameters(kept, self.rank, self.world)
 
     def save(self, name, steps_done=None, keep=0, settled=False):
         """Writes ckpt/<name>.ckpt with everything a resumed run needs; on rank 0 only.
@@ -213,26 +228,37 @@ class Run:
         settled: nothing of what follows an epoch is still to be done.
         """
         self.steps_done = self.steps_done if steps_done is None else steps_done
+        settled = settled or self.steps_done == self.settled or not self.ends(self.steps_done)
         if self.rank == 0:
+            options = {key: value for key, value in self.options.items() if key not in FREE}
             meta = describe(self.model, self.split.classes, self.options, category_ids=self.split.category_ids,
-                            best=self.best, since_best=self.since_best, steps_done=self.steps_done,
-                            settled=settled or self.steps_done % self.loader.steps > 0, unlogged=self.meter.steps,
-                            commit=git_commit(), **self.surroundings())
+                            best=self.best, since_best=self.since_best, steps_done=self.steps_done, settled=settled,
+                            unlogged=self.meter.steps, options=options, commit=git_commit(), **self.surroundings())
             checkpoint.save_run(self.folder, name, list(self.step.get_parameters()), meta, keep)
+        if name == "last":
+            self.kept = self.steps_done
 
     def after_epoch(self, epoch, steps_done):
-        """Evaluates and saves as the options ask; `epoch` epochs are done. Returns whether the run has reached its end.
+        """Saves and evaluates as the options ask; `epoch` epochs are done. Returns whether the run has reached its end.
 
-        It has after early_stop evaluations without a better score, and with overfit when the goal is reached.
+        It has after early_stop evaluations without a better score, and with overfit when the goal is reached. The state
+        is saved before an evaluation, whatever may become of that, and after it with the score.
         """
         options, ended = self.options, False
         last = steps_done == self.meter.total
-        if self.truth and epoch >= options.eval_start_epoch and (epoch % options.eval_interval == 0 or last):
+        due = self.truth and epoch >= options.eval_start_epoch and (epoch % options.eval_interval == 0 or last)
+        numbered = last or epoch % options.save_checkpoint_epochs == 0
+        kept = due or numbered or options.save_checkpoint_steps
+        if kept:
+            self.share_statistics()
+        if due:
+            self.save("last", steps_done)
             ended = self.evaluate(epoch, steps_done)
-        if ended or last or options.save_checkpoint_steps or epoch % options.save_checkpoint_epochs == 0:
+        if kept:
             self.save("last", steps_done, settled=True)
-        if ended or last or epoch % options.save_checkpoint_epochs == 0:
+        if ended or numbered:
             self.save(f"epoch_{epoch:04d}", steps_done, options.keep_checkpoint_max, settled=True)
+        self.settled = steps_done
         return ended
 
     def evaluate(self, epoch, steps_done):
@@ -265,23 +291,11 @@ class Run:
             self.best, self.since_best = value, 0
             self.save("best", steps_done, settled=True)
         if self.options.overfit:
-            return self.learnt(metrics, steps_done)
+            return learnt_by_heart(metrics, len(self.truth["images"]), steps_done,
+                                   last=steps_done == self.meter.total, say=self.log.say)
         if self.stalled():
             self.log.say(f"{self.since_best} evaluations without a better score than {self.best:.4f}: the run ends")
         return self.stalled()
-
-    def learnt(self, metrics, steps_done):
-        """Whether the images of the self-test are known by heart. Raises SSDError when it ends without."""
-        value = metrics.get("AP50", metrics.get("mAP_area"))
-        images = len(self.truth["images"])
-        if value > OVERFIT_GOAL:
-            self.log.say(f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps, passed")
-        elif steps_done == self.meter.total:
-            raise SSDError(f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps, wanted above "
-                           f"{OVERFIT_GOAL}; look at train_batch.png (are the boxes right?) and eval/predictions.png, "
-                           "try fewer images, a larger --epoch_size or another --lr; with a loss near zero the "
-                           "missing boxes are too small for --image_size or overlap by more than --nms_threshold")
-        return value > OVERFIT_GOAL
 
     def finish(self):
         """Draws the curves, a resumed run's from its beginning, and closes the log, however the run ended."""

@@ -1,6 +1,7 @@
 """Collective operations, with threads in place of processes."""
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,3 +60,52 @@ def test_rows_are_gathered_in_order_of_rank(together):
     rows = [np.full((count, 2), rank, np.float32) for rank, count in enumerate((2, 0, 3))]
     for table in together(*(lambda rank=rank: distributed.gather_rows(rows[rank], rank, 3) for rank in range(3))):
         assert table[:, 0].tolist() == [0, 0, 2, 2, 2]
+
+
+@pytest.mark.parametrize("values, expected", [
+    ([[1, 2], [3, 2], [5, 2]], [3, 2]), ([[0.1, -0.7], [0.1, -0.7], [0.1, -0.7]], [0.1, -0.7]),
+    ([[1, 2], [np.nan, 2]], [np.nan, 2])])
+def test_parameters_become_their_mean_and_equal_ones_stay_to_the_last_bit(together, monkeypatch, values, expected):
+    import mindspore as ms
+    # the operator is not made for threads
+    monkeypatch.setattr(distributed.ops, "assign", lambda parameter, tensor: parameter.set_data(tensor))
+    ranks = [[ms.Parameter(np.array(one, np.float32)), ms.Parameter(np.full((2, 1), one[0], np.float32))]
+             for one in values]
+    answers = together(*(lambda rank=rank: distributed.average_parameters(ranks[rank], rank, len(ranks))
+                         for rank in range(len(ranks))))
+    assert answers == [None] * len(ranks)
+    for first, second in ranks:
+        assert np.array_equal(first.asnumpy(), np.array(expected, np.float32), equal_nan=True)
+        assert np.array_equal(second.asnumpy().ravel(), np.float32([expected[0]] * 2), equal_nan=True)
+    together(*(lambda rank=rank: distributed.average_parameters([], rank, 2) for rank in range(2)))
+
+
+def test_a_digest_follows_from_every_bit_and_every_name():
+    import mindspore as ms
+
+    def digest(name, *values):
+        return distributed.digest_of([ms.Parameter(np.array(values, np.float32), name=name)])
+
+    assert digest("a", 1, 2) == digest("a", 1, 2)
+    others = {digest("a", 1, 2), digest("a", 1, np.nextafter(np.float32(2), np.float32(3))), digest("a", 2, 1),
+              digest("b", 1, 2)}
+    assert len(others) == 4
+
+
+@pytest.mark.parametrize("options, advice", [
+    ({"resume": False, "pre_trained": "x.ckpt"}, "the same file by --pre_trained"),
+    ({"resume": True, "pre_trained": ""}, "the same ckpt/ folder in --output_path"),
+    ({"resume": False, "pre_trained": ""}, "the same packages")])
+def test_other_weights_are_told_with_what_to_do(together, options, advice):
+    import mindspore as ms
+
+    from src.resume import check_same_state
+
+    def compare(rank, number, **options):
+        step = SimpleNamespace(get_parameters=lambda: [ms.Parameter(np.full(3, number, np.float32), name="a")])
+        return check_same_state(step, [0, -1.0], SimpleNamespace(**options), rank=rank, world=2)
+
+    assert together(*(lambda rank=rank: compare(rank, 1, **options) for rank in (0, 1))) == [None, None]
+    errors = together(*(lambda rank=rank: compare(rank, rank, **options) for rank in (0, 1)))
+    assert all(isinstance(error, OptionError) for error in errors)
+    assert advice in str(errors[1]) and "the digest of all weights is" in str(errors[0])

@@ -32,7 +32,7 @@ def test_dynamic_scale_halves_and_skips_the_update_at_an_overflow(mode):
     step, weight = build([0.1] * 3, 2.0 ** 127, dynamic=True)
     outputs = run(step, pixel=200)  # 200 * 2^127 is beyond float32
     assert outputs[5] == 0 and np.allclose(weight.asnumpy(), [3, 4])
-    assert step.loss_scale.asnumpy() == 2.0 ** 126 and int(step.optimizer.global_step.asnumpy()[0]) == 0
+    assert step.loss_scale.asnumpy() == 2.0 ** 126 and int(step.optimizer.global_step.asnumpy()[0]) == 1
     assert step.good_steps.asnumpy() == 0
 
 
@@ -47,6 +47,23 @@ def test_static_scale_stays_and_skips(mode):
     step, weight = build([0.1], 2.0 ** 127)
     assert run(step, pixel=200)[5] == 0
     assert np.allclose(weight.asnumpy(), [3, 4]) and step.loss_scale.asnumpy() == 2.0 ** 127
+
+
+@pytest.mark.parametrize("kind", ["momentum", "nesterov", "rmsprop"])
+@pytest.mark.parametrize("micro_steps", [1, 2])
+def test_a_skipped_step_uses_up_its_learning_rate(mode, kind, micro_steps):
+    """Whatever was skipped, step k has the k-th rate: the weights are those of a run whose rate was 0 there."""
+    rates, twin_rates = [0.1, 0.2, 0.4], [0.0, 0.2, 0.4]
+    (step, weight), (twin, other) = (build(one, 2.0 ** 60, kind=kind, micro_steps=micro_steps)
+                                     for one in (rates, twin_rates))
+    for pixel, rate in ((200, 0.1), (1, 0.2), (1, 0.4)):  # 200 * 2^60 squared is beyond float32
+        outputs = [run(step, pixel) for _ in range(micro_steps)]
+        assert outputs[-1][5] == (pixel == 1) and step.rate(rates) == rate
+    twin.start_at(1)
+    for _ in range(2 * micro_steps):
+        run(twin)
+    assert np.allclose(weight.asnumpy(), other.asnumpy()) and not np.allclose(weight.asnumpy(), [3, 4])
+    assert int(step.optimizer.global_step.asnumpy()[0]) == 3
 
 
 def test_gradients_are_clipped_by_value_after_the_norm(mode):

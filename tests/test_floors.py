@@ -22,7 +22,7 @@ FLOORS = (
      "data.policies", "models.initialize",
      "models.ssd", "detector", "onnx_quantize"),
     ("pretrained", "report", "data.mindrecord", "data.loader", "exporter"),
-    ("predictor", "recipe", "onnx_exporter"),
+    ("predictor", "recipe", "onnx_exporter", "resume"),
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

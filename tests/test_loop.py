@@ -29,6 +29,38 @@ def test_the_loop_logs_every_interval_and_calls_back():
     assert 0.1 < log.rows[0]["peak_memory"] < 200
 
 
+class Spikes(Loader):
+    """The first `bad` steps of each epoch overflow at a loss scale of 2^60."""
+    bad = 2
+
+    def epoch(self, epoch, first=0):
+        for index, (images, *rest) in enumerate(super().epoch(epoch, first), first):
+            yield (images * (200 if index < self.bad else 1), *rest)
+
+
+def test_the_log_has_the_rates_that_the_optimiser_used_and_the_last_one_is_reached():
+    rates = np.array([0.1, 0.2, 0.4, 0.8, 0.05, 0.025], np.float32)
+    step, weight = build(rates, 2.0 ** 60)
+    log = Log()
+    engine.train(step, Spikes(6), rates, log, Meter(6, 1), log_interval=1)
+    assert [row["lr"] for row in log.rows] == pytest.approx(rates.tolist())
+    assert [row["skipped"] for row in log.rows] == [1, 1, 0, 0, 0, 0]
+    moments = np.array([1, 1.9, 2.71, 3.439])
+    assert np.allclose(weight.asnumpy(), np.array([3, 4]) - (moments * rates[2:]).sum(), rtol=1e-6)
+
+
+def test_a_rate_is_looked_up_by_the_optimisers_own_count():
+    """The log says what was used even where somebody lets the two drift apart."""
+    rates = np.array([0.1, 0.2, 0.4, 0.8], np.float32)
+    for begin, expected in ((0, [0.1, 0.2]), (2, [0.4, 0.8])):
+        step, weight = build(rates)
+        step.start_at(begin)
+        log = Log()
+        engine.train(step, Loader(4), rates, log, Meter(4, 1), start=2, log_interval=1)
+        assert [row["lr"] for row in log.rows] == pytest.approx(expected)
+        assert np.allclose(weight.asnumpy(), np.array([3, 4]) - expected[0] - 1.9 * expected[1])
+
+
 def test_most_steps_ends_early():
     step, _ = build([0.1] * 6)
     epochs = []

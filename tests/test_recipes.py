@@ -8,8 +8,9 @@ from conftest import ROOT
 
 from src.config import read_options
 from src.data.policies import build_policy
+from src.errors import OptionError
 from src.models.ssd import BUILDERS
-from src.recipe import OVERFIT, build_loss, build_rates, choose_overfit, scaling_hint
+from src.recipe import OVERFIT, build_loss, build_rates, check_milestones, choose_overfit, scaling_hint
 from src.run import check_options
 
 STEPS = 100  # an epoch in these tests
@@ -131,3 +132,13 @@ def test_the_self_test_leaves_what_was_typed():
     options = read_options([*arguments, "--pre_trained=x.pth"])
     choose_overfit(options)
     assert options.weight_init == "published"
+
+
+@pytest.mark.parametrize("skipped, resume, refused", [(59, False, False), (60, False, True), (60, True, False)])
+def test_epochs_must_be_left_behind_those_of_the_checkpoint(skipped, resume, refused):
+    options = read_options([f"--pre_trained_epoch_size={skipped}", f"--resume={resume}", "--epoch_size=60"])
+    if refused:
+        with pytest.raises(OptionError, match="pre_trained_epoch_size=60 leaves none of the 60 epochs"):
+            check_milestones(options)
+    else:
+        check_milestones(options)

@@ -1,6 +1,8 @@
 """What the normalisations of a network do in training beside taking the statistics of their own batch."""
 from mindspore import nn, ops
 
+STATISTICS = (".moving_mean", ".moving_variance")  # endings of the names of what BatchNorm keeps of its batches
+
 
 def choose_norms(network, kind, world):
     """kind: "own" leaves a network as it is, "frozen" and "sync" are the functions below."""
