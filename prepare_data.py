@@ -36,7 +36,7 @@ def main():
 
 def show(split):
     """Prints what a split holds and what was found wrong with it."""
-    from src.metrics import one_line
+    from src.text import one_line
     print(f"{split.name}: {split.count} images, {sum(split.boxes_per_class)} boxes in {split.target}")
     for name, count in zip(split.classes, split.boxes_per_class):
         print(f"{count:>9}  {one_line(name)}")

@@ -17,8 +17,8 @@ from src.data.annotations import refuse_misspelt
 from src.data.mindrecord import SOURCES, Place, SplitMissing, check_root
 from src.data.records import Report
 from src.errors import run_main
-from src.metrics import one_line
 from src.program_options import data_options, read_part
+from src.text import one_line
 
 
 def main():

@@ -15,6 +15,7 @@ import numpy as np
 
 from src.errors import DataError, EnvironmentFault
 from src.files import write_whole
+from src.text import one_line
 
 COCO_MEANINGS = {
     "AP": "IoU .50:.95", "AP50": "IoU .50", "AP75": "IoU .75", "APs": "small, area below 32x32",
@@ -102,11 +103,6 @@ def format_metrics(metrics):
         numbers = " ".join(f"{number(entry[column]):>10}" for column in columns)
         lines.append(f"{one_line(name)[:width]:<{width}} {entry['boxes']:>7} {numbers}")
     return "\n".join(lines)
-
-
-def one_line(text) -> str:
-    """A name for a table or a picture: whatever breaks lines is a space, what cannot be printed is left out."""
-    return "".join(letter for letter in " ".join(str(text).split()) if letter.isprintable())
 
 
 def describe_evaluation(dataset: str, *, split_name: str, images: int, meta: dict) -> dict:

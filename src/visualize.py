@@ -13,7 +13,8 @@ import numpy as np
 from src.boxes import area
 from src.errors import SSDError
 from src.files import write_whole
-from src.metrics import one_line, precision_curves
+from src.metrics import precision_curves
+from src.text import one_line
 
 # Told apart on photographs and on white; label l has colour (l - 1) % 20, later rounds are paler.
 PALETTE = ("e6194b 3cb44b 4363d8 f58231 a53bd0 00b3b3 f032e6 8db600 ff7f9f 12806a b0702c b07aff "

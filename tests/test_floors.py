@@ -9,7 +9,7 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOORS = (
-    ("errors", "arguments"),
+    ("errors", "arguments", "text"),
     ("files", "models.norms", "cuda", "compat", "data.classes", "data.coco_masks", "data.image_bytes"),
     ("config", "boxes", "logger", "cluster", "distributed", "data.images", "data.records", "anchors",
      "compile_cache", "tensorflow_names", "tensor_pickle", "lr_schedule", "losses", "optim", "models.layers",
@@ -26,7 +26,7 @@ FLOORS = (
     ("run",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-NUMPY_ONLY = ("errors", "arguments", "program_options", "anchor_fit",
+NUMPY_ONLY = ("errors", "arguments", "text", "program_options", "anchor_fit",
               "video", "files", "cuda", "cluster", "config", "boxes", "logger", "runtime", "anchors", "weights",
               "tensorflow_names",
               "tensor_pickle", "weight_files", "lr_schedule", "matching", "metrics", "run_folder", "visualize",

@@ -1,8 +1,8 @@
 """Class names of the usual data sets, in label order: the i-th (from 1) has label i, background is 0, not listed."""
 import difflib
-import unicodedata
 
 from src.errors import OptionError
+from src.text import one_line
 
 # by category id; the ids 1..90 of the annotation files have ten gaps, the names have none
 COCO_CLASSES = (
@@ -49,14 +49,6 @@ def refuse_background(names):
     """Raises OptionError where a list names the background."""
     if any(name.lower() == "background" for name in names):
         raise OptionError("classes holds 'background'; background is implicit: leave it out")
-
-
-def one_line(name):
-    """A name with a space for each line break and other control character, and ? for what no text file can hold."""
-    if name.isprintable():  # most are
-        return name
-    signs = {"Cc": " ", "Zl": " ", "Zp": " ", "Cs": "?"}
-    return "".join(signs.get(unicodedata.category(letter), letter) for letter in name)
 
 
 def nearest(name, names):

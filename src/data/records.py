@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from src.data.classes import one_line
+from src.text import one_line
 
 NOTES = ("class without boxes", "category left out")  # kinds of findings that are no fault
 KEPT_FINDINGS = 10000             # of a kind; further ones are only counted, so that memory stays flat
