@@ -42,10 +42,10 @@ def read_coco(annotation_file, image_dir, classes, report):
     found = [category.name for category in categories.values()]
     report.class_names.update(found)
     names = list(classes) or derived_classes(found, annotation_file)
-    records = read_images(data["images"], annotation_file, image_dir, report)
+    records = read_images(data["images"], annotation_file, image_dir, report=report)
     for number, item in enumerate(data["annotations"], 1):
         with faults_as_findings(report, "box dropped", f"annotation {number}"):
-            read_annotation(item, number, records, categories, report)
+            read_annotation(item, number, records=records, categories=categories, report=report)
     label_records(records.values(), names, annotation_file, report)
     ids = {category.name: category.id for category in categories.values()}
     free = max(categories, default=0) + 1
@@ -135,7 +135,7 @@ def drop_namesakes(categories, annotations, report):
                        f"it has no boxes and shares the name '{category.name}' with another category")
 
 
-def read_images(items, file, image_dir, report):
+def read_images(items, file, image_dir, *, report):
     """The entries of 'images' -> {key of the id: Record}. Raises DataError for ids that mix up images."""
     keys, records = [id_key(item["id"]) for item in items], {}
     own_ids = all(isinstance(key, int) for key in keys if key is not None)  # some tools write texts
@@ -164,10 +164,10 @@ def check_image_id(key, written, file):
                         "from 1 on")
 
 
-def read_annotation(item, number, records, categories, report):
+def read_annotation(item, number, *, records, categories, report):
     """Adds the box of one entry of 'annotations' to its Record, or a finding."""
     owner, category, written = item.get("image_id"), item.get("category_id"), item.get("id")
-    number = written if type(written) is int and written < 2 ** 63 else number
+    number = written if type(written) is int and abs(written) < 2 ** 63 else number
     record = records.get(id_key(owner))
     if record is None:
         report.add("unknown image", f"annotation {number}", None, f"no image has the id {shown(owner)}")
@@ -177,9 +177,10 @@ def read_annotation(item, number, records, categories, report):
     box = item.get("bbox")
     if not box and item.get(POLYGONS):
         box = read_mask(item[POLYGONS])
-    add_box(record, number, name, box, report, "box dropped", f"bbox {shown(box)} is not four numbers", False,
-            read_value(item, "area", read_area, record, number, report),
-            bool(read_value(item, "iscrowd", to_flag, record, number, report)))
+    place = {"record": record, "number": number, "report": report}
+    area, crowd = read_value(item, "area", read_area, **place), read_value(item, "iscrowd", to_flag, **place)
+    add_box(record, number, name, box, report, "box dropped", f"bbox {shown(box)} is not four numbers", False, area,
+            bool(crowd))
 
 
 def read_mask(segmentation):
@@ -190,7 +191,7 @@ def read_mask(segmentation):
         raise UnusableRecord(f"it has no bbox, and no box can be made of segmentation {shown(segmentation)}") from error
 
 
-def read_value(item, key, read, record, number, report):
+def read_value(item, key, read, *, record, number, report):
     """What read() makes of a value of an annotation; None, and a finding, where it can make nothing of it."""
     value = item.get(key)
     try:

@@ -122,7 +122,7 @@ def finish_record(record, height, width, report):
                    f"{record.width} x {record.height} is written, the image has {width} x {height} pixels")
     finished = []
     for box in record.boxes:
-        report.box_forms.update(box_forms(box.pixels, width, height, report.corners))
+        report.box_forms.update(box_forms(box.pixels, width, height, corners=report.corners))
         x, y, w, h = box.pixels
         corners = (x, y, x + w, y + h)
         inside = [min(max(value, 0), most) for value, most in zip(corners, (width, height) * 2)]
@@ -138,7 +138,7 @@ def finish_record(record, height, width, report):
     return replace(record, height=height, width=width, boxes=finished)
 
 
-def box_forms(pixels, width, height, corners):
+def box_forms(pixels, width, height, *, corners):
     """What the four numbers of a box x, y, w, h could be: names that Report.judge_boxes counts.
 
     corners: they were written as x1, y1, x2, y2.
