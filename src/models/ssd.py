@@ -295,7 +295,7 @@ def build_model(name, num_classes, image_size=0, width=1.0):
         plain = name.lower().replace("-", "_")
         near = [one for one in BUILDERS if plain and one.startswith(plain)] or \
             difflib.get_close_matches(plain, BUILDERS, 1, 0.5)
-        hint = f"did you mean '{near[0]}'? Known models" if near else "known models"
+        hint = f"did you mean '{near[0]}'? known models" if near else "known models"
         raise OptionError(f"model={name}: {hint} are {', '.join(BUILDERS)}")
     chosen = {key: value for key, value, usual in (("image_size", image_size, 0), ("width", width, 1.0))
               if value != usual}
