@@ -1,6 +1,7 @@
 """Errors a user can cause, each with the exit code of the program; `run_main` turns them into one line."""
 import codecs
 import contextlib
+import difflib
 import errno
 import os
 import re
@@ -36,6 +37,14 @@ class SSDError(Exception):
 class OptionError(SSDError):
     """An unknown option, a wrong type, an impossible value, a checkpoint that does not fit: exit 2."""
     exit_code, met_by = OPTION_EXIT, ALL
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> OptionError:
+    """The error of a name that is not one of the known ones; it says the nearest: one that begins so, or looks so."""
+    plain = name.lower().replace("-", "_")
+    near = [one for one in known if plain and one.startswith(plain)] or difflib.get_close_matches(plain, known, 1, 0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return OptionError(f"{kind}={name}: {hint}known {kind}s are {', '.join(known)}")
 
 
 class DataError(SSDError):

@@ -1,5 +1,4 @@
 """The SSD network and one named builder a published model, its numbers inside with their source."""
-import difflib
 import inspect
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,7 +7,7 @@ import numpy as np
 from mindspore import nn
 
 from src.anchors import grid_shapes, reduced_shapes, ssd_shapes, tile_anchors
-from src.errors import OptionError
+from src.errors import OptionError, unknown_name
 from src.models.fpn import FPN
 from src.models.heads import LevelHead, SharedHead, separable
 from src.models.layers import ExtraLevels, batch_norm, conv_norm, extra_block, torch_conv, xavier_conv
@@ -292,11 +291,7 @@ BUILDERS = {builder.__name__: builder for builder in (
 def build_model(name, num_classes, image_size=0, width=1.0):
     """A named model; image_size 0 means its published one. num_classes counts the background. Raises OptionError."""
     if name not in BUILDERS:
-        plain = name.lower().replace("-", "_")
-        near = [one for one in BUILDERS if plain and one.startswith(plain)] or \
-            difflib.get_close_matches(plain, BUILDERS, 1, 0.5)
-        hint = f"did you mean '{near[0]}'? Known models" if near else "known models"
-        raise OptionError(f"model={name}: {hint} are {', '.join(BUILDERS)}")
+        raise unknown_name("model", name, list(BUILDERS))
     chosen = {key: value for key, value, usual in (("image_size", image_size, 0), ("width", width, 1.0))
               if value != usual}
     if "width" in chosen and "width" not in inspect.signature(BUILDERS[name]).parameters:
