@@ -39,7 +39,7 @@ class OptionError(SSDError):
     exit_code, met_by = OPTION_EXIT, ALL
 
 
-def unknown_name(kind: str, name: str, known: list[str]) -> OptionError:
+def unknown_name(kind: str, name: str, known: list) -> OptionError:
     """The error of a name that is not one of the known ones; it says the nearest: one that begins so, or looks so."""
     plain = name.lower().replace("-", "_")
     near = [one for one in known if plain and one.startswith(plain)] or difflib.get_close_matches(plain, known, 1, 0.5)

@@ -51,7 +51,7 @@ def check_options(options):
     """Raises what would come out only after the data was converted, which can take minutes."""
     if options.model not in BUILDERS:
         build_model(options.model, 2)  # raises
-    if options.pre_trained and not os.path.exists(options.pre_trained):
+    if options.pre_trained and not options.resume and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     check_milestones(options)
     if options.dataset != "voc" and (options.run_eval or options.overfit):

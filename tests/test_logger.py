@@ -93,7 +93,8 @@ def raised(error, monkeypatch, capsys, rank):
 
 
 @pytest.mark.parametrize("error, rank, text, code", [
-    (errors.DataError("gone"), 0, "error: gone\n", 3), (errors.DataError("gone"), 1, "", 3),
+    (errors.DataError("gone"), 0, "error: gone\n", 3),
+    (errors.DataError("gone"), 1, "rank 1: error: gone\n", 3),  # nobody else was started who could say it
     (errors.RankFault("alone"), 2, "rank 2: error: alone\n", 4),
     (errors.NotFiniteError("nan"), 1, "rank 1: error: nan\n", 5),
     (KeyboardInterrupt(), 0, "error: interrupted before there was anything to save\n", 130)])

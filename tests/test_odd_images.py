@@ -245,7 +245,7 @@ def test_predict_names_what_is_no_picture_and_no_video(tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     options = SimpleNamespace(source=str(tmp_path / "x.heic"), output_path=str(tmp_path))
     with pytest.raises(DataError, match="neither a picture .* nor a video that opens: it is HEIC"):
-        list(predict.predict_video(None, options))
+        list(predict.predict_video(None, options, []))
 
 
 def test_too_little_memory_is_not_taken_for_a_damaged_image(tmp_path, monkeypatch):

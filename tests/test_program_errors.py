@@ -52,7 +52,7 @@ BAD = [
     ("prepare_data.py", "--dataset=voc", 3, "--voc_root is empty"),
     # more than any machine has
     ("eval.py", "DATA --checkpoint_file_path=BEST --eval_batch_size=100000001", 4, "try --eval_batch_size=50000000,"),
-    ("train.py", "DATA --batch_size=100000001 --num_workers=1", 4, "try --batch_size=50000000, half of the batch"),
+    ("train.py", "DATA --eval_batch_size=100000001", 4, "try --eval_batch_size=50000000, half of the batch"),
 ]
 
 

@@ -14,6 +14,7 @@ from stepping import run as run_step
 from src import checkpoint, resume
 from src.config import read_options
 from src.errors import OptionError
+from src.run import check_options
 
 META = {"model": "ssd300_mobilenet_v2", "classes": ["a", "b"], "image_size": 300, "width": 1.0, "best": 0.5,
         "steps_done": 12, "steps_per_epoch": 6, "settled": True}
@@ -95,6 +96,14 @@ def test_a_finished_run_may_be_resumed_as_it_was_elsewhere(kept):
 def test_other_ends_are_named(kept, before, meta, words):
     with pytest.raises(OptionError, match=words):
         resume.find_saved(options_of(kept(before, **meta), "--lr=0.01"), print)
+
+
+def test_a_resumed_run_does_not_ask_for_the_weights_it_began_with(kept):
+    options = options_of(kept("--pre_trained=gone.ckpt"))
+    assert options.pre_trained == "gone.ckpt"
+    check_options(options)
+    with pytest.raises(OptionError, match="gone.ckpt' is not a file"):
+        check_options(EasyDict({**options, "resume": False}))
 
 
 def test_changes_are_told_with_what_they_do(kept):
