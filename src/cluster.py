@@ -30,7 +30,8 @@ def check_launch(run_distribute, device_num):
     if run_distribute and device_num not in (0, world):
         raise EnvironmentFault(f"device_num={device_num}, but the launcher started {world} processes; make them equal")
     if not run_distribute and (world or 1) > 1:
-        raise EnvironmentFault(f"a launcher started {world} processes without --run_distribute=True: each trains alone")
+        raise EnvironmentFault(f"a launcher started {world} processes without --run_distribute=True: each would train "
+                               "alone; add that option, or start one process without the launcher")
 
 
 def check_devices(device_target):

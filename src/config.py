@@ -34,6 +34,8 @@ CHOICES = {
 }
 AT_LEAST_ONE = ("epoch_size", "batch_size", "eval_batch_size", "nms_candidates", "max_boxes", "log_interval",
                 "accumulate", "save_checkpoint_epochs", "keep_checkpoint_max", "eval_interval", "calibration_images")
+# the graph repeats the post-processing for each image: beyond, MindSpore compiles for minutes or meets its own limit
+AT_MOST = {"eval_batch_size": 128, "export_batch_size": 128}
 ABOVE_ZERO = ("lr", "loss_scale", "width", "body_lr")
 UNIT_INTERVAL = ("match_threshold", "min_score", "nms_threshold", "draw_score", "momentum", "alpha", "lr_end_rate",
                  "empty_negatives", "ema_decay")
@@ -188,6 +190,8 @@ def impossible(key, value):
         return f"allowed are {', '.join(CHOICES[key])}" + (f"; did you mean {near[0]}?" if near else "")
     if key in AT_LEAST_ONE and value < 1:
         return "must be at least 1"
+    if key in AT_MOST and value > AT_MOST[key]:
+        return f"must be at most {AT_MOST[key]}"
     if key in ABOVE_ZERO and value <= 0:
         return "must be above 0"
     if key in UNIT_INTERVAL and not 0 <= value <= 1:

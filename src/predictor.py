@@ -75,7 +75,8 @@ def load_model(path, options):
     if not facts["classes"]:
         command = import_command(path)  # raises where it is no file of weights
         raise OptionError(f"'{path}' does not say its classes; " + (
-            f"make a checkpoint of it by {command} and give that" if command else
+            f"make a checkpoint of it by {command} and give that, or add the --model named there and --classes"
+            if command else
             "give --classes=name,name,... or --classes=coco (and --model), or make a checkpoint of it by "
             "import_weights.py; a backbone alone is for --pre_trained"))
     model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])

@@ -31,13 +31,24 @@ def choose_overfit(options):
         options.update({key: value for key, value in wanted.items() if key not in options.typed})
 
 
-def scaling_hint(options, world):
-    """What the linear rule (https://arxiv.org/abs/1706.02677 section 2.1) makes of lr, "" where lr is meant for it."""
-    batch = options.batch_size * options.accumulate * world
+def scaling_hint(options, world, batch=0):
+    """What the linear rule (https://arxiv.org/abs/1706.02677 section 2.1) makes of lr, "" where lr is meant for it.
+
+    batch: images of a step over all processes, where that is not what the options say.
+    """
+    batch = batch or options.batch_size * options.accumulate * world
     if options.lr_batch in (0, batch) or "lr" in options.typed:
         return ""
     return (f"lr {options.lr:g} is for a batch of {options.lr_batch}; this run has {batch}, for which the linear rule "
             f"gives --lr={options.lr * batch / options.lr_batch:.3g}")
+
+
+def start_hint(options):
+    """What training from scratch lacks, "" where weights come from somewhere."""
+    if options.pre_trained or options.resume or options.weight_init != "published":
+        return ""
+    return ("no --pre_trained weights: --weight_init=published is meant for a pretrained backbone; from scratch "
+            "--weight_init=he learns sooner")
 
 
 def choose_score(model, loss):

@@ -23,7 +23,7 @@ from src.models.ssd import BUILDERS, build_model
 from src.optim import split_names
 from src.predictor import describe, from_model
 from src.pretrained import load_pretrained
-from src.recipe import batch_hint, check_milestones, scaling_hint
+from src.recipe import batch_hint, check_milestones, scaling_hint, start_hint
 from src.report import draw_predictions, draw_training_batch
 from src.resume import changes, check_same_state, refuse_other_network, restore
 from src.run_folder import git_commit, open_run_folder, read_json
@@ -168,7 +168,8 @@ class Run:
         names = self.split.classes
         self.log.say(f"classes: {', '.join(names[:MOST_NAMES])}{', ..' if len(names) > MOST_NAMES else ''}")
         notes = split_notes(self.truth, self.options.dataset, self.options.max_boxes) if self.truth else []
-        hints = batch_hint(self.options, self.loader), scaling_hint(self.options, self.world)
+        hints = (batch_hint(self.options, self.loader), start_hint(self.options),
+                 scaling_hint(self.options, self.world, self.loader.batch_size * self.world))
         for line in filter(None, (*hints, *notes)):
             self.log.say(line)
         if self.rank == 0:

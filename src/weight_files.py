@@ -4,10 +4,11 @@ import json
 import math
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
-from src.errors import DataError
+from src.errors import DataError, OptionError
 from src.tensor_pickle import TensorUnpickler, decode, to_arrays, width
 
 FORMATS = ("PyTorch .pth, .safetensors, NumPy .npz, Paddle .pdparams, TensorFlow.js model.json (or its folder) and "
@@ -27,7 +28,9 @@ def read_weights(path):
     quantized numbers become float32, and a "module." that all names begin with (DataParallel) is dropped. Raises
     OptionError when there is no file, DataError when it is damaged, of another format or asks for more than tensors.
     """
-    path = os.path.join(path, "model.json") if os.path.isdir(path) else os.fspath(path)
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        path = model_json(path)
     container = container_of(path)
     if container == "mindspore":
         from src.checkpoint import load  # the only reader that needs MindSpore
@@ -42,6 +45,17 @@ def read_weights(path):
         raise DataError(f"weights '{path}': there are no tensors in it")
     cut = len("module.") if all(name.startswith("module.") for name in values) else 0
     return {name[cut:]: np.asarray(value, value.dtype.newbyteorder("="), "C") for name, value in values.items()}, kind
+
+
+def model_json(folder):
+    """The model.json in a folder. Raises OptionError, naming the checkpoints of a run's folder, where there is none."""
+    path = os.path.join(folder, "model.json")
+    if os.path.isfile(path):
+        return path
+    there = sorted(os.path.relpath(one, folder) for below in (folder, os.path.join(folder, "ckpt"))
+                   for one in Path(below).glob("*.ckpt"))
+    raise OptionError(f"'{path}' is not a file; give " + (
+        f"one of the files of the folder '{folder}': {', '.join(there)}" if there else f"a file of {FORMATS}"))
 
 
 def container_of(path):

@@ -50,9 +50,10 @@ BAD = [
     ("predict.py", "--checkpoint_file_path=BEST", 2, "--source is empty"),
     ("predict.py", "--checkpoint_file_path=BEST --source=missing", 3, "source 'missing' does not exist"),
     ("prepare_data.py", "--dataset=voc", 3, "--voc_root is empty"),
-    # more than any machine has
-    ("eval.py", "DATA --checkpoint_file_path=BEST --eval_batch_size=100000001", 4, "try --eval_batch_size=50000000,"),
-    ("train.py", "DATA --eval_batch_size=100000001", 4, "try --eval_batch_size=50000000, half of the batch"),
+    ("eval.py", "DATA --checkpoint_file_path=BEST --eval_batch_size=129", 2, "_size=129: must be at most 128"),
+    ("export.py", "--checkpoint_file_path=BEST --export_batch_size=1000", 2, "must be at most 128"),
+    # more memory than any machine has
+    ("train.py", "DATA --image_size=90000000", 4, "try --batch_size=2, half of the batch of 4"),
 ]
 
 

@@ -10,7 +10,7 @@ from src.config import read_options
 from src.data.policies import build_policy
 from src.errors import OptionError
 from src.models.ssd import BUILDERS
-from src.recipe import OVERFIT, build_loss, build_rates, check_milestones, choose_overfit, scaling_hint
+from src.recipe import OVERFIT, build_loss, build_rates, check_milestones, choose_overfit, scaling_hint, start_hint
 from src.run import check_options
 
 STEPS = 100  # an epoch in these tests
@@ -106,10 +106,18 @@ def test_header(recipe):
     assert recipe == "demo.yaml" or "https://arxiv.org/" in text
 
 
+def test_training_from_scratch_with_weights_meant_for_a_backbone_is_told():
+    options = read_options([])
+    assert "--weight_init=he" in start_hint(options)
+    for typed in ("--weight_init=he", "--pre_trained=x.ckpt", "--resume=True"):
+        assert start_hint(read_options([typed])) == ""
+
+
 def test_the_linear_rule_is_told_for_another_batch():
     options = options_of("ssd_resnet50_fpn_config_gpu.yaml")
     assert scaling_hint(options, 8) == ""
     assert "--lr=0.00625" in scaling_hint(options, 1)
+    assert "this run has 6" in scaling_hint(options, 1, 6)  # cut to the images there are
     options.accumulate = 8
     assert scaling_hint(options, 1) == ""
     typed = read_options([f"--config_path={PATHS['ssd_resnet50_fpn_config_gpu.yaml']}", "--lr=0.1"])

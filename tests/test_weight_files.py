@@ -117,6 +117,10 @@ def test_missing_and_unknown_files(tmp_path):
         read_weights(str(tmp_path / "none.pth"))
     with pytest.raises(OptionError, match=r"model\.json' is not a file"):
         read_weights(str(tmp_path))
+    (tmp_path / "run" / "ckpt").mkdir(parents=True)
+    (tmp_path / "run" / "ckpt" / "best.ckpt").write_bytes(b"")
+    with pytest.raises(OptionError, match=r"give one of the files of the folder '.*run': ckpt/best\.ckpt$"):
+        read_weights(str(tmp_path / "run"))
     path = str(tmp_path / "odd.pth")
     for data in (b"", b"P", b"hello, this is text", b"\x89HDF\r\n\x1a\n", bytes(100)):
         write(path, data)
