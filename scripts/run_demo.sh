@@ -45,7 +45,7 @@ together evaluate export_it
 evaluate_export() { $python eval.py "${options[@]}" --checkpoint_file_path="$out/ssd.mindir" --output_path="$out/mindir"; }
 predict() {
     $python predict.py --checkpoint_file_path="$out/ssd.mindir" --source="$out/data/val2017" --output_path="$out/predictions" \
-        --draw_score=0.3
+        --draw_score=0.2
 }
 step "evaluating the exported file and predicting with it"
 together evaluate_export predict
