@@ -138,10 +138,7 @@ def open_run_folder(path, options):
 def output_folder(path):
     """Makes a folder that can be written, before the work whose result it shall take; when that work fails, what was
     made here and is still empty is removed. Raises EnvironmentFault."""
-    made, above = [], os.path.abspath(path)
-    while not os.path.lexists(above):
-        made.append(above)
-        above = os.path.dirname(above)
+    made = missing_folders(path)
     try:
         make_folder(path)
         yield
