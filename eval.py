@@ -7,8 +7,8 @@ import os
 import sys
 import time
 
-from src import runtime
 from src.errors import OptionError, run_main, smaller_batch
+from src.machine import process
 
 
 def main():
@@ -22,11 +22,11 @@ def main():
 
 def run(options, said):
     """Starts the devices, loads the model, evaluates it."""
-    runtime.prepare(options.device_target, options.run_distribute, options.device_num)
-    from src import distributed
+    process.prepare(options.device_target, options.run_distribute, options.device_num)
+    from src.files import output_folder
+    from src.inference.predictor import load_predictor
+    from src.machine import distributed
     from src.metrics import import_engine
-    from src.predictor import load_predictor
-    from src.run_folder import output_folder
 
     import_engine(options.metric_engine)  # before the work whose result it counts
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
@@ -42,15 +42,15 @@ def run(options, said):
 def evaluate(options, predict, folder, *, rank, world, say):
     """Runs the model over the split, writes metrics, detections and pictures into folder."""
     from src.data.loader import EvalLoader
-    from src.evaluate import collect, first_images, score
+    from src.evaluation.evaluate import collect, first_images, score
+    from src.evaluation.report import draw_report
+    from src.files import read_json
     from src.metrics import describe_evaluation, format_metrics, split_notes, write_metrics
-    from src.report import draw_report
-    from src.run_folder import read_json
 
     split = model_split(options, predict, rank=rank, say=say)
     truth = first_images(read_json(split.ground_truth), options.eval_images)
     loader = EvalLoader(split.files, len(truth["images"]), predict.image_size, predict.batch_size, rank, world,
-                        options.num_workers or runtime.loader_threads(), predict.resize)
+                        options.num_workers or process.loader_threads(), predict.resize)
     say(f"{predict.meta['model']} on {len(truth['images'])} images of {split.name}, min_score "
         f"{predict.meta['min_score']}, nms_threshold {predict.meta['nms_threshold']}, at most "
         f"{predict.meta['max_boxes']} boxes an image")

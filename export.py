@@ -6,8 +6,8 @@ import json
 import os
 import sys
 
-from src import runtime
 from src.errors import OptionError, run_main, smaller_batch
+from src.machine import process
 
 
 def main():
@@ -22,7 +22,7 @@ def main():
     path = written_path(options.file_name, options.file_format)
     if said:
         print(said, flush=True)
-    runtime.prepare(options.device_target)
+    process.prepare(options.device_target)
     with smaller_batch("export_batch_size", options.export_batch_size):
         write(options, path)
 
@@ -37,11 +37,12 @@ def written_path(name, file_format):
 
 def write(options, path):
     """Exports, loads the file again and compares it with the network before success is printed."""
-    from src import distributed
-    from src.exporter import export_mindir, refuse_neighbour, sidecar_of
-    from src.onnx_exporter import export_onnx
-    from src.predictor import load_model
-    from src.run_folder import output_folder
+    from src.export.mindir import export_mindir, refuse_neighbour
+    from src.export.onnx import export_onnx
+    from src.files import output_folder
+    from src.inference.description import sidecar_of
+    from src.inference.predictor import load_model
+    from src.machine import distributed
 
     distributed.start(options.device_target, options.device_id)
     export = {"MINDIR": export_mindir, "ONNX": export_onnx}[options.file_format]
@@ -63,7 +64,7 @@ def fewer_bits(options, meta):
     """How --quantize changes a network; int8 looks at pictures of the validation split."""
     import numpy as np
 
-    from src.onnx_quantize import Int8, to_float16
+    from src.export.quantize import Int8, to_float16
     if options.quantize == "fp16":
         return to_float16
     from src.config import split_options
@@ -75,7 +76,7 @@ def fewer_bits(options, meta):
     with classes_from(f"the list is that of '{options.checkpoint_file_path}': give data of its classes"):
         split = prepare_split(**split_options(options, "val"), classes=meta["classes"])
     loader = EvalLoader(split.files, split.count, meta["image_size"], options.eval_batch_size,
-                        workers=options.num_workers or runtime.loader_threads(), resize=meta["resize"])
+                        workers=options.num_workers or process.loader_threads(), resize=meta["resize"])
     loader.rows = loader.rows[::max(1, split.count // options.calibration_images)][:options.calibration_images]
     print(f"ranges are measured on {len(loader.rows)} of the {split.count} images of {split.name}")
     return Int8(np.concatenate([images for images, _ in loader]))

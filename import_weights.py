@@ -7,15 +7,15 @@ folder (TensorFlow.js), .ckpt (MindSpore).
 """
 import os
 
-from src import runtime
 from src.arguments import ArgumentParser
 from src.errors import OptionError, run_main
 from src.files import expand_home
+from src.machine import process
 
 
 def main():
     """Reads the arguments, converts, reports and writes the checkpoint."""
-    from src.weights import SOURCES, published_thresholds
+    from src.weights.names import SOURCES, published_thresholds
     parser = ArgumentParser(__doc__)
     parser.add_argument("source", type=expand_home, help="file, or folder with a model.json")
     parser.add_argument("--from", dest="kind", default="auto", choices=("auto", *SOURCES),
@@ -25,13 +25,13 @@ def main():
                         help="checkpoint to write, for example ckpt/ssd.ckpt")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
     arguments = parser.parse_args()
-    runtime.prepare()
+    process.prepare()
 
-    from src import checkpoint
+    from src.files import output_folder
+    from src.inference.description import describe
     from src.models.ssd import build_model
-    from src.predictor import describe
-    from src.pretrained import assign, fetch, import_command, report
-    from src.run_folder import output_folder
+    from src.weights import checkpoint
+    from src.weights.load import assign, fetch, import_command, report
 
     classes, model, (values, left, source, _) = fitting_model(arguments, build_model, fetch)
     if source == "ours":
@@ -58,8 +58,8 @@ def main():
 
 def fitting_model(arguments, build_model, fetch):
     """Class names, Model with as many classes as the file has unless --classes says them, and what `fetch` gives."""
+    from src.classes import named_classes
     from src.config import convert
-    from src.data.classes import named_classes
     names = convert("classes", arguments.classes, {"classes": []})
     classes = named_classes(names or ["coco"])
     model = build_model(arguments.model, len(classes) + 1)

@@ -10,8 +10,8 @@ import unicodedata
 from collections import Counter
 from contextlib import closing
 
-from src import runtime
 from src.errors import DataError, Interrupted, OptionError, run_main
+from src.machine import process
 
 
 def main():
@@ -27,10 +27,10 @@ def main():
     refuse_source_folder(source, folder)
     if said:
         print(said, flush=True)
-    runtime.prepare(options.device_target)
-    from src import distributed
-    from src.predictor import load_predictor
-    from src.run_folder import output_folder
+    process.prepare(options.device_target)
+    from src.files import output_folder
+    from src.inference.predictor import load_predictor
+    from src.machine import distributed
 
     distributed.start(options.device_target, options.device_id)
     options.eval_batch_size = 1
@@ -97,7 +97,7 @@ def image_files(source):
 
 def detect(predict, image, least_score):
     """Drawing of one RGB image, and its objects with class, score and box x1, y1, x2, y2 in pixels."""
-    from src.visualize import draw_boxes
+    from src.drawing import draw_boxes
     boxes, scores, labels = predict.detect(image)
     shown = scores >= least_score
     boxes, scores, labels = boxes[shown], scores[shown], labels[shown]
@@ -111,8 +111,8 @@ def detect(predict, image, least_score):
 def predict_images(predict, names, options):
     """Writes one drawing and yields one row a picture; an unreadable one is named and left out."""
     from src.data.images import read_image
-    from src.logger import track
-    from src.visualize import save_png
+    from src.drawing import save_png
+    from src.progress import track
     drawings = drawing_names(names)
     for name in track(names, len(names), "predicting"):
         try:
@@ -151,7 +151,7 @@ def predict_video(predict, options, notes):
     notes: a list that takes what differs from the source, in words.
     """
     from src.data.images import IMAGE_ENDINGS
-    from src.video import VideoFile, VideoSource, drawing_path
+    from src.inference.video import VideoFile, VideoSource, drawing_path
     video = VideoSource(options.source, IMAGE_ENDINGS)
     drawn = VideoFile(drawing_path(options.source, options.output_path), video.rate)
     try:

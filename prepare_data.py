@@ -12,8 +12,8 @@ def main():
     from src.config import read_options, split_options
 
     options = read_options(sys.argv[1:], "prepare_data.py")
-    from src import runtime
-    runtime.prepare()
+    from src.machine import process
+    process.prepare()
     from src.data.annotations import classes_from
     from src.data.mindrecord import SplitMissing, prepare_split
 

@@ -7,8 +7,8 @@
 import contextlib
 import sys
 
-from src import runtime
 from src.errors import run_main, smaller_batch
+from src.machine import process
 
 
 def main():
@@ -24,22 +24,23 @@ def train(options, held):
     """Wires the parts together and runs the loop. held: closed at the end, however it comes."""
     from src.config import OF_A_HOST
 
-    runtime.prepare(options.device_target, options.run_distribute, options.device_num)
+    process.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
     import mindspore as ms
 
-    from src import distributed, optim
-    from src.compat import set_deterministic
-    from src.compile_cache import FREE, use_cache
     from src.data.mindrecord import describe_split
-    from src.logger import RunLog
+    from src.machine import distributed
+    from src.machine.compat import set_deterministic
+    from src.machine.compile_cache import FREE, use_cache
+    from src.models import norms
     from src.models.initialize import he_initialize
     from src.models.norms import choose_norms
     from src.models.ssd import build_model
-    from src.recipe import build_loader, build_rates, build_step, check_weights, choose_overfit, choose_score
-    from src.resume import find_saved
-    from src.run import Run, check_options, prepare_splits
-    from src.run_folder import check_run_folder, hold_run_folder
+    from src.training.build import build_loader, build_rates, build_step, check_weights, choose_overfit, choose_score
+    from src.training.log import RunLog
+    from src.training.resume import find_saved
+    from src.training.run_folder import check_run_folder, hold_run_folder
+    from src.training.trainer import Run, check_options, prepare_splits
 
     choose_overfit(options)
     held.enter_context(smaller_batch("batch_size", options.batch_size))
@@ -68,7 +69,7 @@ def train(options, held):
     run = Run(options, model, train_split, val_split, loader, log, rank, world)
     run.load_pretrained()
     choose_norms(model.network, options.batch_norm, world)
-    frozen = optim.freeze(model.network, optim.split_names(options.freeze_layer))
+    frozen = norms.freeze(model.network, norms.split_names(options.freeze_layer))
     step = build_step(options, model, rates, world)
     start = run.attach(step, saved)
     facts = {key: value for key, value in options.items() if key not in FREE}

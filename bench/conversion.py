@@ -23,7 +23,7 @@ def main():
     parser.add_argument("--scratch", type=os.path.expanduser, default=tempfile.gettempdir())
     options = parser.parse_args()
     from src.data.mindrecord import prepare_split
-    from src.meter import peak_memory
+    from src.training.meter import peak_memory
     images, scratch = os.path.join(options.coco_root, options.train_data_type), tempfile.mkdtemp(dir=options.scratch)
     copied, converted = (os.path.join(scratch, name) for name in ("copy", "convert"))
 

@@ -33,14 +33,14 @@ def main():
 
 def measure(name, steps):
     """Median seconds of the steps after the first."""
-    from src import runtime
-    runtime.prepare("CPU")
+    from src.machine import process
+    process.prepare("CPU")
     import mindspore as ms
 
-    from src.engine import TrainStep
     from src.losses import DetectionLoss, FocalLoss
     from src.models.ssd import build_model
     from src.optim import build_optimizer
+    from src.training.step import TrainStep
     ms.set_context(mode=ms.GRAPH_MODE)
     model = build_model(name, 81)
     optimizer = build_optimizer(model.network.trainable_params(), np.full(steps + 1, 1e-4, np.float32))

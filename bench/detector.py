@@ -18,8 +18,8 @@ MIN_SCORE, NMS_IOU, MOST = 0.1, 0.6, 100
 def main():
     """Measures an FPN at 640 and an SSD300."""
     options = arguments(__doc__).parse_args()
-    from src import runtime
-    runtime.prepare("CPU")
+    from src.machine import process
+    process.prepare("CPU")
     import mindspore as ms
     ms.set_context(mode=ms.GRAPH_MODE)
     rows = []
@@ -32,7 +32,7 @@ def main():
 def measure(ms, name, state, background):
     """The row of one model and one kind of score map."""
     from src import boxes as box_ops
-    from src.detector import Detector
+    from src.models.detector import Detector
     from src.models.ssd import build_model
 
     class Finish(Detector):

@@ -11,7 +11,7 @@ def draw_weights(model, pictures):
     """
     import mindspore as ms
 
-    from src.detector import RawDetector
+    from src.models.detector import RawDetector
     rng = np.random.default_rng(0)
     for one in model.network.get_parameters():
         if one.ndim == 4:

@@ -25,17 +25,17 @@ def main():
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
-    from src import runtime
-    runtime.prepare("CPU")
+    from src.machine import process
+    process.prepare("CPU")
     import mindspore as ms
 
     from src.data.loader import TrainLoader
     from src.data.mindrecord import prepare_split
-    from src.engine import TrainStep
     from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
     from src.matching import Matcher
     from src.models.ssd import build_model
     from src.optim import build_optimizer
+    from src.training.step import TrainStep
     ms.set_context(mode=ms.GRAPH_MODE)
     folder = os.path.join(tempfile.gettempdir(), "bench_mindrecord")
     split = prepare_split("train", "coco", folder, [], log=lambda text: None, coco_root=options.coco_root,
@@ -46,7 +46,7 @@ def main():
     step = TrainStep(model, DetectionLoss(loss), optimizer)
     step.set_train()
     loader = TrainLoader(split.files, split.count, Matcher(model.anchors), "zoo", model.image_size, options.batch_size,
-                         workers=runtime.loader_threads())
+                         workers=process.loader_threads())
     flag = ms.Tensor(np.float32(0))
 
     def run(batch):

@@ -17,15 +17,15 @@ def main():
     parser.add_argument("--coco_root", type=os.path.expanduser, required=True)
     parser.add_argument("--checkpoint_file_path", type=os.path.expanduser, required=True)
     options = parser.parse_args()
-    from src import runtime
     from src.config import read_options, split_options
-    runtime.prepare("CPU")
+    from src.machine import process
+    process.prepare("CPU")
     from src.data.loader import EvalLoader
     from src.data.mindrecord import prepare_split
-    from src.distributed import start
-    from src.evaluate import collect, score
-    from src.predictor import load_predictor
-    from src.run_folder import read_json
+    from src.evaluation.evaluate import collect, score
+    from src.files import read_json
+    from src.inference.predictor import load_predictor
+    from src.machine.distributed import start
     typed = [f"--coco_root={options.coco_root}", f"--checkpoint_file_path={options.checkpoint_file_path}"]
     settings = read_options(typed)
     start()

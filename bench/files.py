@@ -2,9 +2,9 @@
 
     python bench/files.py ssd.onnx ssd_fp16.onnx ssd_int8.onnx [--repeats=20] [--rounds=3] [--json=FILE]
 
-Files for one picture or for any number; the programs' own kernels for MindIR (src/runtime.py). In every round each file
-runs in a process of its own, for the threads of one would disturb the next. The least time and the median of all calls:
-where other programs run, the least says more.
+Files for one picture or for any number; the programs' own kernels for MindIR (src/machine/process.py). In every round
+each file runs in a process of its own, for the threads of one would disturb the next. The least time and the median of
+all calls: where other programs run, the least says more.
 """
 import json
 import os
@@ -42,9 +42,9 @@ def main():
 
 def measure(path, repeats):
     """Milliseconds of each call, after two that are not counted: they compile and allocate."""
-    from src import runtime
-    runtime.prepare()
-    from src.predictor import load_exported
+    from src.machine import process
+    process.prepare()
+    from src.inference.exported import load_exported
     predict, times = load_exported(path, 1), []
     size = predict.image_size
     picture = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)

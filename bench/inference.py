@@ -8,7 +8,8 @@ eager mode under inference_mode. Rows "network": raw uint8 pixels [1, 300, 300, 
 "detector": to final boxes (softmax, decoding, the 1000 best pairs, class-wise NMS at 0.5, 100 boxes); PyTorch has no
 NMS, so it is written here, on tensors, with a loop over the kept boxes. Before anything is timed every side must give
 the outputs of the MindSpore network. Each side runs in a process of its own with its own choice of threads; MindSpore
-with the kernels our programs choose (src/runtime.py). Median seconds of a call, from array to arrays, after two calls.
+with the kernels our programs choose (src/machine/process.py). Median seconds of a call, from array to arrays, after two
+calls.
 """
 import json
 import os
@@ -58,11 +59,12 @@ def measure(options):
 
 def prepare(options):
     """Draws the weights; writes them, both exports of both parts, a picture and what the network makes of it."""
-    from src.detector import Detector, RawDetector
-    from src.exporter import export_mindir, run_cell
+    from src.export.mindir import export_mindir
+    from src.export.onnx import export_onnx
+    from src.inference.description import describe
+    from src.inference.exported import run_cell
+    from src.models.detector import Detector, RawDetector
     from src.models.ssd import build_model
-    from src.onnx_exporter import export_onnx
-    from src.predictor import describe
     picture = np.random.default_rng(1).integers(0, 256, (1, 300, 300, 3), np.uint8)
     for part in LEAST:
         model = draw_weights(build_model(MODEL, CLASSES), picture)
@@ -99,7 +101,7 @@ def mindir(options):
 
 def onnx(options):
     """The exported file in onnxruntime."""
-    from src.onnx_session import open_session
+    from src.inference.onnx_session import open_session
     session = open_session(os.path.join(options.folder, f"{options.part}.onnx"))
     return timed(lambda picture: session.run(None, {"images": picture}), options)
 

@@ -63,8 +63,8 @@ def count_images(batches, options):
 
 def ours(options):
     """The loader of train.py."""
-    from src import runtime
-    runtime.prepare("CPU")
+    from src.machine import process
+    process.prepare("CPU")
     from src.data.loader import TrainLoader
     from src.matching import Matcher
     from src.models.ssd import build_model

@@ -47,14 +47,14 @@ def batch_of(size):
 
 def ours(size, steps):
     """The TrainStep of train.py."""
-    from src import runtime
-    runtime.prepare("CPU")
+    from src.machine import process
+    process.prepare("CPU")
     import mindspore as ms
 
-    from src.engine import TrainStep
     from src.losses import DetectionLoss, MultiBoxLoss
     from src.models.ssd import build_model
     from src.optim import build_optimizer
+    from src.training.step import TrainStep
     ms.set_context(mode=ms.GRAPH_MODE)
     model = build_model("ssd300_resnet50", 81)
     parameters = model.network.trainable_params()

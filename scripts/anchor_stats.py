@@ -17,11 +17,11 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
-from src import runtime
 from src.anchor_fit import fit_shapes
 from src.anchors import replace_shapes, split_levels
 from src.config import split_options
 from src.errors import DataError, run_main
+from src.machine import process
 from src.program_options import data_options, read_part
 
 MOST_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
@@ -36,9 +36,9 @@ TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
 def main():
     """Reads the options, builds the model, measures."""
     options = read_part(sys.argv[1:], "scripts/anchor_stats.py", __doc__, names=(*OPTIONS, *data_options()))
-    runtime.prepare()
+    process.prepare()
+    from src.files import output_folder
     from src.models.ssd import build_model
-    from src.run_folder import output_folder
 
     model = build_model(options.model, 2, options.image_size, options.width)
     folder = options.output_path if "output_path" in options.typed else None
@@ -149,7 +149,8 @@ def suggestion(model, boxes, areas, *, best, threshold):
 
 def draw(best, areas, sides, model, threshold, path):
     """Histograms as a PNG: best IoU by size class; sizes of the boxes with those of the anchors."""
-    from src.visualize import ACCENTS, INK, class_color, new_figure, save_figure
+    from src.drawing import class_color
+    from src.evaluation.plots import ACCENTS, INK, new_figure, save_figure
     figure, (left, right) = new_figure(2, 6.2, 4.0)
     chosen = {name: one for name, one in size_classes(areas).items() if name != "all" and one.any()}
     left.hist([best[one] for one in chosen.values()], np.linspace(0, 1, 41), stacked=True, color=ACCENTS[:len(chosen)],

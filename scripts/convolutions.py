@@ -8,10 +8,10 @@ import sys
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from src import runtime
 from src.arguments import ArgumentParser
 from src.errors import run_main
 from src.files import expand_home
+from src.machine import process
 
 # name, input channels, output channels, kernel, stride, groups, side
 CONVOLUTIONS = (("3x3", 64, 64, 3, 1, 1, 75), ("depthwise", 96, 96, 3, 2, 96, 75), ("7x7", 3, 64, 7, 2, 1, 150))
@@ -28,10 +28,10 @@ def main():
 
 def convolve(path, device):
     """Writes outputs and gradients of CONVOLUTIONS on a device as .npz."""
-    runtime.prepare(device)
+    process.prepare(device)
     import mindspore as ms
 
-    from src import distributed
+    from src.machine import distributed
     distributed.start(device)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     rng, results = np.random.default_rng(1), {}

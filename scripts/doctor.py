@@ -22,18 +22,18 @@ from src.arguments import ArgumentParser  # noqa: E402  (found by the line above
 if sys.version_info < (3, 8):  # noqa: UP036
     sys.stderr.write(f"error: Python {platform.python_version()} is too old; MindSpore 2.10 needs 3.10 to 3.12\n")
     sys.exit(4)
-from src import cuda, runtime  # noqa: E402
 from src.errors import EnvironmentFault, run_main  # noqa: E402
+from src.machine import cuda, process  # noqa: E402
 
 LEAST_MEMORY, LEAST_SPEED = 4, 3  # GB; billion operations a second: below it, oneDNN's reference kernels are at work
 PROBE = """
 import json, sys, time
 sys.path.insert(0, {root!r})
-from src import runtime
-runtime.prepare("{device}")
+from src.machine import process
+process.prepare("{device}")
 begun = time.time()
 import numpy as np, mindspore as ms
-from src import distributed
+from src.machine import distributed
 facts = dict(version=ms.__version__, seconds=time.time() - begun)
 distributed.start("{device}")
 layer = ms.nn.Conv2d(64, 64, 3, pad_mode="same", weight_init="ones")
@@ -81,7 +81,7 @@ def main():
     findings = Findings()
     check_machine(findings)
     missing = check_packages(findings)
-    runtime.prepare()
+    process.prepare()
     if "mindspore" not in missing:
         check_mindspore(findings)
     check_launchers(findings, "mpi4py" not in missing)

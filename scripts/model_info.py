@@ -13,10 +13,10 @@ import sys
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from src import runtime
 from src.anchors import split_levels
-from src.data.classes import COCO_CLASSES
+from src.classes import COCO_CLASSES
 from src.errors import run_main
+from src.machine import process
 from src.program_options import read_part
 
 PARTS = ("backbone", "neck", "head")
@@ -26,9 +26,9 @@ OPTIONS = ("config_path", "model", "image_size", "width", "classes", "freeze_lay
 def main():
     """Reads the options, prints a table of all models or one model in detail."""
     options = read_part(sys.argv[1:], "scripts/model_info.py", __doc__, names=OPTIONS)
-    runtime.prepare()
+    process.prepare()
+    from src.models.norms import freeze, split_names
     from src.models.ssd import BUILDERS, build_model
-    from src.optim import freeze, split_names
 
     classes = len(options.classes or COCO_CLASSES) + 1
     single = "model" in options.typed or options.config_path

@@ -7,7 +7,7 @@ import re
 import yaml
 from easydict import EasyDict
 
-from src.data.classes import named_classes
+from src.classes import named_classes
 from src.errors import OptionError
 from src.files import expand_home
 

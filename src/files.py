@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and paths as users type them."""
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -44,3 +45,50 @@ def expand_home(path):
     if home and expanded.startswith("~"):
         raise OptionError(f"'{path}': the home folder is not known, HOME is not set; write the path in full")
     return expanded
+
+
+def missing_folders(path):
+    """The folders that have to be made for path, itself first."""
+    missing, above = [], os.path.abspath(path)
+    while not os.path.exists(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    return missing
+
+
+def names_in(folder):
+    """The names in a folder, none where it is not there."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+@contextlib.contextmanager
+def output_folder(path):
+    """Makes a folder that can be written, before the work whose result it shall take; when that work fails, what was
+    made here and is still empty is removed. Raises EnvironmentFault."""
+    made = missing_folders(path)
+    try:
+        make_folder(path)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first one that holds something, or was not made
+            for folder in made:
+                os.rmdir(folder)
+        raise
+
+
+def make_folder(path):
+    """Makes a folder that can be written. Raises EnvironmentFault."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(dir=path))
+    except OSError as error:
+        raise EnvironmentFault(f"folder '{path}' cannot be made or written: {error.strerror}") from error
+
+
+def read_json(path):
+    """The content of a JSON file."""
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)

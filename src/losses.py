@@ -2,7 +2,7 @@
 from mindspore import dtype as mstype
 from mindspore import nn, ops
 
-from src import compat
+from src.machine import compat
 
 
 class FocalLoss(nn.Cell):

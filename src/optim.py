@@ -1,9 +1,6 @@
 """Builds the optimiser from parameters and plain numbers."""
 from mindspore import nn, ops
 
-from src.errors import OptionError
-from src.models.norms import freeze_norms
-
 
 class Nesterov(nn.Optimizer):
     """moment = momentum * moment + gradient, parameter -= lr * (gradient + momentum * moment): PyTorch's formula.
@@ -97,27 +94,3 @@ def build_optimizer(parameters, lr, kind="momentum", momentum=0.9, weight_decay=
     return Nesterov(rows, lr.tolist(), momentum, factors, kind == "nesterov")
 
 
-def split_names(text):
-    """"backbone, neck" -> ["backbone", "neck"]"""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def freeze(network, prefixes):
-    """Takes the parameters whose names start with one of the prefixes out of training, their BatchNorm statistics too.
-
-    prefixes: list such as ["backbone.layer1"]; a prefix ends at a dot. Returns the number of frozen parameters.
-    Raises OptionError when a prefix names nothing or nothing is left to train.
-    """
-    frozen = 0
-    for prefix in prefixes:
-        inside = [one for one in network.get_parameters() if f"{one.name}.".startswith(f"{prefix}.")]
-        if not inside:
-            known = sorted({".".join(one.name.split(".")[:2]) for one in network.get_parameters()})
-            raise OptionError(f"freeze_layer={prefix}: no parameter starts so; known are {', '.join(known)}")
-        for parameter in inside:
-            parameter.requires_grad = False
-        frozen += len(inside)
-        freeze_norms(network, prefix)
-    if not network.trainable_params():
-        raise OptionError(f"freeze_layer={','.join(prefixes)}: nothing is left to train")
-    return frozen

@@ -6,8 +6,8 @@ import os
 import mindspore as ms
 import numpy as np
 
-from src.engine import TrainStep
-from src.weights import convert_weights, guess_source
+from src.training.step import TrainStep
+from src.weights.names import convert_weights, guess_source
 
 
 def load_folder(root, folder):

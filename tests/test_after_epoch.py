@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 from programs import ROOT, read_rows, run, succeed
 
-from src import checkpoint, engine
 from src.errors import Interrupted
-from src.meter import Meter
-from src.run import Run
+from src.training import loop as engine
+from src.training.meter import Meter
+from src.training.trainer import Run
+from src.weights import checkpoint
 
 OPTIONS = {"eval_start_epoch": 1, "eval_interval": 1, "save_checkpoint_epochs": 1, "save_checkpoint_steps": 0,
            "keep_checkpoint_max": 5, "max_steps": 0, "log_interval": 1, "early_stop": 0}
@@ -69,7 +70,7 @@ def test_an_evaluation_that_fails_has_the_epoch_saved_and_owed():
     (4, 12, 0, False), (4, 12, 4, True), (5, 12, 4, True), (0, 12, 0, True), (6, 6, 4, False), (12, 12, 8, False)])
 def test_what_a_checkpoint_says_is_still_to_do(monkeypatch, steps, total, settled, expected):
     """At the end of an epoch or of the run, unless it was done: a fault in the next epoch's first batch saves again."""
-    from src import run as module
+    from src.training import trainer as module
     metas = []
     monkeypatch.setattr(module, "describe", lambda *rest, **facts: facts)
     monkeypatch.setattr(module.checkpoint, "save_run", lambda folder, name, parameters, meta, keep: metas.append(meta))
@@ -103,7 +104,7 @@ def test_the_second_signal_says_what_was_saved(monkeypatch, tmp_path, kept, word
 
 
 def test_the_row_of_an_evaluation_that_comes_again_is_taken_out(tmp_path):
-    from src.logger import RunLog
+    from src.training.log import RunLog
     path = tmp_path / "log.jsonl"
     rows = ['{"step": 4, "AP": 0.1}', '{"step": 8, "loss": 2.0}', '{"step": 8, "AP": 0.2}']
     for evaluated in (True, False):

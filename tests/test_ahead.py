@@ -9,11 +9,12 @@ import pytest
 from programs import MPIRUN, ROOT, left_behind, run, succeed
 from stepping import Loader, Log, build
 
-from src import engine
-from src import run as run_module
 from src.data.ahead import Ahead
 from src.errors import ALL, ALONE, ANOTHER, DataError, Interrupted
-from src.meter import Meter
+from src.training import loop as engine
+from src.training import step
+from src.training import trainer as run_module
+from src.training.meter import Meter
 
 
 class Watched(Loader):
@@ -115,7 +116,7 @@ def test_the_others_hear_that_another_process_ended_it():
 
         def __call__(self, *batch):
             import mindspore as ms
-            return ms.Tensor([{"stops": 1.0}.get(name, 1.0) for name in engine.NUMBERS], ms.float32)
+            return ms.Tensor([{"stops": 1.0}.get(name, 1.0) for name in step.NUMBERS], ms.float32)
 
     saved = []
     with pytest.raises(Interrupted, match="another process was interrupted or met an error after step 1") as caught:
@@ -166,8 +167,8 @@ def damage():
     loader.TrainLoader.prepare = fail
 
 def main():
-    before = train.runtime.prepare
-    train.runtime.prepare = lambda *options: (before(*options), damage())
+    before = train.process.prepare
+    train.process.prepare = lambda *options: (before(*options), damage())
     return train.main()
 
 run_main(main)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import arrays, found, txt
 
+from src.classes import COCO_CLASSES, VOC_CLASSES, named_classes, nearest
 from src.data.annotations import faults_as_findings
-from src.data.classes import COCO_CLASSES, VOC_CLASSES, named_classes, nearest
 from src.data.coco import read_coco
 from src.data.records import Report, finish_record
 from src.data.txt import read_txt

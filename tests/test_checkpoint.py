@@ -4,9 +4,9 @@ import os
 import numpy as np
 import pytest
 
-from src import checkpoint
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.models.ssd import build_model
+from src.weights import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from conftest import ROOT, coco_tree
 
+from src.classes import COCO_CLASSES, VOC_CLASSES, checked_classes, one_line
 from src.config import read_options, save_options
-from src.data.classes import COCO_CLASSES, VOC_CLASSES, checked_classes, one_line
 from src.errors import OptionError
 
 WORDS = ["on", "no", "null", "007", "~", "1e3", "0x1F", "2024-01-01", "1_0", ".inf", "yes", "12:30", "1.0", "True", "N"]
@@ -111,9 +111,10 @@ def test_only_what_is_typed_names_a_list(tmp_path):
 def test_a_checkpoint_of_a_class_called_like_a_list_is_taken(name, tmp_path):
     import mindspore as ms
 
-    from src import checkpoint
+    from src.inference.description import describe
+    from src.inference.predictor import load_predictor
     from src.models.ssd import build_model
-    from src.predictor import describe, load_predictor
+    from src.weights import checkpoint
     options = read_options(["--model=ssd300_mobilenet_v2", "--image_size=64", "--width=0.25", "--compile_cache="])
     model = build_model(options.model, 2, 64, 0.25)
     path = str(tmp_path / "one.ckpt")

@@ -11,7 +11,7 @@ from src.data.coco import id_key, read_coco
 from src.data.convert import coco_annotations
 from src.data.records import Report
 from src.errors import DataError
-from src.evaluate import to_coco
+from src.evaluation.evaluate import to_coco
 
 IMAGES = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80},
           {"id": 2, "file_name": "b.jpg", "width": 100, "height": 80}]

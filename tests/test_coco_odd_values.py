@@ -11,7 +11,7 @@ from src.data.coco import read_coco
 from src.data.convert import coco_annotations
 from src.data.records import Report, finish_record
 from src.errors import SSDError
-from src.evaluate import to_coco
+from src.evaluation.evaluate import to_coco
 from src.metrics import coco_metrics
 
 SOUND = {

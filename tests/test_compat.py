@@ -9,8 +9,8 @@ import pytest
 from mindspore import nn, ops
 from programs import ROOT
 
-from src import compat
 from src.errors import EnvironmentFault
+from src.machine import compat
 from src.models import layers
 
 SOURCES = [*glob.glob(os.path.join(ROOT, "*.py")), *glob.glob(os.path.join(ROOT, "src", "**", "*.py"), recursive=True)]

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from src import compile_cache
+from src.machine import compile_cache
 
 
 def parameter(name="w", shape=(3, 3), dtype="Float32", requires_grad=True):

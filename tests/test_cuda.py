@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 from programs import ROOT
 
-from src import cuda
 from src.errors import EnvironmentFault
+from src.machine import cuda
 
 NAMES = [name for _, name in cuda.LIBRARIES]
-MAKE = "import sys; from src import cuda; sys.prefix, runtime = sys.argv[1:3]; print(cuda.make_home(runtime))"
+MAKE = "import sys; from src.machine import cuda; sys.prefix, runtime = sys.argv[1:3]; print(cuda.make_home(runtime))"
 
 
 def write_files(folder, names):

@@ -5,7 +5,7 @@ import pytest
 from mindspore import nn
 
 from src import boxes as box_ops
-from src.detector import Detector
+from src.models.detector import Detector
 from src.models.ssd import Model
 
 ANCHORS = np.array([[0.25, 0.25, 0.2, 0.2], [0.26, 0.25, 0.2, 0.2], [0.75, 0.75, 0.2, 0.2]], np.float32)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from src import distributed
 from src.errors import OptionError
+from src.machine import distributed
 
 
 @pytest.fixture(name="together")
@@ -99,7 +99,7 @@ def test_a_digest_follows_from_every_bit_and_every_name():
 def test_other_weights_are_told_with_what_to_do(together, options, advice):
     import mindspore as ms
 
-    from src.resume import check_same_state
+    from src.training.resume import check_same_state
 
     def compare(rank, number, **options):
         step = SimpleNamespace(get_parameters=lambda: [ms.Parameter(np.full(3, number, np.float32), name="a")])

@@ -5,9 +5,9 @@ import pytest
 from mindspore import nn
 from stepping import build, run
 
-from src import engine
 from src.models.ssd import BUILDERS, build_model
 from src.optim import build_optimizer
+from src.training import step as step_module
 
 
 @pytest.mark.parametrize("loss_scale", [1.0, 1024.0])
@@ -37,7 +37,7 @@ def test_dynamic_scale_halves_and_skips_the_update_at_an_overflow(mode):
 
 
 def test_dynamic_scale_doubles_after_enough_good_steps(mode, monkeypatch):
-    monkeypatch.setattr(engine, "GROW_AFTER", 2)
+    monkeypatch.setattr(step_module, "GROW_AFTER", 2)
     step, _ = build([0.0] * 5, 4.0, dynamic=True)
     scales = [float(run(step)[7]) for _ in range(5)]
     assert scales == [4, 4, 8, 8, 16]
@@ -128,12 +128,12 @@ def first_steps(level):
     """Loss of the first step, whether all gradients of three steps were finite, and the model."""
     from src.losses import DetectionLoss, FocalLoss
     from src.models.initialize import he_initialize
-    from src.recipe import mixed_precision
+    from src.training.build import mixed_precision
     ms.set_seed(1)  # the same weights for every level: the head's are drawn by MindSpore
     model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)
     he_initialize(model.network, 3, seed=1)
     optimizer = build_optimizer(model.network.trainable_params(), np.full(4, 0.01, np.float32), "momentum", 0.9, 1e-4)
-    step = engine.TrainStep(mixed_precision(model, level), DetectionLoss(FocalLoss()), optimizer, 4.0, True, 1.0)
+    step = step_module.TrainStep(mixed_precision(model, level), DetectionLoss(FocalLoss()), optimizer, 4.0, True, 1.0)
     step.set_train()
     rng = np.random.default_rng(0)
     anchors = len(model.anchors)
@@ -161,7 +161,7 @@ def test_every_model_learns_a_batch(name):
     model = build_model(name, 3, 128 if name.endswith("fpn") else 0)
     classification = FocalLoss() if model.score == "sigmoid" else MultiBoxLoss()
     optimizer = build_optimizer(model.network.trainable_params(), np.full(5, 0.002, np.float32), "momentum", 0.9, 1e-4)
-    step = engine.TrainStep(model, DetectionLoss(classification), optimizer, grad_clip=1.0)
+    step = step_module.TrainStep(model, DetectionLoss(classification), optimizer, grad_clip=1.0)
     step.set_train()
     rng = np.random.default_rng(0)
     anchors, size = len(model.anchors), model.image_size

@@ -6,14 +6,15 @@ import pytest
 from programs import COCO_NAMES, read_json, run, succeed
 from test_onnx import CLASSES, THRESHOLDS, documented_operators, landscape, operator_sets, sharp_model
 
-from src import exporter
-from src.detector import Detector
 from src.errors import DataError, SSDError
-from src.exporter import export_mindir, run_cell
+from src.export import mindir
+from src.export.mindir import export_mindir
+from src.export.onnx import export_onnx
+from src.export.quantize import Feed, Int8, to_float16
+from src.inference.description import describe
+from src.inference.predictor import load_exported, run_cell
+from src.models.detector import Detector
 from src.models.ssd import BUILDERS
-from src.onnx_exporter import export_onnx
-from src.onnx_quantize import Feed, Int8, to_float16
-from src.predictor import describe, load_exported
 
 EXPORTS = {"mindir": export_mindir, "onnx": export_onnx}
 
@@ -159,7 +160,7 @@ def test_an_export_that_differs_is_not_kept(tmp_path, monkeypatch):
     def wrong_fold(network):
         for one in network.head.get_parameters():
             one.set_data(one + ms.Tensor(0.01, one.dtype))
-    monkeypatch.setattr(exporter, "fold_norms", wrong_fold)
+    monkeypatch.setattr(mindir, "fold_norms", wrong_fold)
     with pytest.raises(SSDError, match="differs from the network by .*; nothing was kept"):
         export_mindir(model, facts, str(tmp_path / "ssd.mindir"), 1, raw=True)
     assert not list(tmp_path.iterdir())

@@ -10,10 +10,11 @@ from programs import ROOT, run, succeed
 from test_export import EXPORTS, small_model
 
 from scripts import compare_metrics
-from src import exporter, onnx_exporter
 from src.errors import NotFiniteError
-from src.exporter import difference_of
-from src.onnx_quantize import Int8, to_float16
+from src.export import mindir as exporter
+from src.export import onnx as onnx_exporter
+from src.export.mindir import difference_of
+from src.export.quantize import Int8, to_float16
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,13 @@ from programs import run, succeed
 from weight_writers import mapping as pushed_mapping
 from weight_writers import save_zip, whole_tensor
 
-from src import checkpoint
 from src.config import read_options
 from src.errors import DataError, OptionError
+from src.inference.predictor import load_model
 from src.models.ssd import build_model
-from src.predictor import load_model
-from src.pretrained import import_command, load_pretrained
-from src.weights import SOURCES
+from src.weights import checkpoint
+from src.weights.load import import_command, load_pretrained
+from src.weights.names import SOURCES
 
 MODEL = "ssdlite300_mobilenet_v2"
 TYPED = (f"--model={MODEL}", "--width=1.0", "--image_size=0")

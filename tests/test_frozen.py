@@ -2,12 +2,12 @@
 import pytest
 from programs import run
 
-from src import checkpoint
 from src.config import read_options
 from src.errors import OptionError
 from src.models.ssd import build_model
-from src.pretrained import load_pretrained
-from src.recipe import check_weights
+from src.training.build import check_weights
+from src.weights import checkpoint
+from src.weights.load import load_pretrained
 
 MODEL = "ssd300_mobilenet_v2"
 TYPED = (f"--model={MODEL}", "--image_size=96", "--width=0.35", "--metric_engine=pycocotools")

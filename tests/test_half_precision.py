@@ -5,11 +5,11 @@ import onnx
 import pytest
 from mindspore import nn
 
+from src.export.onnx import run_graph
+from src.export.quantize import to_float16
 from src.models.layers import L2Norm, UpsampleTwice
 from src.models.ssd import Model
-from src.onnx_exporter import run_graph
-from src.onnx_quantize import to_float16
-from src.recipe import mixed_precision
+from src.training.build import mixed_precision
 
 LENGTHS = {12.0: 20 / 512 ** 0.5, 0.0: 0.0, 300.0: 20 / 512 ** 0.5, 1e-6: 20 / 512 ** 0.5}  # of equal channels
 

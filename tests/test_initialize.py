@@ -7,13 +7,13 @@ import pytest
 from mindspore import nn
 from test_models import small
 
-from src.engine import TrainStep
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.models.initialize import he_initialize
 from src.models.layers import BatchNorm
 from src.models.ssd import BUILDERS
 from src.optim import build_optimizer
-from src.pretrained import load_pretrained
+from src.training.step import TrainStep
+from src.weights.load import load_pretrained
 
 CLASSES = 21
 

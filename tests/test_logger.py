@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from src import errors, logger
+from src import errors, progress
+from src.training import log as logger
 
 
 def test_what_is_not_finite_is_null(tmp_path):
@@ -32,7 +33,7 @@ def test_rows_that_will_come_again_are_taken_out(tmp_path):
 def test_tensorboard_reads_numbers_and_pictures(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from src.visualize import save_png
+    from src.drawing import save_png
     picture = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     save_png(str(tmp_path / "x.png"), picture)
     log = logger.RunLog()
@@ -57,7 +58,7 @@ def test_a_terminal_gets_a_bar_and_a_file_does_not(capsys, monkeypatch):
     with log.bar(3) as show:
         show(1, "loss 1")
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr(logger, "on_terminal", lambda: True)
+    monkeypatch.setattr(progress, "on_terminal", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich draw
     with log.bar(3) as show:
         log.say("a line between")
@@ -67,17 +68,17 @@ def test_a_terminal_gets_a_bar_and_a_file_does_not(capsys, monkeypatch):
 
 
 def test_quick_progress_is_one_line(capsys):
-    assert list(logger.plain_track(range(30), 30, "checking", False)) == list(range(30))
+    assert list(progress.plain_track(range(30), 30, "checking", False)) == list(range(30))
     assert capsys.readouterr().out == "checking: 30/30, 0:00 left\n"
 
 
 def test_slow_progress_is_told_every_tenth(capsys, monkeypatch):
     clock = iter(range(0, 10000, 6))
     monkeypatch.setattr(logger.time, "time", lambda: next(clock))
-    list(logger.plain_track(range(20), 20, "checking", False))
+    list(progress.plain_track(range(20), 20, "checking", False))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and lines[0] == "checking: 2/20, 1:48 left"
-    list(logger.plain_track(range(20), 20, "checking", True))
+    list(progress.plain_track(range(20), 20, "checking", True))
     assert capsys.readouterr().out == ""
 
 

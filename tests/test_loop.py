@@ -10,10 +10,11 @@ import pytest
 from mindspore import nn
 from stepping import Loader, Log, build
 
-from src import engine
 from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError
-from src.meter import Meter
-from src.run import Run
+from src.training import loop as engine
+from src.training import step
+from src.training.meter import Meter
+from src.training.trainer import Run
 
 
 def test_the_loop_logs_every_interval_and_calls_back():
@@ -86,8 +87,8 @@ def test_a_loss_that_is_not_finite_in_another_process_ends_this_one_too():
         micro_steps, dynamic = 1, False
 
         def __call__(self, *batch):
-            values = {**dict.fromkeys(engine.NUMBERS, 1.0), "loss": np.nan, "stops": 0.0}
-            return ms.Tensor([values[name] for name in engine.NUMBERS], ms.float32)
+            values = {**dict.fromkeys(step.NUMBERS, 1.0), "loss": np.nan, "stops": 0.0}
+            return ms.Tensor([values[name] for name in step.NUMBERS], ms.float32)
 
     with pytest.raises(NotFiniteError, match="the loss of another process is not finite at step 1"):
         engine.train(Step(), Loader(2), np.full(2, 0.25), Log(), Meter(2, 1))

@@ -1,5 +1,5 @@
 """Speed and remaining time of a run."""
-from src.meter import MEANS, Meter
+from src.training.meter import MEANS, Meter
 
 
 def add(meter, seconds, finite=1.0):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import coco_tree, picture, rows_of, txt_tree
 
+from src.classes import COCO_CLASSES
 from src.data import convert, loader
-from src.data.classes import COCO_CLASSES
 from src.data.images import decode_image
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split

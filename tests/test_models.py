@@ -7,8 +7,9 @@ from mindspore import nn, ops
 from src.errors import OptionError
 from src.models.initialize import he_initialize
 from src.models.layers import BatchNorm, Normalize, UpsampleTwice
+from src.models.norms import freeze
 from src.models.ssd import BUILDERS, build_model
-from src.optim import RMSProp, build_optimizer, freeze
+from src.optim import RMSProp, build_optimizer
 
 PUBLISHED = {  # classes, trainable parameters, anchors, input
     "ssd_resnet50_fpn": (81, 33_294_654, 51_150, 640), "ssd300_resnet50": (81, 22_894_902, 8732, 300),

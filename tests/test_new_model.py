@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from src.config import read_options
 from src.models import ssd
-from src.recipe import build_rates
+from src.training.build import build_rates
 
 with open(os.path.join(ROOT, "docs", "new_model.md"), encoding="utf-8") as page:
     CODE = dict(re.findall(r"```(python|yaml)\n(.*?)```", page.read(), re.DOTALL))

@@ -7,11 +7,12 @@ import pytest
 from mindspore import nn, ops
 
 from src import boxes as box_ops
-from src.detector import AnyBatchDetector, Detector
-from src.exporter import export_mindir, run_cell
+from src.export.mindir import export_mindir
+from src.export.onnx import export_onnx
+from src.inference.description import describe
+from src.inference.predictor import load_exported, run_cell
+from src.models.detector import AnyBatchDetector, Detector
 from src.models.ssd import Model
-from src.onnx_exporter import export_onnx
-from src.predictor import describe, load_exported
 
 ANCHORS, CLASSES, SIDE = 30, 4, 16  # classes with background
 THRESHOLDS = {"min_score": 0.2, "nms_threshold": 0.4, "nms_candidates": 1000, "max_boxes": 100, "resize": "bilinear"}

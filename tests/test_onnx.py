@@ -15,16 +15,17 @@ import pytest
 from programs import CLASSES, COCO_NAMES, ROOT, read_json, run, succeed
 
 from bench.drawn import draw_weights
-from src import checkpoint
 from src.config import read_options
 from src.data.images import read_image
-from src.detector import RawDetector
 from src.errors import DataError, EnvironmentFault, OptionError
-from src.exporter import refuse_neighbour
+from src.export.mindir import refuse_neighbour
+from src.export.onnx import export_onnx
+from src.inference.description import describe
+from src.inference.onnx_session import import_optional, open_session
+from src.inference.predictor import from_model, load_exported, load_model
+from src.models.detector import RawDetector
 from src.models.ssd import BUILDERS, build_model
-from src.onnx_exporter import export_onnx
-from src.onnx_session import import_optional, open_session
-from src.predictor import describe, from_model, load_exported, load_model
+from src.weights import checkpoint
 
 THRESHOLDS = {"min_score": 0.3, "nms_threshold": 0.5, "nms_candidates": 1000, "max_boxes": 300, "resize": "bilinear"}
 STANDARD = ("", "ai.onnx")  # names of the operator set every runtime has

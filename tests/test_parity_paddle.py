@@ -5,10 +5,10 @@ import pytest
 from parity import bare_step, fill, load_folder
 
 from src import boxes as box_ops
-from src.detector import Detector
 from src.losses import DetectionLoss, MultiBoxLoss
 from src.lr_schedule import multistep
 from src.matching import Matcher
+from src.models.detector import Detector
 from src.models.ssd import build_model
 from src.optim import build_optimizer
 

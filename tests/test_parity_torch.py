@@ -8,13 +8,13 @@ import pytest
 from parity import bare_step, fill, load_folder
 
 from src import boxes as box_ops
-from src.detector import Detector
 from src.losses import DetectionLoss, MultiBoxLoss
 from src.lr_schedule import multistep, warmup
 from src.matching import Matcher
+from src.models.detector import Detector
 from src.models.ssd import build_model
 from src.optim import build_optimizer
-from src.weights import convert_weights
+from src.weights.names import convert_weights
 
 # folder: model, source of weights, rule of matching, normaliser of the loss, min_score, NMS threshold, boxes kept
 SYSTEMS = {

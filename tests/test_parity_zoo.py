@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from parity import bare_step, fill, load_folder
 
-from src.detector import Detector
 from src.losses import DetectionLoss, FocalLoss
 from src.lr_schedule import cosine, warmup
 from src.matching import Matcher
+from src.models.detector import Detector
 from src.models.layers import UpsampleTwice, conv
 from src.models.ssd import build_model
 from src.optim import build_optimizer

@@ -5,11 +5,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src import checkpoint
 from src.errors import OptionError
 from src.models.ssd import build_model
-from src.pretrained import fetch, load_pretrained, load_whole
-from src.weights import convert_weights, decimate_vgg, guess_source, rename_norms
+from src.weights import checkpoint
+from src.weights.load import fetch, load_pretrained, load_whole
+from src.weights.names import convert_weights, decimate_vgg, guess_source, rename_norms
 
 MODEL = "ssd300_mobilenet_v2"
 

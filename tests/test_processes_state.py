@@ -12,14 +12,14 @@ from programs import MPIRUN, ROOT, left_behind, read_json, read_rows, read_weigh
 TELLING = """
 import os, sys
 sys.path.insert(0, {root!r})
-import src.logger, train
+import src.progress, train
 from src.errors import run_main
 
-track = src.logger.track
+track = src.progress.track
 
 def tell(items, total, title, quiet=False):
     if title == "evaluating":
-        from src.distributed import digest_of
+        from src.machine.distributed import digest_of
         network = sys._getframe(2).f_locals["self"].model.network
         values = {{one.name: one.asnumpy() for one in network.get_parameters()}}
         with open(os.path.join({folder!r}, "rank_" + os.environ["MS_NODE_ID"]), "a", encoding="utf-8") as file:
@@ -27,7 +27,7 @@ def tell(items, total, title, quiet=False):
             print(digest_of(list(network.get_parameters())), total_mean, file=file)
     return track(items, total, title, quiet)
 
-src.logger.track = tell
+src.progress.track = tell
 run_main(train.main)
 """
 

@@ -13,7 +13,7 @@ import time
 import pytest
 from programs import MPIRUN, ROOT, environment, run, succeed
 
-from src import cuda
+from src.machine import cuda
 
 has_packages = not cuda.package_libraries()[1]
 compiler = shutil.which("cc") or shutil.which("gcc")
@@ -33,8 +33,8 @@ int cuDriverGetVersion(int *version) { *version = 12040; return 0; }
 int cuDeviceGetCount(int *count) { *count = 1; return 0; }
 """
 PLUGIN = """
-from src import runtime
-runtime.prepare("GPU")
+from src.machine import process
+process.prepare("GPU")
 import mindspore as ms
 ms.set_device("GPU")
 try:

@@ -61,17 +61,17 @@ def test_more_processes_train_together(place, tmp_path, count):
 FAULTY = """
 import os, sys
 sys.path.insert(0, {root!r})
-import src.meter, train
+import src.training.meter, train
 from src.errors import run_main
 
-add = src.meter.Meter.add
+add = src.training.meter.Meter.add
 
 def fail(self, *numbers):
     add(self, *numbers)
     if os.environ["MS_NODE_ID"] == "1" and len(self.steps) == 1 and self.timed > 12:
         raise {error}("injected")
 
-src.meter.Meter.add = fail
+src.training.meter.Meter.add = fail
 run_main(train.main)
 """
 
@@ -143,7 +143,7 @@ def test_what_dies_takes_all_along_and_leaves_a_checkpoint(place, tmp_path, laun
     assert left_behind(mark, 30) == []
     seconds = time.time() - begun
     print(f"{launcher}, {fault}: exit {code}, {seconds:.0f} s")
-    from src import checkpoint
+    from src.weights import checkpoint
     steps = checkpoint.load(str(tmp_path / "run" / "ckpt" / "last.ckpt"))[1]["steps_done"]
     output = (tmp_path / "out.txt").read_text()
     *codes, saved = FAULTS[fault]

@@ -6,8 +6,8 @@ import yaml
 
 from src.data.annotations import OtherClasses, classes_from
 from src.errors import DataError, EnvironmentFault, OptionError
+from src.files import output_folder
 from src.program_options import option_groups, read_beside_run, read_part, run_of
-from src.run_folder import output_folder
 
 OWN = {"dataset": "voc", "voc_root": "data/voc", "classes": ["on", "c: d"], "val_data_type": "test", "lr": 0.5,
        "batch_size": 3, "augmentation": "flip", "num_workers": 7,

@@ -136,7 +136,7 @@ def test_resume_refuses_another_network(place, trained):
 
 
 def test_the_log_of_a_resumed_run_is_read_as_one(tmp_path):
-    from src.logger import read_log
+    from src.training.log import read_log
     rows = [{"classes": 4}, {"step": 2, "loss": 3.0}, {"step": 4, "loss": 9.0}, {"step": 4, "AP": 0.1}, {"classes": 4},
             {"step": 4, "loss": 2.0}]
     torn = '{"step": 6, "lo'

@@ -10,8 +10,16 @@ from src.config import read_options
 from src.data.policies import build_policy
 from src.errors import OptionError
 from src.models.ssd import BUILDERS
-from src.recipe import OVERFIT, build_loss, build_rates, check_milestones, choose_overfit, scaling_hint, start_hint
-from src.run import check_options
+from src.training.build import (
+    OVERFIT,
+    build_loss,
+    build_rates,
+    check_milestones,
+    choose_overfit,
+    scaling_hint,
+    start_hint,
+)
+from src.training.trainer import check_options
 
 STEPS = 100  # an epoch in these tests
 # {recipe: {step: learning rate}}; the first step, the end of the warm-up, both sides of each milestone. The step after

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import report
 from src.boxes import encode
-from src.visualize import class_color
+from src.drawing import class_color
+from src.evaluation import report
 
 
 @pytest.fixture

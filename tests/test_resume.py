@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from programs import ROOT, interrupt, read_rows, read_weights, run, succeed
 
-from src import checkpoint
 from src.errors import OptionError
+from src.weights import checkpoint
 
 # 24 images, 3 steps an epoch of two batches of 4 each; rows of the log that reach over the end of an epoch
 OPTIONS = ("--epoch_size=5", "--accumulate=2", "--ema_decay=0.9", "--dynamic_loss_scale=True", "--loss_scale=1024",

@@ -11,10 +11,11 @@ from programs import read_rows, read_weights, run, succeed
 from stepping import build
 from stepping import run as run_step
 
-from src import checkpoint, resume
 from src.config import read_options
 from src.errors import OptionError
-from src.run import check_options
+from src.training import resume
+from src.training.trainer import check_options
+from src.weights import checkpoint
 
 META = {"model": "ssd300_mobilenet_v2", "classes": ["a", "b"], "image_size": 300, "width": 1.0, "best": 0.5,
         "steps_done": 12, "steps_per_epoch": 6, "settled": True}
@@ -182,8 +183,8 @@ def test_a_state_that_does_not_fit_names_what_has_changed():
 
 def attached(steps_done=None, skipped_epochs=0, **meta):
     """A Run of six steps an epoch that took a step -> Run, first step to run."""
-    from src.meter import Meter
-    from src.run import Run
+    from src.training.meter import Meter
+    from src.training.trainer import Run
 
     class Bare(Run):
         def __init__(self):
@@ -221,7 +222,7 @@ def test_a_resumed_run_goes_on_in_the_schedule_where_it_is_in_its_epochs(meta, e
 
 @pytest.mark.slow
 def test_skipped_epochs_through_the_program(place, trained, tmp_path):
-    from src.recipe import build_rates
+    from src.training.build import build_rates
     folder = tmp_path / "run"
     options = ("--epoch_size=3", "--pre_trained_epoch_size=1", "--run_eval=False", "--log_interval=1")
     succeed(place, "train.py", *place.data, f"--output_path={folder}", f"--pre_trained={trained.last}", *options)

@@ -9,12 +9,12 @@ import pytest
 from programs import ROOT
 
 from src.errors import OptionError
-from src.run_folder import LOCK, check_run_folder, hold_run_folder
+from src.training.run_folder import LOCK, check_run_folder, hold_run_folder
 
 HOLDER = """
 import os, sys, time
 sys.path.insert(0, {root!r})
-from src.run_folder import hold_run_folder
+from src.training.run_folder import hold_run_folder
 with hold_run_folder({path!r}):
     if {fork}:
         child = os.fork()
@@ -70,7 +70,7 @@ def test_a_run_that_ended_holds_nothing_whatever_its_children_do(tmp_path, numbe
 
 
 def test_only_one_of_many_that_start_at_once_gets_the_folder(tmp_path):
-    code = (f"import os, sys, time; sys.path.insert(0, {ROOT!r}); from src.run_folder import hold_run_folder\n"
+    code = (f"import os, sys, time; sys.path.insert(0, {ROOT!r}); from src.training.run_folder import hold_run_folder\n"
             f"with hold_run_folder({str(tmp_path / 'run')!r}):\n"
             f"    while not os.path.exists({str(tmp_path / 'end')!r}): time.sleep(0.05)")
     many = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) for _ in range(4)]
@@ -95,7 +95,7 @@ def test_what_was_made_for_nothing_goes_and_the_rest_stays(tmp_path):
 
 
 def test_a_file_system_without_locks_lets_pass(tmp_path, monkeypatch):
-    from src import run_folder
+    from src.training import run_folder
 
     def refuse(*_):
         raise OSError(37, "No locks available")

@@ -9,8 +9,8 @@ import time
 import pytest
 from programs import ROOT
 
-from src import cluster, runtime
 from src.errors import EnvironmentFault, RankFault
+from src.machine import launcher, process
 
 
 def no_address(name):
@@ -20,7 +20,7 @@ def no_address(name):
 @pytest.mark.parametrize("one_host, address", [(True, "127.0.0.1"), (False, "")])
 def test_a_host_without_an_address(one_host, address, monkeypatch):
     monkeypatch.setattr(socket, "gethostbyname", no_address)
-    assert cluster.free_address(one_host)[0] == address
+    assert launcher.free_address(one_host)[0] == address
 
 
 @pytest.mark.parametrize("variables, expected", [
@@ -32,12 +32,12 @@ def test_processes_of_one_machine_share_its_cores(monkeypatch, variables, expect
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda process: set(range(8)))
-    assert runtime.loader_threads() == expected
+    monkeypatch.setattr(process.os, "sched_getaffinity", lambda process: set(range(8)))
+    assert process.loader_threads() == expected
 
 
 def test_an_error_of_mindspore_as_one_line():
-    from src.distributed import plain  # imports MindSpore
+    from src.machine.distributed import plain  # imports MindSpore
     rule = "-" * 52
     text = f"\n{rule}\n- Cuda error:\n{rule}\nno device-side\n  here\n\n{rule}\n- C++ Call Stack: (For)\n{rule}\na.cc:1"
     assert plain(RuntimeError(text)) == "no device-side here"
@@ -52,7 +52,7 @@ def test_gpus_are_counted(monkeypatch, tmp_path, variables, count):
     fake_smi(monkeypatch, tmp_path, 4)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cluster.count_gpus() == count
+    assert launcher.count_gpus() == count
 
 
 def fake_smi(monkeypatch, tmp_path, count):
@@ -69,20 +69,20 @@ def test_more_processes_than_gpus(monkeypatch, tmp_path, local_rank, error):
     fake_smi(monkeypatch, tmp_path, 2)
     monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", local_rank)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    cluster.check_devices("GPU")
+    launcher.check_devices("GPU")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    cluster.check_devices("CPU")
+    launcher.check_devices("CPU")
     with pytest.raises(error, match="has 2 GPU.* but 3 processes") as caught:
-        cluster.check_devices("GPU")
+        launcher.check_devices("GPU")
     assert type(caught.value) is error  # one process of a host tells it
 
 
 def test_no_gpu_is_counted_without_nvidia_smi(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert cluster.count_gpus() is None
+    assert launcher.count_gpus() is None
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    cluster.check_devices("GPU")  # MindSpore has the last word
+    launcher.check_devices("GPU")  # MindSpore has the last word
 
 
 # --- launchers
@@ -92,26 +92,26 @@ def test_what_msrun_was_asked_is_read_from_its_command_line(tmp_path):
     options = ["--worker_num=8", "--local_worker_num", "3", "--join=True", "train.py"]
     with subprocess.Popen([sys.executable, str(tmp_path / "msrun"), *options]) as msrun:
         time.sleep(0.2)
-        options = cluster.msrun_options(msrun.pid)
+        options = launcher.msrun_options(msrun.pid)
         msrun.kill()
     assert (options.join, options.local_worker_num) == (True, 3)
-    assert cluster.msrun_options() is None
+    assert launcher.msrun_options() is None
 
 
 def test_a_port_is_taken_only_while_somebody_listens():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert cluster.port_taken("127.0.0.1", port)
-    assert not cluster.port_taken("127.0.0.1", port)
+        assert launcher.port_taken("127.0.0.1", port)
+    assert not launcher.port_taken("127.0.0.1", port)
 
 
 WORKER = """
 import os, sys, time
 sys.path.insert(0, {root!r})
-from src import cluster
-cluster.GRACE_SECONDS, cluster.POLL_SECONDS = 1, 0.1
+from src.machine import launcher
+launcher.GRACE_SECONDS, launcher.POLL_SECONDS = 1, 0.1
 {before}
-cluster.watch_launcher(os.getppid())
+launcher.watch_launcher(os.getppid())
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
@@ -124,13 +124,13 @@ def test_a_worker_ends_with_its_launcher(before):
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as launcher:
         worker = int(launcher.stdout.readline())
-        assert cluster.parent_of(worker) == launcher.pid
+        assert launcher.parent_of(worker) == launcher.pid
         launcher.send_signal(signal.SIGKILL)
         launcher.wait()
         begun = time.monotonic()
-        while cluster.parent_of(worker) and time.monotonic() - begun < 10:
+        while launcher.parent_of(worker) and time.monotonic() - begun < 10:
             time.sleep(0.05)
-        assert not cluster.parent_of(worker)
+        assert not launcher.parent_of(worker)
         assert (time.monotonic() - begun > 0.9) == bool(before)
 
 
@@ -139,11 +139,11 @@ def test_the_scheduler_ends_with_the_last_worker(monkeypatch):
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     scheduler = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    monkeypatch.setattr(cluster, "start_scheduler", lambda: scheduler)
+    monkeypatch.setattr(launcher, "start_scheduler", lambda: scheduler)
     monkeypatch.setenv("MS_SCHED_HOST", "127.0.0.1")
     monkeypatch.setenv("MS_SCHED_PORT", port)
     worker = subprocess.Popen(["/bin/sleep", "2"], env={**os.environ, "MS_ROLE": "MS_WORKER"})
-    assert cluster.keep_scheduler(os.getpid()) == 0
-    assert worker.poll() is not None or cluster.parent_of(worker.pid) == 0
+    assert launcher.keep_scheduler(os.getpid()) == 0
+    assert worker.poll() is not None or launcher.parent_of(worker.pid) == 0
     worker.wait()
     assert scheduler.wait() == -signal.SIGKILL

@@ -25,8 +25,8 @@ from weight_writers import (
 )
 
 from src.errors import DataError
-from src.tensor_pickle import GLOBALS, Call
-from src.weight_files import read_weights
+from src.weights.files import read_weights
+from src.weights.tensor_pickle import GLOBALS, Call
 
 SAVERS = pytest.mark.parametrize("save", [save_zip, save_legacy])
 

@@ -7,7 +7,7 @@ from conftest import coco_tree, picture, txt_tree
 
 from src.config import read_options
 from src.errors import DataError
-from src.recipe import batch_hint, build_loader
+from src.training.build import batch_hint, build_loader
 
 MODEL = SimpleNamespace(anchors=np.array([[.5, .5, .5, .5], [.2, .5, .4, 1]], np.float32), image_size=8, mean=(0, 0, 0))
 

@@ -8,9 +8,9 @@ import pytest
 from programs import ROOT, write_video
 
 import predict
-from src import video
 from src.errors import DataError, EnvironmentFault
-from src.video import VideoFile, VideoSource, drawing_path
+from src.inference import video
+from src.inference.video import VideoFile, VideoSource, drawing_path
 
 # of a tkhd box: the matrix a b u c d v x y w, which turns by so many degrees clockwise (ISO/IEC 14496-12, 8.3.2)
 MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0), 0: (1, 0, 0, 1)}

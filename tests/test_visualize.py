@@ -7,24 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from src import visualize
+from src.drawing import class_color, draw_boxes, free_place, save_png, shared_areas, to_tile
 from src.errors import EnvironmentFault
+from src.evaluation import plots as visualize
+from src.evaluation.plots import CELL, GAP, lay_out, plot_history, plot_per_class, plot_pictures, plot_pr_curves
 from src.metrics import coco_metrics, voc_metrics
-from src.visualize import (
-    CELL,
-    GAP,
-    class_color,
-    draw_boxes,
-    free_place,
-    lay_out,
-    plot_history,
-    plot_per_class,
-    plot_pictures,
-    plot_pr_curves,
-    save_png,
-    shared_areas,
-    to_tile,
-)
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 

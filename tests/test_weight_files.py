@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from weight_writers import ARRAYS, SAFE, check_arrays, check_damage, safetensors, save_tfjs, write
 
-from src import checkpoint
 from src.boxes import to_corners
 from src.errors import DataError, OptionError
 from src.models.ssd import build_model
-from src.weight_files import read_weights
+from src.weights import checkpoint
+from src.weights.files import read_weights
 
 
 @pytest.fixture

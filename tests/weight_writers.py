@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 
 from src.errors import DataError
-from src.weight_files import TORCH_MAGIC, read_weights
+from src.weights.files import TORCH_MAGIC, read_weights
 
 STORAGE = {"f8": "Double", "f4": "Float", "f2": "Half", "i8": "Long", "i4": "Int", "i2": "Short", "i1": "Char",
            "u1": "Byte", "b1": "Bool", "c8": "ComplexFloat"}

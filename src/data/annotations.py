@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 
-from src.data.classes import checked_classes, nearest
+from src.classes import checked_classes, nearest
 from src.data.records import Box, Report
 from src.errors import DataError, OptionError, SSDError
 

@@ -16,7 +16,7 @@ from src.data.image_bytes import BadImage, file_size
 from src.data.images import check_image, complaint, heard
 from src.data.records import Box, finish_record, fractions
 from src.errors import DataError, EnvironmentFault
-from src.logger import track
+from src.progress import track
 
 SCHEMA = {
     "index": {"type": "int64"},  # from 0: the place of the image in ground_truth.json

@@ -12,8 +12,8 @@ import time
 from collections import namedtuple
 from functools import partial
 
+from src.classes import checked_classes
 from src.data.annotations import check_folder, refuse_misspelt
-from src.data.classes import checked_classes
 from src.data.coco import read_coco
 from src.data.conversions import (
     TEMPORARY,

@@ -5,7 +5,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import HeNormal, TruncatedNormal, XavierUniform, initializer
 
-from src import compat
+from src.machine import compat
 
 
 class BatchNorm(nn.BatchNorm2d):

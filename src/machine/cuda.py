@@ -26,7 +26,7 @@ LIBRARIES = (
     ("cudnn", "libcudnn_cnn_infer.so.8"), ("cudnn", "libcudnn_cnn_train.so.8"), ("cudnn", "libcudnn.so.8"))
 RELEASE = "11.6"  # the plugin that is wanted; 11.6 to 11.8 choose it
 NVCC = f"""#!/bin/sh
-# Written by src/cuda.py. No compiler: it only tells MindSpore which of its CUDA plugins to load.
+# Written by src/machine/cuda.py. No compiler: it only tells MindSpore which of its CUDA plugins to load.
 echo "Cuda compilation tools, release {RELEASE}, V{RELEASE}.55"
 """
 RUNTIME_NAMES = ("libcudart.so.11.0", f"libcudart.so.{RELEASE}.55")  # MindSpore reads the version out of a file name

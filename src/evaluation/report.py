@@ -5,8 +5,9 @@ import numpy as np
 
 from src.boxes import decode
 from src.data.images import read_image
+from src.drawing import draw_boxes, to_tile
 from src.errors import DataError
-from src.visualize import draw_boxes, plot_per_class, plot_pictures, plot_pr_curves, to_tile
+from src.evaluation.plots import plot_per_class, plot_pictures, plot_pr_curves
 
 MOST_PICTURES, MOST_OF_A_BATCH = 12, 8
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import DataError, OptionError
-from src.tensor_pickle import TensorUnpickler, decode, to_arrays, width
+from src.weights.tensor_pickle import TensorUnpickler, decode, to_arrays, width
 
 FORMATS = ("PyTorch .pth, .safetensors, NumPy .npz, Paddle .pdparams, TensorFlow.js model.json (or its folder) and "
            "MindSpore .ckpt")
@@ -33,7 +33,7 @@ def read_weights(path):
         path = model_json(path)
     container = container_of(path)
     if container == "mindspore":
-        from src.checkpoint import load  # the only reader that needs MindSpore
+        from src.weights.checkpoint import load  # the only reader that needs MindSpore
         return load(path)[0], "mindspore"
     try:
         values, kind = READERS[container](path)

@@ -4,24 +4,19 @@ import os
 from dataclasses import replace
 from functools import partial
 
-import mindspore as ms
 import numpy as np
 from google.protobuf.message import DecodeError
-from mindspore.train.mind_ir_pb2 import ModelProto
 
-from src import checkpoint
-from src.compile_cache import use_cache
 from src.data.transforms import resize
-from src.detector import Detector
 from src.errors import DataError, OptionError
-from src.exporter import THRESHOLDS, open_mindir, run_cell, sidecar_of
+from src.inference.description import FIXED, FREE, THRESHOLDS, describe, sidecar_of
+from src.inference.exported import READERS, refuse_version, run_cell
+from src.machine.compile_cache import use_cache
+from src.models.detector import Detector
 from src.models.ssd import build_model
-from src.onnx_session import open_session
-from src.pretrained import import_command, load_whole
-from src.weights import published_thresholds
-
-FIXED = ("model", "image_size", "width", "classes")  # what the weights are made for
-FREE = (*THRESHOLDS, "resize")  # what whoever evaluates may choose
+from src.weights import checkpoint
+from src.weights.load import import_command, load_whole
+from src.weights.names import published_thresholds
 
 
 class Predictor:
@@ -45,13 +40,6 @@ class Predictor:
         """One RGB image [H, W, 3] of any size -> boxes [n, 4] (fractions), scores [n], labels [n]."""
         boxes, scores, labels, count = [one[0] for one in self(resize(image, self.image_size, self.resize)[None])]
         return boxes[:count], scores[:count], labels[:count]
-
-
-def describe(model, classes, thresholds, **more):
-    """What a checkpoint or an exported file says about itself, JSON-able. thresholds: a dict with FREE."""
-    return {"model": model.name, "image_size": model.image_size, "width": model.width, "classes": list(classes),
-            "mean": list(model.mean), "std": list(model.std), "score": model.score,
-            **{name: thresholds[name] for name in FREE}, "mindspore": ms.__version__, **more}
 
 
 def from_model(model, classes, thresholds, batch_size):
@@ -142,29 +130,3 @@ def load_exported(path, batch_size=1):
     if meta["raw"]:
         raise OptionError(f"'{path}' was exported with --raw=True and gives logits, not boxes; export it without")
     return Predictor(detect_batch, meta["batch_size"] or batch_size, meta)
-
-
-def refuse_version(path, ending, version):
-    """Raises OptionError for a .mindir of another great version of MindSpore, which cannot be run by this."""
-    if ending == ".mindir" and version.split(".")[0] != ms.__version__.split(".")[0]:
-        raise OptionError(f"'{path}' was exported by MindSpore {version}, this is {ms.__version__}; export it with "
-                          "this one from its checkpoint")
-
-
-def read_mindir(path, shape):
-    """The graph of a .mindir as open_mindir gives it; a graph for one number of images checks that itself."""
-    with open(path, "rb") as file:
-        ModelProto.FromString(file.read())  # ms.load would print lines of its own about a damaged file
-    return open_mindir(path, shape)
-
-
-def read_onnx(path, shape):
-    """The graph of an .onnx, run by onnxruntime on the CPU. Raises ValueError where its input is not of that shape."""
-    session = open_session(path)
-    taken = [None if isinstance(side, str) else side for side in session.get_inputs()[0].shape]
-    if taken != shape:
-        raise ValueError(f"the file takes images {taken}, the .json says {shape}")
-    return lambda images: session.run(None, {"images": images})
-
-
-READERS = {".mindir": read_mindir, ".onnx": read_onnx}

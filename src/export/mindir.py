@@ -3,24 +3,20 @@ import contextlib
 import json
 import os
 import tempfile
-from functools import partial
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
 
-from src.compat import refuse_old
-from src.detector import AnyBatchDetector, Detector, RawDetector, TracedDetector
 from src.errors import EnvironmentFault, NotFiniteError, OptionError, SSDError
 from src.files import ASIDE, write_whole
+from src.inference.description import DETECTIONS, FORMATS, RAW, RESIZES, THRESHOLDS, sidecar_of
+from src.inference.exported import open_mindir, run_cell
+from src.machine.compat import refuse_old
+from src.models.detector import AnyBatchDetector, Detector, RawDetector, TracedDetector
 from src.models.fold import fold_norms
 
 TOLERANCE = 1e-4  # float32 rounds differently where the order of operations differs
 FREE_TRIAL = 2  # images a file for any number is compared on, after it was on one
-FORMATS = {".mindir": "MINDIR", ".onnx": "ONNX"}
-THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
-RESIZES = {"bilinear": "resized bilinearly (OpenCV)", "antialias": "resized bilinearly with antialiasing (Pillow)"}
-DETECTIONS, RAW = ("boxes", "scores", "labels", "count"), ("logits", "deltas")
 
 
 def export_mindir(model, meta, path, batch_size, raw):
@@ -73,24 +69,6 @@ def write_mindir(cell, pixels, aside, path):
             ms.export(cell, pixels, file_name=name, file_format="MINDIR")
     except (OSError, RuntimeError) as error:
         raise EnvironmentFault(f"'{path}' could not be written: {' '.join(str(error).split())[:200]}") from error
-
-
-def open_mindir(path, shape):
-    """The graph of a .mindir as a function from array to arrays. shape: of its input, the first None for any number.
-
-    A graph for any number is compiled once for all; left to itself MindSpore compiles it for each number it meets, and
-    fails at the second.
-    """
-    cell = nn.GraphCell(ms.load(path))
-    if shape[0] is None:
-        cell.set_inputs(ms.Tensor(shape=shape, dtype=ms.uint8))
-    return partial(run_cell, cell)
-
-
-def run_cell(cell, *arrays):
-    """The outputs of a Cell for inference, arrays in and out."""
-    cell.set_train(False)
-    return [output.asnumpy() for output in cell(*(ms.Tensor(one) for one in arrays))]
 
 
 def difference_of(expected, found):
@@ -150,11 +128,6 @@ def keep(aside, path, shape, outputs, facts):
     os.chmod(aside, 0o644)  # MindSpore lets only the owner read
     os.replace(aside, path)
     return facts
-
-
-def sidecar_of(path):
-    """The .json beside an exported file."""
-    return f"{os.path.splitext(path)[0]}.json"
 
 
 def refuse_neighbour(path, facts):

@@ -1,7 +1,7 @@
 """Changes to ONNX graphs: one cut between network and post-processing, and graphs for any number of images."""
 import numpy as np
 
-from src.onnx_session import import_optional
+from src.inference.onnx_session import import_optional
 
 INT64 = 7  # onnx.TensorProto.INT64
 LAST = 2 ** 31 - 1  # an end of Slice behind all there is

@@ -5,8 +5,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src import compat
 from src.boxes import VARIANCES
+from src.machine import compat
 from src.models.layers import Normalize
 
 LARGEST_GROWTH = math.log(1000 / 16)

@@ -2,17 +2,15 @@
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 
 from src.config import save_options
 from src.errors import EnvironmentFault, OptionError
-from src.files import ASIDE
+from src.files import ASIDE, make_folder, missing_folders, names_in
 
 MARKS = ("config.yaml", "log.jsonl", "ckpt")
 LOCK = ".lock"  # in the folder of a run that is alive; a killed run leaves the file, but locked by nobody
@@ -110,58 +108,11 @@ def sweep(folder):
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
-def missing_folders(path):
-    """The folders that have to be made for path, itself first."""
-    missing, above = [], os.path.abspath(path)
-    while not os.path.exists(above):
-        missing.append(above)
-        above = os.path.dirname(above)
-    return missing
-
-
-def names_in(folder):
-    """The names in a folder, none where it is not there."""
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
 def open_run_folder(path, options):
     """Makes path with ckpt/ and eval/ and writes config.yaml. Only rank 0 calls it, when all checks have passed."""
     for name in ("ckpt", "eval"):
         make_folder(os.path.join(path, name))
     save_options(options, os.path.join(path, "config.yaml"))
-
-
-@contextlib.contextmanager
-def output_folder(path):
-    """Makes a folder that can be written, before the work whose result it shall take; when that work fails, what was
-    made here and is still empty is removed. Raises EnvironmentFault."""
-    made = missing_folders(path)
-    try:
-        make_folder(path)
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # the first one that holds something, or was not made
-            for folder in made:
-                os.rmdir(folder)
-        raise
-
-
-def make_folder(path):
-    """Makes a folder that can be written. Raises EnvironmentFault."""
-    try:
-        os.makedirs(path, exist_ok=True)
-        os.rmdir(tempfile.mkdtemp(dir=path))
-    except OSError as error:
-        raise EnvironmentFault(f"folder '{path}' cannot be made or written: {error.strerror}") from error
-
-
-def read_json(path):
-    """The content of a JSON file."""
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
 def git_commit():

@@ -6,12 +6,12 @@ from contextlib import suppress
 import mindspore as ms
 import numpy as np
 
-from src import checkpoint
 from src.ema import averaged
 from src.errors import DataError, OptionError
 from src.models.ssd import BUILDERS, build_model
-from src.weight_files import read_weights
-from src.weights import SOURCES, convert_weights, guess_source
+from src.weights import checkpoint
+from src.weights.files import read_weights
+from src.weights.names import SOURCES, convert_weights, guess_source
 
 TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "loss_scale", "good_steps", "ema_",
                   "micro_")

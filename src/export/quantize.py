@@ -7,9 +7,9 @@ import tempfile
 import numpy as np
 
 from src.errors import DataError
-from src.logger import quiet
-from src.onnx_graph import constants, drop_unused
-from src.onnx_session import import_optional
+from src.export.onnx_graph import constants, drop_unused
+from src.inference.onnx_session import import_optional
+from src.progress import quiet
 
 OPSET = 13  # the first in which each channel of weights has a scale of its own
 LENGTH = ["Pow", "ReduceSum", "Greater", "Max", "Where", "Sqrt", "Div"]  # operators of L2Norm: float32, as in training

@@ -3,7 +3,7 @@ import resource
 
 import numpy as np
 
-from src.logger import duration
+from src.progress import duration
 
 MEANS = ("loss", "loss_cls", "loss_box", "positives", "grad_norm")
 

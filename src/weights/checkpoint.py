@@ -8,10 +8,10 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-from src.compat import CHECKSUM, load_checkpoint
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.files import folder_aside
-from src.logger import quiet
+from src.machine.compat import CHECKSUM, load_checkpoint
+from src.progress import quiet
 
 META = "ssd_meta"
 

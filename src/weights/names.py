@@ -4,8 +4,8 @@ from collections import namedtuple
 
 import numpy as np
 
-from src.data.classes import COCO_CATEGORY_IDS
-from src.tensorflow_names import from_tensorflow
+from src.classes import COCO_CATEGORY_IDS
+from src.weights.tensorflow_names import from_tensorflow
 
 # rules: (pattern, replacement) in order; the first that matches a whole name wins, a name without a match is left over.
 # box_order: places of dx, dy, dw, dh in the source. coordinate_major: channel = value * shapes + shape instead of

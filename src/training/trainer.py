@@ -6,29 +6,31 @@ import time
 import mindspore as ms
 import numpy as np
 
-from src import checkpoint, engine
-from src.compile_cache import FREE
 from src.config import split_options
 from src.data.annotations import classes_from
 from src.data.loader import EvalLoader
 from src.data.mindrecord import prepare_split
-from src.distributed import all_reduce, average_parameters, wait_for_all
 from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError, OptionError
-from src.evaluate import collect, first_images, learnt_by_heart, score
-from src.logger import read_log
-from src.meter import Meter, peak_memory
+from src.evaluation.evaluate import collect, first_images, learnt_by_heart, score
+from src.evaluation.plots import plot_history
+from src.evaluation.report import draw_predictions, draw_training_batch
+from src.files import read_json
+from src.inference.description import describe
+from src.inference.predictor import from_model
+from src.machine.compile_cache import FREE
+from src.machine.distributed import all_reduce, average_parameters, wait_for_all
+from src.machine.process import loader_threads
 from src.metrics import import_engine, split_notes
-from src.models.norms import STATISTICS
+from src.models.norms import STATISTICS, split_names
 from src.models.ssd import BUILDERS, build_model
-from src.optim import split_names
-from src.predictor import describe, from_model
-from src.pretrained import load_pretrained
-from src.recipe import batch_hint, check_milestones, scaling_hint, start_hint
-from src.report import draw_predictions, draw_training_batch
-from src.resume import changes, check_same_state, refuse_other_network, restore
-from src.run_folder import git_commit, open_run_folder, read_json
-from src.runtime import loader_threads
-from src.visualize import plot_history
+from src.training import loop
+from src.training.build import batch_hint, check_milestones, scaling_hint, start_hint
+from src.training.log import read_log
+from src.training.meter import Meter, peak_memory
+from src.training.resume import changes, check_same_state, refuse_other_network, restore
+from src.training.run_folder import git_commit, open_run_folder
+from src.weights import checkpoint
+from src.weights.load import load_pretrained
 
 LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
 MOST_NAMES = 25      # classes in a line
@@ -199,7 +201,7 @@ class Run:
         options, images = self.options, read_json(self.split.ground_truth)["images"]
         try:
             if not self.catch_up():
-                engine.train(self.step, self.loader, rates, self.log, self.meter, start, options.max_steps,
+                loop.train(self.step, self.loader, rates, self.log, self.meter, start, options.max_steps,
                              options.log_interval, lambda row: images[row]["file_name"], options.save_checkpoint_steps,
                              self.keep, self.after_epoch)
         except NotFiniteError:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from src import cluster, cuda
+from src.machine import cuda, launcher
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -16,7 +16,7 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     times slower than the AVX2 kernel (bench/cpu_kernels.py). A value the user has set is kept.
     """
     if "mindspore" in sys.modules:
-        raise RuntimeError("runtime.prepare() must run before mindspore is imported")
+        raise RuntimeError("process.prepare() must run before mindspore is imported")
     # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end it without a word
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -26,9 +26,9 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     keep_freed_memory()
     if device_target == "GPU":
         cuda.find_driver()
-    cluster.check_launch(run_distribute, device_num)
+    launcher.check_launch(run_distribute, device_num)
     if run_distribute:
-        cluster.join(device_target)  # forks, so before CUDA
+        launcher.join(device_target)  # forks, so before CUDA
     if device_target == "GPU":
         cuda.prepare()
     elif cuda.installed("mindspore-gpu"):  # MindSpore 1.10
@@ -37,7 +37,7 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
 
 def loader_threads():
     """Cores this process may use, shared with the others that the launcher started on this host."""
-    return max(len(os.sched_getaffinity(0)) // cluster.local_processes(), 1)
+    return max(len(os.sched_getaffinity(0)) // launcher.local_processes(), 1)
 
 
 def keep_freed_memory():

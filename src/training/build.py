@@ -3,18 +3,19 @@ import dataclasses
 
 from mindspore import dtype as mstype
 
-from src.compat import auto_mixed_precision
 from src.data.loader import TrainLoader
 from src.ema import WeightAverage
-from src.engine import TrainStep
 from src.errors import DataError, OptionError
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.lr_schedule import cosine, multistep, warmup
+from src.machine.compat import auto_mixed_precision
+from src.machine.process import loader_threads
 from src.matching import Matcher
 from src.models.layers import L2Norm
+from src.models.norms import freeze, split_names
 from src.models.ssd import build_model
-from src.optim import build_optimizer, freeze, split_names
-from src.runtime import loader_threads
+from src.optim import build_optimizer
+from src.training.step import TrainStep
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
 # the self-test of --overfit: from nothing to boxes of a few images by heart, whatever the recipe trains for

@@ -30,7 +30,7 @@ def use_cache(root, facts, parameters):
     if not root:
         return
     digest = hashlib.sha256(f"{ms.__version__} {sorted(facts.items(), key=str)}".encode(errors="backslashreplace"))
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     for one in parameters:
         digest.update(f"{one.name} {one.shape} {one.dtype} {one.requires_grad}".encode())

@@ -8,8 +8,8 @@ import numpy as np
 from mindspore import GRAPH_MODE, Tensor, ops, set_context
 from mindspore.communication import get_group_size, get_rank, init
 
-from src.compat import set_device
 from src.errors import EnvironmentFault, OptionError, plain
+from src.machine.compat import set_device
 
 
 def start(device_target="CPU", device_id=0, run_distribute=False):

@@ -9,14 +9,9 @@ from contextlib import suppress
 import mindspore as ms
 import numpy as np
 
-from src.compat import refuse_old
-from src.detector import RawDetector, TracedDetector
 from src.errors import EnvironmentFault, OptionError, SSDError
-from src.exporter import (
-    DETECTIONS,
+from src.export.mindir import (
     FREE_TRIAL,
-    RAW,
-    THRESHOLDS,
     TOLERANCE,
     difference_of,
     keep,
@@ -24,11 +19,14 @@ from src.exporter import (
     plain_name,
     random_images,
     require_finite,
-    run_cell,
 )
+from src.export.onnx_graph import all_nodes, cut, for_each_image, free_batch, join, with_opset_of
+from src.inference.description import DETECTIONS, RAW, THRESHOLDS
+from src.inference.exported import run_cell
+from src.inference.onnx_session import import_optional, open_session
+from src.machine.compat import refuse_old
+from src.models.detector import RawDetector, TracedDetector
 from src.models.fold import fold_norms
-from src.onnx_graph import all_nodes, cut, for_each_image, free_batch, join, with_opset_of
-from src.onnx_session import import_optional, open_session
 
 DRAWN = 200  # detections an image in the comparison of the post-processing
 
@@ -37,7 +35,7 @@ def export_onnx(model, meta, path, batch_size, raw, lower=None):
     """Writes path (.onnx) and its .json. Returns the content of the .json.
 
     model: fresh, its norms are folded (models/fold.py). batch_size: images a call, 0 for a file that takes any number.
-    lower: function ModelProto of the network, batch_size -> the same in fewer bits (onnx_quantize.py); its outputs are
+    lower: function ModelProto of the network, batch_size -> the same in fewer bits (quantize.py); its outputs are
     then not held to TOLERANCE.
     The file is written aside and renamed after onnx.checker and onnxruntime took it and it agreed with the network
     within TOLERANCE. Logits and deltas are compared on random pixels, the post-processing on drawn logits and deltas: a

@@ -3,14 +3,14 @@ import inspect
 import os
 from typing import NamedTuple
 
-from src import checkpoint
-from src.compile_cache import FREE
 from src.config import OF_A_HOST, read_yaml
-from src.distributed import check_equal, digest_of
 from src.ema import PREFIX
 from src.errors import OptionError
+from src.machine.compile_cache import FREE
+from src.machine.distributed import check_equal, digest_of
 from src.models.ssd import BUILDERS
-from src.pretrained import assign
+from src.weights import checkpoint
+from src.weights.load import assign
 
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 ANOTHER = "leave it as it was, or start another run in another --output_path, from these weights by --pre_trained"

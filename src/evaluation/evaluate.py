@@ -1,10 +1,10 @@
 """Runs a Predictor over a validation split and turns its boxes into the COCO result format."""
 import numpy as np
 
-from src.distributed import gather_rows
 from src.errors import SSDError, smaller_batch
-from src.logger import track
+from src.machine.distributed import gather_rows
 from src.metrics import coco_metrics, voc_metrics
+from src.progress import track
 
 OVERFIT_GOAL = 0.95  # AP50
 
