@@ -133,7 +133,7 @@ run_main(train.main)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("signals, code", [(0, 1), (2, 130)])
 def test_a_fault_of_the_metric_engine_loses_nothing(place, trained, tmp_path, signals, code):
     """The resumed run makes up for the evaluation and ends as the one that had no fault."""

@@ -175,7 +175,7 @@ run_main(main)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("error, code, words, epoch", [
     ("loader.DataError('row 3 is damaged')", 3, "rank 1: error: row 3 is damaged; after step ", 1),
     ("MemoryError('no more')", 4, "rank 1: error: out of memory (no more); try --batch_size=1, half of the", 0),
@@ -197,7 +197,7 @@ def test_a_damaged_row_of_one_process_is_told_and_the_job_saves(place, tmp_path,
         assert f"resumed after step {12 if epoch else 4}" in text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_only_one_host_lacks_is_told_by_its_process(place, tmp_path):
     """Before the processes are joined: rank 0 waits for the other and has nothing to say."""
     mark = uuid.uuid4().hex

@@ -1,6 +1,7 @@
 """Every program and script, found by its file: --help, and one line for what it does not know."""
 import glob
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,12 +66,16 @@ def test_pytest_says_what_it_does_not_know(tmp_path):
     (tmp_path / "scripts" / "setup_env.sh").write_text("")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\nshift 2\necho "$@"\nexit "$CODE"\n')
+    python.write_text('#!/bin/sh\nshift 2\nprintf "%s\\n" "$*"\nexit "$CODE"\n')
     python.chmod(0o755)
     for code, wanted in ((4, 2), (1, 1), (0, 0)):
-        done = subprocess.run(["bash", tmp_path / "scripts" / "run_tests.sh", "-m", "slow"], capture_output=True,
+        done = subprocess.run(["bash", tmp_path / "scripts" / "run_tests.sh", "-m", "long"], capture_output=True,
                               text=True, env=environment(CODE=str(code)), check=False)
-        assert done.returncode == wanted and done.stdout == "-m slow\n" and done.stderr == ""
+        assert done.returncode == wanted and done.stdout == "-m long\n" and done.stderr == ""
+    both = [subprocess.run(["bash", tmp_path / "scripts" / "run_tests.sh", *words], capture_output=True, text=True,
+                           env=environment(CODE="0"), check=False).stdout for words in ([], ["--all", "-x"])]
+    assert re.fullmatch(r"-n [1-4] --dist loadfile\n", both[0])
+    assert re.fullmatch(r"-n [1-4] --dist loadfile -m not long -x\n", both[1])
 
 
 @pytest.mark.parametrize("name, words, option", [

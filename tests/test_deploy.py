@@ -25,7 +25,7 @@ def test_examples_are_short(title):
     assert 10 < example(title).count("\n") <= 40
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("count", [0, 2])
 def test_examples_find_the_same(count, tmp_path):
     picture = cv2.resize(landscape(64), (200, 120))

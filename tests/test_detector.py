@@ -95,7 +95,7 @@ def test_equals_exact_greedy_nms_of_every_class():
         assert (np.diff(scores[image, :count[image]]) <= 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_anchor_and_class_of_the_last_of_many_pairs():
     # 30 million pairs: float32 counts exactly to 16.7 million only
     anchors = np.tile(ANCHORS[2:], (30000, 1))

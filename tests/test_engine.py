@@ -143,7 +143,7 @@ def first_steps(level):
     return outputs[0][0], all(one[5] == 1 for one in outputs), model
 
 
-@pytest.mark.parametrize("mode", ["pynative", pytest.param("graph", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.parametrize("mode", ["pynative", pytest.param("graph", marks=pytest.mark.long)], indirect=True)
 def test_mixed_precision_gives_the_loss_of_float32(mode):
     full, *_ = first_steps("O0")
     for level in ("O2", "O3"):
@@ -152,7 +152,7 @@ def test_mixed_precision_gives_the_loss_of_float32(mode):
         assert all(one.dtype == ms.float32 for one in model.network.trainable_params())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUILDERS)
 def test_every_model_learns_a_batch(name):
     """The loss of one repeated batch falls in four steps of the model's own loss, from its own initial weights."""

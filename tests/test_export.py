@@ -72,7 +72,7 @@ def test_any_number_in_a_pyramid(tmp_path):
     assert meta["largest_difference"] < 1e-4 and "Slice" in meta["operators"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("ending", EXPORTS)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_any_number_for_every_model(name, ending, tmp_path):

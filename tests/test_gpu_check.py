@@ -105,7 +105,7 @@ def test_an_interruption_names_the_log_and_a_folder_is_not_taken_twice(check, mo
         gpu_check.main()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_small_run_on_the_cpu(tmp_path):
     done, log = start(tmp_path, 1500, DEVICE="CPU", QUICK="1")
     assert done.returncode == 0 and "FAILED" not in done.stdout, done.stdout + done.stderr
@@ -116,7 +116,7 @@ def test_a_small_run_on_the_cpu(tmp_path):
     assert re.search(r"^\d{4}-\d\d-\d\d .* device CPU, quick", log) and "images/s" in log and "this folder" in log
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machine has an NVIDIA driver")
 def test_without_a_driver_it_ends_at_the_first_part(tmp_path):
     done, log = start(tmp_path, 300, DEVICE="GPU")

@@ -80,7 +80,7 @@ def train_once(name, init):
 
 
 @pytest.mark.parametrize("init", ["published", "he"])
-@pytest.mark.parametrize("name", ["ssd300_mobilenet_v2", *(pytest.param(name, marks=pytest.mark.slow)
+@pytest.mark.parametrize("name", ["ssd300_mobilenet_v2", *(pytest.param(name, marks=pytest.mark.long)
                                                            for name in BUILDERS if name != "ssd300_mobilenet_v2")])
 def test_one_step(name, init):
     numbers, finite = train_once(name, init)

@@ -69,7 +69,7 @@ def test_levels_are_those_that_were_tiled():
 
 @pytest.mark.parametrize("name, expected", [
     pytest.param("ssd300_mobilenet_v2", (81, 4_393_461, 0.755), id="ssd300_mobilenet_v2"),
-    *(pytest.param(name, row, marks=pytest.mark.slow, id=name) for name, row in PUBLISHED.items())])
+    *(pytest.param(name, row, marks=pytest.mark.long, id=name) for name, row in PUBLISHED.items())])
 def test_published_sizes(name, expected):
     classes, parameters, gmacs = expected
     model = build_model(name, classes)
@@ -92,7 +92,7 @@ def test_help_and_a_misspelt_option():
     assert wrong.returncode == 2 and "did you mean 'model'?" in wrong.stderr and wrong.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_program_prints_one_model():
     done = run("--model=ssd300_mobilenet_v2", "--image_size=96", "--classes=a,b", "--freeze_layer=backbone,neck")
     assert done.returncode == 0, done.stderr

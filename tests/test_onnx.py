@@ -210,7 +210,7 @@ def test_raw_outputs(narrow, tmp_path):
         load_exported(str(tmp_path / "raw.onnx"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUILDERS)
 def test_every_model(name, tmp_path):
     # the export itself compares logits and deltas of random pixels, and the post-processing on drawn predictions
@@ -222,7 +222,7 @@ def test_every_model(name, tmp_path):
     assert len(boxes) > 10 and scores.min() > THRESHOLDS["min_score"] and 1 <= labels.min() <= labels.max() <= 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_weights_on_real_pictures(shared, place, tmp_path):
     pictures, path = sorted(Path(shared("coco", "val2017")).iterdir())[:20], str(tmp_path / "coco.ckpt")
     weights = shared("weights", "tfjs_ssdlite_mobilenet_v2_coco")

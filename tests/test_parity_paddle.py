@@ -112,7 +112,7 @@ def test_learning_rates(reference):
         assert rates[int(step)] == pytest.approx(value, rel=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_steps(reference):
     """Three steps of RMSProp: convolutions of the body at a tenth of the rate, decay on the head alone."""
     run = reference.meta["trajectory"]

@@ -170,7 +170,7 @@ def test_detections(reference):
         assert np.abs(box - expected).max() < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["frozen_batch_norm", "as_peer"])
 def test_training_steps(reference, kind):
     """Five steps of SGD as the project's own: the losses and how far each named parameter moved."""

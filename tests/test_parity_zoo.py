@@ -104,7 +104,7 @@ def test_network_outputs(reference, tag, scale, training, tolerance):
         assert values.std() == pytest.approx(reference.meta[tag][key]["std"], rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_steps(reference):
     """Three steps of the published recipe: loss scale 1024, clipping where the recipe has it, momentum, decay."""
     run = reference.meta["trajectory"]

@@ -33,7 +33,7 @@ def losses(folder):
     return [(row["loss"], row["positives"], row["grad_norm"]) for row in read_rows(folder) if "loss" in row]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("norm", ["frozen", "sync"])
 @pytest.mark.parametrize("processes, accumulate", [(2, 1), (4, 1), (2, 2)])
 def test_processes_and_micro_steps_train_as_one(place, trained, tmp_path, norm, processes, accumulate):
@@ -53,7 +53,7 @@ def test_processes_and_micro_steps_train_as_one(place, trained, tmp_path, norm, 
         assert mean * processes == pytest.approx(positives)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_without_batch_norm_trains_the_same_in_two_processes(place, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
     succeed(place, "train.py", *place.data, *SAME, *VGG, "--batch_size=8", f"--output_path={one}")
@@ -61,7 +61,7 @@ def test_a_network_without_batch_norm_trains_the_same_in_two_processes(place, tm
     assert_same_weights(one, many)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_positives_of_each_process_alone_give_other_weights(place, trained, tmp_path):
     """--loss_normalizer=local, the published behaviour: shows that the tests above could fail."""
     one, many = tmp_path / "one", tmp_path / "many"
@@ -72,7 +72,7 @@ def test_the_positives_of_each_process_alone_give_other_weights(place, trained, 
         assert_same_weights(one, many)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_two_processes_goes_on_with_one_and_says_so(place, tmp_path):
     """Two processes stop after 3 of 6 steps an epoch; one, whose batches are half as large, goes on after 6 of 12."""
     folder = tmp_path / "run"
@@ -86,7 +86,7 @@ def test_a_run_of_two_processes_goes_on_with_one_and_says_so(place, tmp_path):
     assert steps == [1, 2, 3, *range(7, 25)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [2, 3])
 def test_shared_evaluation_gives_the_same_detections(place, trained, tmp_path, processes):
     options = (*place.data, f"--checkpoint_file_path={trained.best}", "--min_score=0.001")
@@ -103,7 +103,7 @@ def test_shared_evaluation_gives_the_same_detections(place, trained, tmp_path, p
     assert ordered("one") == ordered("many") and len(ordered("one")) > 7
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_evaluation_in_training_is_that_of_eval(place, trained):
     """The last epoch's row of the log against eval.py on last.ckpt."""
     folder = place.folder / "evaluated_again"

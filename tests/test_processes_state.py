@@ -41,7 +41,7 @@ def together(place, *options, program=None):
     return done
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("average", ["0", "0.9"])
 def test_what_is_scored_by_all_is_what_is_saved(place, tmp_path, average):
     """BatchNorm takes the statistics of each process's own images; without their mean each would score another net."""
@@ -67,7 +67,7 @@ def test_what_is_scored_by_all_is_what_is_saved(place, tmp_path, average):
     assert best["AP"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_begin_with_other_weights_are_refused(place, trained, tmp_path):
     mark = uuid.uuid4().hex
     first, second = (trained.folder / "ckpt" / f"epoch_000{number}.ckpt" for number in (1, 2))
@@ -79,7 +79,7 @@ def test_processes_that_begin_with_other_weights_are_refused(place, trained, tmp
     assert "give all hosts the same file by --pre_trained" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_resume_other_states_are_refused(place, trained, tmp_path):
     mark = uuid.uuid4().hex
     for name, number in (("first", 1), ("second", 2)):
@@ -95,7 +95,7 @@ def test_processes_that_resume_other_states_are_refused(place, trained, tmp_path
     assert "give all hosts the same ckpt/ folder in --output_path" in done.stderr and left_behind(mark) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_resumed_run_of_two_processes_ends_as_the_one_that_was_not_stopped(place, tmp_path):
     """Weights, moments and losses to the last bit; statistics to rounding, as a save takes their mean."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -59,7 +59,7 @@ def test_the_exported_file_scores_the_same_in_other_batches(place, evaluated, ex
                        read_json(evaluated, "detections.json"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_the_batch_size_does_not_matter(place, trained, evaluated, size):
     out = place.folder / f"batch{size}"
@@ -69,7 +69,7 @@ def test_the_batch_size_does_not_matter(place, trained, evaluated, size):
     assert read_json(out, "eval", "metrics.json") == read_json(evaluated, "metrics.json")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_first_images_only(place, trained):
     out = place.folder / "first"
     text = succeed(place, "eval.py", *place.data, f"--checkpoint_file_path={trained.best}", "--eval_images=2",
@@ -77,7 +77,7 @@ def test_first_images_only(place, trained):
     assert "on 2 images" in text and {one["image_id"] for one in read_json(out, "eval", "detections.json")} <= {1, 2}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_raw_export_gives_logits_and_is_not_evaluated(place, trained):
     path = place.folder / "raw" / "ssd"
     succeed(place, "export.py", f"--checkpoint_file_path={trained.best}", f"--file_name={path}", "--raw=True")
@@ -161,7 +161,7 @@ def test_other_formats_are_prepared(place, others, dataset):
     assert "converting" not in succeed(place, "prepare_data.py", *others[dataset])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dataset, names", [("voc", ["mAP_11point", "mAP_area"]), ("other", COCO_NAMES)])
 def test_other_formats_train_and_evaluate(place, others, dataset, names):
     folder = place.folder / f"run_{dataset}"

@@ -88,7 +88,7 @@ def test_the_doctor_says_where_each_library_is(place):
 
 
 @needs_both
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_doctor_tries_a_convolution(place, driver):
     text = succeed(place, "scripts/doctor.py", LD_LIBRARY_PATH=driver, CUDA_HOME="")
     assert re.search(r"ok +NVIDIA driver +for CUDA up to 12.4", text)
@@ -97,7 +97,7 @@ def test_the_doctor_tries_a_convolution(place, driver):
 
 
 @needs_both
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_plugin_loads_with_the_packages_alone(driver, tmp_path):
     done = subprocess.run([sys.executable, "-c", PLUGIN], cwd=ROOT, capture_output=True, text=True, timeout=120,
                           env=environment(LD_LIBRARY_PATH=driver, CUDA_HOME=""), check=False)
@@ -111,7 +111,7 @@ def test_the_plugin_loads_with_the_packages_alone(driver, tmp_path):
 
 
 @needs_both
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["", "mpirun"])
 def test_a_driver_that_fails_later_is_told_in_one_line(place, driver, tmp_path, launcher):
     start = [*MPIRUN, sys.executable] if launcher else [sys.executable]
@@ -123,7 +123,7 @@ def test_a_driver_that_fails_later_is_told_in_one_line(place, driver, tmp_path, 
 
 
 @needs_both
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_driver_that_is_too_old(place, tmp_path):
     folder = build_driver(tmp_path / "lib", 35)
     one_line(run(place, "train.py", "--device_target=GPU", LD_LIBRARY_PATH=folder), "the NVIDIA driver .* too old")

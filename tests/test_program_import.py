@@ -40,7 +40,7 @@ def test_an_imagenet_backbone_alone_is_for_training(place, tmp_path, shared):
     assert done.returncode == 2 and "are missing" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["ssdlite300_mobilenet_v2", "ssd300_mobilenet_v2"])
 def test_training_starts_from_a_pytorch_file(place, tmp_path, shared, name):
     text = succeed(place, "train.py", *place.data, f"--model={name}", "--image_size=0", "--width=1.0", "--max_steps=1",
@@ -49,7 +49,7 @@ def test_training_starts_from_a_pytorch_file(place, tmp_path, shared, name):
     assert "(torchvision)" in text and "classifier.1.weight" in text and "done:" in text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tensorflow_detector_has_its_published_ap(place, tmp_path, shared):
     """AP 0.2939, AP50 0.4584, AP75 0.3091 by the reference pipeline on 206 images of val2017."""
     path = tmp_path / "tf.ckpt"

@@ -13,7 +13,7 @@ from programs import MPIRUN, ROOT, environment, left_behind, marked, read_rows, 
 
 # --- several processes
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["mpirun", "msrun"])
 def test_two_processes_make_one_run(place, tmp_path, launcher):
     mark, folder, logs = uuid.uuid4().hex, tmp_path / "run", tmp_path / "logs"
@@ -32,7 +32,7 @@ def test_two_processes_make_one_run(place, tmp_path, launcher):
     assert left_behind(mark) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_dies_takes_the_others_along(place, tmp_path):
     mark = uuid.uuid4().hex
     done = run(place, *MPIRUN, sys.executable, os.path.join(ROOT, "train.py"), *place.data, "--run_distribute=True",
@@ -42,7 +42,7 @@ def test_a_process_that_dies_takes_the_others_along(place, tmp_path):
     assert left_behind(mark) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("count", [3, 8])
 def test_more_processes_train_together(place, tmp_path, count):
     mark, folder = uuid.uuid4().hex, tmp_path / "run"
@@ -123,7 +123,7 @@ FAULTS = {"kill -9 of rank 0": (137, 1, False), "kill -9 of rank 1": (137, 1, Fa
           "SIGUSR1 to the launcher": (130, -10, True)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("launcher", ["mpirun", "msrun"])
 def test_what_dies_takes_all_along_and_leaves_a_checkpoint(place, tmp_path, launcher, fault):
@@ -156,7 +156,7 @@ def test_what_dies_takes_all_along_and_leaves_a_checkpoint(place, tmp_path, laun
 
 # --- checks before training
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_with_other_options_are_refused(place, tmp_path):
     mark = uuid.uuid4().hex
     one = [sys.executable, os.path.join(ROOT, "train.py"), *place.data, "--run_distribute=True",
@@ -166,7 +166,7 @@ def test_processes_with_other_options_are_refused(place, tmp_path):
     assert "error: --lr is 0.07 on rank 1, but 0.05 on rank 0" in done.stderr and left_behind(mark) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_port_that_is_taken_is_told(place, tmp_path):
     mark = uuid.uuid4().hex
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -191,7 +191,7 @@ def test_a_missing_hostfile(place):
     assert done.returncode == 2 and done.stderr == "error: HOSTFILE 'missing' is not a file\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_slurm_script_trains(place, tmp_path):
     folder = tmp_path / "run"
     done = run(place, "slurm_train.sh", 1, 0.01, "coco", place.recipe, "--device_target=CPU", "--batch_size=2",
@@ -200,7 +200,7 @@ def test_the_slurm_script_trains(place, tmp_path):
     assert read_rows(folder)[0]["processes"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_the_distributed_script_saves_at_a_signal(place, tmp_path, number):
     mark, folder = uuid.uuid4().hex, tmp_path / "run"
@@ -217,7 +217,7 @@ def test_the_distributed_script_saves_at_a_signal(place, tmp_path, number):
     assert "error: interrupted after step" in (folder / "ranks" / "rank_0.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scripts_train_evaluate_and_export(place, trained):
     folder = place.folder / "scripted"
     text = succeed(place, "run_standalone_train_gpu.sh", 0, 1, 0.01, "coco", place.recipe, trained.last, 0,
@@ -232,7 +232,7 @@ def test_scripts_train_evaluate_and_export(place, trained):
     assert "compared with the network" in text and (folder / "ssd.mindir").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_distributed_script_trains(place, trained, tmp_path):
     mark, folder = uuid.uuid4().hex, tmp_path / "run"
     done = run(place, "run_distribute_train_gpu.sh", 2, 2, 0.01, "coco", place.recipe, trained.last, 1,

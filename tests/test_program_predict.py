@@ -50,7 +50,7 @@ def test_prediction_spares_its_source(place, exported):
     assert len(os.listdir(place.coco / "val2017")) == 7
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_prediction_on_a_video(place, exported, tmp_path):
     write_video(tmp_path / "film.mp4", 5)
     succeed(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={tmp_path / 'film.mp4'}",

@@ -90,7 +90,7 @@ def test_new_classes_and_a_frozen_backbone(place, trained):
     assert heads and all(before[name].shape[0] * 3 == after[name].shape[0] * 5 for name in heads)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_ends_the_run(place):
     folder = place.folder / "diverged"
     rate = ("--lr=1e38", "--lr_init=1e38", "--grad_clip=0")
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(place):
     assert (folder / "ckpt" / "diverged.ckpt").exists() and not (folder / "ckpt" / "last.ckpt").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_self_test_passes_where_boxes_can_be_learnt(place):
     folder = place.folder / "by_heart"
     text = succeed(place, "train.py", *place.data, "--overfit=4", f"--output_path={folder}")
@@ -108,14 +108,14 @@ def test_the_self_test_passes_where_boxes_can_be_learnt(place):
     assert read_rows(folder)[0]["train_images"] == 4 and is_picture(folder / "eval" / "predictions.png")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_self_test_fails_where_they_are_not(place):
     done = run(place, "train.py", *place.data, "--overfit=4", "--epoch_size=2", "--output_path=not_by_heart")
     assert done.returncode == 1 and re.match(r"error: overfit: AP50 0\.\d+ on 4 images after 2 steps", done.stderr)
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_evaluations_without_gain_end_the_run(place, trained):
     """A learning rate of nearly nothing: no evaluation is better than the first."""
     folder = place.folder / "early"
@@ -129,7 +129,7 @@ def test_evaluations_without_gain_end_the_run(place, trained):
 
 # --- interrupted and resumed
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resume_refuses_another_network(place, trained):
     done = run(place, "train.py", *place.data, f"--output_path={trained.folder}", "--resume=True", "--image_size=96")
     assert done.returncode == 2 and "image_size" in done.stderr and done.stderr.count("\n") == 1
@@ -145,7 +145,7 @@ def test_the_log_of_a_resumed_run_is_read_as_one(tmp_path):
     assert read_log(tmp_path / "log.jsonl", 2) == [rows[0], rows[1], rows[4]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_video_is_kept_so_far(place, exported, tmp_path):
     write_video(tmp_path / "film.mp4", 5000)
     code, errors = interrupt(place, "50 frames", "predict.py", f"--checkpoint_file_path={exported.path}",
@@ -156,7 +156,7 @@ def test_an_interrupted_video_is_kept_so_far(place, exported, tmp_path):
     assert cv2.VideoCapture(str(tmp_path / "out" / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == frames
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_evaluation_says_so(place, trained, tmp_path):
     code, errors = interrupt(place, "ssd300_mobilenet_v2 on 7 images", "eval.py", *place.data,
                              f"--checkpoint_file_path={trained.best}", f"--output_path={tmp_path}")

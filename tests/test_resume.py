@@ -44,7 +44,7 @@ def whole(place):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number, words, code", [(signal.SIGINT, "step 8/", 130), (signal.SIGTERM, "step 4/", 130),
                                                  (signal.SIGKILL, "step 6/", -9), (signal.SIGKILL, "epoch 3", -9)])
 def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(place, whole, number, words, code):
@@ -61,7 +61,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_been(place, whole, num
     assert_same(folder, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_that_was_cut_short_is_not_taken(place, whole):
     folder = place.folder / "cut"
     stop(place, folder, "epoch 4", signal.SIGKILL)
@@ -72,7 +72,7 @@ def test_a_checkpoint_that_was_cut_short_is_not_taken(place, whole):
     assert_same(folder, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_is_full_leaves_the_last_good_checkpoint(place, whole):
     """The limit of a file's size stands in for the end of a disk: checkpoints exceed it, nothing else does."""
     folder = place.folder / "full"
@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_leaves_the_last_good_checkpoint(place, whole):
     assert_same(folder, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_evaluation_that_was_not_reached_is_made_up_for(place, whole):
     """Ctrl-C in the last step of an epoch saves before the evaluation, whose row must not be missing."""
     folder = place.folder / "owed"
@@ -104,7 +104,7 @@ def test_an_evaluation_that_was_not_reached_is_made_up_for(place, whole):
     assert numbers(folder) == numbers(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_batch_goes_on_at_the_same_place_and_says_so(place, whole):
     folder = place.folder / "other_batch"
     stop(place, folder, "epoch 2", signal.SIGINT)
@@ -114,7 +114,7 @@ def test_another_batch_goes_on_at_the_same_place_and_says_so(place, whole):
     assert "changed since: accumulate 2 -> 1" in text and [row["step"] for row in numbers(folder)][-1] == 30
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_data_that_goes_away_ends_the_run_and_comes_back(place, whole):
     """The MindRecord files are removed in the third epoch; the resumed run converts anew."""
     folder, data = place.folder / "robbed", place.folder / "robbed_data"

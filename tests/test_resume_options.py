@@ -220,7 +220,7 @@ def test_a_resumed_run_goes_on_in_the_schedule_where_it_is_in_its_epochs(meta, e
 
 # --- train.py
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_skipped_epochs_through_the_program(place, trained, tmp_path):
     from src.training.build import build_rates
     folder = tmp_path / "run"
@@ -233,7 +233,7 @@ def test_skipped_epochs_through_the_program(place, trained, tmp_path):
     assert read_weights(folder / "ckpt" / "last.ckpt")["global_step"].tolist() == [18]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resume_refuses_before_it_converts_and_leaves_a_finished_run_alone(place, trained, tmp_path):
     config = (trained.folder / "config.yaml").read_bytes()
     for typed, words in (("--width=0.5", "holds width 0.25"), ("--classes=[x]", "the options give ['x']"),
@@ -245,7 +245,7 @@ def test_resume_refuses_before_it_converts_and_leaves_a_finished_run_alone(place
     assert (trained.folder / "config.yaml").read_bytes() == config
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_lower_loss_scale_ends_an_overflow(place, tmp_path, dynamic):
     folder = tmp_path / "run"

@@ -38,7 +38,7 @@ def test_a_second_start_is_refused_until_the_first_ends_even_by_kill(place, tmp_
     assert done.returncode == 2 and "already holds a run" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_of_two_that_start_at_once_one_trains(place, tmp_path):
     options = ("--max_steps=6", "--epoch_size=1", "--run_eval=False", f"--output_path={tmp_path / 'run'}")
     both = [begin(place, *options) for _ in range(2)]
