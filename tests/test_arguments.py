@@ -1,6 +1,7 @@
 """Every program and script, found by its file: --help, and one line for what it does not know."""
 import glob
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,16 @@ def test_help_says_how_to_call_it(name, tmp_path):
     done = start(name, "--help", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert os.path.basename(name) in done.stdout and os.listdir(tmp_path) == []
+
+
+PYTHON = [name for name in ALL if name.endswith(".py") and not name.startswith("bench/")]
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_version_is_said_in_one_line(name, tmp_path):
+    done = start(name, "--version", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert re.fullmatch(r"ssd-mindspore 1\.0\.0( \(commit \w+\))?\n", done.stdout) and os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", STRICT)
