@@ -41,7 +41,7 @@ def main():
 
 def write_predictions(predict, options):
     """Writes drawings and predictions.json into output_path, and says what was found."""
-    from src.files import write_whole
+    from src.files import write_atomic
 
     source, folder = options.source, options.output_path
     names, notes = image_files(source), []
@@ -52,7 +52,7 @@ def write_predictions(predict, options):
     thresholds = {"draw_score": options.draw_score,
                   **{name: predict.meta[name] for name in ("min_score", "nms_threshold", "max_boxes")}}
     rows = [{**row, "thresholds": thresholds} for row in rows]
-    write_whole(os.path.join(folder, "predictions.json"), json.dumps(rows, indent=1).encode())
+    write_atomic(os.path.join(folder, "predictions.json"), json.dumps(rows, indent=1).encode())
     found = sum(len(row["objects"]) for row in rows)
     hint = "" if found else f"; the model gives scores from {predict.meta['min_score']} on"
     text = (f"{found} object(s) with a score of at least {options.draw_score} (--draw_score) in {len(rows)} "

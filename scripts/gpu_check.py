@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.errors import ENVIRONMENT_EXIT, Interrupted, OptionError, run_main
-from src.files import expand_home, write_whole
+from src.files import expand_home, write_atomic
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RECIPES = {"ssd300_mobilenet_v2": "ssd300_config_gpu.yaml", "ssd_resnet50_fpn": "ssd_resnet50_fpn_config_gpu.yaml"}
@@ -81,7 +81,7 @@ class Check:
 
     def write(self, doctor=""):
         """Writes the whole log with all that is known: an interrupted check leaves the rows it has."""
-        write_whole(self.log, "\n".join([self.head, *self.rows, "", *self.tails, "", doctor]).encode())
+        write_atomic(self.log, "\n".join([self.head, *self.rows, "", *self.tails, "", doctor]).encode())
 
     def start(self, *command, seconds=LONGEST, **variables):
         """Standard output of a program of the repository. Raises Failed with the last line it wrote."""

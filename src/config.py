@@ -10,6 +10,7 @@ from easydict import EasyDict
 from src.classes import named_classes
 from src.errors import OptionError
 from src.files import expand_home
+from src.version import version_line
 
 DEFAULT_PATH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config", "default.yaml")
 
@@ -65,10 +66,13 @@ def read_options(arguments, program=""):
     """Resolves a command line -> EasyDict of all options; `typed` holds the names set on the command line.
 
     arguments: list of "--key=value" or "--key", "value". Raises OptionError (exit 2) naming the key, what came and
-    what is allowed. `--help` prints every option and exits 0.
+    what is allowed. `--help` prints every option, `--version` the version; both exit 0.
     """
     if "-h" in arguments or "--help" in arguments:
         print(help_text(program), flush=True)
+        raise SystemExit(0)
+    if "--version" in arguments:
+        print(version_line(), flush=True)
         raise SystemExit(0)
     options = EasyDict(read_yaml(DEFAULT_PATH))
     typed = {key: expand_home(value) if key in PATHS else value for key, value in split_arguments(arguments).items()}

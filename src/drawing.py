@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 
 from src.boxes import area
-from src.files import write_whole
+from src.files import write_atomic
 from src.text import one_line
 
 # Told apart on photographs and on white; label l has colour (l - 1) % 20, later rounds are paler.
@@ -118,4 +118,4 @@ def to_tile(image):
 
 def save_png(path, image):
     """Writes image [H, W, 3] uint8 RGB as a PNG, whole. Raises EnvironmentFault where that is not possible."""
-    write_whole(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_atomic(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())

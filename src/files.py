@@ -10,8 +10,8 @@ from src.errors import EnvironmentFault, OptionError
 ASIDE = ".writing."  # how the names of what is being written begin
 
 
-def write_whole(path, data):
-    """Writes bytes aside and renames them: path never holds half a file. Raises EnvironmentFault if it cannot."""
+def write_atomic(path: str, data: bytes) -> None:
+    """Writes bytes beside path and renames the file: path never holds half a file. Raises EnvironmentFault."""
     aside = f"{path}.part{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)

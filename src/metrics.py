@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from src.errors import DataError, EnvironmentFault
-from src.files import write_whole
+from src.files import write_atomic
 from src.text import one_line
 
 COCO_MEANINGS = {
@@ -137,7 +137,7 @@ def split_notes(ground_truth: dict, dataset: str, most_boxes: int) -> list:
 def write_metrics(folder, metrics, detections):
     """Writes metrics.json and detections.json (COCO result format) whole into folder, which is made if need be."""
     for name, content in (("metrics.json", json.dumps(metrics, indent=1)), ("detections.json", json.dumps(detections))):
-        write_whole(os.path.join(folder, name), f"{content}\n".encode())
+        write_atomic(os.path.join(folder, name), f"{content}\n".encode())
 
 
 def number(value):

@@ -44,6 +44,16 @@ def test_help_says_how_to_call_it(name, tmp_path):
     assert os.path.basename(name) in done.stdout and os.listdir(tmp_path) == []
 
 
+PYTHON = [name for name in ALL if name.endswith(".py") and not name.startswith("bench/")]
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_version_is_said_in_one_line(name, tmp_path):
+    done = start(name, "--version", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert re.fullmatch(r"ssd-mindspore 1\.0\.0( \(commit \w+\))?\n", done.stdout) and os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", STRICT)
 def test_an_unknown_argument_is_refused_in_one_line(name, tmp_path):
     done = start(name, "--no_such_option=1", cwd=tmp_path)

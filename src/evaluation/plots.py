@@ -11,7 +11,7 @@ import numpy as np
 
 from src.drawing import class_color
 from src.errors import SSDError
-from src.files import write_whole
+from src.files import write_atomic
 from src.metrics import precision_curves
 from src.text import one_line
 
@@ -182,4 +182,4 @@ def save_figure(figure, path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # names in letters that the font lacks
         figure.savefig(data, format="png")
-    write_whole(path, data.getvalue())
+    write_atomic(path, data.getvalue())

@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 
 from src.errors import EnvironmentFault, NotFiniteError, OptionError, SSDError
-from src.files import ASIDE, write_whole
+from src.files import ASIDE, write_atomic
 from src.inference.description import DETECTIONS, FORMATS, RAW, RESIZES, THRESHOLDS, sidecar_of
 from src.inference.exported import open_mindir, run_cell
 from src.machine.compat import refuse_old
@@ -124,7 +124,7 @@ def keep(aside, path, shape, outputs, facts):
     shapes = {name: {"shape": [shape[0], *one.shape[1:]], "dtype": str(one.dtype)} for name, one in zip(names, outputs)}
     facts = {**facts, "format": FORMATS[os.path.splitext(path)[1]], "batch_size": shape[0] or 0, "outputs": shapes,
              "inputs": {"images": {"shape": shape, "dtype": "uint8", "layout": layout}}}
-    write_whole(sidecar_of(path), json.dumps(facts, indent=1).encode())
+    write_atomic(sidecar_of(path), json.dumps(facts, indent=1).encode())
     os.chmod(aside, 0o644)  # MindSpore lets only the owner read
     os.replace(aside, path)
     return facts

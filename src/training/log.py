@@ -9,7 +9,7 @@ import time
 from rich import progress
 from rich.console import Console
 
-from src.files import write_whole
+from src.files import write_atomic
 from src.progress import on_terminal
 
 
@@ -29,7 +29,7 @@ class RunLog:
         if os.path.exists(path):
             rows = [row for row in read_log(path, steps_done)
                     if evaluated or row.get("step") != steps_done or "loss" in row]
-            write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+            write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self.folder, self.file = folder, open(path, "a", encoding="utf-8")
 
     def say(self, text):

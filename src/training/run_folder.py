@@ -5,7 +5,6 @@ import fcntl
 import os
 import shutil
 import socket
-import subprocess
 import time
 
 from src.config import save_options
@@ -113,13 +112,3 @@ def open_run_folder(path, options):
     for name in ("ckpt", "eval"):
         make_folder(os.path.join(path, name))
     save_options(options, os.path.join(path, "config.yaml"))
-
-
-def git_commit():
-    """The commit of the source tree, "unknown" outside git."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    try:
-        return subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
-                              check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -28,7 +28,8 @@ from src.training.build import batch_hint, check_milestones, scaling_hint, start
 from src.training.log import read_log
 from src.training.meter import Meter, peak_memory
 from src.training.resume import changes, check_same_state, refuse_other_network, restore
-from src.training.run_folder import git_commit, open_run_folder
+from src.training.run_folder import open_run_folder
+from src.version import git_commit
 from src.weights import checkpoint
 from src.weights.load import load_pretrained
 
