@@ -121,7 +121,7 @@ def test_the_doctor_takes_the_wish_for_a_gpu(monkeypatch, capsys):
     for name in ("check_machine", "check_mindspore", "check_launchers", "check_folder"):
         monkeypatch.setattr(doctor, name, lambda *_: None)
     monkeypatch.setattr(doctor, "check_packages", lambda _: [])
-    monkeypatch.setattr(doctor.runtime, "prepare", lambda: None)
+    monkeypatch.setattr(doctor.process, "prepare", lambda: None)
     for target, usable, code in (("GPU", False, 4), ("GPU", True, 0), ("CPU", False, 0), ("", False, 0)):
         monkeypatch.setattr(doctor, "check_gpu", lambda _, usable=usable: usable)
         monkeypatch.setattr(sys, "argv", ["doctor.py", *([f"--device_target={target}"] if target else [])])
