@@ -30,7 +30,7 @@ def draw_training_batch(path, batch, anchors, classes):
 def draw_report(folder, metrics, detections, truth, table, split, classes, least_score, engine):
     """Writes pr_curves.png, per_class.png and predictions.png into folder.
 
-    truth: COCO dict; table: [n, 7] rows of evaluate.collect; split: data.mindrecord.Split; least_score: of drawn boxes.
+    truth: COCO dict; table: [n, 7] rows of evaluate.collect; split: data.prepare.Split; least_score: of drawn boxes.
     """
     plot_pr_curves(truth, detections, os.path.join(folder, "pr_curves.png"), engine)
     plot_per_class(metrics, os.path.join(folder, "per_class.png"))
