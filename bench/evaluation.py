@@ -22,7 +22,7 @@ def main():
     process.prepare("CPU")
     from src.data.loader import EvalLoader
     from src.data.prepare import prepare_split
-    from src.evaluation.evaluate import collect, score
+    from src.evaluation.evaluate import collect_detections, compute_metrics
     from src.files import read_json
     from src.inference.predictor import load_predictor
     from src.machine.distributed import start
@@ -38,7 +38,10 @@ def main():
     predict(batches[0])
     decoding = median_seconds(lambda: list(loader), 3)
     detecting = median_seconds(lambda: [predict(images) for images in batches], 3)
-    whole = median_seconds(lambda: score(collect(predict, loader, quiet=True), truth, "coco"), 3)
+
+    def evaluate():
+        return compute_metrics(collect_detections(predict, loader, quiet=True), truth, dataset="coco")
+    whole = median_seconds(evaluate, 3)
     name = f"evaluation of {split.count} images, {predict.meta['model']}"
     print(f"decoding {decoding:.2f} s, detector {detecting:.2f} s")
     report([row(name, whole, decoding + detecting, "s", "decoding + detector")], options.json)
