@@ -42,24 +42,25 @@ def run(options, said):
 def evaluate(options, predict, folder, *, rank, world, say):
     """Runs the model over the split, writes metrics, detections and pictures into folder."""
     from src.data.loader import EvalLoader
-    from src.evaluation.evaluate import collect, first_images, score
+    from src.evaluation.evaluate import collect_detections, compute_metrics, first_images
     from src.evaluation.report import draw_report
     from src.files import read_json
     from src.metrics import describe_evaluation, format_metrics, split_notes, write_metrics
 
     split = model_split(options, predict, rank=rank, say=say)
     truth = first_images(read_json(split.ground_truth), options.eval_images)
-    loader = EvalLoader(split.files, len(truth["images"]), predict.image_size, predict.batch_size, rank, world,
-                        options.num_workers or process.loader_threads(), predict.resize)
+    loader = EvalLoader(split.files, rows=len(truth["images"]), image_size=predict.image_size,
+                        batch_size=predict.batch_size, rank=rank, world=world,
+                        workers=options.num_workers or process.loader_threads(), resize=predict.resize)
     say(f"{predict.meta['model']} on {len(truth['images'])} images of {split.name}, min_score "
         f"{predict.meta['min_score']}, nms_threshold {predict.meta['nms_threshold']}, at most "
         f"{predict.meta['max_boxes']} boxes an image")
     start = time.time()
-    table = collect(predict, loader, rank, world)
+    table = collect_detections(predict, loader, rank=rank, world=world)
     if rank:
         return
     seconds = time.time() - start
-    metrics, detections = score(table, truth, options.dataset, options.metric_engine)
+    metrics, detections = compute_metrics(table, truth, dataset=options.dataset, engine=options.metric_engine)
     about = describe_evaluation(options.dataset, split_name=split.name, images=len(truth["images"]), meta=predict.meta)
     write_metrics(folder, {**metrics, "evaluation": about}, detections)
     say(format_metrics(metrics))
@@ -68,8 +69,8 @@ def evaluate(options, predict, folder, *, rank, world, say):
     if not detections:
         say(f"nothing was detected: no score exceeds min_score {predict.meta['min_score']} (after few steps of "
             f"training scores are low; try --min_score=0.01)")
-    draw_report(folder, metrics, detections, truth, table, split, predict.classes, options.draw_score,
-                options.metric_engine)
+    draw_report(folder, truth=truth, table=table, detections=detections, metrics=metrics, image_dir=split.image_dir,
+                draw_score=options.draw_score, engine=options.metric_engine)
     say(f"{len(truth['images'])} images in {seconds:.1f} s ({len(truth['images']) / seconds:.1f} images/s with "
         f"compiling); metrics.json, detections.json and pictures are in {folder}")
 
@@ -78,7 +79,7 @@ def model_split(options, predict, *, rank, say):
     """The validation split with the classes of the model, converted when needed. Raises OptionError, DataError."""
     from src.config import split_options
     from src.data.annotations import classes_from
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
 
     with classes_from(f"the list is that of '{options.checkpoint_file_path}': give data of its classes, or another "
                       "--checkpoint_file_path"):

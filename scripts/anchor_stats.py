@@ -48,7 +48,7 @@ def main():
 
 def measure(options, model, folder):
     """Prints the tables for the boxes of the training split; draws the picture into folder, None for none."""
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
     split = prepare_split(**split_options(options, "train"), classes=options.classes)
     with open(split.ground_truth, encoding="utf-8") as file:
         boxes, areas, total = read_boxes(json.load(file), options.seed)
@@ -151,7 +151,7 @@ def draw(best, areas, sides, model, threshold, path):
     """Histograms as a PNG: best IoU by size class; sizes of the boxes with those of the anchors."""
     from src.drawing import class_color
     from src.evaluation.plots import ACCENTS, INK, new_figure, save_figure
-    figure, (left, right) = new_figure(2, 6.2, 4.0)
+    figure, (left, right) = new_figure(2, width=6.2, height=4.0)
     chosen = {name: one for name, one in size_classes(areas).items() if name != "all" and one.any()}
     left.hist([best[one] for one in chosen.values()], np.linspace(0, 1, 41), stacked=True, color=ACCENTS[:len(chosen)],
               label=[f"{name} ({one.sum():,})" for name, one in chosen.items()])

@@ -93,7 +93,7 @@ def read_options(arguments, program=""):
 
 
 def split_options(options, split):
-    """The arguments of data.mindrecord.prepare_split that the options give for split "train" or "val"."""
+    """The arguments of data.prepare.prepare_split that the options give for split "train" or "val"."""
     shared = ("dataset", "mindrecord_dir", "strict", "coco_root", "instances_set", "voc_root")
     anno_path, image_dir = options.anno_path, options.image_dir
     if split == "val":

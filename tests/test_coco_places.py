@@ -8,7 +8,7 @@ from programs import run
 
 from src.config import OF_A_HOST, read_options, save_options, split_options
 from src.config import SPLIT_PLACES as PLACES
-from src.data.mindrecord import SplitMissing, prepare_split
+from src.data.prepare import SplitMissing, prepare_split
 from src.errors import DataError
 
 
