@@ -53,8 +53,9 @@ def evaluate(options, predict, folder, *, rank, world, say):
 
     split = model_split(options, predict, rank=rank, say=say)
     truth = first_images(read_json(split.ground_truth), options.eval_images)
-    loader = EvalLoader(split.files, len(truth["images"]), predict.image_size, predict.batch_size, rank, world,
-                        options.num_workers or process.loader_threads(), predict.resize)
+    loader = EvalLoader(split.files, rows=len(truth["images"]), image_size=predict.image_size,
+                        batch_size=predict.batch_size, rank=rank, world=world,
+                        workers=options.num_workers or process.loader_threads(), resize=predict.resize)
     say(f"{predict.meta['model']} on {len(truth['images'])} images of {split.name}, min_score "
         f"{predict.meta['min_score']}, nms_threshold {predict.meta['nms_threshold']}, at most "
         f"{predict.meta['max_boxes']} boxes an image")
@@ -82,7 +83,7 @@ def model_split(options, predict, *, rank, say):
     """The validation split with the classes of the model, converted when needed. Raises OptionError, DataError."""
     from src.config import split_options
     from src.data.annotations import classes_from
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
 
     with classes_from(f"the list is that of '{options.checkpoint_file_path}': give data of its classes, or another "
                       "--checkpoint_file_path"):

@@ -75,13 +75,14 @@ def fewer_bits(options, meta):
     from src.config import split_options
     from src.data.annotations import classes_from
     from src.data.loader import EvalLoader
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
 
     print(f"int8 measures its ranges on pictures of the validation split (--dataset={options.dataset})", flush=True)
     with classes_from(f"the list is that of '{options.checkpoint_file_path}': give data of its classes"):
         split = prepare_split(**split_options(options, "val"), classes=meta["classes"])
-    loader = EvalLoader(split.files, split.count, meta["image_size"], options.eval_batch_size,
-                        workers=options.num_workers or process.loader_threads(), resize=meta["resize"])
+    loader = EvalLoader(split.files, rows=split.count, image_size=meta["image_size"],
+                        batch_size=options.eval_batch_size, workers=options.num_workers or process.loader_threads(),
+                        resize=meta["resize"])
     loader.rows = loader.rows[::max(1, split.count // options.calibration_images)][:options.calibration_images]
     print(f"ranges are measured on {len(loader.rows)} of the {split.count} images of {split.name}")
     return Int8(np.concatenate([images for images, _ in loader]))

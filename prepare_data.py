@@ -18,7 +18,7 @@ def main():
     from src.machine import process
     process.prepare()
     from src.data.annotations import classes_from
-    from src.data.mindrecord import SplitMissing, prepare_split
+    from src.data.prepare import SplitMissing, prepare_split
 
     classes, missing, origin = options.classes, [], "correct --classes or leave it out"
     for split in ("train", "val"):

@@ -29,7 +29,7 @@ def train(options, held):
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
     import mindspore as ms
 
-    from src.data.mindrecord import describe_split
+    from src.data.prepare import describe_split
     from src.machine import distributed
     from src.machine.compat import set_deterministic
     from src.machine.compile_cache import use_cache

@@ -21,7 +21,7 @@ def main():
     from src.machine import process
     process.prepare("CPU")
     from src.data.loader import EvalLoader
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
     from src.evaluation.evaluate import collect_detections, compute_metrics
     from src.files import read_json
     from src.inference.predictor import load_predictor
@@ -32,7 +32,7 @@ def main():
     predict = load_predictor(options.checkpoint_file_path, settings)
     split = prepare_split(**split_options(settings, "val"), classes=predict.classes, log=lambda text: None)
     truth = read_json(split.ground_truth)
-    loader = EvalLoader(split.files, split.count, predict.image_size, predict.batch_size,
+    loader = EvalLoader(split.files, rows=split.count, image_size=predict.image_size, batch_size=predict.batch_size,
                         workers=os.cpu_count(), resize=predict.resize)
     batches = [images for images, _ in loader]
     predict(batches[0])

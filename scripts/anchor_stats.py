@@ -46,7 +46,7 @@ def main():
 
 def measure(options, model, folder):
     """Prints the tables for the boxes of the training split; draws the picture into folder, None for none."""
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
     split = prepare_split(**split_options(options, "train"), classes=options.classes)
     with open(split.ground_truth, encoding="utf-8") as file:
         boxes, areas, total = read_boxes(json.load(file), options.seed)

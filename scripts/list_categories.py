@@ -14,7 +14,7 @@ from collections import Counter
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.config import read_options, split_options
 from src.data.annotations import refuse_misspelt
-from src.data.mindrecord import SOURCES, Place, SplitMissing, check_root
+from src.data.prepare import SOURCES, Place, SplitMissing, check_root
 from src.data.records import Report
 from src.errors import run_main
 from src.text import one_line

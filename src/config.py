@@ -74,7 +74,7 @@ def unused_note(options: EasyDict, program: str) -> str:
 
 
 def split_options(options: EasyDict, split: str) -> dict:
-    """The arguments of data.mindrecord.prepare_split that the options give for split "train" or "val"."""
+    """The arguments of data.prepare.prepare_split that the options give for split "train" or "val"."""
     anno_path, image_dir = options.anno_path, options.image_dir
     if split == "val":
         anno_path, image_dir = options.val_anno_path, options.val_image_dir

@@ -7,7 +7,7 @@ from conftest import ROOT, coco_tree
 from programs import run
 
 from src.config import read_options, save_options, split_options
-from src.data.mindrecord import SplitMissing, prepare_split
+from src.data.prepare import SplitMissing, prepare_split
 from src.errors import DataError
 from src.option_rules import RULES
 

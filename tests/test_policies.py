@@ -152,7 +152,8 @@ def test_published_numbers():
 
 
 def test_the_loader_fills_with_the_mean_it_is_given():
-    default, given = (TrainLoader([], 8, None, "ssd", 300, 4, **options) for options in ({}, {"fill": (1, 2, 3)}))
+    default, given = (TrainLoader([], None, rows=8, policy="ssd", image_size=300, batch_size=4, **options)
+                      for options in ({}, {"fill": (1, 2, 3)}))
     assert default.policy[0].expand.fill == (127.5,) * 3 and given.policy[0].expand.fill == (1, 2, 3)
 
 

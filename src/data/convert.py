@@ -38,7 +38,7 @@ GROWTH = 30
 
 
 def write_images(records, target, image_dir, classes, category_ids, as_annotated, report):
-    """Writes data.mindrecord* and ground_truth.json into target -> {count, boxes_per_class, left_out (path: size),
+    """Writes data.prepare* and ground_truth.json into target -> {count, boxes_per_class, left_out (path: size),
     content (checksum of all image bytes)}.
 
     as_annotated: the ground truth holds the boxes unclipped. Raises DataError when no image can be used.
@@ -120,7 +120,7 @@ def coco_annotations(record, category_ids, first_id):
 
 @contextlib.contextmanager
 def mindrecord_writer(target, page):
-    """Gives write(row), which fills data.mindrecord000, 001, .. one after another; page: bytes a row must fit into.
+    """Gives write(row), which fills data.prepare000, 001, .. one after another; page: bytes a row must fit into.
 
     FileWriter's own shards are filled at random, and a row would no longer be found by its number.
     """
@@ -137,7 +137,7 @@ def mindrecord_writer(target, page):
         nonlocal filled
         if filled >= FILE_BYTES:
             flush()
-            writers.append(FileWriter(os.path.join(target, f"data.mindrecord{len(writers):03}")))
+            writers.append(FileWriter(os.path.join(target, f"data.prepare{len(writers):03}")))
             writers[-1].set_page_size(page)
             writers[-1].add_schema(SCHEMA, "images with boxes")
             filled = 0

@@ -9,7 +9,7 @@ import numpy as np
 from src.config import split_options
 from src.data.annotations import classes_from
 from src.data.loader import EvalLoader
-from src.data.mindrecord import prepare_split
+from src.data.prepare import prepare_split
 from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError, OptionError
 from src.evaluation.evaluate import collect_detections, compute_metrics, first_images, has_memorised
 from src.evaluation.plots import plot_history
@@ -94,9 +94,10 @@ class Run:
         most = options.overfit or options.eval_images
         self.truth = first_images(read_json(val_split.ground_truth), most) if val_split else None
         if val_split:
-            self.eval_loader = EvalLoader(val_split.files, len(self.truth["images"]), model.image_size,
-                                          options.eval_batch_size, rank, world,
-                                          options.num_workers or loader_threads(), options.resize)
+            self.eval_loader = EvalLoader(val_split.files, rows=len(self.truth["images"]),
+                                          image_size=model.image_size, batch_size=options.eval_batch_size, rank=rank,
+                                          world=world, workers=options.num_workers or loader_threads(),
+                                          resize=options.resize)
             self.predict = from_model(model, self.split.classes, options, options.eval_batch_size)
 
     def load_pretrained(self):

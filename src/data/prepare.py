@@ -1,6 +1,6 @@
 """Opens the MindRecord files of a split, converting when they are missing or stale.
 
-A conversion is a folder (its name: conversions.py) with data.mindrecord* (and .db), ground_truth.json, report.csv and
+A conversion is a folder (its name: conversions.py) with data.prepare* (and .db), ground_truth.json, report.csv and
 manifest.json, what it was made of.
 """
 import contextlib
@@ -61,7 +61,7 @@ FACTS = "classes category_ids count boxes_per_class summary faults fingerprint c
 Split = namedtuple("Split", f"name target image_dir files ground_truth report converted {FACTS} reader")
 
 
-def prepare_split(split, dataset, mindrecord_dir, classes, *, strict=False, rank=0, log=print, **place):
+def prepare_split(split, dataset, *, mindrecord_dir, classes, strict=False, rank=0, log=print, **place):
     """Opens the MindRecord files of split "train" or "val" -> Split; rank 0 converts first when they are not usable.
 
     classes: names or [] = those of the annotations. place: fields of Place. Raises SplitMissing,
