@@ -78,7 +78,7 @@ def evaluate(options, predict, folder, *, rank, world, say):
 def model_split(options, predict, *, rank, say):
     """The validation split with the classes of the model, converted when needed. Raises OptionError, DataError."""
     from src.config import split_options
-    from src.data.annotations import classes_from
+    from src.data.labels import classes_from
     from src.data.prepare import prepare_split
 
     with classes_from(f"the list is that of '{options.checkpoint_file_path}': give data of its classes, or another "

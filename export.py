@@ -68,7 +68,7 @@ def fewer_bits(options, meta):
     if options.quantize == "fp16":
         return to_float16
     from src.config import split_options
-    from src.data.annotations import classes_from
+    from src.data.labels import classes_from
     from src.data.loader import EvalLoader
     from src.data.prepare import prepare_split
 

@@ -14,8 +14,9 @@ def main():
     options = read_options(sys.argv[1:], "prepare_data.py")
     from src.machine import process
     process.prepare()
-    from src.data.annotations import classes_from
-    from src.data.prepare import SplitMissing, prepare_split
+    from src.data.annotations import SplitMissing
+    from src.data.labels import classes_from
+    from src.data.prepare import prepare_split
 
     classes, missing, origin = options.classes, [], "correct --classes or leave it out"
     for split in ("train", "val"):

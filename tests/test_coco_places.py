@@ -8,7 +8,8 @@ from programs import run
 
 from src.config import OF_A_HOST, read_options, save_options, split_options
 from src.config import SPLIT_PLACES as PLACES
-from src.data.prepare import SplitMissing, prepare_split
+from src.data.annotations import SplitMissing
+from src.data.prepare import prepare_split
 from src.errors import DataError
 
 

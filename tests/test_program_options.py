@@ -4,7 +4,7 @@ import os
 import pytest
 import yaml
 
-from src.data.annotations import OtherClasses, classes_from
+from src.data.labels import OtherClasses, classes_from
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.files import output_folder
 from src.program_options import option_groups, read_beside_run, read_part, run_of
@@ -124,14 +124,15 @@ def test_a_folder_below_a_file(tmp_path):
 # --- where a list of classes comes from
 
 def test_the_origin_of_a_list_of_classes_is_told():
-    from src.data.annotations import label_records
-    from src.data.records import Box, Record, Report
+    from src.data.findings import Report
+    from src.data.labels import label_records
+    from src.data.records import Box, Record
     record = Record(1, "a.jpg", 9, 9, "here", [Box(1, "mask", (0, 0, 1, 1))])
     with pytest.raises(OtherClasses, match="correct --classes or leave it out$"):
-        label_records([record], ["face"], "a.json", Report())
+        label_records([record], ["face"], file="a.json", report=Report())
     told = r"^none of the classes \[face\] is in 'a.json', which has \[mask\]; that is it$"
     with pytest.raises(DataError, match=told), classes_from("that is it"):
-        label_records([record], ["face"], "a.json", Report())
+        label_records([record], ["face"], file="a.json", report=Report())
     with pytest.raises(DataError, match="^other$"), classes_from("that is it"):
         raise DataError("other")
 

@@ -7,7 +7,7 @@ import mindspore as ms
 import numpy as np
 
 from src.config import split_options
-from src.data.annotations import classes_from
+from src.data.labels import classes_from
 from src.data.loader import EvalLoader
 from src.data.prepare import prepare_split
 from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError, OptionError
