@@ -1,4 +1,6 @@
 """Texts of users and of data files, as lines, tables and pictures can show them."""
+from __future__ import annotations
+
 import unicodedata
 
 
@@ -9,3 +11,8 @@ def one_line(text) -> str:
         return text
     signs = {"Cc": " ", "Zl": " ", "Zp": " ", "Cs": "?"}
     return "".join(signs.get(unicodedata.category(letter), letter) for letter in text)
+
+
+def split_names(text: str) -> list[str]:
+    """"backbone, neck" -> ["backbone", "neck"]"""
+    return [name.strip() for name in text.split(",") if name.strip()]

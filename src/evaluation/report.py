@@ -53,7 +53,7 @@ def draw_predictions(path, truth, table, split, classes, least_score):
         found = table[table[:, 0] == row]
         shown = found[found[:, 5] >= least_score]
         pictures += [draw_boxes(pixels, boxes, labels, classes=classes),
-                     draw_boxes(pixels, shown[:, 1:5], shown[:, 6].astype(int), shown[:, 5], classes)]
+                     draw_boxes(pixels, shown[:, 1:5], shown[:, 6].astype(int), scores=shown[:, 5], classes=classes)]
         titles += [f"ground truth: {len(boxes)}", prediction_title(found[:, 5], least_score)]
     return bool(pictures) and plot_pictures(pictures, path, titles=titles) is not False
 
