@@ -165,11 +165,11 @@ def test_a_category_without_boxes_is_not_misspelt(tmp_path, call):
 
 def test_strict_stops_whenever_there_are_faults(tmp_path, call):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat 5,5,5,5,cat\n")
-    with pytest.raises(DataError, match="1 fault") as error:
+    with pytest.raises(DataError, match="1 finding") as error:
         call.txt(strict=True)
     assert error.value.exit_code == 3 and any("under 1 pixel" in text for text in call.said)
     call.said.clear()
-    with pytest.raises(DataError, match="1 fault"):
+    with pytest.raises(DataError, match="1 finding"):
         call.txt(strict=True)
     assert any("under 1 pixel" in text for text in call.said), "named again, though nothing is converted now"
     assert not call.txt().converted

@@ -53,13 +53,13 @@ def write_images(records, target, image_dir, classes, category_ids, as_annotated
     with mindrecord_writer(target, page) as write:
         for record, data, found, note in track(loaded(records, page), len(records), "checking images"):
             if data is None:
-                report.add(found, record.source, None, note)
+                report.add(found, record.source, note)
                 left_out[record.path] = file_size(record.path)
                 continue
             if note:
-                report.add("image damaged", record.source, None, f"'{record.path}' is {note}")
+                report.add("image damaged", record.source, f"'{record.path}' is {note}")
             content = zlib.crc32(data, content)
-            finished = finish_record(record, *found, report)
+            finished = finish_record(record, found, report)
             write(mindrecord_row(len(images), finished, data))
             images.append({"id": record.truth_id, "file_name": os.path.relpath(record.path, image_dir),
                            "height": finished.height, "width": finished.width})
