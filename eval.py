@@ -13,14 +13,18 @@ from src.machine import process
 
 def main():
     """Reads the options and evaluates."""
-    from src.program_options import read_beside_run
+    from src.config import read_options, unused_note
+    from src.run_data import take_run_data
 
-    options, said = read_beside_run(sys.argv[1:], "eval.py", lambda options: True)
+    options = read_options(sys.argv[1:], "eval.py", doc=__doc__)
+    notes = [unused_note(options, "eval.py")]
+    options, taken = take_run_data(options)
+    notes.append(taken)
     with smaller_batch("eval_batch_size", options.eval_batch_size):
-        run(options, said)
+        run(options, notes)
 
 
-def run(options, said):
+def run(options, notes):
     """Starts the devices, loads the model, evaluates it."""
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     from src.files import output_folder
@@ -31,8 +35,8 @@ def run(options, said):
     import_engine(options.metric_engine)  # before the work whose result it counts
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     say = print if rank == 0 else (lambda text: None)
-    if said:
-        say(said)
+    for note in filter(None, notes):
+        say(note)
     predict = load_predictor(options.checkpoint_file_path, options)
     folder = result_folder(options)
     with output_folder(folder) if rank == 0 else contextlib.nullcontext():
@@ -42,24 +46,25 @@ def run(options, said):
 def evaluate(options, predict, folder, *, rank, world, say):
     """Runs the model over the split, writes metrics, detections and pictures into folder."""
     from src.data.loader import EvalLoader
-    from src.evaluation.evaluate import collect, first_images, score
+    from src.evaluation.evaluate import collect_detections, compute_metrics, first_images
     from src.evaluation.report import draw_report
     from src.files import read_json
     from src.metrics import describe_evaluation, format_metrics, split_notes, write_metrics
 
     split = model_split(options, predict, rank=rank, say=say)
     truth = first_images(read_json(split.ground_truth), options.eval_images)
-    loader = EvalLoader(split.files, len(truth["images"]), predict.image_size, predict.batch_size, rank, world,
-                        options.num_workers or process.loader_threads(), predict.resize)
+    loader = EvalLoader(split.files, rows=len(truth["images"]), image_size=predict.image_size,
+                        batch_size=predict.batch_size, rank=rank, world=world,
+                        workers=options.num_workers or process.loader_threads(), resize=predict.resize)
     say(f"{predict.meta['model']} on {len(truth['images'])} images of {split.name}, min_score "
         f"{predict.meta['min_score']}, nms_threshold {predict.meta['nms_threshold']}, at most "
         f"{predict.meta['max_boxes']} boxes an image")
     start = time.time()
-    table = collect(predict, loader, rank, world)
+    table = collect_detections(predict, loader, rank=rank, world=world)
     if rank:
         return
     seconds = time.time() - start
-    metrics, detections = score(table, truth, options.dataset, options.metric_engine)
+    metrics, detections = compute_metrics(table, truth, dataset=options.dataset, engine=options.metric_engine)
     about = describe_evaluation(options.dataset, split_name=split.name, images=len(truth["images"]), meta=predict.meta)
     write_metrics(folder, {**metrics, "evaluation": about}, detections)
     say(format_metrics(metrics))
@@ -68,8 +73,8 @@ def evaluate(options, predict, folder, *, rank, world, say):
     if not detections:
         say(f"nothing was detected: no score exceeds min_score {predict.meta['min_score']} (after few steps of "
             f"training scores are low; try --min_score=0.01)")
-    draw_report(folder, metrics, detections, truth, table, split, predict.classes, options.draw_score,
-                options.metric_engine)
+    draw_report(folder, truth=truth, table=table, detections=detections, metrics=metrics, image_dir=split.image_dir,
+                draw_score=options.draw_score, engine=options.metric_engine)
     say(f"{len(truth['images'])} images in {seconds:.1f} s ({len(truth['images']) / seconds:.1f} images/s with "
         f"compiling); metrics.json, detections.json and pictures are in {folder}")
 
@@ -77,8 +82,8 @@ def evaluate(options, predict, folder, *, rank, world, say):
 def model_split(options, predict, *, rank, say):
     """The validation split with the classes of the model, converted when needed. Raises OptionError, DataError."""
     from src.config import split_options
-    from src.data.annotations import classes_from
-    from src.data.mindrecord import prepare_split
+    from src.data.labels import classes_from
+    from src.data.prepare import prepare_split
 
     with classes_from(f"the list is that of '{options.checkpoint_file_path}': give data of its classes, or another "
                       "--checkpoint_file_path"):
@@ -90,7 +95,7 @@ def model_split(options, predict, *, rank, say):
 
 def result_folder(options):
     """eval/ in output_path when that was given, else in the run the checkpoint lies in, else beside the file."""
-    from src.program_options import run_of
+    from src.run_data import run_of
     path = options.checkpoint_file_path
     folder = options.output_path if "output_path" in options.typed else \
         run_of(path) or os.path.dirname(os.path.abspath(path))

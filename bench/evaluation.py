@@ -21,8 +21,8 @@ def main():
     from src.machine import process
     process.prepare("CPU")
     from src.data.loader import EvalLoader
-    from src.data.mindrecord import prepare_split
-    from src.evaluation.evaluate import collect, score
+    from src.data.prepare import prepare_split
+    from src.evaluation.evaluate import collect_detections, compute_metrics
     from src.files import read_json
     from src.inference.predictor import load_predictor
     from src.machine.distributed import start
@@ -32,13 +32,16 @@ def main():
     predict = load_predictor(options.checkpoint_file_path, settings)
     split = prepare_split(**split_options(settings, "val"), classes=predict.classes, log=lambda text: None)
     truth = read_json(split.ground_truth)
-    loader = EvalLoader(split.files, split.count, predict.image_size, predict.batch_size,
+    loader = EvalLoader(split.files, rows=split.count, image_size=predict.image_size, batch_size=predict.batch_size,
                         workers=os.cpu_count(), resize=predict.resize)
     batches = [images for images, _ in loader]
     predict(batches[0])
     decoding = median_seconds(lambda: list(loader), 3)
     detecting = median_seconds(lambda: [predict(images) for images in batches], 3)
-    whole = median_seconds(lambda: score(collect(predict, loader, quiet=True), truth, "coco"), 3)
+
+    def evaluate():
+        return compute_metrics(collect_detections(predict, loader, quiet=True), truth, dataset="coco")
+    whole = median_seconds(evaluate, 3)
     name = f"evaluation of {split.count} images, {predict.meta['model']}"
     print(f"decoding {decoding:.2f} s, detector {detecting:.2f} s")
     report([row(name, whole, decoding + detecting, "s", "decoding + detector")], options.json)

@@ -1,5 +1,4 @@
 """Pictures of a run: sizes of their tiles, and what their titles say."""
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,8 +14,11 @@ from src.evaluation import report
 def drawn(monkeypatch):
     """A dict that takes the tiles and titles that would be drawn."""
     taken = {}
-    monkeypatch.setattr(report, "plot_pictures",
-                        lambda tiles, path, columns=4, titles=(): taken.update(tiles=tiles, titles=titles))
+
+    def take(tiles, *, path, titles=()):
+        taken.update(tiles=tiles, titles=titles)
+        return True
+    monkeypatch.setattr(report, "plot_pictures", take)
     return taken
 
 
@@ -34,7 +36,7 @@ def test_boxes_of_a_small_batch_are_drawn_on_enlarged_images(drawn):
     anchors = np.array([[0.5, 0.5, 0.2, 0.2], [0.4, 0.5, 0.2, 0.3]], np.float32)
     box = np.array([[0.4, 0.4, 0.6, 0.6]] * 2, np.float32)
     batch = np.full((1, 96, 96, 3), 90, np.uint8), np.array([[2, 2]]), encode(box, anchors)[None]
-    report.draw_training_batch("", batch, anchors, ["cat", "dog"])
+    report.draw_training_batch("", batch, anchors=anchors, classes=["cat", "dog"])
     tile, = drawn["tiles"]
     assert tile.shape == (300, 300, 3)
     assert tuple(tile[180, 150]) == class_color(2) and (tile[150, 150] == 90).all()
@@ -46,13 +48,14 @@ def test_boxes_of_a_small_batch_are_drawn_on_enlarged_images(drawn):
 def test_predictions_beside_the_truth(drawn, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((50, 100, 3), 90, np.uint8))
     truth = {"images": [{"id": 5, "file_name": name, "width": 100, "height": 50} for name in ("a.png", "gone.png")],
-             "annotations": [{"image_id": 5, "category_id": 7, "bbox": [10, 10, 20, 20]}], "categories": [{"id": 7}]}
+             "annotations": [{"image_id": 5, "category_id": 7, "bbox": [10, 10, 20, 20]}],
+             "categories": [{"id": 7, "name": "cat"}]}
     table = np.array([[0, 0.1, 0.2, 0.3, 0.6, 0.3, 1], [0, 0.1, 0.2, 0.3, 0.6, 0.2, 1]], np.float32)
-    arguments = truth, table, SimpleNamespace(image_dir=str(tmp_path)), ["cat"]
-    assert report.draw_predictions("", *arguments, 0.25)
+    arguments = {"truth": truth, "table": table, "image_dir": str(tmp_path)}
+    assert report.draw_predictions("", **arguments, draw_score=0.25)
     assert drawn["titles"] == ["ground truth: 1", "prediction above 0.25: 1"]
     assert [tile.shape for tile in drawn["tiles"]] == [(300, 600, 3)] * 2
-    report.draw_predictions("", *arguments, 0.5)
+    report.draw_predictions("", **arguments, draw_score=0.5)
     assert drawn["titles"][1] == "prediction above 0.5: 0, best 0.3"
     assert (drawn["tiles"][1] == 90).all()
 
@@ -65,8 +68,8 @@ def test_predictions_are_drawn_on_the_frame_that_was_annotated(drawn, tmp_path, 
     exif[0x0112] = 6  # shown turned: red on top
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
     truth = {"images": [{"id": 5, "file_name": "a.jpg", "width": width, "height": height}], "annotations": [],
-             "categories": [{"id": 7}]}
-    report.draw_predictions("", truth, np.zeros((0, 7)), SimpleNamespace(image_dir=str(tmp_path)), ["cat"], 0.5)
+             "categories": [{"id": 7, "name": "cat"}]}
+    report.draw_predictions("", truth=truth, table=np.zeros((0, 7)), image_dir=str(tmp_path), draw_score=0.5)
     tile = drawn["tiles"][0]
     assert (tile.shape[1] > tile.shape[0]) == left_is_red
     corner = tile[-5, 5] if left_is_red else tile[5, -5]  # of the red half, and not of the other frame's

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from src.drawing import class_color, draw_boxes, free_place, save_png, shared_areas, to_tile
 from src.errors import EnvironmentFault
-from src.evaluation import plots as visualize
+from src.evaluation import plots
 from src.evaluation.plots import CELL, GAP, lay_out, plot_history, plot_per_class, plot_pictures, plot_pr_curves
 from src.metrics import coco_metrics, voc_metrics
 
@@ -97,7 +97,8 @@ def test_rows_fill_the_page():
 
 def test_pictures_in_a_grid(tmp_path):
     pictures = [np.full((60, 80, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
-    plot_pictures([*pictures, GREY[:1, :1]], str(tmp_path / "grid.png"), 4, ["ground truth: 3", "prediction: 0"])
+    plot_pictures([*pictures, GREY[:1, :1]], path=str(tmp_path / "grid.png"),
+                  titles=["ground truth: 3", "prediction: 0"])
     grid = read(tmp_path / "grid.png")[..., 0]
     # (4 * 3.4 - 3 * 0.06) / (4 * 4 / 3) = 2.516 inches high; two rows of it, of 0.24 for titles and 0.06 between them
     assert grid.shape == (626, 1509)
@@ -130,7 +131,7 @@ def test_save_png_where_it_cannot_be_written(tmp_path):
     ([{"epoch": 1, "step": 5, "mAP_11point": 0.1, "mAP_area": 0.2}], 1),
 ])
 def test_plot_history(rows, panels, tmp_path):
-    plot_history(rows, str(tmp_path / "history.png"), 50)
+    plot_history(rows, path=str(tmp_path / "history.png"), steps_per_epoch=50)
     height, width, _ = read(tmp_path / "history.png").shape
     assert round(width / height * 3.8 / 5.2) == panels
 
@@ -138,7 +139,7 @@ def test_plot_history(rows, panels, tmp_path):
 def shown(monkeypatch):
     """A list that takes the figures that would be saved."""
     figures = []
-    monkeypatch.setattr(visualize, "save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
     return figures
 
 
@@ -150,7 +151,8 @@ def shown(monkeypatch):
 ])
 def test_the_history_has_whole_numbers_on_its_axis(steps, steps_per_epoch, unit, ticks, monkeypatch):
     figures = shown(monkeypatch)
-    plot_history([{"step": step, "epoch": 1, "loss": 1.0} for step in steps], "", steps_per_epoch)
+    plot_history([{"step": step, "epoch": 1, "loss": 1.0} for step in steps], path="",
+                 steps_per_epoch=steps_per_epoch)
     axis = figures[0].axes[0]
     low, high = axis.get_xlim()
     assert [tick for tick in axis.get_xticks() if low <= tick <= high] == ticks
@@ -161,7 +163,7 @@ def test_the_history_has_whole_numbers_on_its_axis(steps, steps_per_epoch, unit,
 @pytest.mark.parametrize("points, marker, size", [(1, "o", 5), (2, "o", 3), (30, "None", 0)])
 def test_few_points_of_the_history_are_marked(points, marker, size, monkeypatch):
     figures = shown(monkeypatch)
-    plot_history([{"step": step, "loss": 1.0} for step in range(1, points + 1)], "", 5)
+    plot_history([{"step": step, "loss": 1.0} for step in range(1, points + 1)], path="", steps_per_epoch=5)
     line, = figures[0].axes[0].lines
     assert (line.get_marker(), line.get_markersize()) == (marker, size)
 
@@ -169,7 +171,8 @@ def test_few_points_of_the_history_are_marked(points, marker, size, monkeypatch)
 def test_the_history_of_a_run_that_was_cut_short_ends_within_its_epoch(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Axes, "plot", lambda axis, x, y, **_: drawn.append((x, y)))
-    plot_history([{"step": 5, "epoch": 1, "loss": 3.0}, {"step": 10, "epoch": 1, "loss": 2.0}], str(tmp_path / "a"), 8)
+    plot_history([{"step": 5, "epoch": 1, "loss": 3.0}, {"step": 10, "epoch": 1, "loss": 2.0}],
+                 path=str(tmp_path / "a"), steps_per_epoch=8)
     assert drawn == [((0.625, 1.25), (3.0, 2.0))]
 
 
@@ -179,9 +182,9 @@ def test_plots_of_metrics(classes, found, tmp_path):
     truth = {"images": [{"id": 1}], "categories": [{"id": at, "name": f"class {at}"} for at in range(1, classes + 2)],
              "annotations": [{"image_id": 1, "category_id": at, "bbox": [0, 0, 9, 9]} for at in range(1, classes + 1)]}
     detections = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}] if found else []
-    plot_pr_curves(truth, detections, str(tmp_path / "pr.png"))
+    plot_pr_curves(truth, detections, path=str(tmp_path / "pr.png"))
     for name, metrics in (("coco", coco_metrics(truth, detections)), ("voc", voc_metrics(truth, detections))):
-        plot_per_class(metrics, str(tmp_path / f"{name}.png"))
+        plot_per_class(metrics, path=str(tmp_path / f"{name}.png"))
     for name in ("pr", "coco", "voc"):
         assert read(tmp_path / f"{name}.png").std() > 5
 
@@ -195,7 +198,7 @@ def two_classes(**extra):
 
 def test_a_class_has_one_color_in_boxes_and_curves(monkeypatch):
     figures = shown(monkeypatch)
-    plot_pr_curves(*two_classes(), "")
+    plot_pr_curves(*two_classes(), path="")
     colors = {line.get_label().split()[0]: tuple(np.rint(np.multiply(line.get_color(), 255)).astype(int).tolist())
               for line in figures[0].axes[0].lines[:2]}
     assert colors == {"ant": class_color(2), "cat": class_color(1)}
@@ -204,10 +207,10 @@ def test_a_class_has_one_color_in_boxes_and_curves(monkeypatch):
 def test_curves_and_bars_name_their_rule(monkeypatch):
     figures = shown(monkeypatch)
     truth, detections = two_classes()
-    plot_pr_curves(truth, detections, "")
-    plot_pr_curves(*two_classes(difficult=1), "")
-    plot_per_class(coco_metrics(truth, detections), "")
-    plot_per_class(voc_metrics(truth, detections), "")
+    plot_pr_curves(truth, detections, path="")
+    plot_pr_curves(*two_classes(difficult=1), path="")
+    plot_per_class(coco_metrics(truth, detections), path="")
+    plot_per_class(voc_metrics(truth, detections), path="")
     curves, difficult, coco, voc = (figure.axes[0] for figure in figures)
     assert "COCO rule" in curves.get_title() and "COCO rule" in curves.get_legend().get_title().get_text()
     assert [axis.get_xlabel() for axis in (curves, difficult)] == ["recall", "recall (difficult boxes count)"]
@@ -219,7 +222,7 @@ def test_the_legend_of_the_bars_has_the_order_of_their_numbers(measure, names, m
     figures = shown(monkeypatch)
     metrics = measure(*two_classes())
     metrics["per_class"]["ant"].update({names[0]: 0.25, names[1]: 0.75})
-    plot_per_class(metrics, "")
+    plot_per_class(metrics, path="")
     axis = figures[0].axes[0]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == names
     assert axis.texts[-1].get_text() == "0.250 | 0.750"
@@ -230,7 +233,7 @@ def test_the_legend_of_the_bars_has_the_order_of_their_numbers(measure, names, m
 def test_numbers_that_do_not_exist_are_not_drawn(monkeypatch):
     figures = shown(monkeypatch)
     plot_history([{"step": 1, "loss": 2.0, "AP": -1.0, "AP50": -1.0}, {"step": 2, "loss": float("nan"), "AP": None}],
-                 "", 5)
+                 path="", steps_per_epoch=5)
     axis, = figures[0].axes
     assert axis.get_title() == "loss" and [line.get_xdata().tolist() for line in axis.lines] == [[1]]
 
@@ -241,12 +244,12 @@ NAMES = ["$$", "_private", "a\nb", "100$ & \\$x$ ^_{", "long " * 20, "\u732b", "
 def test_names_are_drawn_as_they_are(tmp_path, monkeypatch, capfd):
     truth = {"images": [{"id": 1}], "categories": [{"id": at, "name": name} for at, name in enumerate(NAMES, 1)],
              "annotations": [{"image_id": 1, "category_id": at, "bbox": [0, 0, 9, 9]} for at in range(1, 9)]}
-    plot_pr_curves(truth, [], str(tmp_path / "pr.png"))
-    plot_per_class(coco_metrics(truth, []), str(tmp_path / "bars.png"))
-    plot_pictures([GREY], str(tmp_path / "grid.png"), titles=["$$ $x"])
+    plot_pr_curves(truth, [], path=str(tmp_path / "pr.png"))
+    plot_per_class(coco_metrics(truth, []), path=str(tmp_path / "bars.png"))
+    plot_pictures([GREY], path=str(tmp_path / "grid.png"), titles=["$$ $x"])
     assert sorted(os.listdir(tmp_path)) == ["bars.png", "grid.png", "pr.png"] and capfd.readouterr() == ("", "")
     figures = shown(monkeypatch)
-    plot_pr_curves(truth, [], "")
+    plot_pr_curves(truth, [], path="")
     texts = [text.get_text().replace(r"\$", "$") for text in figures[0].axes[0].get_legend().get_texts()]
     assert {"$$  0.000", " _private  0.000", "a b  0.000", "100$ & \\$x$ ^_{  0.000"} <= set(texts) and len(texts) == 9
     assert max(map(len, texts)) < 40
@@ -255,7 +258,7 @@ def test_names_are_drawn_as_they_are(tmp_path, monkeypatch, capfd):
 
 def test_the_bars_end_at_1_and_the_numbers_stand_right_of_them(monkeypatch):
     figures = shown(monkeypatch)
-    plot_per_class(coco_metrics(*two_classes()), "")
+    plot_per_class(coco_metrics(*two_classes()), path="")
     axis = figures[0].axes[0]
     assert axis.get_xlim() == (0, 1) and {text.get_position()[0] for text in axis.texts} == {1.01}
     figures[0].canvas.draw()
@@ -267,11 +270,11 @@ def test_a_plot_that_fails_is_a_warning(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise ValueError("no\nfont")
 
-    monkeypatch.setattr(visualize, "save_figure", fail)
-    plot_per_class(coco_metrics(*two_classes()), str(tmp_path / "bars.png"))
+    monkeypatch.setattr(plots, "save_figure", fail)
+    plot_per_class(coco_metrics(*two_classes()), path=str(tmp_path / "bars.png"))
     said = capsys.readouterr().err
     assert said == f"warning: '{tmp_path / 'bars.png'}' could not be drawn (ValueError: no font)\n"
     monkeypatch.undo()
     (tmp_path / "bars.png").mkdir()
     with pytest.raises(EnvironmentFault):
-        plot_per_class(coco_metrics(*two_classes()), str(tmp_path / "bars.png"))
+        plot_per_class(coco_metrics(*two_classes()), path=str(tmp_path / "bars.png"))

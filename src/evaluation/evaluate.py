@@ -1,4 +1,8 @@
-"""Runs a Predictor over a validation split and turns its boxes into the COCO result format."""
+"""Runs a Predictor over a validation split and measures what it finds."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 from src.errors import SSDError, smaller_batch
@@ -9,21 +13,26 @@ from src.progress import track
 OVERFIT_GOAL = 0.95  # AP50
 
 
-def collect(predict, loader, rank=0, world=1, quiet=False):
-    """All detections of all processes: [n, 7] float32 of row, x1, y1, x2, y2 (fractions), score, label."""
+def collect_detections(predict: Callable, loader: Iterable, *, rank: int = 0, world: int = 1,
+                       quiet: bool = False) -> np.ndarray:
+    """All detections of all processes as a table [n, 7] float32: image row, x1, y1, x2, y2 (fractions), score, label.
+
+    predict: a Predictor; loader: an EvalLoader, which gives images with their row numbers in the split.
+    """
     tables = [np.zeros((0, 7), np.float32)]
     steps = -(-len(loader.rows) // loader.batch_size)
     with smaller_batch("eval_batch_size", loader.batch_size):
-        for images, rows in track(loader, steps, "evaluating", quiet or rank > 0):
-            boxes, scores, labels, count = predict(images)
-            found = np.arange(boxes.shape[1]) < count[:, None]
-            owner = np.broadcast_to(rows[:, None], found.shape)[found]
-            tables.append(np.column_stack([owner, boxes[found], scores[found], labels[found]]).astype(np.float32))
+        for images, rows in track(loader, steps, "evaluating", quiet=quiet or rank > 0):
+            boxes, scores, labels, count = predict(images)       # [B, K, 4] [B, K] [B, K] [B]
+            found = np.arange(boxes.shape[1]) < count[:, None]   # [B, K]
+            row = np.broadcast_to(rows[:, None], found.shape)    # [B, K]
+            columns = row[found], boxes[found], scores[found], labels[found]
+            tables.append(np.column_stack(columns).astype(np.float32))
     return gather_rows(np.concatenate(tables), rank, world)
 
 
-def to_coco(table, ground_truth):
-    """Rows of `collect` -> COCO results: image_id, category_id, bbox x, y, w, h in pixels of the original image, score.
+def to_coco(table: np.ndarray, ground_truth: dict) -> list[dict]:
+    """A table of detections [n, 7] -> COCO results: image_id, category_id, bbox x, y, w, h in pixels, score.
 
     ground_truth: COCO dict with images in the order of the row numbers and categories in that of the labels.
     """
@@ -36,29 +45,32 @@ def to_coco(table, ground_truth):
     return results
 
 
-def first_images(ground_truth, count):
-    """The COCO dict of the first `count` images only; all of them with 0."""
+def first_images(ground_truth: dict, count: int) -> dict:
+    """The COCO dict of the first `count` images only; of all images with 0."""
     images = ground_truth["images"][:count or None]
     ids = {image["id"] for image in images}
-    annotations = [one for one in ground_truth["annotations"] if one["image_id"] in ids]
+    annotations = [annotation for annotation in ground_truth["annotations"] if annotation["image_id"] in ids]
     return {**ground_truth, "images": images, "annotations": annotations}
 
 
-def score(table, ground_truth, dataset, engine="hotcoco"):
-    """Metrics of the rows of `collect` by the protocol of the data set, and the rows as COCO results."""
+def compute_metrics(table: np.ndarray, ground_truth: dict, *, dataset: str,
+                    engine: str = "hotcoco") -> tuple[dict, list[dict]]:
+    """Metrics of a table of detections by the protocol of the data set, and the detections as COCO results."""
     detections = to_coco(table, ground_truth)
-    voc = dataset == "voc"
-    return voc_metrics(ground_truth, detections) if voc else coco_metrics(ground_truth, detections, engine), detections
+    if dataset == "voc":
+        return voc_metrics(ground_truth, detections), detections
+    return coco_metrics(ground_truth, detections, engine), detections
 
 
-def learnt_by_heart(metrics, images, steps_done, *, last, say) -> bool:
-    """Whether the images of the self-test are known by heart. Raises SSDError when its last step ends without."""
+def has_memorised(metrics: dict, *, images: int, steps_done: int, last: bool, say: Callable[[str], None]) -> bool:
+    """Whether a self-test (--overfit) has memorised its images. Raises SSDError when its last step ends without."""
     value = metrics.get("AP50", metrics.get("mAP_area"))
+    result = f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps"
     if value > OVERFIT_GOAL:
-        say(f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps, passed")
+        say(f"{result}, passed")
     elif last:
-        raise SSDError(f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps, wanted above "
-                       f"{OVERFIT_GOAL}; look at train_batch.png (are the boxes right?) and eval/predictions.png, "
-                       "try fewer images, a larger --epoch_size or another --lr; with a loss near zero the "
-                       "missing boxes are too small for --image_size or overlap by more than --nms_threshold")
+        raise SSDError(f"{result}, wanted above {OVERFIT_GOAL}; look at train_batch.png (are the boxes right?) and "
+                       "eval/predictions.png, try fewer images, a larger --epoch_size or another --lr; with a loss "
+                       "near zero the missing boxes are too small for --image_size or overlap by more than "
+                       "--nms_threshold")
     return value > OVERFIT_GOAL

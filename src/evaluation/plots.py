@@ -1,11 +1,13 @@
-"""Boxes on images, grids of images, and the plots of a run. Images are [H, W, 3] uint8 RGB."""
+"""Plots with matplotlib: grids of pictures [H, W, 3] uint8 RGB, the curves of a run, precision and recall."""
+from __future__ import annotations
+
 import functools
-import inspect
 import io
 import itertools
 import math
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,87 +19,94 @@ from src.text import one_line
 
 INK, MUTED, GRID = "#26303b", "#8a949e", "#e4e8ec"
 ACCENTS = ("#4363d8", "#f58231", "#3cb44b", "#911eb4")
-CELL, GAP, HEAD = 3.4, 0.06, 0.24  # inches: mean width of a picture in a grid, what is left between two, for a title
+CELL, GAP, HEAD = 3.4, 0.06, 0.24  # inches: mean width of a picture in a grid, space between two, space for a title
 DPI = 110
-NAMED_CURVES = 12  # more precision-recall curves than this are drawn without a name
+MAX_NAMED_CURVES = 12  # more precision-recall curves than this are drawn without names
 PANELS = {"loss": ("loss", "loss_cls", "loss_box"), "learning rate": ("lr",),
           "average precision": ("AP", "AP50", "mAP_area", "mAP_11point")}
 
 
-def not_fatal(plot):
-    """A plot that cannot be made is a warning and False: what it shows was written before. A full disk is an error."""
+def not_fatal(plot: Callable[..., None]) -> Callable[..., bool]:
+    """The plot as a function that returns whether it was drawn; where it was not, it prints a warning.
+
+    What a plot shows is in other files already, so its failure must not end a run. An SSDError (a full disk) does.
+    """
     @functools.wraps(plot)
-    def attempt(*arguments, **named):
+    def attempt(*arguments: object, path: str, **named: object) -> bool:
         try:
-            return plot(*arguments, **named)
+            plot(*arguments, path=path, **named)
         except SSDError:
             raise
         except Exception as error:
-            path = inspect.signature(plot).bind(*arguments, **named).arguments["path"]
             reason = f"{type(error).__name__}: {one_line(error)[:200]}"
             print(f"warning: '{path}' could not be drawn ({reason})", file=sys.stderr, flush=True)
             return False
+        return True
     return attempt
 
 
-def plain(text, most=30):
-    """A name for matplotlib as it is: `$` starts a formula there, and a legend leaves out what starts with `_`."""
-    name = one_line(text)[:most]
-    return f"{' ' * name.startswith('_')}{name}".replace("$", r"\$")
+def literal(text: str, max_length: int = 30) -> str:
+    """Text that matplotlib draws as it is: `$` starts a formula there, and a legend leaves out what starts with `_`."""
+    text = one_line(text)[:max_length].replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 @not_fatal
-def plot_pictures(pictures, path, columns=4, titles=()):
-    """Pictures [H, W, 3] uint8 RGB in rows that fill the width, each with its title, as a PNG."""
+def plot_pictures(pictures: Sequence[np.ndarray], *, path: str, columns: int = 4, titles: Sequence[str] = ()) -> None:
+    """Pictures in rows that fill the width of a PNG, each with its title."""
     from matplotlib.figure import Figure
-    places, page = lay_out([picture.shape[1] / picture.shape[0] for picture in pictures], columns, bool(titles) * HEAD)
+    aspects = [picture.shape[1] / picture.shape[0] for picture in pictures]
+    places, page = lay_out(aspects, columns, HEAD if titles else 0)
     figure = Figure(page, dpi=DPI, facecolor="white")
     for picture, place, title in itertools.zip_longest(pictures, places, titles, fillvalue=""):
-        axis = figure.add_axes(place / (page * 2))
+        axis = figure.add_axes(place / (*page, *page))
         axis.axis("off")
         axis.imshow(picture)
         fitting = place[2] * 72 / (0.6 * max(len(title), 1))  # points; a letter is about 0.6 of them wide
-        axis.set_title(plain(title, 200), fontsize=min(9, fitting), color=INK, pad=3)
+        axis.set_title(literal(title, 200), fontsize=min(9, fitting), color=INK, pad=3)
     save_figure(figure, path)
 
 
-def lay_out(aspects, columns, head):
-    """Places of pictures in rows that fill the page; those of a row have one height.
+def lay_out(aspects: Sequence[float], columns: int, head: float) -> tuple[np.ndarray, tuple[float, float]]:
+    """Places of pictures in rows that fill the page; the pictures of a row have one height.
 
-    aspects [N]: width / height of each, taken as 1:2 or 2:1 where beyond; columns: pictures a row; head: inches left
-    above each row. Returns [N, 4] left, bottom, width, height and the (width, height) of the page, all in inches.
+    aspects [N]: width / height of each, limited to 0.5..2; columns: pictures a row; head: inches left above each row.
+    Returns [N, 4] left, bottom, width, height and the (width, height) of the page, all in inches.
     """
     aspects, columns = np.clip(aspects, 0.5, 2), min(columns, len(aspects))
     places, top, height = [], 0, np.inf
     for first in range(0, len(aspects), columns):
         row = aspects[first:first + columns]
-        # the last row may have fewer pictures: no higher than the row above
-        height = min(height if len(row) < columns else np.inf, (columns * CELL - (len(row) - 1) * GAP) / row.sum())
+        filling = (columns * CELL - (len(row) - 1) * GAP) / row.sum()
+        # the last row may have fewer pictures: it is not higher than the row above
+        height = filling if len(row) == columns else min(height, filling)
         lefts = np.cumsum([GAP, *(row[:-1] * height + GAP)])
         top += head + GAP + height
-        places += [(left, -top, wide, height) for left, wide in zip(lefts, row * height)]
+        places += [(left, -top, width, height) for left, width in zip(lefts, row * height)]
     page = columns * CELL + 2 * GAP, top + GAP
     return np.array(places) + (0, page[1], 0, 0), page
 
 
 @not_fatal
-def plot_history(rows, path, steps_per_epoch):
+def plot_history(rows: Sequence[dict], *, path: str, steps_per_epoch: int) -> None:
     """Curves of a run as a PNG: loss with its parts, learning rate, AP; a panel without numbers is left out.
 
-    rows: of log.jsonl; those with a step, which counts from 1, are shown over epochs, in the first epoch over steps.
+    rows: of log.jsonl; those with a step, which counts from 1, are drawn over epochs, in the first epoch over steps.
     """
     rows = [{name: value for name, value in row.items() if isinstance(value, (int, float)) and value >= 0}
             for row in rows if "step" in row]  # an AP of -1 does not exist
-    panels = {title: [name for name in names if any(name in row for row in rows)] for title, names in PANELS.items()}
+    logged = set().union(*rows)
+    panels = {title: [name for name in names if name in logged] for title, names in PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}
     steps = [row["step"] for row in rows]
-    unit, word = (steps_per_epoch, "epoch") if max(steps) > steps_per_epoch else (1, "step")
-    figure, axes = new_figure(len(panels), 5.2, 3.8)
+    unit, label = (steps_per_epoch, "epoch") if max(steps) > steps_per_epoch else (1, "step")
+    figure, axes = new_figure(len(panels), width=5.2, height=3.8)
     for axis, (title, names) in zip(axes, panels.items()):
         for name, color in zip(names, ACCENTS):
-            draw_curve(axis, *zip(*((row["step"] / unit, row[name]) for row in rows if name in row)), color, name)
+            points = [(row["step"] / unit, row[name]) for row in rows if name in row]
+            draw_curve(axis, points, color=color, label=name)
         # from the whole number before the first point, so that there is a tick however few those are, to the last point
-        axis.set(title=title, xlabel=word, xlim=(math.ceil(min(steps) / unit) - 1, max(steps) / unit))
+        axis.set(title=title, xlabel=label, xlim=(math.ceil(min(steps) / unit) - 1, max(steps) / unit))
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
         axis.set_ylim(bottom=0)
         if len(names) > 1:
@@ -105,14 +114,16 @@ def plot_history(rows, path, steps_per_epoch):
     save_figure(figure, path)
 
 
-def draw_curve(axis, x, y, color, name):
-    """One curve of plot_history; the fewer its points, the better they show."""
-    size = 5 if len(y) == 1 else 3 if len(y) < 30 else 0
-    axis.plot(x, y, color=color, label=name, marker="o" if size else None, markersize=size, linewidth=1, clip_on=False)
+def draw_curve(axis, points: Sequence[tuple[float, float]], **style: str) -> None:
+    """A curve through points (x, y) on a matplotlib axis. The fewer the points are, the better they show."""
+    size = 0
+    if len(points) < 30:
+        size = 5 if len(points) == 1 else 3
+    axis.plot(*zip(*points), marker="o" if size else None, markersize=size, linewidth=1, clip_on=False, **style)
 
 
 @not_fatal
-def plot_pr_curves(ground_truth, detections, path, engine="hotcoco"):
+def plot_pr_curves(ground_truth: dict, detections: list[dict], *, path: str, engine: str = "hotcoco") -> None:
     """Precision over recall at IoU 0.5 for every class, by COCO's rule for VOC too, as a PNG.
 
     Arguments as of metrics.coco_metrics; the categories in the order of the labels, which gives each its colour.
@@ -120,49 +131,58 @@ def plot_pr_curves(ground_truth, detections, path, engine="hotcoco"):
     curves = precision_curves(ground_truth, detections, engine)
     labels = {category["name"]: label for label, category in enumerate(ground_truth["categories"], 1)}
     recall = np.linspace(0, 1, 101)
-    figure, (axis,) = new_figure(1, 8.6, 5.0)
+    figure, (axis,) = new_figure(1, width=8.6, height=5.0)
     for name, precision in curves.items():
-        named = len(curves) <= NAMED_CURVES
-        color = np.divide(class_color(labels[name]), 255) if named else MUTED
-        axis.plot(recall, precision, color=color, alpha=1 if named else 0.3, linewidth=1.6 if named else 0.7,
-                  label=f"{plain(name)}  {precision.mean():.3f}" if named else None)
+        if len(curves) > MAX_NAMED_CURVES:
+            axis.plot(recall, precision, color=MUTED, alpha=0.3, linewidth=0.7)
+        else:
+            axis.plot(recall, precision, color=np.divide(class_color(labels[name]), 255), linewidth=1.6,
+                      label=f"{literal(name)}  {precision.mean():.3f}")
     if curves:
         mean = np.mean(list(curves.values()), axis=0)
         axis.plot(recall, mean, color=INK, linewidth=2.6, label=f"all {len(curves)} classes  {mean.mean():.3f}")
         axis.legend(frameon=False, title="AP50, COCO rule", alignment="left", loc="upper left",
                     bbox_to_anchor=(1.01, 1))
-    difficult = any(item.get("difficult") for item in ground_truth["annotations"])
+    difficult = any(annotation.get("difficult") for annotation in ground_truth["annotations"])
     axis.set(title="precision and recall at IoU .50, COCO rule (101 points)", xlim=(0, 1), ylim=(0, 1.02),
              xlabel="recall (difficult boxes count)" if difficult else "recall", ylabel="precision")
     save_figure(figure, path)
 
 
 @not_fatal
-def plot_per_class(metrics, path):
-    """Bars of AP by class (pale: AP50, or for VOC the 11-point rule), best on top, as a PNG; metrics of metrics.py."""
-    from matplotlib.transforms import offset_copy
-    main, pale, rule = (("AP", "AP50", "COCO rule: AP at IoU .50 to .95, AP50 at .50") if "AR100" in metrics else
-                        ("AP_area", "AP_11point", "VOC rules at IoU .50: AP_area since 2010, AP_11point of 2007"))
-    ranked = sorted((entry[main], entry[pale], f"{plain(name)}  ({entry['boxes']})")
+def plot_per_class(metrics: dict, *, path: str) -> None:
+    """Two bars a class as a PNG, the best class on top: AP and behind it AP50, or for VOC the two rules.
+
+    metrics: of metrics.coco_metrics or voc_metrics.
+    """
+    names, rule = ("AP", "AP50"), "COCO rule: AP at IoU .50 to .95, AP50 at .50"
+    if "AR100" not in metrics:
+        names, rule = ("AP_area", "AP_11point"), "VOC rules at IoU .50: AP_area since 2010, AP_11point of 2007"
+    ranked = sorted((entry[names[0]], entry[names[1]], f"{literal(name)}  ({entry['boxes']})")
                     for name, entry in metrics["per_class"].items() if entry["boxes"])
     rows = max(len(ranked), 4)
-    figure, (axis,) = new_figure(1, 7.2, 1.6 + 0.24 * rows)
-    bars = [axis.barh(range(len(ranked)), [row[column] for row in ranked], width, color=color, label=name)
-            for column, width, color, name in ((1, 0.78, "#d3dae1", pale), (0, 0.46, "#4a5a6b", main))]
-    for place, values in enumerate(ranked):
-        axis.text(1.01, place, f"{values[0]:.3f} | {values[1]:.3f}", va="center", fontsize=8, color=INK)
+    figure, (axis,) = new_figure(1, width=7.2, height=1.6 + 0.24 * rows)
+    back = axis.barh(range(len(ranked)), [row[1] for row in ranked], 0.78, color="#d3dae1", label=names[1])
+    front = axis.barh(range(len(ranked)), [row[0] for row in ranked], 0.46, color="#4a5a6b", label=names[0])
+    for place, (first, second, _) in enumerate(ranked):
+        axis.text(1.01, place, f"{first:.3f} | {second:.3f}", va="center", fontsize=8, color=INK)
     axis.set_yticks(range(len(ranked)), [row[2] for row in ranked], fontsize=8)
     title = "average precision by class (number of boxes)" if ranked else "no class has a box that counts"
     axis.set(title=title, xlim=(0, 1), ylim=(-0.7, rows - 0.3), xlabel=rule)
     axis.set_xticks(np.linspace(0, 1, 6))
     axis.grid(False, axis="y")
-    # in the order of the numbers, and 0.8 inches right of the bars: right of the numbers
-    beside = offset_copy(axis.transAxes, figure, x=0.8)
-    axis.legend(handles=bars[::-1], frameon=False, loc="upper left", bbox_to_anchor=(1, 1), bbox_transform=beside)
+    put_legend_beside_numbers(figure, axis, [front, back])
     save_figure(figure, path)
 
 
-def new_figure(columns, width, height):
+def put_legend_beside_numbers(figure, axis, handles: list) -> None:
+    """A legend in the order of the numbers, and 0.8 inches right of the bars: right of the numbers."""
+    from matplotlib.transforms import offset_copy
+    beside = offset_copy(axis.transAxes, figure, x=0.8)
+    axis.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), bbox_transform=beside)
+
+
+def new_figure(columns: int, *, width: float, height: float) -> tuple:
     """A matplotlib figure without a window, and its axes side by side; width and height of each in inches."""
     from matplotlib.figure import Figure
     figure = Figure((width * columns, height), dpi=DPI, layout="constrained", facecolor="white")
@@ -176,8 +196,8 @@ def new_figure(columns, width, height):
     return figure, axes
 
 
-def save_figure(figure, path):
-    """Writes a matplotlib figure as PNG, whole."""
+def save_figure(figure, path: str) -> None:
+    """Writes a matplotlib figure as PNG; path never holds half of it."""
     data = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # names in letters that the font lacks

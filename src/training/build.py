@@ -65,9 +65,10 @@ def build_loader(options, split, model, rank, world):
     """
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     rows = min(options.overfit or split.count, split.count)
-    loader = TrainLoader(split.files, rows, matcher, options.augmentation, model.image_size,
-                         fitting_batch(options, rows, world) * options.accumulate, options.seed, rank, world,
-                         options.num_workers or loader_threads(), options.use_difficult, model.mean)
+    loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
+                         batch_size=fitting_batch(options, rows, world) * options.accumulate, seed=options.seed,
+                         rank=rank, world=world, workers=options.num_workers or loader_threads(),
+                         use_difficult=options.use_difficult, fill=model.mean)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
     return loader
@@ -166,8 +167,10 @@ def build_step(options, model, rates, world):
                                 decay_exclude=options.decay_exclude, body_lr=options.body_lr)
     average = WeightAverage(model.network, options.ema_decay) if options.ema_decay else None
     return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), build_loss(options, model.score),
-                     optimizer, options.loss_scale, options.dynamic_loss_scale, options.grad_clip, world,
-                     options.loss_normalizer == "batch", options.accumulate, options.grad_clip_value, average)
+                     optimizer, loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
+                     grad_clip=options.grad_clip, grad_clip_value=options.grad_clip_value, world=world,
+                     global_positives=options.loss_normalizer == "batch", micro_steps=options.accumulate,
+                     average=average)
 
 
 def mixed_precision(model, level, kind="float16"):

@@ -5,7 +5,7 @@ import math
 import signal
 import time
 
-from src.data.ahead import Ahead
+from src.data.prefetch import Prefetcher
 from src.errors import ALL, ALONE, ANOTHER, Interrupted, NotFiniteError, SSDError
 from src.training.step import run_step
 
@@ -44,16 +44,16 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
     Interrupted (from the error of the loader, where it came to one of several processes), and what the loader raises.
     """
     total, done, finite = min(len(rates), most_steps or len(rates)), start, []
-    with stop_signals() as caught, log.bar(total) as show, contextlib.closing(Ahead(loader, total)) as ahead:
+    with stop_signals() as caught, log.bar(total) as show, contextlib.closing(Prefetcher(loader, total)) as ahead:
         while done < total:
             epoch, asked = done // loader.steps, time.time()
             for *batch, rows in itertools.islice(ahead.epoch(epoch, done % loader.steps), total - done):
                 begun = time.time()
-                numbers = run_step(step, batch, bool(caught or ahead.error))
+                numbers = run_step(step, batch, stop=bool(caught or ahead.error))
                 meter.add(numbers, begun - asked, time.time() - begun)
                 finite.append(bool(numbers["finite"]))
                 if not math.isfinite(numbers["loss"]) or finite[-MOST_SKIPPED:] == [False] * MOST_SKIPPED:
-                    raise NotFiniteError(explain(numbers, done, epoch, lambda: step.rate(rates),
+                    raise NotFiniteError(explain(numbers, done, epoch, lambda: step.last_rate(rates),
                                                  map(image_name, rows)))
                 if done == start:
                     log.say(f"first step took {time.time() - asked:.1f} s (it compiles the graph, or reads it from "
@@ -61,7 +61,7 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
                 done += 1
                 show(done, f"loss {numbers['loss']:.4f}")
                 if done % log_interval == 0 or done == total:
-                    row = meter.row(done, epoch + 1, step.rate(rates))
+                    row = meter.row(done, epoch + 1, step.last_rate(rates))
                     log.write(row, "train")
                     log.say(meter.line(row))
                 if numbers["stops"]:

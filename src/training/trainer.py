@@ -7,22 +7,22 @@ import mindspore as ms
 import numpy as np
 
 from src.config import split_options
-from src.data.annotations import classes_from
+from src.data.labels import classes_from
 from src.data.loader import EvalLoader
-from src.data.mindrecord import prepare_split
+from src.data.prepare import prepare_split
 from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError, OptionError
-from src.evaluation.evaluate import collect, first_images, learnt_by_heart, score
+from src.evaluation.evaluate import collect_detections, compute_metrics, first_images, has_memorised
 from src.evaluation.plots import plot_history
 from src.evaluation.report import draw_predictions, draw_training_batch
 from src.files import read_json
 from src.inference.description import describe
 from src.inference.predictor import from_model
-from src.machine.compile_cache import FREE
 from src.machine.distributed import all_reduce, average_parameters, wait_for_all
 from src.machine.process import loader_threads
 from src.metrics import import_engine, split_notes
 from src.models.norms import STATISTICS
 from src.models.ssd import BUILDERS, build_model
+from src.option_rules import graph_options
 from src.text import split_names
 from src.training import loop
 from src.training.build import batch_hint, check_milestones, scaling_hint, start_hint
@@ -95,9 +95,10 @@ class Run:
         most = options.overfit or options.eval_images
         self.truth = first_images(read_json(val_split.ground_truth), most) if val_split else None
         if val_split:
-            self.eval_loader = EvalLoader(val_split.files, len(self.truth["images"]), model.image_size,
-                                          options.eval_batch_size, rank, world,
-                                          options.num_workers or loader_threads(), options.resize)
+            self.eval_loader = EvalLoader(val_split.files, rows=len(self.truth["images"]),
+                                          image_size=model.image_size, batch_size=options.eval_batch_size, rank=rank,
+                                          world=world, workers=options.num_workers or loader_threads(),
+                                          resize=options.resize)
             self.predict = from_model(model, self.split.classes, options, options.eval_batch_size)
 
     def load_pretrained(self):
@@ -178,7 +179,8 @@ class Run:
             self.log.say(line)
         if self.rank == 0:
             path = os.path.join(self.options.output_path, "train_batch.png")
-            draw_training_batch(path, next(iter(self.loader.epoch(0))), self.model.anchors, self.split.classes)
+            draw_training_batch(path, next(iter(self.loader.epoch(0))), anchors=self.model.anchors,
+                                classes=self.split.classes)
             self.log.picture("train/first_batch", path, 0)
 
     def train(self, rates, start):
@@ -235,7 +237,7 @@ class Run:
         self.steps_done = self.steps_done if steps_done is None else steps_done
         settled = settled or self.steps_done == self.settled or not self.ends(self.steps_done)
         if self.rank == 0:
-            options = {key: value for key, value in self.options.items() if key not in FREE}
+            options = graph_options(self.options)
             meta = describe(self.model, self.split.classes, self.options, category_ids=self.split.category_ids,
                             best=self.best, since_best=self.since_best, steps_done=self.steps_done, settled=settled,
                             unlogged=self.meter.steps, options=options, commit=git_commit(), **self.surroundings())
@@ -274,7 +276,7 @@ class Run:
         average = self.step.average
         self.step.set_train(False)
         with average.in_place() if average else contextlib.nullcontext():
-            table = collect(self.predict, self.eval_loader, self.rank, self.world)
+            table = collect_detections(self.predict, self.eval_loader, rank=self.rank, world=self.world)
         self.step.set_train()
         ended = self.judge(table, epoch, steps_done) if self.rank == 0 else False
         if self.world == 1 or not self.options.early_stop and not self.options.overfit:
@@ -283,12 +285,14 @@ class Run:
 
     def judge(self, table, epoch, steps_done):
         """Logs the score of all detections, draws some, saves best.ckpt. Returns whether the run shall end."""
-        metrics, _ = score(table, self.truth, self.options.dataset, self.options.metric_engine)
+        metrics, _ = compute_metrics(table, self.truth, dataset=self.options.dataset,
+                                     engine=self.options.metric_engine)
         numbers = {name: metrics[name] for name in LOGGED if name in metrics}
         self.log.write({"step": steps_done, "epoch": epoch, **numbers}, "eval")
         self.log.say(f"epoch {epoch}  " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
         path = os.path.join(self.options.output_path, "eval", "predictions.png")
-        if draw_predictions(path, self.truth, table, self.val_split, self.split.classes, self.options.draw_score):
+        if draw_predictions(path, truth=self.truth, table=table, image_dir=self.val_split.image_dir,
+                            draw_score=self.options.draw_score):
             self.log.picture("eval/predictions", path, steps_done)
         value = metrics.get("AP", metrics.get("mAP_area"))
         self.since_best += 1
@@ -296,8 +300,8 @@ class Run:
             self.best, self.since_best = value, 0
             self.save("best", steps_done, settled=True)
         if self.options.overfit:
-            return learnt_by_heart(metrics, len(self.truth["images"]), steps_done,
-                                   last=steps_done == self.meter.total, say=self.log.say)
+            return has_memorised(metrics, images=len(self.truth["images"]), steps_done=steps_done,
+                                 last=steps_done == self.meter.total, say=self.log.say)
         if self.stalled():
             self.log.say(f"{self.since_best} evaluations without a better score than {self.best:.4f}: the run ends")
         return self.stalled()
@@ -306,5 +310,6 @@ class Run:
         """Draws the curves, a resumed run's from its beginning, and closes the log, however the run ended."""
         rows = read_log(os.path.join(self.options.output_path, "log.jsonl")) if self.rank == 0 else []
         if any("loss" in row for row in rows):
-            plot_history(rows, os.path.join(self.options.output_path, "training.png"), self.loader.steps)
+            plot_history(rows, path=os.path.join(self.options.output_path, "training.png"),
+                         steps_per_epoch=self.loader.steps)
         self.log.close()
