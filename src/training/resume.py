@@ -1,12 +1,11 @@
 """What --resume goes on from: the newest checkpoint, checked before any data is converted, and put into the step."""
-import inspect
 import os
 from typing import NamedTuple
 
 from src.ema import PREFIX
 from src.errors import OptionError
 from src.machine.distributed import check_equal, digest_of
-from src.models.ssd import BUILDERS
+from src.models.ssd import published_size
 from src.option_rules import rule_of
 from src.recipes import read_yaml
 from src.weights import checkpoint
@@ -33,7 +32,7 @@ def find_saved(options, say) -> Saved:
     values, meta, path = checkpoint.load_newest(os.path.join(options.output_path, "ckpt"), say)
     own = os.path.join(options.output_path, "config.yaml")  # older checkpoints do not hold the options
     saved = Saved(values, meta, path, meta.get("options") or (read_yaml(own) if os.path.isfile(own) else {}))
-    published = inspect.signature(BUILDERS[options.model]).parameters["image_size"].default
+    published = published_size(options.model)
     refuse_other_network(saved, {"model": options.model, "width": options.width,
                                  "classes": options.classes or meta["classes"],
                                  "image_size": options.image_size or published})
