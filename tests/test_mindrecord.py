@@ -130,7 +130,7 @@ def test_faulty_images_are_left_out(tmp_path, call):
     split = call.txt()
     assert [int(row["index"]) for row in rows_of(split)] == [0, 1] and split.boxes_per_class == [2]
     assert [int(row["image_id"]) for row in rows_of(split)] == [1, 4]
-    assert "gone.png' cannot be read" in split.summary and "bad.png' is no whole image" in split.summary
+    assert "gone.png' cannot be read" in split.summary and "bad.png' is not a complete image" in split.summary
     assert not call.txt().converted
     picture(tmp_path / "images/gone.png")
     assert call.txt().count == 3 and "gone.png' could not be used and has changed" in call.why()
@@ -165,11 +165,11 @@ def test_a_category_without_boxes_is_not_misspelt(tmp_path, call):
 
 def test_strict_stops_whenever_there_are_faults(tmp_path, call):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat 5,5,5,5,cat\n")
-    with pytest.raises(DataError, match="1 fault") as error:
+    with pytest.raises(DataError, match="1 finding") as error:
         call.txt(strict=True)
     assert error.value.exit_code == 3 and any("under 1 pixel" in text for text in call.said)
     call.said.clear()
-    with pytest.raises(DataError, match="1 fault"):
+    with pytest.raises(DataError, match="1 finding"):
         call.txt(strict=True)
     assert any("under 1 pixel" in text for text in call.said), "named again, though nothing is converted now"
     assert not call.txt().converted

@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT, Caller, rows_of, txt_tree
 
 from src.data import convert, prepare
-from src.data.prepare import SplitMissing, prepare_split
+from src.data.annotations import SplitMissing
+from src.data.prepare import prepare_split
 from src.errors import DataError, EnvironmentFault, OptionError, SSDError
 
 # --- when it is made anew

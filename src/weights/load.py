@@ -231,5 +231,5 @@ def match_model(file: WeightFile, model: str) -> Candidate | None:
 def smallest(model: str) -> SSD:
     """A network of two classes, of the size that is built fastest: parameters do not depend on it."""
     with suppress(OptionError):
-        return build_model(model, 2, 128).network
+        return build_model(model, 2, image_size=128).network
     return build_model(model, 2).network
