@@ -12,16 +12,21 @@ from src.machine import process
 
 def main():
     """Reads the options and exports."""
-    from src.program_options import read_beside_run
+    from src.config import read_options, unused_note
+    from src.run_data import take_run_data
 
-    options, said = read_beside_run(sys.argv[1:], "export.py", lambda options: options.quantize == "int8")
+    options = read_options(sys.argv[1:], "export.py", doc=__doc__)
+    notes = [unused_note(options, "export.py")]
+    if options.quantize == "int8":
+        options, taken = take_run_data(options)
+        notes.append(taken)
     if not options.checkpoint_file_path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     if options.quantize != "none" and options.file_format != "ONNX":
         raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
     path = written_path(options.file_name, options.file_format)
-    if said:
-        print(said, flush=True)
+    for note in filter(None, notes):
+        print(note, flush=True)
     process.prepare(options.device_target)
     with smaller_batch("export_batch_size", options.export_batch_size):
         write(options, path)

@@ -19,28 +19,26 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
 from src.anchor_fit import fit_shapes
 from src.anchors import replace_shapes, split_levels
-from src.config import split_options
+from src.config import read_options, split_options
 from src.errors import DataError, run_main
 from src.machine import process
-from src.program_options import data_options, read_part
 
 MOST_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
 CHUNK = 64          # boxes compared with all anchors at a time
 SMALL, LARGE = 32 ** 2, 96 ** 2  # COCO's limits of the area in pixels of the original image
 LEAST_GAIN = 0.01  # share of the boxes: less is no reason to give up trained heads
-OPTIONS = ("config_path", "model", "image_size", "width", "seed", "output_path", "match_threshold")
 QUANTILES = (5, 25, 50, 75)      # percent
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
 
 
 def main():
     """Reads the options, builds the model, measures."""
-    options = read_part(sys.argv[1:], "scripts/anchor_stats.py", __doc__, names=(*OPTIONS, *data_options()))
+    options = read_options(sys.argv[1:], "scripts/anchor_stats.py", doc=__doc__, strict=True)
     process.prepare()
     from src.files import output_folder
     from src.models.ssd import build_model
 
-    model = build_model(options.model, 2, options.image_size, options.width)
+    model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
     folder = options.output_path if "output_path" in options.typed else None
     with output_folder(folder) if folder else contextlib.nullcontext():
         measure(options, model, folder)

@@ -12,20 +12,18 @@ import sys
 from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from src.config import split_options
+from src.config import read_options, split_options
 from src.data.annotations import Place, SplitMissing
 from src.data.findings import Report
 from src.data.formats import find_split
 from src.data.labels import refuse_misspelt
 from src.errors import run_main
-from src.program_options import data_options, read_part
 from src.text import one_line
 
 
 def main():
     """Reads the options, prints a table a split; one of the two may be missing."""
-    names = "config_path", *data_options()
-    options = read_part(sys.argv[1:], "scripts/list_categories.py", __doc__, names=names)
+    options = read_options(sys.argv[1:], "scripts/list_categories.py", doc=__doc__, strict=True)
     missing = []
     for split in ("train", "val"):
         try:

@@ -11,7 +11,7 @@ from src.weights import checkpoint
 
 @pytest.fixture(scope="module")
 def network():
-    return build_model("ssd300_mobilenet_v2", 4, 96, 0.35).network
+    return build_model("ssd300_mobilenet_v2", 4, image_size=96, width=0.35).network
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_other_classes_and_other_files(tmp_path):
     values = foreign(81)
     part = {name: value for name, value in values.items() if not name.startswith("loc.")}
     assert import_command(write_npz(tmp_path / "part", part)) is None
-    mine = build_model("ssd300_mobilenet_v2", 3, 64, 0.25).network
+    mine = build_model("ssd300_mobilenet_v2", 3, image_size=64, width=0.25).network
     assert import_command(write_npz(tmp_path / "ours", {p.name: p.asnumpy() for p in mine.get_parameters()})) is None
 
 
@@ -109,7 +109,7 @@ def test_tensorflow(shared, tmp_path):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite(place, tmp_path, bad):
-    network = build_model("ssd300_mobilenet_v2", 4, 64, 0.25).network
+    network = build_model("ssd300_mobilenet_v2", 4, image_size=64, width=0.25).network
     values = {one.name: one.asnumpy().copy() for one in network.get_parameters()}
     name = "neck.extras.1.conv.0.0.weight"
     values[name].flat[3] = bad

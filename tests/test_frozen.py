@@ -43,7 +43,7 @@ def test_a_misspelt_layer_is_told_first():
 
 @pytest.fixture
 def network():
-    return build_model(MODEL, 4, 96, 0.35).network
+    return build_model(MODEL, 4, image_size=96, width=0.35).network
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ MODEL = "ssd300_mobilenet_v2"
 
 
 def small(num_classes=4):
-    return build_model(MODEL, num_classes, 96, 0.35).network
+    return build_model(MODEL, num_classes, image_size=96, width=0.35).network
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_another_model_or_width_is_noted(saved):
     assert "note:" not in load_pretrained(small(), saved, MODEL)
     report = load_pretrained(small(), saved, "ssd300_mobilenet_v2_tf")
     assert "note: the file is of ssd300_mobilenet_v2, this is ssd300_mobilenet_v2_tf" in report
-    wide = build_model(MODEL, 4, 64, 1.0).network
+    wide = build_model(MODEL, 4, image_size=64, width=1.0).network
     report = load_pretrained(wide, saved, MODEL)
     assert "note: most tensors have another shape; is the file of another --width?" in report
 
@@ -55,13 +55,13 @@ def test_nothing_loaded_is_an_error(tmp_path, saved):
     with pytest.raises(OptionError, match=r"fits this network by no known names \(it begins with fc\.weight\)"):
         load_pretrained(small(), path, MODEL)
     with pytest.raises(OptionError, match="is not of this ssd_resnet50_fpn"):
-        load_whole(build_model("ssd_resnet50_fpn", 4, 128).network, saved, "ssd_resnet50_fpn")
+        load_whole(build_model("ssd_resnet50_fpn", 4, image_size=128).network, saved, "ssd_resnet50_fpn")
 
 
 def test_a_backbone_of_torchvision_fills_any_model_of_it(tmp_path):
     """ResNet-50 by torchvision's names, the classifier left over, layer4 too where the model has none."""
     rng = np.random.default_rng(0)
-    network = build_model("ssd_resnet50_fpn", 3, 128).network
+    network = build_model("ssd_resnet50_fpn", 3, image_size=128).network
     theirs = {"fc.weight": np.ones((2, 2), np.float32)}
     norms = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
     for one in network.backbone.get_parameters():

@@ -10,7 +10,7 @@ import numpy as np
 
 from src.data.images import decode_image
 from src.data.policies import build_policy
-from src.data.transforms import GREY, augment, resize
+from src.data.transforms import GREY, Sample, augment, resize
 from src.errors import DataError, out_of_memory
 from src.matching import Matcher
 
@@ -69,7 +69,7 @@ class TrainLoader:
         rng = np.random.default_rng((self.seed, epoch, int(index)))
         wanted = self.wanted(labels, crowd, difficult)
         boxes, labels = boxes.reshape(-1, 4)[wanted], labels[wanted]
-        sample[0][:], boxes, labels = augment(image, boxes, labels, self.policy, self.image_size, rng)
+        sample[0][:], boxes, labels = augment(Sample(image, boxes, labels), self.policy, size=self.image_size, rng=rng)
         positive, own_labels, deltas = self.matcher.match(boxes, labels)
         sample[1][:], sample[2][:], sample[3][...] = 0, 0, index
         sample[1][positive], sample[2][positive] = own_labels, deltas

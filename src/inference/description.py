@@ -16,6 +16,11 @@ def sidecar_of(path):
     return f"{os.path.splitext(path)[0]}.json"
 
 
+def detector_arguments(meta: dict) -> dict:
+    """The keyword arguments of a Detector from what a file says of itself; nms_candidates is its topk_candidates."""
+    return {"topk_candidates" if name == "nms_candidates" else name: meta[name] for name in THRESHOLDS}
+
+
 def describe(model, classes, thresholds, **more):
     """What a checkpoint or an exported file says about itself, JSON-able. thresholds: a dict with FREE."""
     return {"model": model.name, "image_size": model.image_size, "width": model.width, "classes": list(classes),

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from src.data.transforms import resize
 from src.errors import DataError, OptionError
-from src.inference.description import FIXED, FREE, THRESHOLDS, describe, sidecar_of
+from src.inference.description import FIXED, FREE, THRESHOLDS, describe, detector_arguments, sidecar_of
 from src.inference.exported import READERS, refuse_version, run_cell
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
@@ -44,7 +44,7 @@ class Predictor:
 
 def from_model(model, classes, thresholds, batch_size):
     """A Predictor that shares the network of a Model. thresholds: dict of FREE."""
-    detector = Detector(model, *(thresholds[name] for name in THRESHOLDS))
+    detector = Detector(model, **detector_arguments(thresholds))
     return Predictor(partial(run_cell, detector), batch_size, describe(model, classes, thresholds))
 
 
@@ -67,7 +67,7 @@ def load_model(path, options):
             if command else
             "give --classes=name,name,... or --classes=coco (and --model), or make a checkpoint of it by "
             "import_weights.py; a backbone alone is for --pre_trained"))
-    model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])
+    model = build_model(facts["model"], len(facts["classes"]) + 1, image_size=facts["image_size"], width=facts["width"])
     model = replace(model, score=meta.get("score", model.score))
     source = load_foreign(model, path) if not meta else load_whole(model.network, path, model.name)
     known = meta if source == "ours" else published_thresholds(source)

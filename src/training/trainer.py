@@ -17,12 +17,13 @@ from src.evaluation.report import draw_predictions, draw_training_batch
 from src.files import read_json
 from src.inference.description import describe
 from src.inference.predictor import from_model
-from src.machine.compile_cache import FREE
 from src.machine.distributed import all_reduce, average_parameters, wait_for_all
 from src.machine.process import loader_threads
 from src.metrics import import_engine, split_notes
-from src.models.norms import STATISTICS, split_names
+from src.models.norms import STATISTICS
 from src.models.ssd import BUILDERS, build_model
+from src.option_rules import graph_options
+from src.text import split_names
 from src.training import loop
 from src.training.build import batch_hint, check_milestones, scaling_hint, start_hint
 from src.training.log import read_log
@@ -171,7 +172,7 @@ class Run:
         self.log.say(", ".join(f"{key} {value}" for key, value in facts.items()))
         names = self.split.classes
         self.log.say(f"classes: {', '.join(names[:MOST_NAMES])}{', ..' if len(names) > MOST_NAMES else ''}")
-        notes = split_notes(self.truth, self.options.dataset, self.options.max_boxes) if self.truth else []
+        notes = split_notes(self.truth, self.options.dataset, max_boxes=self.options.max_boxes) if self.truth else []
         hints = (batch_hint(self.options, self.loader), start_hint(self.options),
                  scaling_hint(self.options, self.world, self.loader.batch_size * self.world))
         for line in filter(None, (*hints, *notes)):
@@ -236,7 +237,7 @@ class Run:
         self.steps_done = self.steps_done if steps_done is None else steps_done
         settled = settled or self.steps_done == self.settled or not self.ends(self.steps_done)
         if self.rank == 0:
-            options = {key: value for key, value in self.options.items() if key not in FREE}
+            options = graph_options(self.options)
             meta = describe(self.model, self.split.classes, self.options, category_ids=self.split.category_ids,
                             best=self.best, since_best=self.since_best, steps_done=self.steps_done, settled=settled,
                             unlogged=self.meter.steps, options=options, commit=git_commit(), **self.surroundings())

@@ -94,7 +94,7 @@ def import_command(path):
 def smallest(name, num_classes):
     """The network of a model, of the size that is built fastest: parameters do not depend on it."""
     with suppress(OptionError):
-        return build_model(name, num_classes, 128).network
+        return build_model(name, num_classes, image_size=128).network
     return build_model(name, num_classes).network
 
 
