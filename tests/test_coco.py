@@ -131,7 +131,7 @@ def test_two_files_of_one_id_are_an_error_that_names_both(tmp_path):
             coco_read(tmp_path, images=[{**IMAGES[0], "id": first}, {**IMAGES[1], "id": second}])
         assert error.value.exit_code == 3 and "instances.json" in str(error.value)
     records, _, _, report = coco_read(tmp_path, images=[IMAGES[0], IMAGES[0]])
-    assert len(records) == 1 and found(report) == [("duplicated id", None)], "a file listed twice does not mix up images"
+    assert len(records) == 1 and found(report) == [("duplicated id", None)], "a file listed twice mixes up nothing"
 
 
 @pytest.mark.parametrize("written", [2 ** 63, -2 ** 63 - 1, 10 ** 40, 1e30])

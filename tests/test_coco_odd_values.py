@@ -77,7 +77,8 @@ def test_odd_values(path, folder):
         finished = [finish_record(record, (20, 40), report) for record in records]
         assert all(1 <= box.label <= len(names) for record in finished for box in record.boxes)
         truth = json.loads(json.dumps({
-            "images": [{"id": record.truth_id, "width": 40, "height": 20} for record in records], "annotations": annotations,
+            "images": [{"id": record.truth_id, "width": 40, "height": 20} for record in records],
+            "annotations": annotations,
             "categories": [{"id": number, "name": name} for number, name in zip(ids, names)]}))
         detections = to_coco(FOUND[:len(records)], truth)
         for engine in ("hotcoco", "pycocotools"):
