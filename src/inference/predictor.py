@@ -14,8 +14,8 @@ from src.inference.exported import READERS, refuse_version, run_cell
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
 from src.models.ssd import build_model
-from src.weights import checkpoint
-from src.weights.load import import_command, load_whole
+from src.weights.files import WeightFile, open_weights
+from src.weights.load import OURS, import_command, load_all
 from src.weights.names import published_thresholds
 
 
@@ -57,11 +57,12 @@ def load_model(path, options):
     """
     if path.endswith(tuple(READERS)):
         raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
-    meta = checkpoint.load(path)[1] if path.endswith(".ckpt") else {}
+    file = open_weights(path)
+    meta = file.meta
     refuse_other(path, meta, options, FIXED)
     facts = {key: meta.get(key, options[key]) for key in FIXED}
     if not facts["classes"]:
-        command = import_command(path)  # raises where it is no file of weights
+        command = import_command(file)
         raise OptionError(f"'{path}' does not say its classes; " + (
             f"make a checkpoint of it by {command} and give that, or add the --model named there and --classes"
             if command else
@@ -69,18 +70,18 @@ def load_model(path, options):
             "import_weights.py; a backbone alone is for --pre_trained"))
     model = build_model(facts["model"], len(facts["classes"]) + 1, image_size=facts["image_size"], width=facts["width"])
     model = replace(model, score=meta.get("score", model.score))
-    source = load_foreign(model, path) if not meta else load_whole(model.network, path, model.name)
-    known = meta if source == "ours" else published_thresholds(source)
+    source = load_all(model.network, file, model.name) if meta else load_foreign(model, file)
+    known = meta if source == OURS else published_thresholds(source)
     held = {key: known[key] for key in FREE if key in known and key not in options.typed}
     return model, describe(model, facts["classes"], {**options, **held})
 
 
-def load_foreign(model, path):
-    """load_whole of a file that does not say its model. Its OptionError names the command for what the file holds."""
+def load_foreign(model, file: WeightFile) -> str:
+    """load_all of a file that does not say its model. Its OptionError names the command for what the file holds."""
     try:
-        return load_whole(model.network, path, model.name)
+        return load_all(model.network, file, model.name)
     except OptionError as error:
-        command = import_command(path)
+        command = import_command(file)
         if command is None:
             raise
         raise OptionError(f"{error}; the file fits by {command}") from error
