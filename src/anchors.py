@@ -97,7 +97,7 @@ def ssd_shapes(scales: Sequence[float], aspect_ratios: Sequence[Sequence[float]]
 
 
 def reduced_shapes(first: float, scales: Sequence[float]) -> list[np.ndarray]:
-    """Shapes of the SSDs with 1917 anchors: a square of side `first` and ratio 2 both ways on the first level, then six.
+    """Shapes of the SSDs with 1917 anchors: on the first level a square of `first` and ratio 2 both ways, then six.
 
     scales: as of ssd_shapes. Source: TensorFlow OD `reduce_boxes_in_lowest_layer`, model zoo official/cv/SSD, Paddle.
     """

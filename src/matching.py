@@ -9,16 +9,16 @@ from src.anchors import split_levels
 from src.boxes import area, encode, iou, to_corners
 
 
-class Rule(NamedTuple):
+class MatchingRule(NamedTuple):
     """In what the published matchers differ."""
     inclusive: bool  # an IoU of exactly the threshold is a match
     last_wins: bool  # of two ground truths with one best anchor the last takes it, otherwise the first
 
 
-RULES = {
-    "zoo": Rule(inclusive=False, last_wins=False),    # model zoo official/cv/SSD, ssd_bboxes_encode
-    "ssd": Rule(inclusive=True, last_wins=True),      # torchvision, lufficc/SSD, PaddleDetection
-    "nvidia": Rule(inclusive=False, last_wins=True),  # NVIDIA, MLPerf, uvipen/SSD-pytorch
+MATCHING_RULES = {
+    "zoo": MatchingRule(inclusive=False, last_wins=False),    # model zoo official/cv/SSD, ssd_bboxes_encode
+    "ssd": MatchingRule(inclusive=True, last_wins=True),      # torchvision, lufficc/SSD, PaddleDetection
+    "nvidia": MatchingRule(inclusive=False, last_wins=True),  # NVIDIA, MLPerf, uvipen/SSD-pytorch
 }
 
 
@@ -32,14 +32,14 @@ class Matcher:
     """
 
     def __init__(self, anchors: np.ndarray, threshold: float = 0.5, rule: str = "zoo"):
-        """anchors: [A, 4] cx, cy, w, h fractions. rule: of RULES."""
+        """anchors: [A, 4] cx, cy, w, h fractions. rule: of MATCHING_RULES."""
         self.anchors = anchors
         self.overlaps = Overlaps(anchors)
         self.threshold = threshold
-        self.rule = RULES[rule]
+        self.rule = MATCHING_RULES[rule]
 
     def __call__(self, gt_boxes: np.ndarray, gt_labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """gt_boxes [N, 4] corners, gt_labels [N] 1..C-1 -> labels [A] int32, 0 the background, targets [A, 4] float32."""
+        """gt_boxes [N, 4] corners, gt_labels [N] 1..C-1 -> labels [A] int32 (background 0), targets [A, 4] float32."""
         labels = np.zeros(len(self.anchors), np.int32)
         targets = np.zeros((len(self.anchors), 4), np.float32)
         positive, positive_labels, deltas = self.match(gt_boxes, gt_labels)
