@@ -35,7 +35,8 @@ echo "Cuda compilation tools, release {RELEASE}, V{RELEASE}.55"
 RUNTIME_NAMES = ("libcudart.so.11.0", f"libcudart.so.{RELEASE}.55")  # MindSpore reads the version out of a file name
 MIN_DRIVER = 11000  # CUDA 11.0: later releases of CUDA 11 run on it too
 INIT_ERRORS = {-1: "libcuda.so.1 is not a driver", 34: "libcuda.so.1 is the stub of a CUDA toolkit",
-               35: "it is too old", 100: "it sees no card (in a container: was it started with its GPUs? CUDA_VISIBLE_DEVICES?)",
+               35: "it is too old",
+               100: "it sees no card (in a container: was it started with its GPUs? CUDA_VISIBLE_DEVICES?)",
                803: "its library and its kernel module are of different versions"}
 INSTALL = "pip install -r requirements-gpu.txt"
 
