@@ -32,13 +32,13 @@ def fill(network, source, theirs):
     return shapes
 
 
-def bare_step(model, loss, optimizer, *scaling):
+def bare_step(model, loss, optimizer, **scaling):
     """A TrainStep that takes normalised images [B, 3, S, S], as the references do -> function of a batch, its loss."""
     class Identity(ms.nn.Cell):
         def construct(self, images):
             return images
 
-    step = TrainStep(model, loss, optimizer, *scaling)
+    step = TrainStep(model, loss, optimizer, **scaling)
     step.normalize = Identity()
     step.set_train()
 

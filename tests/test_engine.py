@@ -58,7 +58,7 @@ def test_a_skipped_step_uses_up_its_learning_rate(mode, kind, micro_steps):
                                      for one in (rates, twin_rates))
     for pixel, rate in ((200, 0.1), (1, 0.2), (1, 0.4)):  # 200 * 2^60 squared is beyond float32
         outputs = [run(step, pixel) for _ in range(micro_steps)]
-        assert outputs[-1][5] == (pixel == 1) and step.rate(rates) == rate
+        assert outputs[-1][5] == (pixel == 1) and step.last_rate(rates) == rate
     twin.start_at(1)
     for _ in range(2 * micro_steps):
         run(twin)
@@ -102,7 +102,7 @@ def test_micro_steps_equal_one_large_step(mode, loss_scale):
 
 
 def test_micro_steps_of_a_loss_that_is_not_weighed_are_averaged(mode):
-    step, weight = build([0.1], micro_steps=2, weigh=False)
+    step, weight = build([0.1], micro_steps=2, global_positives=False)
     run(step, pixel=1), run(step, pixel=3)  # mean gradient 2
     assert np.allclose(weight.asnumpy(), [2.8, 3.8])
 
@@ -133,7 +133,8 @@ def first_steps(level):
     model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)
     he_initialize(model.network, 3, seed=1)
     optimizer = build_optimizer(model.network.trainable_params(), np.full(4, 0.01, np.float32), "momentum", 0.9, 1e-4)
-    step = step_module.TrainStep(mixed_precision(model, level), DetectionLoss(FocalLoss()), optimizer, 4.0, True, 1.0)
+    step = step_module.TrainStep(mixed_precision(model, level), DetectionLoss(FocalLoss()), optimizer, loss_scale=4.0,
+                                 dynamic=True, grad_clip=1.0)
     step.set_train()
     rng = np.random.default_rng(0)
     anchors = len(model.anchors)

@@ -114,7 +114,7 @@ def test_training_steps(reference):
     rates = np.full(run["steps"], run["runs"][name]["lr"], np.float32)
     optimizer = build_optimizer(network.trainable_params(), rates, "momentum", 0.9, run["weight_decay"])
     loss = DetectionLoss(FocalLoss(2.0, ALPHA[reference.name]))
-    step = bare_step(reference.model, loss, optimizer, 1024.0, False, clip)
+    step = bare_step(reference.model, loss, optimizer, loss_scale=1024.0, grad_clip=clip)
     labels, targets = (np.stack(one) for one in zip(*[reference.targets(case) for case in cases]))
     images = reference.seeded.input_image(len(cases), reference.model.image_size)
     losses = [step(images, labels, targets) for _ in range(run["steps"])]

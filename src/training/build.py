@@ -163,8 +163,10 @@ def build_step(options, model, rates, world):
                                 options.weight_decay, options.decay_exclude, options.body_lr)
     average = WeightAverage(model.network, options.ema_decay) if options.ema_decay else None
     return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), build_loss(options, model.score),
-                     optimizer, options.loss_scale, options.dynamic_loss_scale, options.grad_clip, world,
-                     options.loss_normalizer == "batch", options.accumulate, options.grad_clip_value, average)
+                     optimizer, loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
+                     grad_clip=options.grad_clip, grad_clip_value=options.grad_clip_value, world=world,
+                     global_positives=options.loss_normalizer == "batch", micro_steps=options.accumulate,
+                     average=average)
 
 
 def mixed_precision(model, level, kind="float16"):

@@ -49,11 +49,11 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
             epoch, asked = done // loader.steps, time.time()
             for *batch, rows in itertools.islice(ahead.epoch(epoch, done % loader.steps), total - done):
                 begun = time.time()
-                numbers = run_step(step, batch, bool(caught or ahead.error))
+                numbers = run_step(step, batch, stop=bool(caught or ahead.error))
                 meter.add(numbers, begun - asked, time.time() - begun)
                 finite.append(bool(numbers["finite"]))
                 if not math.isfinite(numbers["loss"]) or finite[-MOST_SKIPPED:] == [False] * MOST_SKIPPED:
-                    raise NotFiniteError(explain(numbers, done, epoch, lambda: step.rate(rates),
+                    raise NotFiniteError(explain(numbers, done, epoch, lambda: step.last_rate(rates),
                                                  map(image_name, rows)))
                 if done == start:
                     log.say(f"first step took {time.time() - asked:.1f} s (it compiles the graph, or reads it from "
@@ -61,7 +61,7 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
                 done += 1
                 show(done, f"loss {numbers['loss']:.4f}")
                 if done % log_interval == 0 or done == total:
-                    row = meter.row(done, epoch + 1, step.rate(rates))
+                    row = meter.row(done, epoch + 1, step.last_rate(rates))
                     log.write(row, "train")
                     log.say(meter.line(row))
                 if numbers["stops"]:

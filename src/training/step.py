@@ -1,10 +1,14 @@
 """The training step as one Cell."""
+from __future__ import annotations
+
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from src.ema import WeightAverage
 from src.machine import compat
 from src.models.layers import Normalize
+from src.models.ssd import Model
 
 NUMBERS = ("loss", "loss_cls", "loss_box", "positives", "own_loss", "finite", "grad_norm", "loss_scale", "stops")
 GROW_AFTER = 2000        # good steps before a dynamic loss scale doubles (https://arxiv.org/abs/1710.03740 section 3.2)
@@ -19,23 +23,24 @@ class TrainStep(nn.Cell):
     processes to stop -> [9] float32, NUMBERS: loss, its two parts and the positives (means over the processes), the
     loss of this process, 1 when gradients were finite, their L2 norm before clipping, the loss scale, how many
     processes ask to stop.
-    An update with a gradient that is not finite is left out, but its step counts for the learning rates: that of step k
-    is the k-th, and a run reaches the last one. With `dynamic` the loss scale halves then and doubles
-    after GROW_AFTER good steps. Gradients are averaged over processes, unscaled, then clipped to the global L2 norm
-    `grad_clip` (0: not), before weight decay: the order of the published recipe; then each number to
-    +-grad_clip_value (0: not).
-    weigh: the loss was divided by the positives of its batch (at least 1), and shall count as if it had been divided by
-    those of all processes and micro-steps. micro_steps: an update follows every so many calls, the others only add
-    their gradients up and return zeros. average: an ema.WeightAverage that follows the updates, or None.
+
+    An update with a gradient that is not finite is skipped, but its step counts for the learning rates: step k has the
+    k-th, and a run reaches the last one. With `dynamic` the loss scale then halves, and it doubles after GROW_AFTER
+    good steps. Gradients are averaged over processes, unscaled, then clipped: first to the global L2 norm `grad_clip`
+    (0: not), before weight decay, as in the published recipe; then each number to +-grad_clip_value (0: not).
+    global_positives: the loss is divided by the positives of its own batch, and the step corrects that to those of all
+    processes and micro-steps. micro_steps: calls to one update; the others add up their gradients and return zeros.
+    average: follows the updates.
     """
 
-    def __init__(self, model, loss, optimizer, loss_scale=1.0, dynamic=False, grad_clip=0.0, world=1, weigh=True,
-                 micro_steps=1, grad_clip_value=0.0, average=None):
+    def __init__(self, model: Model, loss: nn.Cell, optimizer: nn.Optimizer, *, loss_scale: float = 1.0,
+                 dynamic: bool = False, grad_clip: float = 0.0, grad_clip_value: float = 0.0, world: int = 1,
+                 global_positives: bool = True, micro_steps: int = 1, average: WeightAverage | None = None):
         super().__init__(auto_prefix=False)
         self.network, self.loss, self.optimizer, self.average = model.network, loss, optimizer, average
         self.normalize = Normalize(model.mean, model.std)
-        self.dynamic, self.world, self.weigh, self.micro_steps = dynamic, world, weigh, micro_steps
-        self.grad_clip, self.grad_clip_value = grad_clip, grad_clip_value
+        self.dynamic, self.grad_clip, self.grad_clip_value = dynamic, grad_clip, grad_clip_value
+        self.world, self.global_positives, self.micro_steps = world, global_positives, micro_steps
         self.loss_scale = Parameter(Tensor(loss_scale, mstype.float32), name="loss_scale", requires_grad=False)
         self.good_steps = Parameter(Tensor(0, mstype.int32), name="good_steps", requires_grad=False)
         self.gradients = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters, has_aux=True)
@@ -47,36 +52,22 @@ class TrainStep(nn.Cell):
             self.part_sums = Parameter(Tensor([0.0] * 4, mstype.float32), name="micro_parts", requires_grad=False)
             self.calls = Parameter(Tensor(0, mstype.int32), name="micro_calls", requires_grad=False)
 
-    def start_at(self, step):
-        """Makes the step with this number the next one for the optimiser, which takes its learning rate from that.
+    def start_at(self, step: int) -> None:
+        """Makes this the next step of the optimiser, which looks up its learning rate by that number.
 
-        Before the first step alone: once a graph has run, set_data no longer reaches so small a parameter.
+        Call it before the first step: once a graph has run, set_data does not reach so small a parameter.
         """
         self.optimizer.global_step.set_data(Tensor([step], mstype.int32))
 
-    def rate(self, rates):
+    def last_rate(self, rates: np.ndarray) -> float:
         """The learning rate of the last step by the optimiser's own count. rates: what the optimiser was built with."""
         return float(rates[int(self.optimizer.global_step.asnumpy()[0]) - 1])
 
-    def scaled_loss(self, images, labels, targets):
-        """The loss times the loss scale, and its parts as they are."""
-        logits, deltas = self.network(self.normalize(images))
-        loss, classification, box, count = self.loss(logits, deltas, labels, targets)
-        share = self.share(ops.stop_gradient(count))
-        parts = ops.stack((loss * share, classification * share, box * share, count))
-        return loss * share * self.loss_scale, parts
-
-    def share(self, count):
-        """What the mean over the processes has to count this one with: its positives by the mean of theirs."""
-        if not self.weigh or self.world == 1 or self.micro_steps > 1:
-            return 1.0
-        return ops.maximum(count, 1.0) * self.world / ops.maximum(self.all_reduce(count), 1.0)
-
     def construct(self, images, labels, targets, stop):
-        (_, parts), gradients = self.gradients(images, labels, targets)
+        (_, parts), gradients = self.gradients(images, labels, targets)  # parts [4], as of scaled_loss
         if self.micro_steps == 1:
             return self.update(gradients, parts, stop)
-        weight = ops.maximum(parts[3:], 1.0) if self.weigh else ops.ones((1,), mstype.float32)
+        weight = ops.maximum(parts[3:], 1.0) if self.global_positives else ops.ones((1,), mstype.float32)  # [1]
         self.map(ops.partial(add_weighted, weight), self.sums, gradients)
         ops.assign_add(self.part_sums, ops.concat((parts[:3] * weight, parts[3:])))
         ops.assign_add(self.calls, 1)
@@ -85,13 +76,28 @@ class TrainStep(nn.Cell):
             numbers = self.update_from_sums(stop)
         return numbers
 
-    def update_from_sums(self, stop):
-        """The update of all micro-steps since the last one."""
+    def scaled_loss(self, images: Tensor, labels: Tensor, targets: Tensor) -> tuple:
+        """The loss times the loss scale, and [4]: loss, classification, box, positives, all unscaled."""
+        logits, deltas = self.network(self.normalize(images))  # [B, A, C], [B, A, 4]
+        loss, classification, box, positives = self.loss(logits, deltas, labels, targets)  # scalars
+        share = self.share_of_positives(ops.stop_gradient(positives))
+        parts = ops.stack((loss * share, classification * share, box * share, positives))
+        return loss * share * self.loss_scale, parts
+
+    def share_of_positives(self, positives: Tensor) -> Tensor | float:
+        """The factor of this process in the mean over the processes: its positives by the mean of theirs."""
+        if not self.global_positives or self.world == 1 or self.micro_steps > 1:
+            return 1.0
+        return ops.maximum(positives, 1.0) * self.world / ops.maximum(self.all_reduce(positives), 1.0)
+
+    def update_from_sums(self, stop: Tensor) -> Tensor:
+        """The update of all micro-steps since the last one -> NUMBERS."""
         unit = compat.full((1,), 1.0 / self.micro_steps, dtype=mstype.float32)
-        if self.weigh:
-            positives = self.part_sums[3:]
-            unit = 1.0 / ops.maximum(positives if self.world == 1 else self.all_reduce(positives) / self.world,
-                                     1.0 / self.world)
+        if self.global_positives:
+            positives = self.part_sums[3:]  # [1]
+            if self.world > 1:
+                positives = self.all_reduce(positives) / self.world
+            unit = 1.0 / ops.maximum(positives, 1.0 / self.world)
         parts = ops.concat((self.part_sums[:3] * unit, self.part_sums[3:]))
         numbers = self.update(self.map(ops.partial(multiply, unit), self.sums), parts, stop)
         self.map(clear, self.sums)
@@ -99,8 +105,8 @@ class TrainStep(nn.Cell):
         ops.assign(self.calls, ops.zeros_like(self.calls))
         return numbers
 
-    def update(self, gradients, parts, stop):
-        """Averages, checks and clips gradients that are still scaled, and moves the weights. Returns NUMBERS."""
+    def update(self, gradients: tuple, parts: Tensor, stop: Tensor) -> Tensor:
+        """Averages, checks and clips gradients that are still scaled, and moves the weights -> NUMBERS."""
         if self.reduce is not None:
             gradients = self.reduce(gradients)
         scale = self.loss_scale * 1.0
@@ -120,13 +126,13 @@ class TrainStep(nn.Cell):
         ops.assign_add(self.optimizer.global_step, (1 - finite.astype(mstype.int32)).reshape((1,)))
         if self.dynamic:
             self.adjust_scale(finite)
-        shared = ops.concat((parts, stop.reshape((1,))))
+        shared = ops.concat((parts, stop.reshape((1,))))  # [5]
         if self.all_reduce is not None:
             shared = self.all_reduce(shared)
-        state = ops.stack((parts[0], finite.astype(mstype.float32), norm, scale))
-        return ops.concat((shared[:4] / self.world, state, shared[4:]))
+        own = ops.stack((parts[0], finite.astype(mstype.float32), norm, scale))  # [4]
+        return ops.concat((shared[:4] / self.world, own, shared[4:]))  # [9]
 
-    def adjust_scale(self, finite):
+    def adjust_scale(self, finite: Tensor) -> Tensor:
         """Halves the loss scale after an overflow, doubles it after GROW_AFTER steps without one."""
         good = ops.select(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
         grow = good >= GROW_AFTER
@@ -136,35 +142,35 @@ class TrainStep(nn.Cell):
         return ops.assign(self.good_steps, ops.select(grow, ops.zeros_like(good), good))
 
 
-def squared_sum(gradient):
+def squared_sum(gradient: Tensor) -> Tensor:
     """Sum of squares as a float32 scalar."""
     return ops.square(gradient.astype(mstype.float32)).sum()
 
 
-def multiply(factor, gradient):
+def multiply(factor: Tensor, gradient: Tensor) -> Tensor:
     """gradient * factor in the type of the gradient."""
     return gradient * factor.astype(gradient.dtype)
 
 
-def clamp(limit, gradient):
+def clamp(limit: float, gradient: Tensor) -> Tensor:
     """Each number of a gradient within +-limit."""
     return compat.clamp(gradient, -limit, limit)
 
 
 @add_weighted.register("Tensor", "Tensor", "Tensor")
-def add_weighted_one(weight, total, gradient):
+def add_weighted_tensor(weight: Tensor, total: Tensor, gradient: Tensor) -> Tensor:
     """total += weight * gradient, in float32."""
     return ops.assign_add(total, gradient.astype(mstype.float32) * weight)
 
 
 @clear.register("Tensor")
-def clear_one(total):
+def clear_tensor(total: Tensor) -> Tensor:
     """total = 0."""
     return ops.assign(total, ops.zeros_like(total))
 
 
-def run_step(step, batch, stop):
-    """One update with the arrays of a batch, cut into the micro-steps of a TrainStep. Returns NUMBERS as a dict."""
+def run_step(step: TrainStep, batch: list[np.ndarray], *, stop: bool) -> dict[str, float]:
+    """One update with a batch (images, labels, targets), cut into the micro-steps of the TrainStep -> NUMBERS."""
     flag = Tensor(float(stop), mstype.float32)
     for part in zip(*(np.split(array, step.micro_steps) for array in batch)):
         numbers = step(*map(Tensor, part), flag)
