@@ -27,13 +27,15 @@ def run(options, said):
     from src.inference.predictor import load_predictor
     from src.machine import distributed
     from src.metrics import import_engine
+    from src.program_options import model_options
 
     import_engine(options.metric_engine)  # before the work whose result it counts
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     say = print if rank == 0 else (lambda text: None)
     if said:
         say(said)
-    predict = load_predictor(options.checkpoint_file_path, options)
+    predict = load_predictor(options.checkpoint_file_path, batch_size=options.eval_batch_size,
+                             compile_cache=options.compile_cache, **model_options(options))
     folder = result_folder(options)
     with output_folder(folder) if rank == 0 else contextlib.nullcontext():
         evaluate(options, predict, folder, rank=rank, world=world, say=say)

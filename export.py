@@ -43,11 +43,12 @@ def write(options, path):
     from src.inference.description import sidecar_of
     from src.inference.predictor import load_model
     from src.machine import distributed
+    from src.program_options import model_options
 
     distributed.start(options.device_target, options.device_id)
     export = {"MINDIR": export_mindir, "ONNX": export_onnx}[options.file_format]
     with output_folder(os.path.dirname(os.path.abspath(path))):
-        model, meta = load_model(options.checkpoint_file_path, options)
+        model, meta = load_model(options.checkpoint_file_path, **model_options(options))
         meta["quantize"] = options.quantize
         refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
         lower = {"lower": fewer_bits(options, meta)} if options.quantize != "none" else {}

@@ -16,7 +16,7 @@ from src.machine import process
 
 def main():
     """Reads the options, loads the model, predicts on the source."""
-    from src.program_options import read_beside_run
+    from src.program_options import model_options, read_beside_run
 
     options, said = read_beside_run(sys.argv[1:], "predict.py", lambda options: False)
     source, folder = options.source, options.output_path
@@ -33,8 +33,8 @@ def main():
     from src.machine import distributed
 
     distributed.start(options.device_target, options.device_id)
-    options.eval_batch_size = 1
-    predict = load_predictor(options.checkpoint_file_path, options)
+    predict = load_predictor(options.checkpoint_file_path, batch_size=1, compile_cache=options.compile_cache,
+                             **model_options(options))
     with output_folder(folder):
         write_predictions(predict, options)
 

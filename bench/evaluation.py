@@ -26,10 +26,12 @@ def main():
     from src.files import read_json
     from src.inference.predictor import load_predictor
     from src.machine.distributed import start
+    from src.program_options import model_options
     typed = [f"--coco_root={options.coco_root}", f"--checkpoint_file_path={options.checkpoint_file_path}"]
     settings = read_options(typed)
     start()
-    predict = load_predictor(options.checkpoint_file_path, settings)
+    predict = load_predictor(options.checkpoint_file_path, batch_size=settings.eval_batch_size,
+                             compile_cache=settings.compile_cache, **model_options(settings))
     split = prepare_split(**split_options(settings, "val"), classes=predict.classes, log=lambda text: None)
     truth = read_json(split.ground_truth)
     loader = EvalLoader(split.files, split.count, predict.image_size, predict.batch_size,

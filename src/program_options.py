@@ -78,6 +78,11 @@ def read_beside_run(arguments: list, program: str, needs_data: Callable) -> tupl
     return options, "\n".join(filter(None, lines))
 
 
+def model_options(options) -> dict:
+    """What load_model and load_predictor take of the options: their values, and those of them that were typed."""
+    return {"defaults": dict(options), "overrides": {name: options[name] for name in options.typed}}
+
+
 def take_run_data(options) -> tuple:
     """Options with the data of the run that the checkpoint lies in, where neither the command line nor the recipe says
     them, and a line that tells so ("" where there is nothing to take).

@@ -25,6 +25,7 @@ from src.inference.onnx_session import import_optional, open_session
 from src.inference.predictor import from_model, load_exported, load_model
 from src.models.detector import RawDetector
 from src.models.ssd import BUILDERS, build_model
+from src.program_options import model_options
 from src.weights import checkpoint
 
 THRESHOLDS = {"min_score": 0.3, "nms_threshold": 0.5, "nms_candidates": 1000, "max_boxes": 300, "resize": "bilinear"}
@@ -227,9 +228,10 @@ def test_real_weights_on_real_pictures(shared, place, tmp_path):
     pictures, path = sorted(Path(shared("coco", "val2017")).iterdir())[:20], str(tmp_path / "coco.ckpt")
     weights = shared("weights", "tfjs_ssdlite_mobilenet_v2_coco")
     succeed(place, "import_weights.py", "--from=tfjs", weights, "--model=ssd300_mobilenet_v2_tf", f"--output={path}")
-    model, facts = load_model(path, read_options([]))
+    model, facts = load_model(path, **model_options(read_options([])))
     export_onnx(model, facts, str(tmp_path / "ssd.onnx"), 1, raw=False)
-    both = from_model(model, facts["classes"], facts, 1), load_exported(str(tmp_path / "ssd.onnx"))
+    both = (from_model(model, facts["classes"], thresholds=facts, batch_size=1),
+            load_exported(str(tmp_path / "ssd.onnx")))
     for picture in pictures:
         one, two = (predict.detect(read_image(str(picture))) for predict in both)
         assert len(one[0]) > 10

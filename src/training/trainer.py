@@ -97,7 +97,8 @@ class Run:
             self.eval_loader = EvalLoader(val_split.files, len(self.truth["images"]), model.image_size,
                                           options.eval_batch_size, rank, world,
                                           options.num_workers or loader_threads(), options.resize)
-            self.predict = from_model(model, self.split.classes, options, options.eval_batch_size)
+            self.predict = from_model(model, self.split.classes, thresholds=options,
+                                      batch_size=options.eval_batch_size)
 
     def load_pretrained(self):
         """Fills the network from --pre_trained and says what fitted."""
