@@ -16,17 +16,18 @@ from src.machine import process
 
 def main():
     """Reads the options, loads the model, predicts on the source."""
-    from src.program_options import model_options, read_beside_run
+    from src.config import model_options, read_options, unused_note
 
-    options, said = read_beside_run(sys.argv[1:], "predict.py", lambda options: False)
+    options = read_options(sys.argv[1:], "predict.py", doc=__doc__)
     source, folder = options.source, options.output_path
     if not source:
         raise OptionError("--source is empty; give an image, a folder, a video or a camera number")
     if not source.isdigit() and not os.path.exists(source):
         raise DataError(f"source '{source}' does not exist")
     refuse_source_folder(source, folder)
-    if said:
-        print(said, flush=True)
+    note = unused_note(options, "predict.py")
+    if note:
+        print(note, flush=True)
     process.prepare(options.device_target)
     from src.files import output_folder
     from src.inference.predictor import load_predictor

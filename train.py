@@ -15,23 +15,24 @@ def main():
     """Reads the options and trains."""
     from src.config import read_options
 
-    options = read_options(sys.argv[1:], "train.py")
+    options = read_options(sys.argv[1:], "train.py", doc=__doc__)
     with contextlib.ExitStack() as held:
         train(options, held)
 
 
 def train(options, held):
     """Wires the parts together and runs the loop. held: closed at the end, however it comes."""
-    from src.config import OF_A_HOST
+    from src.config import unused_note
+    from src.option_rules import graph_options, shared_options
 
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
     import mindspore as ms
 
-    from src.data.mindrecord import describe_split
+    from src.data.prepare import describe_split
     from src.machine import distributed
     from src.machine.compat import set_deterministic
-    from src.machine.compile_cache import FREE, use_cache
+    from src.machine.compile_cache import use_cache
     from src.models import norms
     from src.models.initialize import he_initialize
     from src.models.norms import choose_norms
@@ -48,13 +49,16 @@ def train(options, held):
     check_weights(options)
     check_run_folder(options.output_path, options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
-    distributed.check_equal({f"--{key}": value for key, value in options.items() if key not in OF_A_HOST}, rank, world)
+    distributed.check_equal({f"--{key}": value for key, value in shared_options(options).items()}, rank, world)
     if rank == 0:
         held.enter_context(hold_run_folder(options.output_path, options.resume))
     ms.set_seed(options.seed)
     if options.deterministic:
         set_deterministic()
     log = RunLog(rank == 0)
+    note = unused_note(options, "train.py")
+    if note:
+        log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
     train_split, val_split = prepare_splits(options, rank, log.say)
     distributed.check_equal({f"the data of {split.name}": describe_split(split) for split in (train_split, val_split)
@@ -72,9 +76,8 @@ def train(options, held):
     frozen = norms.freeze(model.network, norms.split_names(options.freeze_layer))
     step = build_step(options, model, rates, world)
     start = run.attach(step, saved)
-    facts = {key: value for key, value in options.items() if key not in FREE}
-    use_cache(options.compile_cache, {**facts, "classes": model.num_classes, "processes": world, "order": run.owed},
-              step.get_parameters())
+    facts = {**graph_options(options), "classes": model.num_classes, "processes": world, "order": run.owed}
+    use_cache(options.compile_cache, facts, step.get_parameters())
     run.open(start, frozen)
     run.train(rates, start)
 

@@ -22,7 +22,7 @@ def main():
     parser.add_argument("--train_data_type", default="train2017")
     parser.add_argument("--scratch", type=os.path.expanduser, default=tempfile.gettempdir())
     options = parser.parse_args()
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
     from src.training.meter import peak_memory
     images, scratch = os.path.join(options.coco_root, options.train_data_type), tempfile.mkdtemp(dir=options.scratch)
     copied, converted = (os.path.join(scratch, name) for name in ("copy", "convert"))
@@ -31,8 +31,8 @@ def main():
         shutil.copytree(images, copied)
 
     def convert():
-        prepare_split("train", "coco", converted, [], log=lambda text: None, coco_root=options.coco_root,
-                      split_name=options.train_data_type)
+        prepare_split("train", "coco", mindrecord_dir=converted, classes=[], log=lambda text: None,
+                      coco_root=options.coco_root, split_name=options.train_data_type)
 
     times = {copy: [], convert: []}
     for _ in range(5):

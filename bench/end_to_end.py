@@ -30,7 +30,7 @@ def main():
     import mindspore as ms
 
     from src.data.loader import TrainLoader
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
     from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
     from src.matching import Matcher
     from src.models.ssd import build_model
@@ -38,15 +38,15 @@ def main():
     from src.training.step import TrainStep
     ms.set_context(mode=ms.GRAPH_MODE)
     folder = os.path.join(tempfile.gettempdir(), "bench_mindrecord")
-    split = prepare_split("train", "coco", folder, [], log=lambda text: None, coco_root=options.coco_root,
-                          split_name=options.train_data_type)
+    split = prepare_split("train", "coco", mindrecord_dir=folder, classes=[], log=lambda text: None,
+                          coco_root=options.coco_root, split_name=options.train_data_type)
     model = build_model(options.model, len(split.classes) + 1)
     optimizer = build_optimizer(model.network.trainable_params(), np.full(99, 1e-4, np.float32))
     loss = FocalLoss() if model.score == "sigmoid" else MultiBoxLoss()
     step = TrainStep(model, DetectionLoss(loss), optimizer)
     step.set_train()
-    loader = TrainLoader(split.files, split.count, Matcher(model.anchors), "zoo", model.image_size, options.batch_size,
-                         workers=process.loader_threads())
+    loader = TrainLoader(split.files, Matcher(model.anchors), rows=split.count, policy="zoo",
+                         image_size=model.image_size, batch_size=options.batch_size, workers=process.loader_threads())
     flag = ms.Tensor(np.float32(0))
 
     def run(batch):

@@ -17,16 +17,15 @@ def main():
     parser.add_argument("--coco_root", type=os.path.expanduser, required=True)
     parser.add_argument("--checkpoint_file_path", type=os.path.expanduser, required=True)
     options = parser.parse_args()
-    from src.config import read_options, split_options
+    from src.config import model_options, read_options, split_options
     from src.machine import process
     process.prepare("CPU")
     from src.data.loader import EvalLoader
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
     from src.evaluation.evaluate import collect_detections, compute_metrics
     from src.files import read_json
     from src.inference.predictor import load_predictor
     from src.machine.distributed import start
-    from src.program_options import model_options
     typed = [f"--coco_root={options.coco_root}", f"--checkpoint_file_path={options.checkpoint_file_path}"]
     settings = read_options(typed)
     start()
@@ -34,7 +33,7 @@ def main():
                              compile_cache=settings.compile_cache, **model_options(settings))
     split = prepare_split(**split_options(settings, "val"), classes=predict.classes, log=lambda text: None)
     truth = read_json(split.ground_truth)
-    loader = EvalLoader(split.files, split.count, predict.image_size, predict.batch_size,
+    loader = EvalLoader(split.files, rows=split.count, image_size=predict.image_size, batch_size=predict.batch_size,
                         workers=os.cpu_count(), resize=predict.resize)
     batches = [images for images, _ in loader]
     predict(batches[0])

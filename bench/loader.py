@@ -46,10 +46,10 @@ def main():
 
 def split_of(options):
     """The converted training split."""
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
     folder = os.path.join(tempfile.gettempdir(), "bench_mindrecord")
-    return prepare_split("train", "coco", folder, [], log=lambda text: None, coco_root=options.coco_root,
-                         split_name=options.train_data_type)
+    return prepare_split("train", "coco", mindrecord_dir=folder, classes=[], log=lambda text: None,
+                         coco_root=options.coco_root, split_name=options.train_data_type)
 
 
 def count_images(batches, options):
@@ -70,8 +70,8 @@ def ours(options):
     from src.models.ssd import build_model
     name, policy, batch_size = CASES[options.case]
     split, model = split_of(options), build_model(name, 81)
-    loader = TrainLoader(split.files, split.count, Matcher(model.anchors), policy, model.image_size, batch_size,
-                         workers=options.workers)
+    loader = TrainLoader(split.files, Matcher(model.anchors), rows=split.count, policy=policy,
+                         image_size=model.image_size, batch_size=batch_size, workers=options.workers)
     return count_images((len(batch[0]) for epoch in range(10 ** 6) for batch in loader.epoch(epoch)), options)
 
 

@@ -19,23 +19,21 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
 from src.anchor_fit import fit_shapes
 from src.anchors import replace_shapes, split_levels
-from src.config import split_options
+from src.config import read_options, split_options
 from src.errors import DataError, run_main
 from src.machine import process
-from src.program_options import data_options, read_part
 
 MOST_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
 CHUNK = 64          # boxes compared with all anchors at a time
 SMALL, LARGE = 32 ** 2, 96 ** 2  # COCO's limits of the area in pixels of the original image
 LEAST_GAIN = 0.01  # share of the boxes: less is no reason to give up trained heads
-OPTIONS = ("config_path", "model", "image_size", "width", "seed", "output_path", "match_threshold")
 QUANTILES = (5, 25, 50, 75)      # percent
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
 
 
 def main():
     """Reads the options, builds the model, measures."""
-    options = read_part(sys.argv[1:], "scripts/anchor_stats.py", __doc__, names=(*OPTIONS, *data_options()))
+    options = read_options(sys.argv[1:], "scripts/anchor_stats.py", doc=__doc__, strict=True)
     process.prepare()
     from src.files import output_folder
     from src.models.ssd import build_model
@@ -48,7 +46,7 @@ def main():
 
 def measure(options, model, folder):
     """Prints the tables for the boxes of the training split; draws the picture into folder, None for none."""
-    from src.data.mindrecord import prepare_split
+    from src.data.prepare import prepare_split
     split = prepare_split(**split_options(options, "train"), classes=options.classes)
     with open(split.ground_truth, encoding="utf-8") as file:
         boxes, areas, total = read_boxes(json.load(file), options.seed)

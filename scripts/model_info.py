@@ -15,17 +15,16 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.anchors import split_levels
 from src.classes import COCO_CLASSES
+from src.config import read_options
 from src.errors import run_main
 from src.machine import process
-from src.program_options import read_part
 
 PARTS = ("backbone", "neck", "head")
-OPTIONS = ("config_path", "model", "image_size", "width", "classes", "freeze_layer")
 
 
 def main():
     """Reads the options, prints a table of all models or one model in detail."""
-    options = read_part(sys.argv[1:], "scripts/model_info.py", __doc__, names=OPTIONS)
+    options = read_options(sys.argv[1:], "scripts/model_info.py", doc=__doc__, strict=True)
     process.prepare()
     from src.models.norms import freeze, split_names
     from src.models.ssd import BUILDERS, build_model

@@ -73,19 +73,20 @@ def txt_tree(tmp_path, text, images=("a.png", "b.png")):
 
 
 class Caller:
-    """src.data.mindrecord.prepare_split on the trees of a temporary folder; keeps what was logged."""
+    """src.data.prepare.prepare_split on the trees of a temporary folder; keeps what was logged."""
 
     def __init__(self, tmp_path):
-        from src.data.mindrecord import prepare_split  # needs the import path set above
+        from src.data.prepare import prepare_split  # needs the import path set above
         self.prepare, self.path, self.said = prepare_split, tmp_path, []
 
     def txt(self, classes=(), **options):
         options = {"image_dir": str(self.path / "images"), "anno_path": str(self.path / "train.txt"), **options}
-        return self.prepare("train", "other", str(self.path / "mr"), list(classes), log=self.said.append, **options)
+        return self.prepare("train", "other", mindrecord_dir=str(self.path / "mr"), classes=list(classes),
+                            log=self.said.append, **options)
 
     def coco(self, classes=(), **options):
-        return self.prepare("train", "coco", str(self.path / "mr"), list(classes), coco_root=str(self.path),
-                            log=self.said.append, **options)
+        return self.prepare("train", "coco", mindrecord_dir=str(self.path / "mr"), classes=list(classes),
+                            coco_root=str(self.path), log=self.said.append, **options)
 
     def why(self):
         """The reason of the last conversion."""
@@ -114,12 +115,12 @@ def arrays(record):
 
 def txt(tmp_path, text, classes=()):
     """read_txt on a file with this text -> (records, class names, report)."""
-    from src.data.records import Report
+    from src.data.findings import Report
     from src.data.txt import read_txt
     path = tmp_path / "train.txt"
     path.write_text(text)
     report = Report()
-    records, names, ids = read_txt(str(path), str(tmp_path), list(classes), report)
+    records, names, ids = read_txt(str(path), str(tmp_path), classes=list(classes), report=report)
     assert ids == list(range(1, len(names) + 1))
     return records, names, report
 

@@ -7,9 +7,9 @@ import pytest
 from conftest import arrays, found, txt
 
 from src.classes import COCO_CLASSES, VOC_CLASSES, named_classes, nearest
-from src.data.annotations import faults_as_findings
 from src.data.coco import read_coco
-from src.data.records import Report, finish_record
+from src.data.findings import Report
+from src.data.records import finish_record
 from src.data.txt import read_txt
 from src.data.voc import read_voc
 from src.errors import DataError, OptionError
@@ -59,7 +59,7 @@ def coco_file(tmp_path, boxes=(), **changes):
 def test_coco_record(tmp_path):
     path = coco_file(tmp_path, [(7, 18, [10.25, 5, 20, 10.5], {"area": 99.5, "iscrowd": 1}), (7, 3, [0, 0, 2, 3], {})])
     report = Report()
-    records, names, ids = read_coco(path, str(tmp_path), [], report)
+    records, names, ids = read_coco(path, str(tmp_path), classes=[], report=report)
     assert names == ["car", "dog"] and ids == [3, 18] and not report.findings
     first, second = records
     assert (first.image_id, first.path, first.height, first.width) == (7, str(tmp_path / "a.jpg"), 50, 100)
@@ -67,16 +67,16 @@ def test_coco_record(tmp_path):
     assert arrays(first).area.tolist() == [99.5, 6]
     assert [(box.label, box.crowd, box.difficult) for box in first.boxes] == [(2, True, False), (1, False, False)]
     assert second.image_id == 9 and arrays(second).pixels.shape == (0, 4)
-    finished = finish_record(first, 50, 100, report)
+    finished = finish_record(first, (50, 100), report)
     np.testing.assert_allclose(arrays(finished).boxes, [[.1025, .1, .3025, .31], [0, 0, .02, .06]], rtol=1e-6)
     assert arrays(finished).boxes.dtype == np.float32 and arrays(finished).area.tolist() == [99.5, 6]
-    assert arrays(finish_record(second, 20, 20, report)).boxes.shape == (0, 4)
+    assert arrays(finish_record(second, (20, 20), report)).boxes.shape == (0, 4)
 
 
 def test_coco_given_classes_keep_their_ids(tmp_path):
     path = coco_file(tmp_path, [(7, 18, [0, 0, 5, 5], {}), (9, 3, [0, 0, 5, 5], {})])
     report = Report()
-    records, names, ids = read_coco(path, str(tmp_path), ["dog", "cart", "unicorn"], report)
+    records, names, ids = read_coco(path, str(tmp_path), classes=["dog", "cart", "unicorn"], report=report)
     assert names == ["dog", "cart", "unicorn"] and ids == [18, 20, 21]
     assert arrays(records[0]).label.tolist() == [1] and len(arrays(records[1]).label) == 0
     assert found(report) == [("unknown class", "#101")]
@@ -88,7 +88,7 @@ def test_coco_findings(tmp_path):
     path = coco_file(tmp_path, [(7, 3, [0, 0, 5, 5], {}), (8, 3, [0, 0, 5, 5], {}), (9, 3, [0, 0, 5], {}),
                                 (9, 3, None, {}), (9, 99, [0, 0, 5, 5], {})], images=images)
     report = Report()
-    records, _, _ = read_coco(path, str(tmp_path), [], report)
+    records, _, _ = read_coco(path, str(tmp_path), classes=[], report=report)
     assert [(record.path[-5:], len(arrays(record).label)) for record in records] == [("a.jpg", 1), ("b.jpg", 0)]
     assert records[0].height == 0, "not written: the image tells"
     assert found(report) == [("duplicated id", None), ("unknown image", None), ("box dropped", "#102"),
@@ -99,7 +99,7 @@ def test_coco_findings(tmp_path):
 def test_coco_text_ids_become_numbers(tmp_path):
     path = coco_file(tmp_path, [("x", 3, [0, 0, 5, 5], {})], images=[{"id": "y", "file_name": "y.jpg"},
                                                                       {"id": "x", "file_name": "x.jpg"}])
-    records, _, _ = read_coco(path, str(tmp_path), [], Report())
+    records, _, _ = read_coco(path, str(tmp_path), classes=[], report=Report())
     assert [(record.image_id, len(arrays(record).label)) for record in records] == [(1, 0), (2, 1)]
 
 
@@ -113,18 +113,18 @@ def test_coco_files_that_cannot_be_used(tmp_path, text, message):
     path = tmp_path / "instances.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message) as error:
-        read_coco(str(path), str(tmp_path), [], Report())
+        read_coco(str(path), str(tmp_path), classes=[], report=Report())
     assert "instances.json" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_coco_absent_file_folder_and_classes(tmp_path):
     path = coco_file(tmp_path, [(7, 18, [0, 0, 5, 5], {})])
     with pytest.raises(DataError, match="gone.json' cannot be read: No such file"):
-        read_coco(str(tmp_path / "gone.json"), str(tmp_path), [], Report())
+        read_coco(str(tmp_path / "gone.json"), str(tmp_path), classes=[], report=Report())
     with pytest.raises(DataError, match="image folder '.*nowhere' is not a folder"):
-        read_coco(path, str(tmp_path / "nowhere"), [], Report())
+        read_coco(path, str(tmp_path / "nowhere"), classes=[], report=Report())
     with pytest.raises(DataError, match=r"none of the classes \[cat, cow\].*which has \[dog\]"):
-        read_coco(path, str(tmp_path), ["cat", "cow"], Report())
+        read_coco(path, str(tmp_path), classes=["cat", "cow"], report=Report())
 
 
 # --- VOC
@@ -157,7 +157,7 @@ def test_voc_record(tmp_path):
                                "three": voc_xml(filename="other.PNG", size="<size><width>0</width></size>")},
                     ["one.jpg", "two.jpeg", "other.PNG"])
     report = Report()
-    (one, two, three), names, ids = read_voc(root, "train", [], report)
+    (one, two, three), names, ids = read_voc(root, "train", classes=[], report=report)
     assert names == ["cat", "dog"] and ids == [1, 2] and not report.findings
     assert arrays(one).pixels.tolist() == [[10, 5.5, 20, 20], [1, 1, 1, 2]], "coordinates stay as written"
     assert arrays(one).area.tolist() == [400, 2] and arrays(one).label.tolist() == [2, 1]
@@ -173,7 +173,7 @@ def test_voc_findings(tmp_path):
         "broken": "<annotation>", "twin": voc_xml(filename="good.jpg")},
         ["good.jpg"], ["good", "broken", "twin", "absent"])
     report = Report()
-    records, _, _ = read_voc(root, "train", ["dog"], report)
+    records, _, _ = read_voc(root, "train", classes=["dog"], report=report)
     assert len(records) == 1 and arrays(records[0]).label.tolist() == [1]
     assert sorted(found(report), key=str) == [
         ("annotation unreadable", None), ("annotation unreadable", None), ("box dropped", "#3"),
@@ -188,21 +188,21 @@ def test_voc_zoo_layout(tmp_path):
         (tmp_path / folder / "Annotations" / f"{name}.xml").write_text(voc_xml([("dog", 0, 0, 9, 9, 0)]))
         (tmp_path / folder / "Images" / f"{name}.png").write_bytes(b"")
     for split, paths in (("train", ["train/Images/a.png", "train/Images/b.png"]), ("val", ["eval/Images/c.png"])):
-        records, _, _ = read_voc(str(tmp_path), split, [], Report())
+        records, _, _ = read_voc(str(tmp_path), split, classes=[], report=Report())
         assert [os.path.relpath(record.path, tmp_path) for record in records] == paths
 
 
 def test_voc_trees_that_cannot_be_used(tmp_path):
     root = voc_tree(tmp_path, {"one": "no xml", "two": "<a>"}, [])
     with pytest.raises(DataError, match="train.txt' has no usable annotation"):
-        read_voc(root, "train", [], Report())
+        read_voc(root, "train", classes=[], report=Report())
     with pytest.raises(DataError, match="test.txt' is missing; there is train"):
-        read_voc(root, "test", [], Report())
+        read_voc(root, "test", classes=[], report=Report())
     with pytest.raises(DataError, match="there is no list at all"):
-        read_voc(str(tmp_path / "nowhere"), "train", [], Report())
+        read_voc(str(tmp_path / "nowhere"), "train", classes=[], report=Report())
     (tmp_path / "ImageSets/Main/train.txt").write_text("\n")
     with pytest.raises(DataError, match="lists no image"):
-        read_voc(root, "train", [], Report())
+        read_voc(root, "train", classes=[], report=Report())
 
 
 # --- TXT
@@ -255,13 +255,13 @@ def test_txt_files_that_cannot_be_used(tmp_path, text, message):
 
 def test_txt_absent_file_folder_and_encoding(tmp_path):
     with pytest.raises(DataError, match="gone.txt' cannot be read"):
-        read_txt(str(tmp_path / "gone.txt"), str(tmp_path), [], Report())
+        read_txt(str(tmp_path / "gone.txt"), str(tmp_path), classes=[], report=Report())
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00a.jpg")
     with pytest.raises(DataError, match="not text in UTF-8"):
-        read_txt(str(tmp_path / "train.txt"), str(tmp_path), [], Report())
+        read_txt(str(tmp_path / "train.txt"), str(tmp_path), classes=[], report=Report())
     (tmp_path / "train.txt").write_text("a.jpg 1,2,3,4,cat")
     with pytest.raises(DataError, match="image_dir '.*nowhere' is not a folder"):
-        read_txt(str(tmp_path / "train.txt"), str(tmp_path / "nowhere"), [], Report())
+        read_txt(str(tmp_path / "train.txt"), str(tmp_path / "nowhere"), classes=[], report=Report())
 
 
 # --- real data
@@ -271,8 +271,9 @@ def test_txt_absent_file_folder_and_encoding(tmp_path):
     ("train2017", 220, 1947, 19, 3), ("val2017", 206, 1786, 21, 2)])
 def test_real_coco(split, images, boxes, crowds, empty):
     root, report = os.path.join(SHARED, "coco"), Report()
-    records, names, ids = read_coco(f"{root}/annotations/instances_{split}.json", f"{root}/{split}", [], report)
-    records = [finish_record(record, record.height, record.width, report) for record in records]
+    file = f"{root}/annotations/instances_{split}.json"
+    records, names, ids = read_coco(file, f"{root}/{split}", classes=[], report=report)
+    records = [finish_record(record, (record.height, record.width), report) for record in records]
     assert len(records) == images and sum(len(one.boxes) for one in records) == boxes and not report.findings
     assert sum(arrays(record).crowd.sum() for record in records) == crowds
     assert sum(len(arrays(record).boxes) == 0 for record in records) == empty
@@ -282,7 +283,7 @@ def test_real_coco(split, images, boxes, crowds, empty):
 @needs_shared
 def test_real_voc_and_its_txt_give_the_same_records(tmp_path):
     root, report = os.path.join(SHARED, "bccd"), Report()
-    voc, names, _ = read_voc(root, "train", [], report)
+    voc, names, _ = read_voc(root, "train", classes=[], report=report)
     assert len(voc) == 205 and sum(len(arrays(record).label) for record in voc) == 2805
     assert names == ["Platelets", "RBC", "WBC"]
     lines = []
@@ -292,10 +293,11 @@ def test_real_voc_and_its_txt_give_the_same_records(tmp_path):
             f"{a:g},{b:g},{c:g},{d:g},{names[label - 1]}"
             for a, b, c, d, label in zip(x, y, x + width, y + height, arrays(record).label)]))
     (tmp_path / "train.txt").write_text("\n".join(lines))
-    other, other_names, _ = read_txt(str(tmp_path / "train.txt"), os.path.join(root, "JPEGImages"), [], report)
-    assert other_names == names and report.faults == 0
+    images = os.path.join(root, "JPEGImages")
+    other, other_names, _ = read_txt(str(tmp_path / "train.txt"), images, classes=[], report=report)
+    assert other_names == names and report.finding_count == 0
     for first, second in zip(voc, other, strict=True):
-        first, second = (finish_record(record, 480, 640, report) for record in (first, second))
+        first, second = (finish_record(record, (480, 640), report) for record in (first, second))
         assert (first.image_id, first.path) == (second.image_id, second.path)
         for field in ("pixels", "area", "label", "crowd", "boxes"):
             np.testing.assert_array_equal(getattr(arrays(first), field), getattr(arrays(second), field))
@@ -307,7 +309,7 @@ def test_real_voc_and_its_txt_give_the_same_records(tmp_path):
 @pytest.mark.parametrize("error", [ValueError("odd\n text"), KeyError("x"), RecursionError("deep"), LookupError("x")])
 def test_an_exception_of_a_record_is_a_finding(error):
     report = Report()
-    with faults_as_findings(report, "annotation unreadable", "a.xml"):
+    with report.catching("annotation unreadable", "a.xml"):
         raise error
     (finding,) = report.findings
     assert finding[:2] == ("annotation unreadable", "a.xml") and type(error).__name__ in finding.reason
@@ -317,6 +319,6 @@ def test_an_exception_of_a_record_is_a_finding(error):
 @pytest.mark.parametrize("error", [DataError("said already"), OptionError("said already"), MemoryError()])
 def test_errors_that_end_the_program_are_no_findings(error):
     report = Report()
-    with pytest.raises(type(error)), faults_as_findings(report, "annotation unreadable", "a.xml"):
+    with pytest.raises(type(error)), report.catching("annotation unreadable", "a.xml"):
         raise error
     assert not report.findings

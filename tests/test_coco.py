@@ -9,7 +9,7 @@ from pycocotools import mask
 from src.data import coco_masks
 from src.data.coco import id_key, read_coco
 from src.data.convert import coco_annotations
-from src.data.records import Report
+from src.data.findings import Report
 from src.errors import DataError
 from src.evaluation.evaluate import to_coco
 
@@ -24,7 +24,7 @@ def read(tmp_path, annotations=(BOX,), images=IMAGES, categories=NAMES, classes=
     path = tmp_path / "instances.json"
     path.write_text(json.dumps({"images": images, "annotations": list(annotations), "categories": categories}))
     report = Report()
-    return *read_coco(str(path), str(tmp_path), list(classes), report), report
+    return *read_coco(str(path), str(tmp_path), classes=list(classes), report=report), report
 
 
 def boxes_of(records):
@@ -82,10 +82,15 @@ def test_backslashes_in_file_names(tmp_path):
 # --- ids
 
 def test_keys_of_ids():
-    assert [id_key(one) for one in (7, 7.0, "7", "-7", "0", True)] == [7, 7, 7, -7, 0, 1]
-    assert [id_key(one) for one in ("007", "x", "", " 7", "7.0", 1.5)] == ["007", "x", "", " 7", "7.0", 1.5]
-    assert [id_key(one) for one in (None, [7], {}, float("nan"), float("inf"))] == [None] * 5
-    assert id_key(True, strict=True) is None and id_key(10 ** 400) == 10 ** 400
+    assert [id_key(value) for value in (7, 7.0, "7", "-7", "0", True)] == [7, 7, 7, -7, 0, 1]
+    assert [id_key(value) for value in ("007", "x", "", " 7", "7.0", 1.5)] == ["007", "x", "", " 7", "7.0", 1.5]
+    assert [id_key(value) for value in (None, [7], {}, float("nan"), float("inf"))] == [None] * 5
+    assert id_key(10 ** 400) == 10 ** 400
+
+
+def test_a_category_id_that_is_true_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="category ids must be whole numbers"):
+        read(tmp_path, categories=[{"id": True, "name": "cat"}, NAMES[1]])
 
 
 @pytest.mark.parametrize("image, owner", [(1, "1"), ("1", 1), ("1", "1"), (1.0, 1), (-5, "-5"),
@@ -134,7 +139,7 @@ def test_a_parent_without_boxes_and_with_the_name_of_a_child_is_left_out(tmp_pat
     for parent, child in ((0, 1), (1, 0)):
         _, names, ids, report = read(tmp_path, [{**BOX, "category_id": child}],
                                      categories=[{"id": parent, "name": "cat"}, {"id": child, "name": "cat"}])
-        assert (names, ids) == (["cat"], [child]) and report.faults == 0
+        assert (names, ids) == (["cat"], [child]) and report.finding_count == 0
         assert report.findings[0][:2] == ("category left out", f"category {parent}")
     _, names, ids, _ = read(tmp_path, [], categories=[{"id": 0, "name": "cat"}, {"id": 4, "name": "cat"}])
     assert (names, ids) == (["cat"], [4])
@@ -249,7 +254,7 @@ def test_boxes_that_are_none_are_findings(tmp_path, bbox):
 def test_json_that_is_too_deep(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100000 + "]" * 100000)
     with pytest.raises(DataError, match="deep.json' is nested too deep"):
-        read_coco(str(tmp_path / "deep.json"), str(tmp_path), [], Report())
+        read_coco(str(tmp_path / "deep.json"), str(tmp_path), classes=[], report=Report())
 
 
 def test_boxes_written_as_corners_are_said_in_a_conversion(tmp_path, call):

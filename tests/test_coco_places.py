@@ -6,10 +6,13 @@ import pytest
 from conftest import ROOT, coco_tree
 from programs import run
 
-from src.config import OF_A_HOST, read_options, save_options, split_options
-from src.config import SPLIT_PLACES as PLACES
-from src.data.mindrecord import SplitMissing, prepare_split
+from src.config import read_options, save_options, split_options
+from src.data.annotations import SplitMissing
+from src.data.prepare import prepare_split
 from src.errors import DataError
+from src.option_rules import RULES
+
+PLACES = [name for name, rule in RULES.items() if rule.split == "place"]
 
 
 class Here:
@@ -95,7 +98,7 @@ def test_places_are_kept_and_belong_to_a_host_and_a_data_set(tmp_path):
     options = read_options(["--dataset=other", *(f"--{key}=/x/{key}" for key in PLACES)])
     save_options(options, tmp_path / "config.yaml")
     again = read_options([f"--config_path={tmp_path}/config.yaml"])
-    assert all(again[key] == f"/x/{key}" for key in PLACES) and set(PLACES) <= set(OF_A_HOST)
+    assert all(again[key] == f"/x/{key}" for key in PLACES) and all(RULES[name].per_host for name in PLACES)
     other = read_options([f"--config_path={tmp_path}/config.yaml", "--dataset=coco", "--image_dir=/y"])
     assert [other[key] for key in PLACES] == ["/y", "", "", ""], "a TXT file is none of COCO's"
     (tmp_path / "recipe.yaml").write_text("image_dir: /x\nanno_path: t.txt\n")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import Caller, picture, rows_of, txt_tree
 
-from src.data import conversions, mindrecord
+from src.data import conversions, prepare
 from src.data.loader import EvalLoader
-from src.data.mindrecord import describe_split
+from src.data.prepare import describe_split
 from src.errors import EnvironmentFault
 
 
@@ -38,7 +38,8 @@ def repaint(path, value):
 
 def colours(split):
     """The first pixel of every image as the loader gives it."""
-    return [int(images[0, 0, 0, 0]) for images, _ in EvalLoader(split.files, split.count, 8, 1, workers=1)]
+    loader = EvalLoader(split.files, rows=split.count, image_size=8, batch_size=1, workers=1)
+    return [int(images[0, 0, 0, 0]) for images, _ in loader]
 
 
 # --- what is in use
@@ -137,8 +138,8 @@ def test_an_image_replaced_on_disk_is_converted_again(bmps, call):
 
 
 def test_an_image_of_another_size_is_noticed_by_every_rank(bmps, call, monkeypatch):
-    monkeypatch.setattr(mindrecord, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(mindrecord, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(prepare, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(prepare, "SILENCE_SECONDS", 0.1)
     call.txt()
     picture(bmps / "images/b.bmp", 30, 30)
     with pytest.raises(EnvironmentFault, match="must share mindrecord_dir"):
@@ -147,8 +148,8 @@ def test_an_image_of_another_size_is_noticed_by_every_rank(bmps, call, monkeypat
 
 
 def test_a_rank_on_another_host_takes_copies_of_other_times(bmps, call, monkeypatch):
-    monkeypatch.setattr(mindrecord, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(mindrecord, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(prepare, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(prepare, "POLL_SECONDS", 0.01)
     split = call.txt()
     os.utime(bmps / "images/a.bmp", ns=(1, 1))
     assert call.txt(rank=1).target == split.target, "its host has copies, and it must not wait for ever"
@@ -156,12 +157,12 @@ def test_a_rank_on_another_host_takes_copies_of_other_times(bmps, call, monkeypa
 
 
 def test_a_rank_beside_rank_0_waits_while_that_may_convert_replaced_images(bmps, call, monkeypatch):
-    monkeypatch.setattr(mindrecord, "GRACE_SECONDS", 0)
-    monkeypatch.setattr(mindrecord, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(prepare, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(prepare, "POLL_SECONDS", 0.01)
     split = call.txt()
     repaint(bmps / "images/b.bmp", 200)
-    polls, find = [], mindrecord.find_conversion
-    monkeypatch.setattr(mindrecord, "find_conversion", lambda *args, **more: polls.append(more) or find(*args, **more))
+    polls, find = [], prepare.find_conversion
+    monkeypatch.setattr(prepare, "find_conversion", lambda *args, **more: polls.append(more) or find(*args, **more))
     with conversions.locked(str(bmps / "mr")):  # as rank 0 does while it converts
         waiter = ThreadPoolExecutor(1).submit(Caller(bmps).txt, rank=1)
         while len(polls) < 5 and not waiter.done():

@@ -9,11 +9,10 @@ from programs import run, succeed
 from weight_writers import mapping as pushed_mapping
 from weight_writers import save_zip, whole_tensor
 
-from src.config import read_options
+from src.config import model_options, read_options
 from src.errors import DataError, OptionError
 from src.inference.predictor import load_model
 from src.models.ssd import build_model
-from src.program_options import model_options
 from src.weights import checkpoint
 from src.weights.load import import_command, load_pretrained
 from src.weights.names import SOURCES

@@ -11,7 +11,7 @@ from src.classes import COCO_CLASSES
 from src.data import convert, loader
 from src.data.images import decode_image
 from src.data.loader import EvalLoader
-from src.data.mindrecord import prepare_split
+from src.data.prepare import prepare_split
 from src.errors import DataError, OptionError
 
 # --- what is written
@@ -70,7 +70,8 @@ def test_difficult_is_kept(tmp_path):
     (tmp_path / "Annotations/x.xml").write_text(
         "<annotation><object><name>cat</name><difficult>1</difficult><bndbox><xmin>4</xmin><ymin>2</ymin>"
         "<xmax>20</xmax><ymax>12</ymax></bndbox></object></annotation>")
-    split = prepare_split("val", "voc", str(tmp_path / "mr"), [], voc_root=str(tmp_path), log=lambda text: None)
+    split = prepare_split("val", "voc", mindrecord_dir=str(tmp_path / "mr"), classes=[], voc_root=str(tmp_path),
+                          log=lambda text: None)
     assert split.name == "test", "there is no list val.txt"
     assert rows_of(split)[0]["difficult"].tolist() == [1] and split.faults == 0
     annotation = json.load(open(split.ground_truth, encoding="utf-8"))["annotations"][0]
@@ -86,7 +87,7 @@ def test_row_numbers_are_places_in_the_ground_truth_in_several_files_too(tmp_pat
     assert len(split.files) == 11 and split.count == 11
     rows = [(int(row["index"]), round(float(row["boxes"][0, 2]) * 40)) for row in rows_of(split)]
     assert rows == [(number, number + 1) for number in range(11)]
-    first = EvalLoader(split.files, 5, 8, 2, workers=1)  # --eval_images=5
+    first = EvalLoader(split.files, rows=5, image_size=8, batch_size=2, workers=1)  # --eval_images=5
     assert np.concatenate([index for _, index in first]).tolist() == [0, 1, 2, 3, 4]
 
 
@@ -96,15 +97,15 @@ def test_a_batch_fails_for_an_image_that_has_rotted_and_names_it(tmp_path, call,
     good = loader.decode_image
     monkeypatch.setattr(loader, "decode_image", lambda data, *size: good(b"rotten" if calls.pop() else data, *size))
     calls = [False, True, False]
-    with pytest.raises(DataError, match="image of row [0-2] in .*data.mindrecord000' is damaged; remove the folder"):
-        list(EvalLoader(split.files, 3, 8, 3, workers=1))
+    with pytest.raises(DataError, match="image of row [0-2] in .*data.prepare000' is damaged; remove the folder"):
+        list(EvalLoader(split.files, rows=3, image_size=8, batch_size=3, workers=1))
 
 
 def test_rows_that_are_not_there_are_no_samples(tmp_path, call):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat\n", ["a.png"])
     split = call.txt()
     with pytest.raises(DataError, match="MindRecord files cannot be read: .*; remove the folder"):
-        list(EvalLoader(split.files, 2, 8, 2, workers=1))
+        list(EvalLoader(split.files, rows=2, image_size=8, batch_size=2, workers=1))
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -114,7 +115,7 @@ def test_batches_come_in_order_and_whole_however_many_threads(tmp_path, call, wo
     for number, name in enumerate(names):
         cv2.imwrite(str(tmp_path / "images" / name), np.full((20, 40, 3), number * 20, np.uint8))
     split = call.txt()
-    batches = list(EvalLoader(split.files, 11, 8, 4, workers=workers))
+    batches = list(EvalLoader(split.files, rows=11, image_size=8, batch_size=4, workers=workers))
     assert [len(images) for images, _ in batches] == [4, 4, 3]
     images, rows = (np.concatenate(part) for part in zip(*batches))
     assert rows.tolist() == list(range(11))
@@ -164,11 +165,11 @@ def test_a_category_without_boxes_is_not_misspelt(tmp_path, call):
 
 def test_strict_stops_whenever_there_are_faults(tmp_path, call):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat 5,5,5,5,cat\n")
-    with pytest.raises(DataError, match="1 fault") as error:
+    with pytest.raises(DataError, match="1 finding") as error:
         call.txt(strict=True)
     assert error.value.exit_code == 3 and any("under 1 pixel" in text for text in call.said)
     call.said.clear()
-    with pytest.raises(DataError, match="1 fault"):
+    with pytest.raises(DataError, match="1 finding"):
         call.txt(strict=True)
     assert any("under 1 pixel" in text for text in call.said), "named again, though nothing is converted now"
     assert not call.txt().converted
@@ -188,8 +189,8 @@ def test_nothing_usable(tmp_path, call, text, message):
 
 def test_real_coco(tmp_path, shared):
     root = shared("coco")
-    split = prepare_split("train", "coco", str(tmp_path), COCO_CLASSES, coco_root=root, strict=True,
-                          log=lambda text: None)
+    split = prepare_split("train", "coco", mindrecord_dir=str(tmp_path), classes=COCO_CLASSES, coco_root=root,
+                          strict=True, log=lambda text: None)
     assert (split.count, sum(split.boxes_per_class), split.faults) == (220, 1947, 0)
     rows = rows_of(split)
     assert [int(row["index"]) for row in rows] == list(range(220)), "one file: row number = index"
@@ -206,6 +207,7 @@ def test_real_coco(tmp_path, shared):
 
 def test_real_voc_names_its_two_faulty_boxes(tmp_path, shared):
     for name, images, boxes in (("train", 205, 2804), ("val", 87, 1137)):
-        split = prepare_split(name, "voc", str(tmp_path), [], voc_root=shared("bccd"), log=lambda text: None)
+        split = prepare_split(name, "voc", mindrecord_dir=str(tmp_path), classes=[], voc_root=shared("bccd"),
+                              log=lambda text: None)
         assert (split.count, sum(split.boxes_per_class), split.faults) == (images, boxes, 1)
         assert "under 1 pixel" in split.summary

@@ -8,8 +8,9 @@ import threading
 import pytest
 from conftest import ROOT, Caller, rows_of, txt_tree
 
-from src.data import convert, mindrecord
-from src.data.mindrecord import SplitMissing, prepare_split
+from src.data import convert, prepare
+from src.data.annotations import SplitMissing
+from src.data.prepare import prepare_split
 from src.errors import DataError, EnvironmentFault, OptionError, SSDError
 
 # --- when it is made anew
@@ -46,7 +47,7 @@ def damage(split, kind):
 
 
 @pytest.mark.parametrize("kind, reason", [
-    ("half", "has another size"), ("db", "data.mindrecord000.db is missing"), ("truth", "ground_truth.json is missing"),
+    ("half", "has another size"), ("db", "data.prepare000.db is missing"), ("truth", "ground_truth.json is missing"),
     ("manifest", "manifest is missing"), ("broken manifest", "broken"), ("schema", "another version")])
 def test_damage_is_seen_and_mended(tmp_path, call, kind, reason):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat\n")
@@ -91,8 +92,8 @@ def test_folder_that_cannot_be_written(tmp_path, call, monkeypatch):
 
 @pytest.fixture(name="quick")
 def quick_polling(monkeypatch):
-    monkeypatch.setattr(mindrecord, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(mindrecord, "SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(prepare, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(prepare, "SILENCE_SECONDS", 0.4)
 
 
 class Waiter(threading.Thread):
@@ -117,7 +118,7 @@ class Waiter(threading.Thread):
 
 
 def test_other_ranks_wait(tmp_path, call, quick, monkeypatch):
-    monkeypatch.setattr(mindrecord, "SILENCE_SECONDS", 30)
+    monkeypatch.setattr(prepare, "SILENCE_SECONDS", 30)
     txt_tree(tmp_path, "a.png 0,0,9,9,cat\n")
     waiter = Waiter(Caller(tmp_path))
     first = call.txt()
@@ -145,7 +146,7 @@ def test_other_ranks_do_not_take_a_stale_conversion(tmp_path, call, quick):
     ("coco", {"coco_root": ROOT, "split_name": "mine"}, "instances_mine.json' is missing; check --coco_root")])
 def test_options_that_lead_nowhere(tmp_path, dataset, options, message):
     with pytest.raises(DataError, match=message) as error:
-        prepare_split("train", dataset, str(tmp_path), [], **options)
+        prepare_split("train", dataset, mindrecord_dir=str(tmp_path), classes=[], **options)
     assert not isinstance(error.value, SplitMissing)
 
 
@@ -155,12 +156,12 @@ def test_options_that_lead_nowhere(tmp_path, dataset, options, message):
     ("voc", {"coco_root": ROOT}, "coco_root is given, is it --dataset=coco")])
 def test_the_folder_of_another_data_set_is_a_hint(tmp_path, dataset, options, hint):
     with pytest.raises(DataError, match=f"--{dataset}_root is empty; .*; {hint}"):
-        prepare_split("train", dataset, str(tmp_path), [], **options)
+        prepare_split("train", dataset, mindrecord_dir=str(tmp_path), classes=[], **options)
 
 
 def test_a_misspelt_keyword_is_refused(tmp_path):
     with pytest.raises(TypeError, match="coco_rot"):
-        prepare_split("train", "coco", str(tmp_path), [], coco_rot=ROOT)
+        prepare_split("train", "coco", mindrecord_dir=str(tmp_path), classes=[], coco_rot=ROOT)
 
 
 @pytest.mark.parametrize("dataset, options, message", [
@@ -168,7 +169,7 @@ def test_a_misspelt_keyword_is_refused(tmp_path):
     ("voc", {"voc_root": ROOT}, "val.txt' is missing"), ("other", {"image_dir": ROOT}, "--val_anno_path is empty")])
 def test_a_split_that_nobody_named_may_be_missing(tmp_path, dataset, options, message):
     with pytest.raises(SplitMissing, match=message):
-        prepare_split("val", dataset, str(tmp_path), [], **options)
+        prepare_split("val", dataset, mindrecord_dir=str(tmp_path), classes=[], **options)
 
 
 def test_impossible_classes(tmp_path, call):

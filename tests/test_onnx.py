@@ -15,7 +15,7 @@ import pytest
 from programs import CLASSES, COCO_NAMES, ROOT, read_json, run, succeed
 
 from bench.drawn import draw_weights
-from src.config import read_options
+from src.config import model_options, read_options
 from src.data.images import read_image
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.export.mindir import refuse_neighbour
@@ -25,7 +25,6 @@ from src.inference.onnx_session import import_optional, open_session
 from src.inference.predictor import from_model, load_exported, load_model
 from src.models.detector import RawDetector
 from src.models.ssd import BUILDERS, build_model
-from src.program_options import model_options
 from src.weights import checkpoint
 
 THRESHOLDS = {"min_score": 0.3, "nms_threshold": 0.5, "nms_candidates": 1000, "max_boxes": 300, "resize": "bilinear"}

@@ -118,7 +118,8 @@ def test_every_image_comes_in_an_epoch_however_many_processes_share_it(rows, bat
     from src.data.loader import TrainLoader
     orders = []
     for world in worlds:
-        loader = TrainLoader([], rows, None, "plain", 64, batch // world, seed=3, rank=0, world=world)
+        loader = TrainLoader([], None, rows=rows, policy="plain", image_size=64, batch_size=batch // world, seed=3,
+                             rank=0, world=world)
         order = [loader.order(epoch) for epoch in (0, 1)]
         assert order[0].shape == (loader.steps, world, batch // world) and set(order[0].ravel()) == set(range(rows))
         assert not np.array_equal(*order)

@@ -72,7 +72,8 @@ def test_difficult_boxes_are_targets_unless_left_out(tmp_path, call):
     (folders[0] / "x.xml").write_text(
         "<annotation><object><name>cat</name><difficult>1</difficult><bndbox><xmin>4</xmin><ymin>2</ymin>"
         "<xmax>20</xmax><ymax>12</ymax></bndbox></object></annotation>")
-    split = call.prepare("train", "voc", str(tmp_path / "mr"), [], voc_root=str(tmp_path), log=call.said.append)
+    split = call.prepare("train", "voc", mindrecord_dir=str(tmp_path / "mr"), classes=[], voc_root=str(tmp_path),
+                         log=call.said.append)
     assert loader_of(split)[1].has_targets()
     with pytest.raises(DataError, match="all 1 are marked crowd or difficult; .*, or set --use_difficult=True"):
         loader_of(split, "--use_difficult=False")

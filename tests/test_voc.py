@@ -4,7 +4,7 @@ import os
 import pytest
 from conftest import arrays, found, picture
 
-from src.data.records import Report
+from src.data.findings import Report
 from src.data.voc import read_voc
 from src.data.voc_names import listed_file
 from src.data.xml_files import read_xml
@@ -32,7 +32,7 @@ def tree(tmp_path, files, *, images=None, listed=None):
 def read(root, classes=()):
     """-> ({image: its boxes as (name, pixels)}, report); images relative to JPEGImages."""
     report = Report()
-    records, names, _ = read_voc(root, "train", list(classes), report)
+    records, names, _ = read_voc(root, "train", classes=list(classes), report=report)
     base = os.path.join(root, "JPEGImages")
     return {os.path.relpath(record.path, base): [(names[box.label - 1], box.pixels) for box in record.boxes]
             for record in records}, report
@@ -72,7 +72,7 @@ def test_an_object_that_is_not_clear_is_a_finding(tmp_path, item, reason):
 
 def test_without_a_single_box_the_error_says_what_the_file_lacks(tmp_path):
     root = tree(tmp_path, {"a": "<object><Name>cat</Name><BndBox><Xmin>10</Xmin></BndBox></object>"})
-    with pytest.raises(DataError, match="train.txt' has no usable box: .*a.xml: #1 .* needs one <ymin>"):
+    with pytest.raises(DataError, match="train.txt' has no usable box: .*a.xml #1: .* needs one <ymin>"):
         read(root)
     assert read(root, ["cat"])[0] == {"a.jpg": []}, "with a list of classes it is a negative, and a finding"
     with pytest.raises(DataError, match="no class is in it"):
@@ -93,7 +93,7 @@ def test_tags_in_capitals_and_namespaces_are_read(tmp_path):
 def test_difficult(tmp_path, text, flag):
     item = CAT.replace("<bndbox>", f"<difficult> {text} </difficult><bndbox>")
     report = Report()
-    (record,), _, _ = read_voc(tree(tmp_path, {"a": item}), "train", [], report)
+    (record,), _, _ = read_voc(tree(tmp_path, {"a": item}), "train", classes=[], report=report)
     assert arrays(record).difficult.tolist() == [bool(flag)]
     assert found(report) == ([("difficult unusable", "#1")] if flag is None else [])
 
@@ -105,7 +105,7 @@ def test_boxes_in_another_form_are_named_in_one_line(tmp_path, call, box, form):
         picture(tmp_path / "JPEGImages" / f"{name}.png")
     inside = f"<object><name>cat</name>{BOX.format(*box)}</object>"
     root = tree(tmp_path, {name: inside for name in "ab"}, images=["x"])
-    call.prepare("train", "voc", str(tmp_path / "mr"), [], voc_root=root, log=call.said.append)
+    call.prepare("train", "voc", mindrecord_dir=str(tmp_path / "mr"), classes=[], voc_root=root, log=call.said.append)
     (line,) = [line for line in "\n".join(call.said).splitlines() if "boxes are read as" in line]
     assert form in line
 
@@ -240,7 +240,7 @@ def test_where_there_is_no_list_the_error_says_what_is_there(tmp_path, files, te
         os.makedirs((tmp_path / name).parent, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(DataError, match="no list at all; the layouts known are ImageSets/Main/<split>.txt") as error:
-        read_voc(str(tmp_path), "train", [], Report())
+        read_voc(str(tmp_path), "train", classes=[], report=Report())
     assert all(text in str(error.value) for text in texts) and "\n" not in str(error.value)
 
 
@@ -249,7 +249,7 @@ def test_lists_that_can_be_chosen_come_before_those_of_one_class(tmp_path):
     for name in [f"{kind}_train" for kind in "abcdefghijklmnopqrstuvwxyz"] + ["val"]:
         (tmp_path / "ImageSets/Main" / f"{name}.txt").write_text("")
     with pytest.raises(DataError, match="there is train, val, a_train, .* \\.\\.$"):
-        read_voc(root, "test", [], Report())
+        read_voc(root, "test", classes=[], report=Report())
 
 
 def test_a_tree_without_annotations_is_an_error(tmp_path):
@@ -257,4 +257,4 @@ def test_a_tree_without_annotations_is_an_error(tmp_path):
     os.remove(tmp_path / "Annotations/a.xml")
     os.rmdir(tmp_path / "Annotations")
     with pytest.raises(DataError, match="annotation folder '.*Annotations' is not a folder"):
-        read_voc(root, "train", [], Report())
+        read_voc(root, "train", classes=[], report=Report())

@@ -38,7 +38,7 @@ GROWTH = 30
 
 
 def write_images(records, target, image_dir, classes, category_ids, as_annotated, report):
-    """Writes data.mindrecord* and ground_truth.json into target -> {count, boxes_per_class, left_out (path: size),
+    """Writes data.prepare* and ground_truth.json into target -> {count, boxes_per_class, left_out (path: size),
     content (checksum of all image bytes)}.
 
     as_annotated: the ground truth holds the boxes unclipped. Raises DataError when no image can be used.
@@ -53,13 +53,13 @@ def write_images(records, target, image_dir, classes, category_ids, as_annotated
     with mindrecord_writer(target, page) as write:
         for record, data, found, note in track(loaded(records, page), len(records), "checking images"):
             if data is None:
-                report.add(found, record.source, None, note)
+                report.add(found, record.source, note)
                 left_out[record.path] = file_size(record.path)
                 continue
             if note:
-                report.add("image damaged", record.source, None, f"'{record.path}' is {note}")
+                report.add("image damaged", record.source, f"'{record.path}' is {note}")
             content = zlib.crc32(data, content)
-            finished = finish_record(record, *found, report)
+            finished = finish_record(record, found, report)
             write(mindrecord_row(len(images), finished, data))
             images.append({"id": record.truth_id, "file_name": os.path.relpath(record.path, image_dir),
                            "height": finished.height, "width": finished.width})
@@ -120,7 +120,7 @@ def coco_annotations(record, category_ids, first_id):
 
 @contextlib.contextmanager
 def mindrecord_writer(target, page):
-    """Gives write(row), which fills data.mindrecord000, 001, .. one after another; page: bytes a row must fit into.
+    """Gives write(row), which fills data.prepare000, 001, .. one after another; page: bytes a row must fit into.
 
     FileWriter's own shards are filled at random, and a row would no longer be found by its number.
     """
@@ -137,7 +137,7 @@ def mindrecord_writer(target, page):
         nonlocal filled
         if filled >= FILE_BYTES:
             flush()
-            writers.append(FileWriter(os.path.join(target, f"data.mindrecord{len(writers):03}")))
+            writers.append(FileWriter(os.path.join(target, f"data.prepare{len(writers):03}")))
             writers[-1].set_page_size(page)
             writers[-1].add_schema(SCHEMA, "images with boxes")
             filled = 0

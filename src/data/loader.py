@@ -1,4 +1,6 @@
 """MindRecord -> batches. Order and augmentation follow from (seed, epoch, row) alone, so any run can be repeated."""
+from __future__ import annotations
+
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,8 +10,9 @@ import numpy as np
 
 from src.data.images import decode_image
 from src.data.policies import build_policy
-from src.data.transforms import GREY, augment, resize
+from src.data.transforms import GREY, Sample, augment, resize
 from src.errors import DataError, out_of_memory
+from src.matching import Matcher
 
 FLAGS = ["labels", "crowd", "difficult"]
 COLUMNS = ["image", "height", "width", "boxes", *FLAGS, "index"]
@@ -24,8 +27,9 @@ class TrainLoader:
     Crowd boxes are no training targets, difficult ones only with use_difficult.
     """
 
-    def __init__(self, files, rows, matcher, policy, image_size, batch_size, seed=1, rank=0, world=1, workers=2,
-                 use_difficult=True, fill=GREY):
+    def __init__(self, files: list[str], matcher: Matcher, *, rows: int, policy: str, image_size: int, batch_size: int,
+                 seed: int = 1, rank: int = 0, world: int = 1, workers: int = 2, use_difficult: bool = True,
+                 fill: tuple[float, ...] = GREY):
         self.files, self.rows, self.batch_size = files, rows, batch_size
         self.matcher, self.policy, self.image_size = matcher, build_policy(policy, image_size, fill), image_size
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
@@ -65,7 +69,7 @@ class TrainLoader:
         rng = np.random.default_rng((self.seed, epoch, int(index)))
         wanted = self.wanted(labels, crowd, difficult)
         boxes, labels = boxes.reshape(-1, 4)[wanted], labels[wanted]
-        sample[0][:], boxes, labels = augment(image, boxes, labels, self.policy, self.image_size, rng)
+        sample[0][:], boxes, labels = augment(Sample(image, boxes, labels), self.policy, size=self.image_size, rng=rng)
         positive, own_labels, deltas = self.matcher.match(boxes, labels)
         sample[1][:], sample[2][:], sample[3][...] = 0, 0, index
         sample[1][positive], sample[2][positive] = own_labels, deltas
@@ -77,7 +81,8 @@ class EvalLoader:
     With several processes each takes every world-th row. resize: "bilinear" or "antialias".
     """
 
-    def __init__(self, files, rows, image_size, batch_size, rank=0, world=1, workers=2, resize="bilinear"):
+    def __init__(self, files: list[str], *, rows: int, image_size: int, batch_size: int, rank: int = 0, world: int = 1,
+                 workers: int = 2, resize: str = "bilinear"):
         self.files, self.image_size, self.batch_size, self.workers = files, image_size, batch_size, workers
         self.resize = resize
         self.rows = np.arange(rank, rows, world)

@@ -11,10 +11,6 @@ from mindspore.communication import GlobalComm, get_rank
 
 OWN = "ssd_graphs"  # the folder in --compile_cache that is ours; nothing else in it is touched
 KEPT = 32           # runs in it; the oldest go
-# options that no graph depends on
-FREE = ("output_path", "config_path", "compile_cache", "resume", "max_steps", "typed", "log_interval", "source",
-        "checkpoint_file_path", "draw_score", "eval_images", "save_checkpoint_epochs",
-        "save_checkpoint_steps", "keep_checkpoint_max", "early_stop")
 
 
 def use_cache(root, facts, parameters):
@@ -22,10 +18,10 @@ def use_cache(root, facts, parameters):
 
     MindSpore numbers graphs and would take the first one of another network for the first one of this. So the name of
     the folder is a digest of all that graphs are made of: the source code, MindSpore's version, `facts` (a dict: the
-    options without FREE, what a model says of itself, sizes of a batch, the order of the graphs), names, shapes and
-    types of the parameters and whether they are trained. Values of parameters are no part of a graph. Each process of a
-    run has its own folder in it. A graph that is missing or damaged is compiled. A folder that cannot be written means
-    no cache.
+    options that graphs depend on, what a model says of itself, sizes of a batch, the order of the graphs), names,
+    shapes and types of the parameters and whether they are trained. Values of parameters are not part of a graph. Each
+    process of a run has its own folder in it. A graph that is missing or damaged is compiled. A folder that cannot be
+    written means no cache.
     """
     if not root:
         return

@@ -64,9 +64,10 @@ def build_loader(options, split, model, rank, world):
     """
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     rows = min(options.overfit or split.count, split.count)
-    loader = TrainLoader(split.files, rows, matcher, options.augmentation, model.image_size,
-                         fitting_batch(options, rows, world) * options.accumulate, options.seed, rank, world,
-                         options.num_workers or loader_threads(), options.use_difficult, model.mean)
+    loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
+                         batch_size=fitting_batch(options, rows, world) * options.accumulate, seed=options.seed,
+                         rank=rank, world=world, workers=options.num_workers or loader_threads(),
+                         use_difficult=options.use_difficult, fill=model.mean)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
     return loader

@@ -5,7 +5,7 @@ import math
 import signal
 import time
 
-from src.data.ahead import Ahead
+from src.data.prefetch import Prefetcher
 from src.errors import ALL, ALONE, ANOTHER, Interrupted, NotFiniteError, SSDError
 from src.training.step import run_step
 
@@ -44,7 +44,7 @@ def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=1
     Interrupted (from the error of the loader, where it came to one of several processes), and what the loader raises.
     """
     total, done, finite = min(len(rates), most_steps or len(rates)), start, []
-    with stop_signals() as caught, log.bar(total) as show, contextlib.closing(Ahead(loader, total)) as ahead:
+    with stop_signals() as caught, log.bar(total) as show, contextlib.closing(Prefetcher(loader, total)) as ahead:
         while done < total:
             epoch, asked = done // loader.steps, time.time()
             for *batch, rows in itertools.islice(ahead.epoch(epoch, done % loader.steps), total - done):

@@ -3,22 +3,18 @@ import inspect
 import os
 from typing import NamedTuple
 
-from src.config import OF_A_HOST, read_yaml
 from src.ema import PREFIX
 from src.errors import OptionError
-from src.machine.compile_cache import FREE
 from src.machine.distributed import check_equal, digest_of
 from src.models.ssd import BUILDERS
+from src.option_rules import rule_of
+from src.recipes import read_yaml
 from src.weights import checkpoint
 from src.weights.load import assign
 
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 ANOTHER = "leave it as it was, or start another run in another --output_path, from these weights by --pre_trained"
-# what counts at the start of a run only: the checkpoint takes its place
-OF_A_START = ("pre_trained", "pre_trained_epoch_size", "filter_weight", "weight_init")
 OPTIONS = ("learning_rate", "momentum")  # parameters of MindSpore's optimisers that hold options, not state
-# what may change when all steps are done: it makes more of them, or belongs to the machine
-NEEDS_NO_STEP = (*FREE, *OF_A_HOST, "epoch_size", "device_target", "device_num", "run_distribute", "deterministic")
 
 
 class Saved(NamedTuple):
@@ -79,7 +75,7 @@ def refuse_idling(saved, options):
     full = done or 0 < options.max_steps <= meta["steps_done"]
     stalled = 0 < options.early_stop <= meta.get("since_best", 0)
     changed = [f"{key} {saved.options[key]} -> {options[key]}" for key in options.typed
-               if key in saved.options and key not in NEEDS_NO_STEP and saved.options[key] != options[key]]
+               if key in saved.options and rule_of(key).needs_steps and saved.options[key] != options[key]]
     if changed and settled and (full or stalled):
         end, more = (("all its steps are done", "--epoch_size" if done else "--max_steps") if full else
                      ("--early_stop has ended it", "--early_stop"))
@@ -92,8 +88,8 @@ def changes(saved, options, surroundings):
     """What is not as it was when the checkpoint was written, as texts. surroundings: a dict, as of Run."""
     for before, now in ((saved.meta, surroundings), (saved.options, options)):
         for key in now:
-            if key in before and before[key] != now[key] and key not in FREE:
-                unused = ", which counts at the start of a run only and is not used" if key in OF_A_START else ""
+            if key in before and before[key] != now[key] and rule_of(key).in_graph:
+                unused = ", which counts at the start of a run only and is not used" if rule_of(key).start_only else ""
                 yield f"{key} {before[key]} -> {now[key]}{unused}"
 
 

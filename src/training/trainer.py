@@ -7,9 +7,9 @@ import mindspore as ms
 import numpy as np
 
 from src.config import split_options
-from src.data.annotations import classes_from
+from src.data.labels import classes_from
 from src.data.loader import EvalLoader
-from src.data.mindrecord import prepare_split
+from src.data.prepare import prepare_split
 from src.errors import DataError, EnvironmentFault, Interrupted, NotFiniteError, OptionError
 from src.evaluation.evaluate import collect_detections, compute_metrics, first_images, has_memorised
 from src.evaluation.plots import plot_history
@@ -17,12 +17,12 @@ from src.evaluation.report import draw_predictions, draw_training_batch
 from src.files import read_json
 from src.inference.description import describe
 from src.inference.predictor import from_model
-from src.machine.compile_cache import FREE
 from src.machine.distributed import all_reduce, average_parameters, wait_for_all
 from src.machine.process import loader_threads
 from src.metrics import import_engine, split_notes
 from src.models.norms import STATISTICS, split_names
 from src.models.ssd import BUILDERS, build_model
+from src.option_rules import graph_options
 from src.training import loop
 from src.training.build import batch_hint, check_milestones, scaling_hint, start_hint
 from src.training.log import read_log
@@ -94,9 +94,10 @@ class Run:
         most = options.overfit or options.eval_images
         self.truth = first_images(read_json(val_split.ground_truth), most) if val_split else None
         if val_split:
-            self.eval_loader = EvalLoader(val_split.files, len(self.truth["images"]), model.image_size,
-                                          options.eval_batch_size, rank, world,
-                                          options.num_workers or loader_threads(), options.resize)
+            self.eval_loader = EvalLoader(val_split.files, rows=len(self.truth["images"]),
+                                          image_size=model.image_size, batch_size=options.eval_batch_size, rank=rank,
+                                          world=world, workers=options.num_workers or loader_threads(),
+                                          resize=options.resize)
             self.predict = from_model(model, self.split.classes, thresholds=options,
                                       batch_size=options.eval_batch_size)
 
@@ -236,7 +237,7 @@ class Run:
         self.steps_done = self.steps_done if steps_done is None else steps_done
         settled = settled or self.steps_done == self.settled or not self.ends(self.steps_done)
         if self.rank == 0:
-            options = {key: value for key, value in self.options.items() if key not in FREE}
+            options = graph_options(self.options)
             meta = describe(self.model, self.split.classes, self.options, category_ids=self.split.category_ids,
                             best=self.best, since_best=self.since_best, steps_done=self.steps_done, settled=settled,
                             unlogged=self.meter.steps, options=options, commit=git_commit(), **self.surroundings())

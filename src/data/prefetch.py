@@ -1,16 +1,17 @@
 """An error in the batches of one of several processes is known a step early, so that all can stop together."""
+from src.data.loader import TrainLoader
 
 
-class Ahead:
+class Prefetcher:
     """The batches of a TrainLoader; of several processes each is prepared before the step of the one in front of it.
 
     An error in preparing one, the next epoch's first too, is kept in `error` instead of raised. The batch in front
     still comes, and its step can tell the others: they would wait for this process in the next one. An error in the
-    very first batch is raised. total: steps of the run. A process alone reads as the loader does.
+    very first batch is raised. total_steps: steps of the run. A process alone reads as the loader does.
     """
 
-    def __init__(self, loader, total):
-        self.loader, self.total, self.error = loader, total, None
+    def __init__(self, loader: TrainLoader, total_steps: int):
+        self.loader, self.total_steps, self.error = loader, total_steps, None
         self.begun = {}  # epoch: its iterator and first batch, while the last batch of the epoch before is used
 
     def epoch(self, epoch, first=0):
@@ -25,8 +26,8 @@ class Ahead:
         done = epoch * self.loader.steps + first
         while batch is not None:
             done += 1
-            following = self.prepare(source) if done < self.total else None
-            if done < self.total and done % self.loader.steps == 0 and not self.error:
+            following = self.prepare(source) if done < self.total_steps else None
+            if done < self.total_steps and done % self.loader.steps == 0 and not self.error:
                 source = self.loader.epoch(epoch + 1)
                 self.begun[epoch + 1] = source, self.prepare(source)
             yield batch

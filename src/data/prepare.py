@@ -10,11 +10,9 @@ import os
 import shutil
 import time
 from collections import namedtuple
-from functools import partial
 
 from src.classes import checked_classes
-from src.data.annotations import check_folder, refuse_misspelt
-from src.data.coco import read_coco
+from src.data.annotations import Place
 from src.data.conversions import (
     TEMPORARY,
     base_path,
@@ -28,30 +26,15 @@ from src.data.conversions import (
     read_manifest,
 )
 from src.data.convert import write_images
-from src.data.records import Report
-from src.data.txt import read_txt
-from src.data.voc import read_voc, voc_files
+from src.data.findings import Report
+from src.data.formats import find_split
+from src.data.labels import refuse_misspelt
 from src.errors import DataError, EnvironmentFault, RankFault
 
 SCHEMA_VERSION = 2
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5      # in which rank 0 begins to convert images that have other times
 SILENCE_SECONDS = 900  # a conversion that writes nothing for so long is taken for dead
-# the options of a data set that say where it lies, its folder first, and what is in that folder
-ROOTS = {"coco": (("coco_root",), "annotations/ and the image folders, or name a file and a folder by --anno_path and "
-                                  "--image_dir, for validation by --val_anno_path and --val_image_dir"),
-         "voc": (("voc_root",), "Annotations/, JPEGImages/ and ImageSets/Main/"),
-         "other": (("image_dir", "anno_path"), "the images that the TXT names")}
-# the options of one split; split_name: image folder of COCO, list of VOC, "" = the usual one; anno_path: its TXT
-Place = namedtuple("Place", "coco_root instances_set voc_root image_dir anno_path split_name", defaults=[""] * 6)
-# Where a split comes from. files: annotation files, the first names the split; as_annotated: COCO's protocol evaluates
-# against unclipped boxes; read(classes, report) -> (records, class names, category ids)
-Source = namedtuple("Source", "name files image_dir read as_annotated", defaults=(False,))
-
-
-class SplitMissing(DataError):
-    """The data set has no such split, and none was asked for by name."""
-
 
 # An opened conversion. image_dir: what file names are relative to; files: of MindRecord; report: path of report.csv,
 # summary: its short form; converted: by this call, not by an earlier one; category_ids[label - 1]: id of the class in
@@ -61,16 +44,15 @@ FACTS = "classes category_ids count boxes_per_class summary faults fingerprint c
 Split = namedtuple("Split", f"name target image_dir files ground_truth report converted {FACTS} reader")
 
 
-def prepare_split(split, dataset, mindrecord_dir, classes, *, strict=False, rank=0, log=print, **place):
+def prepare_split(split, dataset, *, mindrecord_dir, classes, strict=False, rank=0, log=print, **place):
     """Opens the MindRecord files of split "train" or "val" -> Split; rank 0 converts first when they are not usable.
 
     classes: names or [] = those of the annotations. place: fields of Place. Raises SplitMissing,
-    DataError for data that cannot be used (with strict: for any fault), OptionError for a misspelt class,
+    DataError for data that cannot be used (with strict: for any finding), OptionError for a misspelt class,
     EnvironmentFault when nothing can be written.
     """
     classes, place, mindrecord_dir = checked_classes(classes), Place(**place), os.path.abspath(mindrecord_dir)
-    check_root(dataset, place, split)
-    source = SOURCES[dataset](split, place)
+    source = find_split(split, dataset, place)
     try:
         os.makedirs(mindrecord_dir, exist_ok=True)
     except OSError as error:
@@ -91,63 +73,6 @@ def prepare_split(split, dataset, mindrecord_dir, classes, *, strict=False, rank
     return open_split(source, reader, strict, converted, log)
 
 
-def check_root(dataset, place, split="train"):
-    """Raises DataError unless the folder of the data set is given and there, or the places of this split are."""
-    (option, *_), content = ROOTS[dataset]
-    if dataset == "coco" and place.anno_path and place.image_dir and not place.coco_root:
-        return  # both are named, and coco_source checks them
-    if not getattr(place, option):
-        hints = [f"; {one} is given, is it --dataset={name}?" for name, (options, _) in ROOTS.items() if name != dataset
-                 for one in options if getattr(place, one)]
-        # of COCO the places of the training split alone may be named
-        error = SplitMissing if (dataset, split) == ("coco", "val") else DataError
-        raise error(f"--{option} is empty; give the folder with {content}{''.join(hints[:1])}")
-    check_folder(getattr(place, option), option)
-
-
-def coco_source(split, place):
-    """Source in a COCO tree: an annotation file and an image folder a split, each where it is named or else usual."""
-    usual, prefix = place.split_name or f"{split}2017", "" if split == "train" else "val_"
-    path = place.anno_path
-    if not path:
-        file = place.instances_set or "annotations/instances_{}.json"
-        path = os.path.join(place.coco_root, file.replace("{}", usual))
-    if not os.path.isfile(path):
-        error = DataError if place.split_name or place.anno_path else SplitMissing
-        options = "" if place.anno_path else f"--coco_root, --instances_set and --{split}_data_type, or name it by "
-        raise error(f"annotation file '{path}' is missing; check {options}--{prefix}anno_path")
-    image_dir = place.image_dir or os.path.join(place.coco_root, usual)
-    if not os.path.isdir(image_dir):
-        options = "" if place.image_dir else f"--coco_root and --{split}_data_type, or name it by "
-        raise DataError(f"image folder '{image_dir}' is not a folder; check {options}--{prefix}image_dir")
-    name = split if place.anno_path and not place.split_name else usual
-    return Source(name, [path], image_dir, partial(read_coco, path, image_dir), as_annotated=True)
-
-
-def voc_source(split, place):
-    """Source in a VOC tree: a list or a folder of XML files a split; test stands in for a val that is not there."""
-    usual = {"train": ["train"], "val": ["val", "test"]}[split]
-    try:
-        name, origin, files, image_dir = voc_files(place.voc_root, *([place.split_name] if place.split_name else usual))
-    except DataError as error:
-        raise error if place.split_name else SplitMissing(str(error)) from error
-    return Source(name, [origin, *files], image_dir, partial(read_voc, place.voc_root, name))
-
-
-def txt_source(split, place):
-    """Source in TXT form: a file a split, one image folder."""
-    option = {"train": "anno_path", "val": "val_anno_path"}[split]
-    if not place.anno_path:
-        raise SplitMissing(f"--{option} is empty; give the TXT file with the boxes of the {split} images"
-                           f"{'' if split == 'train' else ' (train.py does without by --run_eval=False)'}")
-    if not os.path.isfile(place.anno_path):
-        raise DataError(f"{option} '{place.anno_path}' is missing")
-    return Source(split, [place.anno_path], place.image_dir, partial(read_txt, place.anno_path, place.image_dir))
-
-
-SOURCES = {"coco": coco_source, "voc": voc_source, "other": txt_source}
-
-
 def fingerprint(files):
     """SHA-256 over names and bytes; a missing file or a folder counts by its name."""
     digest = hashlib.sha256()
@@ -160,11 +85,11 @@ def fingerprint(files):
 
 
 def convert(source, base, wanted, training, reason, log):
-    """Converts a Source -> Reader of the new folder; after an error nothing is left. reason: for the log."""
+    """Converts SplitFiles -> Reader of the new folder; after an error nothing is left. reason: for the log."""
     folder = free_folder(base)
     log(f"converting {source.name} into {folder}: {reason}")
     report, temporary = Report(), folder + TEMPORARY
-    records, classes, category_ids = source.read(wanted["asked_classes"], report)
+    records, classes, category_ids = source.read(classes=wanted["asked_classes"], report=report)
     if training:
         refuse_misspelt(classes, report.class_names)
     try:
@@ -174,14 +99,15 @@ def convert(source, base, wanted, training, reason, log):
         facts = write_images(records, temporary, source.image_dir, classes, category_ids, source.as_annotated, report)
         for name, count in zip(classes, facts["boxes_per_class"]):
             if training and count == 0:
-                report.add("class without boxes", source.files[0], None, f"no training box is of class '{name}'")
+                report.add("class without boxes", source.files[0], f"no training box is of class '{name}'")
         report.judge_boxes(source.files[0])
-        log(f"{source.name}: {facts['count']} images, {sum(facts['boxes_per_class'])} boxes, {report.faults} fault(s)")
+        boxes = sum(facts["boxes_per_class"])
+        log(f"{source.name}: {facts['count']} images, {boxes} boxes, {report.finding_count} finding(s)")
         if report.counts:
             log(report.summary())
         report.write_csv(os.path.join(temporary, "report.csv"))
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(temporary)}
-        manifest = {**wanted, **facts, "classes": classes, "category_ids": category_ids, "faults": report.faults,
+        manifest = {**wanted, **facts, "classes": classes, "category_ids": category_ids, "faults": report.finding_count,
                     "summary": report.summary(), "files": sizes, "images": seen}
         with open(os.path.join(temporary, "manifest.json"), "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
@@ -193,13 +119,13 @@ def convert(source, base, wanted, training, reason, log):
 
 
 def open_split(source, reader, strict, converted, log):
-    """The Split of a Reader. Raises DataError when its data has faults and strict is set."""
+    """The Split of a Reader. Raises DataError when its data has findings and strict is set."""
     folder = reader.folder
     manifest, report = read_manifest(folder), os.path.join(folder, "report.csv")
     if strict and manifest["faults"]:
         if not converted:  # else the summary has just been shown
             log(manifest["summary"])
-        raise DataError(f"--strict=True and the data has {manifest['faults']} fault(s), listed in {report}")
+        raise DataError(f"--strict=True and the data has {manifest['faults']} finding(s), listed in {report}")
     files = [os.path.join(folder, file) for file in sorted(manifest["files"]) if file + ".db" in manifest["files"]]
     return Split(source.name, folder, source.image_dir, files, os.path.join(folder, "ground_truth.json"), report,
                  converted, *(manifest[key] for key in FACTS.split()), reader)

@@ -9,7 +9,7 @@ import pytest
 from programs import MPIRUN, ROOT, left_behind, run, succeed
 from stepping import Loader, Log, build
 
-from src.data.ahead import Ahead
+from src.data.prefetch import Prefetcher
 from src.errors import ALL, ALONE, ANOTHER, DataError, Interrupted
 from src.training import loop as engine
 from src.training import step
@@ -42,7 +42,7 @@ def numbers(batches):
 
 def test_each_batch_comes_once_and_in_order_and_is_prepared_one_step_early():
     loader, seen = Watched(3), []
-    ahead = Ahead(loader, 6)
+    ahead = Prefetcher(loader, 6)
     for epoch in (0, 1):
         for batch in ahead.epoch(epoch):
             seen.append((int(batch[3][0]), len(loader.prepared)))
@@ -52,14 +52,15 @@ def test_each_batch_comes_once_and_in_order_and_is_prepared_one_step_early():
 def test_a_process_alone_prepares_nothing_early():
     loader = Watched(3)
     loader.world = 1
-    assert [(int(batch[3][0]), len(loader.prepared)) for batch in Ahead(loader, 6).epoch(0)] == [(0, 1), (1, 2), (2, 3)]
+    seen = [(int(batch[3][0]), len(loader.prepared)) for batch in Prefetcher(loader, 6).epoch(0)]
+    assert seen == [(0, 1), (1, 2), (2, 3)]
 
 
 @pytest.mark.parametrize("fails, seen", [((0, 1), [0]), ((0, 2), [0, 1]), ((1, 0), [0, 1, 2]),
                                          ((1, 2), [0, 1, 2, 10, 11])])
 def test_an_error_is_known_with_the_batch_before(fails, seen):
     loader, found = Watched(3, fails), []
-    ahead = Ahead(loader, 6)
+    ahead = Prefetcher(loader, 6)
     for epoch in (0, 1):
         for batch in ahead.epoch(epoch):
             found.append(int(batch[3][0]))
@@ -73,14 +74,14 @@ def test_an_error_is_known_with_the_batch_before(fails, seen):
 
 def test_an_error_in_the_first_batch_is_raised():
     with pytest.raises(DataError):
-        next(Ahead(Watched(3, (0, 0)), 6).epoch(0))
+        next(Prefetcher(Watched(3, (0, 0)), 6).epoch(0))
     with pytest.raises(DataError):
-        next(Ahead(Watched(3, (1, 1)), 6).epoch(1, 1))
+        next(Prefetcher(Watched(3, (1, 1)), 6).epoch(1, 1))
 
 
 def test_a_start_within_an_epoch_and_an_end_within_one():
     loader = Watched(3)
-    ahead = Ahead(loader, 5)
+    ahead = Prefetcher(loader, 5)
     assert numbers(ahead.epoch(0, 2)) == [2]
     source = ahead.epoch(1)
     assert [numbers([next(source)]) for _ in range(2)] == [[10], [11]] and loader.prepared[-1] == (1, 1)
@@ -89,7 +90,7 @@ def test_a_start_within_an_epoch_and_an_end_within_one():
 
 def test_an_epoch_that_does_not_come_is_closed():
     loader = Watched(2)
-    ahead = Ahead(loader, 4)
+    ahead = Prefetcher(loader, 4)
     assert numbers(ahead.epoch(0)) == [0, 1] and loader.closed == 1
     ahead.close()
     assert loader.closed == 2
