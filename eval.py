@@ -70,7 +70,7 @@ def evaluate(options, predict, folder, *, rank, world, say):
     about = describe_evaluation(options.dataset, split_name=split.name, images=len(truth["images"]), meta=predict.meta)
     write_metrics(folder, {**metrics, "evaluation": about}, detections)
     say(format_metrics(metrics))
-    for line in split_notes(truth, options.dataset, predict.meta["max_boxes"]):
+    for line in split_notes(truth, options.dataset, max_boxes=predict.meta["max_boxes"]):
         say(line)
     if not detections:
         say(f"nothing was detected: no score exceeds min_score {predict.meta['min_score']} (after few steps of "

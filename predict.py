@@ -106,7 +106,7 @@ def detect(predict, image, least_score):
     objects = [{"class": predict.classes[label - 1], "score": round(float(score), 4),
                 "box": [round(float(value), 1) for value in box * (width, height, width, height)]}
                for box, score, label in zip(boxes, scores, labels)]
-    return draw_boxes(image, boxes, labels, scores, predict.classes), objects
+    return draw_boxes(image, boxes, labels, scores=scores, classes=predict.classes), objects
 
 
 def predict_images(predict, names, options):

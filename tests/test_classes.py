@@ -116,7 +116,7 @@ def test_a_checkpoint_of_a_class_called_like_a_list_is_taken(name, tmp_path):
     from src.models.ssd import build_model
     from src.weights import checkpoint
     options = read_options(["--model=ssd300_mobilenet_v2", "--image_size=64", "--width=0.25", "--compile_cache="])
-    model = build_model(options.model, 2, 64, 0.25)
+    model = build_model(options.model, 2, image_size=64, width=0.25)
     path = str(tmp_path / "one.ckpt")
     checkpoint.save(path, list(model.network.get_parameters()), describe(model, [name], options))
     predict = load_predictor(path, batch_size=1, defaults=options, overrides={})

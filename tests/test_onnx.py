@@ -39,7 +39,7 @@ def landscape(size):
 
 def sharp_model(name, num_classes, image_size=0, width=1.0):
     """A model that finds boxes of spread scores in the landscape."""
-    model = build_model(name, num_classes, image_size, width)
+    model = build_model(name, num_classes, image_size=image_size, width=width)
     return draw_weights(model, landscape(model.image_size)[None])
 
 

@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from conftest import arrays, found, txt
 
-from src.data.annotations import image_path, to_pixels
+from src.data.annotations import image_path
 from src.data.findings import KEPT_FINDINGS, Report
 from src.data.records import Box, Record, finish_record
+from src.data.values import to_pixels
 
 NAN, INF = float("nan"), float("inf")
 

@@ -50,6 +50,11 @@ def sidecar_of(path: str) -> str:
     return f"{os.path.splitext(path)[0]}.json"
 
 
+def detector_arguments(meta: Mapping) -> dict:
+    """The keyword arguments of a Detector from what a file says about itself; nms_candidates is its topk_candidates."""
+    return {"topk_candidates" if name == "nms_candidates" else name: meta[name] for name in THRESHOLDS}
+
+
 def refuse_contradiction(path: str, meta: Description, overrides: Mapping, *, fields: Iterable[str]) -> None:
     """Raises OptionError where a typed option (overrides) contradicts what the file says about itself."""
     for name in fields:

@@ -11,13 +11,20 @@ import numpy as np
 
 from src.data.transforms import resize
 from src.errors import OptionError
-from src.inference.description import FIXED_FIELDS, THRESHOLDS, Description, describe, refuse_contradiction
+from src.inference.description import (
+    FIXED_FIELDS,
+    THRESHOLDS,
+    Description,
+    describe,
+    detector_arguments,
+    refuse_contradiction,
+)
 from src.inference.exported import OPENERS, open_exported, run_cell
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
 from src.models.ssd import Model, build_model
-from src.weights import checkpoint
-from src.weights.load import import_command, load_whole
+from src.weights.files import WeightFile, open_weights
+from src.weights.load import OURS, import_command, load_all
 from src.weights.names import published_thresholds
 
 
@@ -47,7 +54,7 @@ class Predictor:
 
 def from_model(model: Model, classes: Sequence[str], *, thresholds: Mapping, batch_size: int) -> Predictor:
     """A Predictor that shares the network of a Model. thresholds: a mapping with ADJUSTABLE_FIELDS."""
-    detector = Detector(model, *(thresholds[name] for name in THRESHOLDS))
+    detector = Detector(model, **detector_arguments(thresholds))
     return Predictor(partial(run_cell, detector), batch_size, describe(model, classes, thresholds))
 
 
@@ -86,35 +93,36 @@ def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Mod
     """
     if path.endswith(tuple(OPENERS)):
         raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
-    meta = checkpoint.load(path)[1] if path.endswith(".ckpt") else {}
+    file = open_weights(path)
+    meta = file.meta
     refuse_contradiction(path, meta, overrides, fields=FIXED_FIELDS)
     fixed = {name: meta.get(name, defaults[name]) for name in FIXED_FIELDS}
     if not fixed["classes"]:
-        raise classes_missing(path)
-    model = build_model(fixed["model"], len(fixed["classes"]) + 1, fixed["image_size"], fixed["width"])
+        raise classes_missing(file)
+    model = build_model(fixed["model"], len(fixed["classes"]) + 1, image_size=fixed["image_size"], width=fixed["width"])
     model = replace(model, score=meta.get("score", model.score))
-    source = load_whole(model.network, path, model.name) if meta else load_foreign(model, path)
-    known = meta if source == "ours" else published_thresholds(source)
+    source = load_all(model.network, file, model.name) if meta else load_foreign(model, file)
+    known = meta if source == OURS else published_thresholds(source)
     return model, describe(model, fixed["classes"], {**defaults, **known, **overrides})
 
 
-def classes_missing(path: str) -> OptionError:
-    """The error of a weight file that does not say its classes. Raises DataError where it is not a weight file."""
-    command = import_command(path)
+def classes_missing(file: WeightFile) -> OptionError:
+    """The error of a weight file that does not say its classes."""
+    command = import_command(file)
     if command:
         remedy = f"make a checkpoint of it by {command} and give that, or add the --model named there and --classes"
     else:
         remedy = ("give --classes=name,name,... or --classes=coco (and --model), or make a checkpoint of it by "
                   "import_weights.py; a backbone alone is for --pre_trained")
-    return OptionError(f"'{path}' does not say its classes; {remedy}")
+    return OptionError(f"'{file.path}' does not say its classes; {remedy}")
 
 
-def load_foreign(model: Model, path: str) -> str:
-    """load_whole of a file that does not say its model. Its OptionError names the command for what the file holds."""
+def load_foreign(model: Model, file: WeightFile) -> str:
+    """load_all of a file that does not say its model. Its OptionError names the command for what the file holds."""
     try:
-        return load_whole(model.network, path, model.name)
+        return load_all(model.network, file, model.name)
     except OptionError as error:
-        command = import_command(path)
+        command = import_command(file)
         if command is None:
             raise
         raise OptionError(f"{error}; the file fits by {command}") from error
