@@ -9,6 +9,7 @@ import sys
 
 from src.errors import run_main, smaller_batch
 from src.machine import process
+from src.text import split_names
 
 
 def main():
@@ -33,7 +34,7 @@ def train(options, held):
     from src.machine import distributed
     from src.machine.compat import set_deterministic
     from src.machine.compile_cache import use_cache
-    from src.models import norms
+    from src.models.freeze import freeze_layers
     from src.models.initialize import he_initialize
     from src.models.norms import choose_norms
     from src.models.ssd import build_model
@@ -64,7 +65,7 @@ def train(options, held):
     distributed.check_equal({f"the data of {split.name}": describe_split(split) for split in (train_split, val_split)
                              if split}, rank, world)
 
-    model = build_model(options.model, len(train_split.classes) + 1, options.image_size, options.width)
+    model = build_model(options.model, len(train_split.classes) + 1, image_size=options.image_size, width=options.width)
     model = choose_score(model, options.loss)
     if options.weight_init == "he":
         he_initialize(model.network, model.num_classes, options.seed)
@@ -73,7 +74,7 @@ def train(options, held):
     run = Run(options, model, train_split, val_split, loader, log, rank, world)
     run.load_pretrained()
     choose_norms(model.network, options.batch_norm, world)
-    frozen = norms.freeze(model.network, norms.split_names(options.freeze_layer))
+    frozen = freeze_layers(model.network, split_names(options.freeze_layer))
     step = build_step(options, model, rates, world)
     start = run.attach(step, saved)
     facts = {**graph_options(options), "classes": model.num_classes, "processes": world, "order": run.owed}

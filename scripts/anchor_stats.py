@@ -38,7 +38,7 @@ def main():
     from src.files import output_folder
     from src.models.ssd import build_model
 
-    model = build_model(options.model, 2, options.image_size, options.width)
+    model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
     folder = options.output_path if "output_path" in options.typed else None
     with output_folder(folder) if folder else contextlib.nullcontext():
         measure(options, model, folder)

@@ -18,6 +18,7 @@ from src.classes import COCO_CLASSES
 from src.config import read_options
 from src.errors import run_main
 from src.machine import process
+from src.text import split_names
 
 PARTS = ("backbone", "neck", "head")
 
@@ -26,7 +27,7 @@ def main():
     """Reads the options, prints a table of all models or one model in detail."""
     options = read_options(sys.argv[1:], "scripts/model_info.py", doc=__doc__, strict=True)
     process.prepare()
-    from src.models.norms import freeze, split_names
+    from src.models.freeze import freeze_layers
     from src.models.ssd import BUILDERS, build_model
 
     classes = len(options.classes or COCO_CLASSES) + 1
@@ -35,9 +36,9 @@ def main():
         print(f"{classes} classes with the background; GMACs are multiply-accumulates, not FLOPs\n")
         print(f"{'model':<26}{'input':>6}{'anchors':>9}{'parameters':>13}{'trained':>13}{'GMACs':>9}")
     for name in [options.model] if single else BUILDERS:
-        model = build_model(name, classes, options.image_size, options.width)
+        model = build_model(name, classes, image_size=options.image_size, width=options.width)
         parameters = count_values(model.network.trainable_params())
-        freeze(model.network, split_names(options.freeze_layer))
+        freeze_layers(model.network, split_names(options.freeze_layer))
         trained = count_values(model.network.trainable_params())
         macs = count_macs(model.network, model.image_size)
         if single:

@@ -1,4 +1,6 @@
 """Texts of users and of data files, as lines, tables and pictures can show them; help texts as terminals can."""
+from __future__ import annotations
+
 import textwrap
 import unicodedata
 
@@ -10,6 +12,11 @@ def one_line(text: object) -> str:
         return text
     signs = {"Cc": " ", "Zl": " ", "Zp": " ", "Cs": "?"}
     return "".join(signs.get(unicodedata.category(letter), letter) for letter in text)
+
+
+def split_names(text: str) -> list[str]:
+    """"backbone, neck" -> ["backbone", "neck"]"""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def wrap_paragraphs(text: str, width: int) -> str:

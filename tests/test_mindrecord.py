@@ -130,7 +130,7 @@ def test_faulty_images_are_left_out(tmp_path, call):
     split = call.txt()
     assert [int(row["index"]) for row in rows_of(split)] == [0, 1] and split.boxes_per_class == [2]
     assert [int(row["image_id"]) for row in rows_of(split)] == [1, 4]
-    assert "gone.png' cannot be read" in split.summary and "bad.png' is no whole image" in split.summary
+    assert "gone.png' cannot be read" in split.summary and "bad.png' is not a complete image" in split.summary
     assert not call.txt().converted
     picture(tmp_path / "images/gone.png")
     assert call.txt().count == 3 and "gone.png' could not be used and has changed" in call.why()

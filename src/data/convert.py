@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from src.data.image_bytes import BadImage, file_size
-from src.data.images import check_image, complaint, heard
+from src.data.images import bad_image_message, captured_stderr, check_image
 from src.data.records import Box, finish_record, fractions
 from src.errors import DataError, EnvironmentFault
 from src.progress import track
@@ -83,7 +83,7 @@ def loaded(records, page):
     with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:
         for start in range(0, len(records), CHUNK):
             chunk = records[start:start + CHUNK]
-            with heard() as lines:  # what damage makes the libraries write is seldom: listen to all of them at once
+            with captured_stderr() as lines:  # libraries seldom write a line: listen to all images at once
                 found = list(pool.map(partial(load, page, listen=False), chunk))
             yield from map(partial(load, page), chunk) if lines else found
 
@@ -91,9 +91,10 @@ def loaded(records, page):
 def load(page, record, listen=True):
     """The image of a record as loaded() yields it; listen: as of check_image(); page: of MindRecord, in bytes."""
     try:
-        image = check_image(record.path, record.height, record.width, listen=listen)
+        image = check_image(record.path, record.height, record.width, capture=listen)
     except BadImage as error:
-        return record, None, f"image {'missing' if error.missing else 'unreadable'}", complaint(record.path, error)
+        kind = "image missing" if error.missing else "image unreadable"
+        return record, None, kind, bad_image_message(record.path, error)
     if len(image.data) > page * SHARE:
         return record, None, "image too large", (f"'{record.path}' takes {len(image.data) >> 20} MiB, at most "
                                                  f"{int(page * SHARE) >> 20} fit into a row; save it smaller, as JPEG")

@@ -11,10 +11,11 @@ from src.lr_schedule import cosine, multistep, warmup
 from src.machine.compat import auto_mixed_precision
 from src.machine.process import loader_threads
 from src.matching import Matcher
+from src.models.freeze import freeze_layers
 from src.models.layers import L2Norm
-from src.models.norms import freeze, split_names
 from src.models.ssd import build_model
 from src.optim import build_optimizer
+from src.text import split_names
 from src.training.step import TrainStep
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
@@ -115,10 +116,11 @@ def build_rates(options, epoch_steps):
     total = options.epoch_size * epoch_steps
     warm = options.warmup_steps or round(options.warmup_epochs * epoch_steps)
     if options.lr_schedule == "cosine":
-        rates = cosine(options.lr, options.lr * options.lr_end_rate, warm, total)
+        rates = cosine(options.lr, lr_end=options.lr * options.lr_end_rate, start=warm, total_steps=total)
     else:
         milestones, factors = ([float(one) for one in options[name]] for name in ("lr_milestones", "lr_factors"))
-        rates = multistep(options.lr, [round(one * epoch_steps) for one in milestones], factors, total)
+        rates = multistep(options.lr, milestones=[round(one * epoch_steps) for one in milestones], factors=factors,
+                          total_steps=total)
     return warmup(rates, options.lr_init, warm)
 
 
@@ -147,7 +149,7 @@ def check_weights(options):
         return
     frozen = split_names(options.freeze_layer)
     if frozen:
-        freeze(build_model(options.model, 2, options.image_size, options.width).network, frozen)
+        freeze_layers(build_model(options.model, 2, image_size=options.image_size, width=options.width).network, frozen)
     reasons = {"freeze_layer": frozen and "keeps those layers at their random initial values",
                "filter_weight": options.filter_weight and "leaves class layers of those weights out",
                "batch_norm": options.batch_norm == "frozen" and "keeps statistics that no training has measured"}
@@ -160,8 +162,9 @@ def check_weights(options):
 
 def build_step(options, model, rates, world):
     """The TrainStep with loss, optimiser and precision. rates: of every step, as of build_rates."""
-    optimizer = build_optimizer(model.network.trainable_params(), rates, options.optimizer, options.momentum,
-                                options.weight_decay, options.decay_exclude, options.body_lr)
+    optimizer = build_optimizer(model.network.trainable_params(), rates, kind=options.optimizer,
+                                momentum=options.momentum, weight_decay=options.weight_decay,
+                                decay_exclude=options.decay_exclude, body_lr=options.body_lr)
     average = WeightAverage(model.network, options.ema_decay) if options.ema_decay else None
     return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), build_loss(options, model.score),
                      optimizer, loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
