@@ -73,7 +73,7 @@ def test_the_usual_validation_split_has_its_own_folder(here):
      "val2017' is not a folder; check --coco_root and --val_data_type, or name it by --val_image_dir"),
     ("train", ["--image_dir=TREE/train2017"], "--coco_root is empty")])
 def test_errors_name_the_option(here, split, typed, words):
-    typed = [one.replace("TREE", str(here.tree)).replace("OTHER", str(here.other)) for one in typed]
+    typed = [option.replace("TREE", str(here.tree)).replace("OTHER", str(here.other)) for option in typed]
     with pytest.raises(DataError) as error:
         here.split(split, *typed)
     assert words in str(error.value) and "\n" not in str(error.value)

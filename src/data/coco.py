@@ -6,28 +6,15 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from src.data.annotations import (
-    Place,
-    SplitFiles,
-    SplitMissing,
-    add_record,
-    image_path,
-    read_text,
-    require_folder,
-    shown,
-    to_flag,
-    to_number,
-    to_pixels,
-    to_size,
-)
+from src.data.annotations import Place, SplitFiles, SplitMissing, add_record, image_path, read_text, require_folder
 from src.data.coco_masks import mask_box
 from src.data.findings import Report, Unusable
 from src.data.labels import derived_classes, label_records
 from src.data.records import Annotations, Box, Record
+from src.data.values import shown, to_flag, to_number, to_pixels, to_size
 from src.errors import DataError
 
 POLYGONS = "segmentation"
@@ -170,7 +157,11 @@ def read_images(items: list[dict], file: str, *, image_dir: str, report: Report)
     for number, (item, key) in enumerate(zip(items, keys), 1):
         written, name = item["id"], item["file_name"]
         with report.catching("image unusable", f"image {shown(written)}"):
-            check_image_id(key, written, file)
+            if key is None:
+                raise Unusable(f"its id {shown(written)} is neither a number nor a text; the image is left out")
+            if isinstance(key, int) and not -2 ** 63 <= key < 2 ** 63:
+                raise DataError(f"annotation file '{file}': the image id {shown(written)} is beyond 64 bits; number "
+                                "the images from 1 on")
             path = image_path(image_dir, name)
             if key in records and records[key].path != path:
                 raise DataError(f"annotation file '{file}': the images '{records[key].source}' and '{name}' share the "
@@ -184,15 +175,6 @@ def read_images(items: list[dict], file: str, *, image_dir: str, report: Report)
     return records
 
 
-def check_image_id(key: object, written: object, file: str) -> None:
-    """Raises Unusable for what cannot be an id, DataError for a number that no tool can hold."""
-    if key is None:
-        raise Unusable(f"its id {shown(written)} is neither a number nor a text; the image is left out")
-    if isinstance(key, int) and not -2 ** 63 <= key < 2 ** 63:
-        raise DataError(f"annotation file '{file}': the image id {shown(written)} is beyond 64 bits; number the images "
-                        "from 1 on")
-
-
 def read_annotation(item: dict, number: int, *, records: dict[object, Record], categories: dict[int, Category],
                     report: Report) -> None:
     """Adds the box of one entry of 'annotations' to its Record, or a finding. number: its place in the list."""
@@ -204,39 +186,25 @@ def read_annotation(item: dict, number: int, *, records: dict[object, Record], c
         reason = f"no image has the id {shown(item.get('image_id'))}"
         report.add("unknown image", f"annotation {number}", reason)
         return
-    with report.catching("box dropped", record.source, box=f"#{number}"):
-        box = item.get("bbox")
-        if not box and item.get(POLYGONS):
-            box = read_mask(item[POLYGONS])
-        place = {"record": record, "number": number, "report": report}
-        area, crowd = read_value(item, "area", to_area, **place), read_value(item, "iscrowd", to_flag, **place)
-        pixels = to_pixels(box, f"bbox {shown(box)} is not four numbers", corners=False)
+    file, box = record.source, f"#{number}"
+    area, crowd = None, False
+    with report.catching("area unusable", file, box=box):
+        area = to_area(item.get("area"))
+    with report.catching("iscrowd unusable", file, box=box):
+        crowd = to_flag(item.get("iscrowd"))
+    with report.catching("box dropped", file, box=box):
+        bbox = item.get("bbox")
+        if not bbox and item.get(POLYGONS):
+            bbox = mask_box(item[POLYGONS])
+        pixels = to_pixels(bbox, f"bbox {shown(bbox)} is not four numbers", corners=False)
         known = categories.get(id_key(item.get("category_id")))
         name = known.name if known else f"category id {shown(item.get('category_id'))}"
-        record.boxes.append(Box(number, report.class_name(name, record.source), pixels, area, bool(crowd)))
+        record.boxes.append(Box(number, report.class_name(name, file), pixels, area, crowd))
 
 
-def read_mask(segmentation: object) -> list[float]:
-    """The box round a segmentation. Raises Unusable."""
-    try:
-        return mask_box(segmentation)
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise Unusable(f"it has no bbox, and no box can be made of segmentation {shown(segmentation)}") from error
-
-
-def read_value(item: dict, key: str, read: Callable, *, record: Record, number: int, report: Report) -> object:
-    """What read() makes of a value of an annotation; None, and a finding, where it can make nothing of it."""
-    value = item.get(key)
-    try:
-        return None if value is None else read(value)
-    except (TypeError, ValueError, OverflowError):
-        report.add(f"{key} unusable", record.source, f"{key} {shown(value)} is left out", box=f"#{number}")
-        return None
-
-
-def to_area(value: object) -> float:
-    """A finite area from 0 on. Raises ValueError and as to_number."""
-    area = to_number(value)
-    if not 0 <= area < math.inf:
-        raise ValueError(value)
+def to_area(value: object) -> float | None:
+    """A finite area from 0 on; None: w * h. Raises Unusable."""
+    area = None if value is None else to_number(value)
+    if area is not None and not 0 <= area < math.inf:
+        raise Unusable(f"{shown(value)} is not an area")
     return area

@@ -39,7 +39,7 @@ class Report:
         self.counts = Counter()            # findings by kind
         self.findings: list[Finding] = []  # those that are kept, in order
         self.class_names: set[str] = set()          # all that the annotations hold, known or not
-        self.changed_names: dict[str, str] = {}     # class names as written -> on one line
+        self.changed_names: set[str] = set()        # those of them that are not read as written
         self.forms = BoxForms()            # what the numbers of the boxes look like
 
     def add(self, kind: str, file: str, reason: str, *, box: str | None = None) -> None:
@@ -67,13 +67,11 @@ class Report:
 
     def class_name(self, name: str, file: str) -> str:
         """The name of a class on one line, so that tables and pictures stay in shape; a changed one is told once."""
-        if name.isprintable():
-            return name
-        if name not in self.changed_names:
-            self.changed_names[name] = one_line(name)
-            if one_line(name) != name:
-                self.add("class name changed", file, f"{name!r} is read as '{one_line(name)}'")
-        return self.changed_names[name]
+        line = one_line(name)
+        if line != name and name not in self.changed_names:
+            self.changed_names.add(name)
+            self.add("class name changed", file, f"{name!r} is read as '{line}'")
+        return line
 
     def judge_boxes(self, file: str) -> None:
         """Adds one finding where most boxes look as if they were written in another form than they are read in."""

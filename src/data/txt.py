@@ -6,19 +6,12 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from src.data.annotations import (
-    Place,
-    SplitFiles,
-    SplitMissing,
-    image_path,
-    read_text,
-    require_folder,
-    to_pixels,
-)
-from src.data.findings import Finding, Report, Unusable, visible
+from src.data.annotations import Place, SplitFiles, SplitMissing, image_path, read_text, require_folder
+from src.data.findings import Report, Unusable, visible
 from src.data.labels import label_records
 from src.data.records import Annotations, Box, Record
 from src.data.txt_fields import class_of, is_box, is_image, is_number, looks_like, split_line
+from src.data.values import to_pixels
 from src.errors import DataError
 
 BAD = "bad line"
@@ -56,18 +49,18 @@ def read_txt(file: str, image_dir: str, *, classes: list[str], report: Report) -
             for record in read_line(line, f"{file}:{number}", image_dir, classes=classes, report=report):
                 merge(records, record, report)
     if not any(record.boxes for record in records.values()):
-        check_without_boxes(file, lines, report.findings[:1], classes=classes)
+        check_without_boxes(file, lines, classes=classes, report=report)
     return label_records(records.values(), classes, file=file, report=report, numbered=True)
 
 
-def check_without_boxes(file: str, lines: dict[int, str], findings: list[Finding], *, classes: list[str]) -> None:
+def check_without_boxes(file: str, lines: dict[int, str], *, classes: list[str], report: Report) -> None:
     """Raises DataError for a file without a box, unless it has no findings and its classes are given."""
-    for finding in findings:
-        number = int(finding.file.rpartition(":")[2])
+    number, line = next(iter(lines.items()))
+    if report.findings:
+        number = int(report.findings[0].file.rpartition(":")[2])
         raise DataError(visible(f"annotation file '{file}' has no usable box; line {number}, '{short(lines[number])}': "
-                                f"{finding.reason}; {FORM}"))
+                                f"{report.findings[0].reason}; {FORM}"))
     if not classes:
-        number, line = next(iter(lines.items()))
         raise DataError(f"{file}: no class is in it, as no line has a box; line {number} is '{short(line)}'; {FORM}; "
                         "where no image shall have a box, name the classes with --classes=[a,b]")
 
@@ -104,11 +97,10 @@ def read_line(line: str, source: str, image_dir: str, *, classes: list[str], rep
     if len(images) > 1:
         names = ", ".join(f"'{path}'" for path, _ in images)
         report.add(BAD, source, f"it holds the images {names}, of which each counts as a line of its own")
-    for path, _ in images:
+    records = [Record(0, image_path(image_dir, path), 0, 0, source, []) for path, _ in images]
+    for record, (path, fields) in zip(records, images):
         if " " in path and "\t" not in line and not exists(path):
             report.add(BAD, source, f"there is no image '{path}'; {TABS}")
-    records = [Record(0, image_path(image_dir, path), 0, 0, source, []) for path, _ in images]
-    for record, (_, fields) in zip(records, images):
         for number, field in enumerate(fields, 1):
             add_field(record, number, field, classes=classes, report=report)
     return records

@@ -4,26 +4,16 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from src.data.annotations import (
-    Place,
-    SplitFiles,
-    SplitMissing,
-    add_record,
-    read_text,
-    require_folder,
-    to_flag,
-    to_pixels,
-    to_size,
-)
+from src.data.annotations import Place, SplitFiles, SplitMissing, add_record, read_text, require_folder
 from src.data.findings import Report, Unusable, visible
 from src.data.labels import label_records
 from src.data.layouts import what_is_there
 from src.data.records import Annotations, Box, Record
+from src.data.values import to_flag, to_pixels, to_size
 from src.data.voc_names import ImageFolder, by_stem, listed_file, xml_names
-from src.data.xml_files import read_xml, texts
+from src.data.xml_files import read_xml, tags, texts
 from src.errors import DataError
 
 UNREADABLE = "annotation unreadable"
@@ -32,40 +22,34 @@ LAYOUTS = ("known are ImageSets/Main/<split>.txt with Annotations/ and JPEGImage
            "<split>/Images/ (eval/ for val)")
 
 
-class VocFiles(NamedTuple):
-    """Where a split of VOC lies."""
-    name: str             # of the split
-    listed_in: str        # the list of its images, or in the layout of the model zoo the folder of its XML files
-    xml_files: list[str]
-    xml_dir: str
-    image_dir: str
-
-
 def voc_split(split: str, place: Place) -> SplitFiles:
     """A split of VOC as named, or else as usual; test stands in for a val that is not there."""
-    usual = {"train": ["train"], "val": ["val", "test"]}[split]
+    if place.split_name:
+        return find_voc(place.voc_root, [place.split_name])
     try:
-        files = find_voc(place.voc_root, [place.split_name] if place.split_name else usual)
+        return find_voc(place.voc_root, {"train": ["train"], "val": ["val", "test"]}[split])
     except DataError as error:
-        raise error if place.split_name else SplitMissing(str(error)) from error
-    return SplitFiles(files.name, [files.listed_in, *files.xml_files], files.image_dir,
-                      partial(read_voc, place.voc_root, files.name))
+        raise SplitMissing(str(error)) from error
 
 
-def find_voc(root: str, splits: list[str]) -> VocFiles:
-    """The files of the first of these splits that is there, as VOC or the model zoo has it. Raises DataError."""
+def find_voc(root: str, splits: list[str]) -> SplitFiles:
+    """The first of these splits that is there, as VOC or the model zoo has it. Raises DataError.
+
+    files: the list of its images, or the folder of its XML files, and these files.
+    """
     for split in splits:
-        folder = os.path.join(root, {"val": "eval"}.get(split, split))
-        xml_dir = os.path.join(folder, "Annotations")
+        zoo = os.path.join(root, "eval" if split == "val" else split)
+        list_file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
+        xml_dir = os.path.join(zoo, "Annotations")
         if os.path.isdir(xml_dir):
-            files = [os.path.join(xml_dir, name) for name in xml_names(xml_dir)]
-            return VocFiles(split, xml_dir, files, xml_dir, os.path.join(folder, "Images"))
-        list_file, xml_dir = os.path.join(root, "ImageSets", "Main", f"{split}.txt"), os.path.join(root, "Annotations")
+            files = [xml_dir, *(os.path.join(xml_dir, name) for name in xml_names(xml_dir))]
+            return SplitFiles(split, files, os.path.join(zoo, "Images"), partial(read_voc, root, split))
+        xml_dir = os.path.join(root, "Annotations")
         if os.path.isfile(list_file):
             require_folder(xml_dir, "annotation folder")
             known, lines = by_stem(xml_names(xml_dir)), map(str.strip, read_text(list_file).split("\n"))
-            files = [listed_file(line, xml_dir, known) for line in lines if line]
-            return VocFiles(split, list_file, files, xml_dir, os.path.join(root, "JPEGImages"))
+            files = [list_file, *(listed_file(line, xml_dir, known) for line in lines if line)]
+            return SplitFiles(split, files, os.path.join(root, "JPEGImages"), partial(read_voc, root, split))
     raise DataError(no_list(root, splits[0]))
 
 
@@ -89,30 +73,26 @@ def read_voc(root: str, split: str, *, classes: list[str], report: Report) -> An
     """
     files = find_voc(root, [split])
     require_folder(files.image_dir, "image folder")
+    origin, *xml_files = files.files
+    xml_dir = origin if os.path.isdir(origin) else os.path.join(root, "Annotations")
     report.forms.corners = True
     records, folders = {}, {}
-    for path in files.xml_files:
+    for path in xml_files:
         with report.catching(UNREADABLE, path):
-            inner = os.path.relpath(os.path.dirname(path), files.xml_dir)
+            inner = os.path.relpath(os.path.dirname(path), xml_dir)
             if inner not in folders:
-                folders[inner] = image_folder(inner, files)
+                own = os.path.join(files.image_dir, inner)  # cam1/7.xml may mean cam1/7.jpg
+                apart = not inner.startswith(os.pardir) and os.path.isdir(own)
+                folders[inner] = ImageFolder(own if apart else files.image_dir, os.path.join(xml_dir, inner))
             record = read_voc_record(path, folders[inner], image_id=len(records) + 1, report=report)
             if record:
                 add_record(records, record, key=record.path, report=report)
     first = next(map(str, report.findings), "")
     if not records:
-        raise DataError(visible(f"'{files.listed_in}' has no usable annotation: {first or 'it lists no image'}"))
+        raise DataError(visible(f"'{origin}' has no usable annotation: {first or 'it lists no image'}"))
     if first and not classes and not any(record.boxes for record in records.values()):
-        raise DataError(visible(f"'{files.listed_in}' has no usable box: {first}"))
-    return label_records(records.values(), classes, file=files.listed_in, report=report)
-
-
-def image_folder(inner: str, files: VocFiles) -> ImageFolder:
-    """The images of the XML files in xml_dir/inner: in image_dir/inner if there is such a folder, else in image_dir."""
-    folder = os.path.join(files.image_dir, inner)
-    if inner.startswith(os.pardir) or not os.path.isdir(folder):
-        folder = files.image_dir
-    return ImageFolder(folder, os.path.join(files.xml_dir, inner))
+        raise DataError(visible(f"'{origin}' has no usable box: {first}"))
+    return label_records(records.values(), classes, file=origin, report=report)
 
 
 def read_voc_record(path: str, images: ImageFolder, *, image_id: int, report: Report) -> Record | None:
@@ -138,26 +118,22 @@ def read_voc_record(path: str, images: ImageFolder, *, image_id: int, report: Re
 
 def add_object(record: Record, number: int, item: Element, *, report: Report) -> None:
     """Adds the boxes of an <object>, nearly always one, to a Record; what is not clear becomes a finding."""
-    place = f"#{number}"
+    file, place = record.source, f"#{number}"
     names, boxes = texts(item, "name"), item.findall("bndbox")
     if not names or not boxes:
         missing = "<bndbox>" if names else "<name>"
-        report.add("box dropped", record.source, f"the object has no {missing} (it holds {tags(item)})", box=place)
+        report.add("box dropped", file, f"the object has no {missing} (it holds {tags(item)})", box=place)
         return
     if len(names) > 1:
         reason = f"the object has the names {' and '.join(names)}; the first is taken"
-        report.add("class unclear", record.source, reason, box=place)
-    flag, difficult = next(iter(texts(item, "difficult")), ""), False
-    try:
-        difficult = to_flag(flag)
-    except ValueError:
-        reason = f"difficult is '{flag}', not 0 or 1; 0 is taken"
-        report.add("difficult unusable", record.source, reason, box=place)
+        report.add("class unclear", file, reason, box=place)
+    difficult = False
+    with report.catching("difficult unusable", file, box=place):
+        difficult = to_flag(next(iter(texts(item, "difficult")), None))
     for box in boxes:
-        with report.catching("box dropped", record.source, box=place):
+        with report.catching("box dropped", file, box=place):
             pixels = corner_pixels(box)
-            name = report.class_name(names[0], record.source)
-            record.boxes.append(Box(number, name, pixels, difficult=difficult))
+            record.boxes.append(Box(number, report.class_name(names[0], file), pixels, difficult=difficult))
 
 
 def corner_pixels(box: Element) -> tuple[float, ...]:
@@ -168,8 +144,3 @@ def corner_pixels(box: Element) -> tuple[float, ...]:
         raise Unusable(f"the bndbox needs one {' and one '.join(odd)} (it holds {tags(box)})")
     corners = [values[0] for values in found.values()]
     return to_pixels(corners, f"bndbox {', '.join(corners)} is not four numbers", corners=True)
-
-
-def tags(node: Element) -> str:
-    """The tags below a node, in words."""
-    return ", ".join(f"<{child.tag}>" for child in node) or "nothing"

@@ -8,8 +8,8 @@ from src.machine.distributed import check_equal, digest_of
 from src.models.ssd import published_size
 from src.option_rules import rule_of
 from src.recipes import read_yaml
-from src.weights import checkpoint
-from src.weights.load import assign
+from src.weights.files import open_newest
+from src.weights.load import Translated, assign
 
 STATE = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 ANOTHER = "leave it as it was, or start another run in another --output_path, from these weights by --pre_trained"
@@ -29,12 +29,13 @@ def find_saved(options, say) -> Saved:
 
     Raises OptionError when there is none, or when the options change what a resumed run cannot change.
     """
-    values, meta, path = checkpoint.load_newest(os.path.join(options.output_path, "ckpt"), say)
+    file = open_newest(os.path.join(options.output_path, "ckpt"), say)
     own = os.path.join(options.output_path, "config.yaml")  # older checkpoints do not hold the options
-    saved = Saved(values, meta, path, meta.get("options") or (read_yaml(own) if os.path.isfile(own) else {}))
+    saved = Saved(file.arrays, file.meta, file.path,
+                  file.meta.get("options") or (read_yaml(own) if os.path.isfile(own) else {}))
     published = published_size(options.model)
     refuse_other_network(saved, {"model": options.model, "width": options.width,
-                                 "classes": options.classes or meta["classes"],
+                                 "classes": options.classes or file.meta["classes"],
                                  "image_size": options.image_size or published})
     refuse_other_optimizer(saved, options)
     refuse_idling(saved, options)
@@ -99,11 +100,11 @@ def restore(step, saved, options):
     average that the checkpoint does not have starts at its weights.
     """
     taken = OPTIONS if keeps_scale(saved, options) else (*OPTIONS, "loss_scale", "good_steps")
-    _, skipped, missing = assign(step, {name: value for name, value in saved.values.items()
-                                        if not name.startswith(taken)})
+    report = assign(step, Translated({name: value for name, value in saved.values.items()
+                                      if not name.startswith(taken)}))
     average = step.average and f"{PREFIX}_updates" not in saved.values
     fresh = (*taken, "micro_", *((f"{PREFIX}.", f"{PREFIX}_") if average else ()))
-    unfit = [*skipped, *(name for name in missing if not name.startswith(fresh))]
+    unfit = [*report.skipped, *(name for name in report.missing if not name.startswith(fresh))]
     if unfit:
         changed = ", ".join(changes(saved, options, {}))
         raise OptionError(f"--resume=True: '{saved.path}' does not fit this run: {unfit[0]}"
@@ -129,4 +130,4 @@ def check_same_state(step, progress, options, *, rank, world):
     else:
         advice = "give all hosts the same packages (requirements.txt)"
     check_equal({"the digest of all weights": digest_of(list(step.get_parameters())),
-                 "the progress of the run": progress}, rank, world, advice)
+                 "the progress of the run": progress}, rank, world, advice=advice)

@@ -32,6 +32,7 @@ from src.training.resume import changes, check_same_state, refuse_other_network,
 from src.training.run_folder import open_run_folder
 from src.version import git_commit
 from src.weights import checkpoint
+from src.weights.files import open_weights
 from src.weights.load import load_pretrained
 
 LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
@@ -99,13 +100,16 @@ class Run:
                                           image_size=model.image_size, batch_size=options.eval_batch_size, rank=rank,
                                           world=world, workers=options.num_workers or loader_threads(),
                                           resize=options.resize)
-            self.predict = from_model(model, self.split.classes, options, options.eval_batch_size)
+            self.predict = from_model(model, self.split.classes, thresholds=options,
+                                      batch_size=options.eval_batch_size)
 
     def load_pretrained(self):
         """Fills the network from --pre_trained and says what fitted."""
         if self.options.pre_trained and not self.options.resume:
-            self.log.say(load_pretrained(self.model.network, self.options.pre_trained, self.model.name,
-                                         self.options.filter_weight, frozen=split_names(self.options.freeze_layer)))
+            file = open_weights(self.options.pre_trained)
+            self.log.say(load_pretrained(self.model.network, file, self.model.name,
+                                         leave_out_classes=self.options.filter_weight,
+                                         frozen=split_names(self.options.freeze_layer)))
 
     def attach(self, step, saved=None):
         """Takes the TrainStep and restores a resume.Saved into it. Returns the first step to run.
@@ -241,7 +245,7 @@ class Run:
             meta = describe(self.model, self.split.classes, self.options, category_ids=self.split.category_ids,
                             best=self.best, since_best=self.since_best, steps_done=self.steps_done, settled=settled,
                             unlogged=self.meter.steps, options=options, commit=git_commit(), **self.surroundings())
-            checkpoint.save_run(self.folder, name, list(self.step.get_parameters()), meta, keep)
+            checkpoint.save_run(self.folder, name, self.step.get_parameters(), meta=meta, keep=keep)
         if name == "last":
             self.kept = self.steps_done
 
