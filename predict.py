@@ -16,7 +16,7 @@ from src.machine import process
 
 def main():
     """Reads the options, loads the model, predicts on the source."""
-    from src.config import read_options, unused_note
+    from src.config import model_options, read_options, unused_note
 
     options = read_options(sys.argv[1:], "predict.py", doc=__doc__)
     source, folder = options.source, options.output_path
@@ -34,8 +34,8 @@ def main():
     from src.machine import distributed
 
     distributed.start(options.device_target, options.device_id)
-    options.eval_batch_size = 1
-    predict = load_predictor(options.checkpoint_file_path, options)
+    predict = load_predictor(options.checkpoint_file_path, batch_size=1, compile_cache=options.compile_cache,
+                             **model_options(options))
     with output_folder(folder):
         write_predictions(predict, options)
 

@@ -119,8 +119,8 @@ def test_a_checkpoint_of_a_class_called_like_a_list_is_taken(name, tmp_path):
     model = build_model(options.model, 2, image_size=64, width=0.25)
     path = str(tmp_path / "one.ckpt")
     checkpoint.save(path, list(model.network.get_parameters()), describe(model, [name], options))
-    options.typed = []
-    assert load_predictor(path, options).classes == [name] and ms.__version__
+    predict = load_predictor(path, batch_size=1, defaults=options, overrides={})
+    assert predict.classes == [name] and ms.__version__
 
 
 @pytest.mark.parametrize("name", ["coco", "background"])
