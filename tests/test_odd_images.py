@@ -227,7 +227,7 @@ def test_conversion_keeps_what_can_be_read_and_names_the_rest(tmp_path, capfd):
     split = call.txt()
     assert capfd.readouterr().err == ""
     rows = rows_of(split)
-    assert [int(row["image_id"]) for row in rows] == [1, 2, 5] and split.faults == 3
+    assert [int(row["image_id"]) for row in rows] == [1, 2, 5] and split.finding_count == 3
     stored = np.frombuffer(rows[2]["image"], np.uint8).tobytes()
     assert stored == files["e.jpg"], "an ordinary file is stored as it is"
     for row, shape in zip(rows, ((10, 20, 3), (48, 64, 3), (48, 64, 3))):
