@@ -27,6 +27,7 @@ def main():
 def run(options, notes):
     """Starts the devices, loads the model, evaluates it."""
     process.prepare(options.device_target, options.run_distribute, options.device_num)
+    from src.config import model_options
     from src.files import output_folder
     from src.inference.predictor import load_predictor
     from src.machine import distributed
@@ -37,7 +38,8 @@ def run(options, notes):
     say = print if rank == 0 else (lambda text: None)
     for note in filter(None, notes):
         say(note)
-    predict = load_predictor(options.checkpoint_file_path, options)
+    predict = load_predictor(options.checkpoint_file_path, batch_size=options.eval_batch_size,
+                             compile_cache=options.compile_cache, **model_options(options))
     folder = result_folder(options)
     with output_folder(folder) if rank == 0 else contextlib.nullcontext():
         evaluate(options, predict, folder, rank=rank, world=world, say=say)

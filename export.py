@@ -42,6 +42,7 @@ def written_path(name, file_format):
 
 def write(options, path):
     """Exports, loads the file again and compares it with the network before success is printed."""
+    from src.config import model_options
     from src.export.mindir import export_mindir, refuse_neighbour
     from src.export.onnx import export_onnx
     from src.files import output_folder
@@ -52,7 +53,7 @@ def write(options, path):
     distributed.start(options.device_target, options.device_id)
     export = {"MINDIR": export_mindir, "ONNX": export_onnx}[options.file_format]
     with output_folder(os.path.dirname(os.path.abspath(path))):
-        model, meta = load_model(options.checkpoint_file_path, options)
+        model, meta = load_model(options.checkpoint_file_path, **model_options(options))
         meta["quantize"] = options.quantize
         refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
         lower = {"lower": fewer_bits(options, meta)} if options.quantize != "none" else {}

@@ -91,7 +91,7 @@ def describe(model, parameters, trained, macs):
              + "): multiply-accumulates an image, not FLOPs",
              f"  anchors     {len(model.anchors):,}",
              "  cells      a cell  anchors  width x height in pixels"]
-    for side, shapes in split_levels(model.anchors):
+    for _, side, shapes in split_levels(model.anchors):
         sizes = "  ".join(f"{w:.0f}x{h:.0f}" for w, h in shapes * model.image_size)
         lines.append(f"  {f'{side} x {side}':<10} {len(shapes):>6} {side * side * len(shapes):>8,}  {sizes}")
     return "\n".join(lines)

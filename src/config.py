@@ -85,6 +85,11 @@ def split_options(options: EasyDict, split: str) -> dict:
             "anno_path": anno_path, "image_dir": image_dir}
 
 
+def model_options(options: EasyDict) -> dict:
+    """The arguments of inference.predictor.load_model: all values, and those of them that were typed."""
+    return {"defaults": dict(options), "overrides": {name: options[name] for name in options.typed}}
+
+
 def save_options(options: EasyDict, path: str) -> None:
     """Writes the resolved options as YAML that --config_path reads again."""
     values = {key: value for key, value in options.items() if key != "typed"}

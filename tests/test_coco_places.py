@@ -46,7 +46,7 @@ def test_both_are_named_and_there_is_no_root(here):
              f"--val_anno_path={here.other}/val.json", f"--val_image_dir={here.other}/train2017")
     train, val = (here.split(split, *typed) for split in ("train", "val"))
     assert (train.image_dir, val.image_dir) == (str(here.tree / "train2017"), str(here.other / "train2017"))
-    assert train.target != val.target and val.count == 2
+    assert train.folder != val.folder and val.count == 2
 
 
 def test_one_folder_for_both_files(here):
@@ -73,7 +73,7 @@ def test_the_usual_validation_split_has_its_own_folder(here):
      "val2017' is not a folder; check --coco_root and --val_data_type, or name it by --val_image_dir"),
     ("train", ["--image_dir=TREE/train2017"], "--coco_root is empty")])
 def test_errors_name_the_option(here, split, typed, words):
-    typed = [one.replace("TREE", str(here.tree)).replace("OTHER", str(here.other)) for one in typed]
+    typed = [option.replace("TREE", str(here.tree)).replace("OTHER", str(here.other)) for option in typed]
     with pytest.raises(DataError) as error:
         here.split(split, *typed)
     assert words in str(error.value) and "\n" not in str(error.value)

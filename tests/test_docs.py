@@ -94,3 +94,8 @@ def test_the_chinese_readme_has_the_same_commands_numbers_and_links():
 def test_pre_commit_runs_the_pinned_ruff():
     pinned = re.search(r"^ruff==(\S+)$", read("requirements-dev.txt"), re.MULTILINE)[1]
     assert yaml.safe_load(read(".pre-commit-config.yaml"))["repos"][0]["rev"] == f"v{pinned}"
+
+
+def test_the_page_of_recipes_has_all_recipes():
+    recipes = {Path(path).stem for path in glob.glob("config/*.yaml", root_dir=ROOT)} - {"default"}
+    assert {recipe for recipe in recipes if f"`{recipe}`" not in read("docs/recipes.md")} == set()

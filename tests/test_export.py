@@ -12,7 +12,8 @@ from src.export.mindir import export_mindir
 from src.export.onnx import export_onnx
 from src.export.quantize import Feed, Int8, to_float16
 from src.inference.description import describe, detector_arguments
-from src.inference.predictor import load_exported, run_cell
+from src.inference.exported import run_cell
+from src.inference.predictor import load_exported
 from src.models.detector import Detector
 from src.models.ssd import BUILDERS
 

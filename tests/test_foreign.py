@@ -9,7 +9,7 @@ from programs import run, succeed
 from weight_writers import mapping as pushed_mapping
 from weight_writers import save_zip, whole_tensor
 
-from src.config import read_options
+from src.config import model_options, read_options
 from src.errors import DataError, OptionError
 from src.inference.predictor import load_model
 from src.models.ssd import build_model
@@ -64,14 +64,14 @@ WRITERS = {"npz": write_npz, "ckpt": write_ckpt, "torch": write_torch}
 def test_each_format_is_taken_or_the_command_is_said_in_full(kind, tmp_path):
     path = WRITERS[kind](tmp_path / "their detector", foreign(81))
     with pytest.raises(OptionError, match="does not say its classes; make a checkpoint of it by 'python") as refused:
-        load_model(path, read_options([]))
+        load_model(path, **model_options(read_options([])))
     words = shlex.split(re.search("by '(python .*)' and give that", str(refused.value))[1])
     assert words == ["python", "import_weights.py", path, "--from=uvipen", f"--model={MODEL}",
                      f"--output=ckpt/{MODEL}.ckpt"]
     if kind == "npz":
         with pytest.raises(OptionError, match=f"; the file fits by 'python import_weights.py .* --model={MODEL} "):
-            load_model(path, read_options(["--model=ssd300_mobilenet_v2", "--classes=coco"]))
-    model, facts = load_model(path, read_options([*TYPED, "--classes=coco", "--max_boxes=7"]))
+            load_model(path, **model_options(read_options(["--model=ssd300_mobilenet_v2", "--classes=coco"])))
+    model, facts = load_model(path, **model_options(read_options([*TYPED, "--classes=coco", "--max_boxes=7"])))
     published = published_thresholds("uvipen")
     assert {name: facts[name] for name in published} == {**published, "max_boxes": 7}
     assert model.name == MODEL and len(facts["classes"]) == 80
@@ -121,7 +121,7 @@ def test_weights_that_are_not_finite(place, tmp_path, bad):
     with pytest.raises(DataError, match=message):
         load_pretrained(network, open_weights(path), "ssd300_mobilenet_v2")
     with pytest.raises(DataError, match=message):
-        load_model(path, read_options([]))
+        load_model(path, **model_options(read_options([])))
 
 
 def test_weights_of_nan_are_not_imported(place, tmp_path):

@@ -10,7 +10,8 @@ from src import boxes as box_ops
 from src.export.mindir import export_mindir
 from src.export.onnx import export_onnx
 from src.inference.description import describe, detector_arguments
-from src.inference.predictor import load_exported, run_cell
+from src.inference.exported import run_cell
+from src.inference.predictor import load_exported
 from src.models.detector import AnyBatchDetector, Detector
 from src.models.ssd import Model
 

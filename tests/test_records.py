@@ -116,8 +116,8 @@ def test_findings_can_be_printed_and_written_whatever_they_hold(tmp_path):
     (r"odd\b.jpg", r"odd\b.jpg")])
 def test_backslashes_in_the_name_of_an_image(tmp_path, name, found_at):
     (tmp_path / "sub").mkdir()
-    for one in ("sub/a.jpg", r"odd\b.jpg"):
-        (tmp_path / one).write_bytes(b"")
+    for path in ("sub/a.jpg", r"odd\b.jpg"):
+        (tmp_path / path).write_bytes(b"")
     assert image_path(str(tmp_path), name) == str(tmp_path / found_at)
 
 

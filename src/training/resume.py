@@ -130,4 +130,4 @@ def check_same_state(step, progress, options, *, rank, world):
     else:
         advice = "give all hosts the same packages (requirements.txt)"
     check_equal({"the digest of all weights": digest_of(list(step.get_parameters())),
-                 "the progress of the run": progress}, rank, world, advice)
+                 "the progress of the run": progress}, rank, world, advice=advice)

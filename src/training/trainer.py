@@ -100,7 +100,8 @@ class Run:
                                           image_size=model.image_size, batch_size=options.eval_batch_size, rank=rank,
                                           world=world, workers=options.num_workers or loader_threads(),
                                           resize=options.resize)
-            self.predict = from_model(model, self.split.classes, options, options.eval_batch_size)
+            self.predict = from_model(model, self.split.classes, thresholds=options,
+                                      batch_size=options.eval_batch_size)
 
     def load_pretrained(self):
         """Fills the network from --pre_trained and says what fitted."""
