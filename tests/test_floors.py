@@ -17,8 +17,8 @@ APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("ema", "losses", "optim", "machine.compat", "machine.compile_cache", "machine.distributed",
                    "data.loader", "data.prepare", "data.prefetch", "data.convert", "weights.checkpoint", "weights.load",
                    "evaluation.evaluate", "inference.description", "inference.exported", "inference.predictor",
-                   "export.mindir", "export.onnx", "training.build", "training.loop", "training.resume",
-                   "training.step", "training.trainer")
+                   "export.mindir", "export.onnx", "training.build", "training.checks", "training.loop",
+                   "training.opening", "training.resume", "training.saver", "training.step", "training.validator")
 
 
 def package_of(name):

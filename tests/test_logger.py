@@ -24,7 +24,7 @@ def test_rows_that_will_come_again_are_taken_out(tmp_path):
     rows = [{"classes": 4}, {"step": 2, "loss": 3.0}, {"step": 2, "AP": 0.1}, {"step": 4, "loss": 2.0}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 6, "lo')
     log = logger.RunLog()
-    log.open(str(tmp_path), 3)
+    log.open(str(tmp_path), steps_done=3)
     log.write({"step": 4, "loss": 1.5})
     log.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [*rows[:3], {"step": 4, "loss": 1.5}]
@@ -58,7 +58,7 @@ def test_a_terminal_gets_a_bar_and_a_file_does_not(capsys, monkeypatch):
     with log.bar(3) as show:
         show(1, "loss 1")
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr(progress, "on_terminal", lambda: True)
+    monkeypatch.setattr(logger, "on_terminal", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich draw
     with log.bar(3) as show:
         log.say("a line between")
