@@ -1,12 +1,15 @@
-# CPU: docker build --target cpu -t ssd .          GPU: docker build --target gpu -t ssd-gpu .          Without --target: CPU.
+# Build for CPU: docker build --target cpu -t ssd .          for GPU: docker build --target gpu -t ssd-gpu .
+# Without --target the build is for CPU.
 # Run: docker run --rm -v DATA:/data -v RUNS:/runs ssd train.py --coco_root=/data --output_path=/runs/first
-# GPU: add --gpus all --shm-size=8g; CUDA's libraries come from the wheels, the host brings the driver.
-# The programs run as user 1000, who must be able to write RUNS: chown 1000 RUNS, or docker run --user "$(id -u)" -e HOME=/runs ...
-# With --rm all is lost that is not in RUNS: the converted data and the compiled graphs, made anew at each start, and on a GPU what its
-# driver compiled (minutes; docs/gpu.md). To keep them, and as any --user but 1000, who cannot write /app:
-#   train.py ... --mindrecord_dir=/runs/mindrecord --compile_cache=/runs/cache      GPU: docker run -e CUDA_CACHE_PATH=/runs/nv ...
+# On a GPU add --gpus all --shm-size=8g. CUDA's libraries come from the wheels; the host brings the driver.
 # Scripts: docker run --rm -v RUNS:/runs --entrypoint bash ssd scripts/gpu_check.sh /runs/check
-# The Python of Debian 12 and the packages of requirements*.txt are what was tested.
+# The programs run as user 1000, who must be able to write to RUNS: chown 1000 RUNS, or
+# docker run --user "$(id -u)" -e HOME=/runs ...
+# --rm deletes everything outside RUNS: converted data, compiled graphs, and on a GPU what its driver compiled for
+# minutes (docs/gpu.md). To keep them, and for every --user but 1000, who cannot write to /app:
+#   train.py ... --mindrecord_dir=/runs/mindrecord --compile_cache=/runs/cache
+#   on a GPU also docker run -e CUDA_CACHE_PATH=/runs/nv ...
+# Tested: the Python of Debian 12 with the packages of requirements*.txt.
 FROM debian:12.12-slim AS base
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # MindSpore links libgomp; mpirun reaches other hosts with ssh
@@ -22,7 +25,7 @@ WORKDIR /app
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1
 ENTRYPOINT ["python"]
 CMD ["train.py", "--help"]
-# setup_env.sh leaves the mark by which the other scripts see that nothing is to be installed
+# setup_env.sh leaves a mark, so that the other scripts install nothing again
 COPY --chown=ssd:ssd scripts/setup_env.sh scripts/arguments.sh scripts/
 COPY --chown=ssd:ssd requirements.txt ./
 RUN bash scripts/setup_env.sh
@@ -35,6 +38,6 @@ COPY --chown=ssd:ssd requirements-gpu.txt ./
 RUN bash scripts/setup_env.sh requirements-gpu.txt
 COPY --chown=ssd:ssd . .
 
-# what a build without --target ends with
+# the last stage is the one a build without --target makes
 # hadolint ignore=DL3006
 FROM cpu

@@ -13,16 +13,21 @@ from src.machine import process
 
 def main():
     """Reads the options and evaluates."""
-    from src.program_options import read_beside_run
+    from src.config import read_options, unused_note
+    from src.run_data import take_run_data
 
-    options, said = read_beside_run(sys.argv[1:], "eval.py", lambda options: True)
+    options = read_options(sys.argv[1:], "eval.py", doc=__doc__)
+    notes = [unused_note(options, "eval.py")]
+    options, taken = take_run_data(options)
+    notes.append(taken)
     with smaller_batch("eval_batch_size", options.eval_batch_size):
-        run(options, said)
+        run(options, notes)
 
 
-def run(options, said):
+def run(options, notes):
     """Starts the devices, loads the model, evaluates it."""
     process.prepare(options.device_target, options.run_distribute, options.device_num)
+    from src.config import model_options
     from src.files import output_folder
     from src.inference.predictor import load_predictor
     from src.machine import distributed
@@ -31,9 +36,10 @@ def run(options, said):
     import_engine(options.metric_engine)  # before the work whose result it counts
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     say = print if rank == 0 else (lambda text: None)
-    if said:
-        say(said)
-    predict = load_predictor(options.checkpoint_file_path, options)
+    for note in filter(None, notes):
+        say(note)
+    predict = load_predictor(options.checkpoint_file_path, batch_size=options.eval_batch_size,
+                             compile_cache=options.compile_cache, **model_options(options))
     folder = result_folder(options)
     with output_folder(folder) if rank == 0 else contextlib.nullcontext():
         evaluate(options, predict, folder, rank=rank, world=world, say=say)
@@ -64,7 +70,7 @@ def evaluate(options, predict, folder, *, rank, world, say):
     about = describe_evaluation(options.dataset, split_name=split.name, images=len(truth["images"]), meta=predict.meta)
     write_metrics(folder, {**metrics, "evaluation": about}, detections)
     say(format_metrics(metrics))
-    for line in split_notes(truth, options.dataset, predict.meta["max_boxes"]):
+    for line in split_notes(truth, options.dataset, max_boxes=predict.meta["max_boxes"]):
         say(line)
     if not detections:
         say(f"nothing was detected: no score exceeds min_score {predict.meta['min_score']} (after few steps of "
@@ -78,7 +84,7 @@ def evaluate(options, predict, folder, *, rank, world, say):
 def model_split(options, predict, *, rank, say):
     """The validation split with the classes of the model, converted when needed. Raises OptionError, DataError."""
     from src.config import split_options
-    from src.data.annotations import classes_from
+    from src.data.labels import classes_from
     from src.data.prepare import prepare_split
 
     with classes_from(f"the list is that of '{options.checkpoint_file_path}': give data of its classes, or another "
@@ -91,7 +97,7 @@ def model_split(options, predict, *, rank, say):
 
 def result_folder(options):
     """eval/ in output_path when that was given, else in the run the checkpoint lies in, else beside the file."""
-    from src.program_options import run_of
+    from src.run_data import run_of
     path = options.checkpoint_file_path
     folder = options.output_path if "output_path" in options.typed else \
         run_of(path) or os.path.dirname(os.path.abspath(path))

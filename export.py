@@ -12,16 +12,21 @@ from src.machine import process
 
 def main():
     """Reads the options and exports."""
-    from src.program_options import read_beside_run
+    from src.config import read_options, unused_note
+    from src.run_data import take_run_data
 
-    options, said = read_beside_run(sys.argv[1:], "export.py", lambda options: options.quantize == "int8")
+    options = read_options(sys.argv[1:], "export.py", doc=__doc__)
+    notes = [unused_note(options, "export.py")]
+    if options.quantize == "int8":
+        options, taken = take_run_data(options)
+        notes.append(taken)
     if not options.checkpoint_file_path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     if options.quantize != "none" and options.file_format != "ONNX":
         raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
     path = written_path(options.file_name, options.file_format)
-    if said:
-        print(said, flush=True)
+    for note in filter(None, notes):
+        print(note, flush=True)
     process.prepare(options.device_target)
     with smaller_batch("export_batch_size", options.export_batch_size):
         write(options, path)
@@ -37,6 +42,7 @@ def written_path(name, file_format):
 
 def write(options, path):
     """Exports, loads the file again and compares it with the network before success is printed."""
+    from src.config import model_options
     from src.export.mindir import export_mindir, refuse_neighbour
     from src.export.onnx import export_onnx
     from src.files import output_folder
@@ -47,7 +53,7 @@ def write(options, path):
     distributed.start(options.device_target, options.device_id)
     export = {"MINDIR": export_mindir, "ONNX": export_onnx}[options.file_format]
     with output_folder(os.path.dirname(os.path.abspath(path))):
-        model, meta = load_model(options.checkpoint_file_path, options)
+        model, meta = load_model(options.checkpoint_file_path, **model_options(options))
         meta["quantize"] = options.quantize
         refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
         lower = {"lower": fewer_bits(options, meta)} if options.quantize != "none" else {}
@@ -68,7 +74,7 @@ def fewer_bits(options, meta):
     if options.quantize == "fp16":
         return to_float16
     from src.config import split_options
-    from src.data.annotations import classes_from
+    from src.data.labels import classes_from
     from src.data.loader import EvalLoader
     from src.data.prepare import prepare_split
 

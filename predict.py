@@ -16,25 +16,26 @@ from src.machine import process
 
 def main():
     """Reads the options, loads the model, predicts on the source."""
-    from src.program_options import read_beside_run
+    from src.config import model_options, read_options, unused_note
 
-    options, said = read_beside_run(sys.argv[1:], "predict.py", lambda options: False)
+    options = read_options(sys.argv[1:], "predict.py", doc=__doc__)
     source, folder = options.source, options.output_path
     if not source:
         raise OptionError("--source is empty; give an image, a folder, a video or a camera number")
     if not source.isdigit() and not os.path.exists(source):
         raise DataError(f"source '{source}' does not exist")
     refuse_source_folder(source, folder)
-    if said:
-        print(said, flush=True)
+    note = unused_note(options, "predict.py")
+    if note:
+        print(note, flush=True)
     process.prepare(options.device_target)
     from src.files import output_folder
     from src.inference.predictor import load_predictor
     from src.machine import distributed
 
     distributed.start(options.device_target, options.device_id)
-    options.eval_batch_size = 1
-    predict = load_predictor(options.checkpoint_file_path, options)
+    predict = load_predictor(options.checkpoint_file_path, batch_size=1, compile_cache=options.compile_cache,
+                             **model_options(options))
     with output_folder(folder):
         write_predictions(predict, options)
 
@@ -105,7 +106,7 @@ def detect(predict, image, least_score):
     objects = [{"class": predict.classes[label - 1], "score": round(float(score), 4),
                 "box": [round(float(value), 1) for value in box * (width, height, width, height)]}
                for box, score, label in zip(boxes, scores, labels)]
-    return draw_boxes(image, boxes, labels, scores, predict.classes), objects
+    return draw_boxes(image, boxes, labels, scores=scores, classes=predict.classes), objects
 
 
 def predict_images(predict, names, options):

@@ -16,7 +16,7 @@ def main():
     """Reads the options and trains."""
     from src.config import read_options
 
-    options = read_options(sys.argv[1:], "train.py")
+    options = read_options(sys.argv[1:], "train.py", doc=__doc__)
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
     from src.training.build import choose_overfit
@@ -35,9 +35,9 @@ def join(options):
     """Checks the options, starts the device and joins the other processes. Returns rank, world."""
     import mindspore as ms
 
-    from src.config import OF_A_HOST
     from src.machine import distributed
     from src.machine.compat import set_deterministic
+    from src.option_rules import shared_options
     from src.training.checks import check_options, check_weights
     from src.training.run_folder import check_run_folder
 
@@ -45,7 +45,7 @@ def join(options):
     check_weights(options)
     check_run_folder(options.output_path, resume=options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
-    distributed.check_equal({f"--{key}": value for key, value in options.items() if key not in OF_A_HOST}, rank, world)
+    distributed.check_equal({f"--{key}": value for key, value in shared_options(options).items()}, rank, world)
     ms.set_seed(options.seed)
     if options.deterministic:
         set_deterministic()
@@ -54,6 +54,7 @@ def join(options):
 
 def train(options, rank, world):
     """Builds the parts and runs the loop."""
+    from src.config import unused_note
     from src.files import read_json
     from src.machine.compile_cache import use_cache
     from src.training import build
@@ -63,6 +64,9 @@ def train(options, rank, world):
     from src.training.resume import find_saved, start
 
     log = RunLog(first=rank == 0)
+    note = unused_note(options, "train.py")
+    if note:
+        log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
     train_split, val_split = build.build_splits(options, rank=rank, world=world, say=log.say)
 
@@ -99,7 +103,7 @@ def open_run(options, log, state, *, model, loader, classes, frozen, validator):
 
     lines = hints(options, loader)
     if validator:
-        lines += split_notes(validator.truth, options.dataset, options.max_boxes)
+        lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes)
     if log.first:
         make_run_folder(options.output_path)
         save_options(options, os.path.join(options.output_path, "config.yaml"))

@@ -17,7 +17,7 @@ def main():
     parser.add_argument("--coco_root", type=os.path.expanduser, required=True)
     parser.add_argument("--checkpoint_file_path", type=os.path.expanduser, required=True)
     options = parser.parse_args()
-    from src.config import read_options, split_options
+    from src.config import model_options, read_options, split_options
     from src.machine import process
     process.prepare("CPU")
     from src.data.loader import EvalLoader
@@ -29,7 +29,8 @@ def main():
     typed = [f"--coco_root={options.coco_root}", f"--checkpoint_file_path={options.checkpoint_file_path}"]
     settings = read_options(typed)
     start()
-    predict = load_predictor(options.checkpoint_file_path, settings)
+    predict = load_predictor(options.checkpoint_file_path, batch_size=settings.eval_batch_size,
+                             compile_cache=settings.compile_cache, **model_options(settings))
     split = prepare_split(**split_options(settings, "val"), classes=predict.classes, log=lambda text: None)
     truth = read_json(split.ground_truth)
     loader = EvalLoader(split.files, rows=split.count, image_size=predict.image_size, batch_size=predict.batch_size,

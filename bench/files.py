@@ -44,7 +44,7 @@ def measure(path, repeats):
     """Milliseconds of each call, after two that are not counted: they compile and allocate."""
     from src.machine import process
     process.prepare()
-    from src.inference.exported import load_exported
+    from src.inference.predictor import load_exported
     predict, times = load_exported(path, 1), []
     size = predict.image_size
     picture = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)

@@ -61,7 +61,7 @@ def prepare(options):
     """Draws the weights; writes them, both exports of both parts, a picture and what the network makes of it."""
     from src.export.mindir import export_mindir
     from src.export.onnx import export_onnx
-    from src.inference.description import describe
+    from src.inference.description import describe, detector_arguments
     from src.inference.exported import run_cell
     from src.models.detector import Detector, RawDetector
     from src.models.ssd import build_model
@@ -72,8 +72,8 @@ def prepare(options):
             weights = {name: one.asnumpy() for name, one in model.network.parameters_dict().items()}
             np.savez(os.path.join(options.folder, "weights.npz"), **weights)
             np.savez(os.path.join(options.folder, "facts.npz"), anchors=model.anchors, mean=model.mean, std=model.std)
-        thresholds = [SETTINGS[name] for name in ("min_score", "nms_threshold", "nms_candidates", "max_boxes")]
-        cell = RawDetector(model) if part == "network" else Detector(model, *thresholds)
+        thresholds = detector_arguments(SETTINGS)
+        cell = RawDetector(model) if part == "network" else Detector(model, **thresholds)
         np.savez(os.path.join(options.folder, f"{part}.npz"), picture, *run_cell(cell, picture))
         meta = describe(model, [f"class{number}" for number in range(1, CLASSES)], SETTINGS)
         for export, ending in ((export_mindir, "mindir"), (export_onnx, "onnx")):

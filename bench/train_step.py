@@ -58,7 +58,8 @@ def ours(size, steps):
     ms.set_context(mode=ms.GRAPH_MODE)
     model = build_model("ssd300_resnet50", 81)
     parameters = model.network.trainable_params()
-    optimizer = build_optimizer(parameters, np.full(steps + 1, LR, np.float32), "momentum", MOMENTUM, DECAY, "none")
+    optimizer = build_optimizer(parameters, np.full(steps + 1, LR, np.float32), kind="momentum", momentum=MOMENTUM,
+                                weight_decay=DECAY, decay_exclude="none")
     step = TrainStep(model, DetectionLoss(MultiBoxLoss()), optimizer)
     step.set_train()
     batch = [ms.Tensor(one) for one in (*batch_of(size), np.float32(0))]

@@ -19,28 +19,26 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
 from src.anchor_fit import fit_shapes
 from src.anchors import replace_shapes, split_levels
-from src.config import split_options
+from src.config import read_options, split_options
 from src.errors import DataError, run_main
 from src.machine import process
-from src.program_options import data_options, read_part
 
 MOST_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
 CHUNK = 64          # boxes compared with all anchors at a time
 SMALL, LARGE = 32 ** 2, 96 ** 2  # COCO's limits of the area in pixels of the original image
 LEAST_GAIN = 0.01  # share of the boxes: less is no reason to give up trained heads
-OPTIONS = ("config_path", "model", "image_size", "width", "seed", "output_path", "match_threshold")
 QUANTILES = (5, 25, 50, 75)      # percent
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
 
 
 def main():
     """Reads the options, builds the model, measures."""
-    options = read_part(sys.argv[1:], "scripts/anchor_stats.py", __doc__, names=(*OPTIONS, *data_options()))
+    options = read_options(sys.argv[1:], "scripts/anchor_stats.py", doc=__doc__, strict=True)
     process.prepare()
     from src.files import output_folder
     from src.models.ssd import build_model
 
-    model = build_model(options.model, 2, options.image_size, options.width)
+    model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
     folder = options.output_path if "output_path" in options.typed else None
     with output_folder(folder) if folder else contextlib.nullcontext():
         measure(options, model, folder)
@@ -116,10 +114,10 @@ def overlap_table(best, areas, threshold):
 def level_table(model, anchor):
     """Level by level the sizes of the anchors and how many of the boxes have their best anchor [N] there, as text."""
     levels = split_levels(model.anchors)
-    ends = np.cumsum([side * side * len(shapes) for side, shapes in levels])
-    counts = np.bincount(np.searchsorted(ends, anchor, side="right"), minlength=len(levels))
+    starts = [level.start for level in levels]
+    counts = np.bincount(np.searchsorted(starts, anchor, side="right") - 1, minlength=len(levels))
     lines = ["sizes in network pixels: square roots of areas", f"{'cells':<11}{'best of boxes':>14}{'sizes now':>16}"]
-    for (side, shapes), count in zip(levels, counts):
+    for (_, side, shapes), count in zip(levels, counts):
         now = np.sqrt(shapes.prod(axis=1)) * model.image_size
         span = f"{now.min():.0f}" if np.isclose(now.min(), now.max()) else f"{now.min():.0f} .. {now.max():.0f}"
         lines.append(f"{f'{side} x {side}':<11}{f'{count:,} = {count / len(anchor):.1%}':>14}{span:>16}")
@@ -160,7 +158,7 @@ def draw(best, areas, sides, model, threshold, path):
     left.legend(frameon=False)
     bins = np.geomspace(max(sides.min() * 0.99, 1), model.image_size, 50)
     right.hist(sides, bins, color="#c3cad2")
-    for index, (side, shapes) in enumerate(split_levels(model.anchors), 1):
+    for index, (_, side, shapes) in enumerate(split_levels(model.anchors), 1):
         sizes = np.unique(np.sqrt(shapes.prod(axis=1)).round(3)) * model.image_size
         right.vlines(sizes, 0, 1, np.divide(class_color(index), 255), label=f"{side} x {side}",
                      transform=right.get_xaxis_transform())

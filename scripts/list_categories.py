@@ -12,32 +12,32 @@ import sys
 from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from src.config import split_options
-from src.data.annotations import refuse_misspelt
-from src.data.prepare import SOURCES, Place, SplitMissing, check_root
-from src.data.records import Report
+from src.config import read_options, split_options
+from src.data.annotations import Place, SplitMissing
+from src.data.findings import Report
+from src.data.formats import find_split
+from src.data.labels import refuse_misspelt
 from src.errors import run_main
-from src.program_options import data_options, read_part
 from src.text import one_line
 
 
 def main():
     """Reads the options, prints a table a split; one of the two may be missing."""
-    names = "config_path", *data_options()
-    options = read_part(sys.argv[1:], "scripts/list_categories.py", __doc__, names=names)
+    options = read_options(sys.argv[1:], "scripts/list_categories.py", doc=__doc__, strict=True)
     missing = []
     for split in ("train", "val"):
         try:
-            source, records, rows, findings = read_split(options, split)
+            files, records, rows, report = read_split(options, split)
         except SplitMissing as error:
             missing.append(error)
             continue
         empty = sum(not record.boxes for record in records)
-        print(f"{source.name}: {len(records):,} images, {empty:,} of them without boxes; "
+        print(f"{files.name}: {len(records):,} images, {empty:,} of them without boxes; "
               f"{sum(row[2] for row in rows):,} boxes of {len(rows)} classes")
         print(table(rows))
-        if findings.faults:
-            print(f"{findings.faults} fault(s) in the annotations; the first of each kind:\n{findings.summary(1)}")
+        if report.finding_count:
+            print(f"{report.finding_count} finding(s) in the annotations; the first of each kind:")
+            print(report.summary(1))
         print()
     if len(missing) == 2:
         raise missing[0]
@@ -46,15 +46,14 @@ def main():
 
 
 def read_split(options, split):
-    """The annotations of a split -> Source, list of Record, the rows of count_classes, Report."""
+    """The annotations of a split -> SplitFiles, list of Record, the rows of count_classes, Report."""
     arguments = split_options(options, split)
     place = Place(**{name: arguments[name] for name in Place._fields})
-    check_root(options.dataset, place, split)
-    source, findings = SOURCES[options.dataset](split, place), Report()
-    records, names, ids = source.read(options.classes, findings)
+    files, report = find_split(split, options.dataset, place), Report()
+    records, names, ids = files.read(classes=options.classes, report=report)
     if split == "train":
-        refuse_misspelt(names, findings.class_names)
-    return source, records, count_classes(records, names, ids), findings
+        refuse_misspelt(names, report.class_names)
+    return files, records, count_classes(records, names, ids), report
 
 
 def count_classes(records, names, ids):

@@ -15,19 +15,19 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.anchors import split_levels
 from src.classes import COCO_CLASSES
+from src.config import read_options
 from src.errors import run_main
 from src.machine import process
-from src.program_options import read_part
+from src.text import split_names
 
 PARTS = ("backbone", "neck", "head")
-OPTIONS = ("config_path", "model", "image_size", "width", "classes", "freeze_layer")
 
 
 def main():
     """Reads the options, prints a table of all models or one model in detail."""
-    options = read_part(sys.argv[1:], "scripts/model_info.py", __doc__, names=OPTIONS)
+    options = read_options(sys.argv[1:], "scripts/model_info.py", doc=__doc__, strict=True)
     process.prepare()
-    from src.models.norms import freeze, split_names
+    from src.models.freeze import freeze_layers
     from src.models.ssd import BUILDERS, build_model
 
     classes = len(options.classes or COCO_CLASSES) + 1
@@ -36,9 +36,9 @@ def main():
         print(f"{classes} classes with the background; GMACs are multiply-accumulates, not FLOPs\n")
         print(f"{'model':<26}{'input':>6}{'anchors':>9}{'parameters':>13}{'trained':>13}{'GMACs':>9}")
     for name in [options.model] if single else BUILDERS:
-        model = build_model(name, classes, options.image_size, options.width)
+        model = build_model(name, classes, image_size=options.image_size, width=options.width)
         parameters = count_values(model.network.trainable_params())
-        freeze(model.network, split_names(options.freeze_layer))
+        freeze_layers(model.network, split_names(options.freeze_layer))
         trained = count_values(model.network.trainable_params())
         macs = count_macs(model.network, model.image_size)
         if single:
@@ -91,7 +91,7 @@ def describe(model, parameters, trained, macs):
              + "): multiply-accumulates an image, not FLOPs",
              f"  anchors     {len(model.anchors):,}",
              "  cells      a cell  anchors  width x height in pixels"]
-    for side, shapes in split_levels(model.anchors):
+    for _, side, shapes in split_levels(model.anchors):
         sizes = "  ".join(f"{w:.0f}x{h:.0f}" for w, h in shapes * model.image_size)
         lines.append(f"  {f'{side} x {side}':<10} {len(shapes):>6} {side * side * len(shapes):>8,}  {sizes}")
     return "\n".join(lines)

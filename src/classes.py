@@ -1,5 +1,8 @@
 """Class names of the usual data sets, in label order: the i-th (from 1) has label i, background is 0, not listed."""
+from __future__ import annotations
+
 import difflib
+from collections.abc import Iterable, Sequence
 
 from src.errors import OptionError
 from src.text import one_line
@@ -22,8 +25,8 @@ VOC_CLASSES = (
 NAMED = {"coco": COCO_CLASSES, "voc": VOC_CLASSES}
 
 
-def named_classes(names):
-    """What a user typed: ["coco"] or ["voc"] -> their lists, other names as they are. Raises OptionError.
+def named_classes(names: Iterable[str]) -> list[str]:
+    """Names that a user typed; ["coco"] and ["voc"] stand for the lists of these data sets. Raises OptionError.
 
     For typed names only: in data and in a checkpoint `coco` is a class like others.
     """
@@ -34,8 +37,8 @@ def named_classes(names):
     return checked_classes(names)
 
 
-def checked_classes(names):
-    """Names of data, a checkpoint or resolved options, as they are; a single one may be any. Raises OptionError."""
+def checked_classes(names: Iterable[str]) -> list[str]:
+    """Names of data, a checkpoint or resolved options, as they are; a single name may be any. Raises OptionError."""
     names = [str(name) for name in names]
     if len(names) > 1:
         refuse_background(names)
@@ -45,13 +48,13 @@ def checked_classes(names):
     return names
 
 
-def refuse_background(names):
+def refuse_background(names: list[str]) -> None:
     """Raises OptionError where a list names the background."""
     if any(name.lower() == "background" for name in names):
         raise OptionError("classes holds 'background'; background is implicit: leave it out")
 
 
-def nearest(name, names):
+def nearest(name: str, names: Sequence[str]) -> str | None:
     """The known name most like `name`, whatever its case, or None."""
     lower = {known.lower(): known for known in reversed(names)}
     return lower.get(next(iter(difflib.get_close_matches(name.lower(), lower, 1, 0.6)), None))

@@ -21,7 +21,7 @@ def class_color(label):
     return tuple(np.rint(color + (255 - color) * 0.2 * (paler % 4)).astype(int).tolist())
 
 
-def draw_boxes(image, boxes, labels, scores=None, classes=()):
+def draw_boxes(image, boxes, labels, *, scores=None, classes=()):
     """A copy of image with boxes and their names.
 
     boxes [N, 4] x1, y1, x2, y2 fractions of the image; labels [N] 1..C-1; scores [N] or None; classes: names without

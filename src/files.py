@@ -1,9 +1,12 @@
-"""Files that are there whole or not at all, and paths as users type them."""
+"""Files that are there in full or not at all, and paths as users type them."""
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 from src.errors import EnvironmentFault, OptionError
 
@@ -25,8 +28,8 @@ def write_atomic(path: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def folder_aside(path):
-    """A new folder beside path, of this process alone, for a file to wait in until it is whole; removed at the end."""
+def folder_aside(path: str) -> Iterator[str]:
+    """A new folder beside path, of this process alone, for a file that is being written; removed at the end."""
     folder = tempfile.mkdtemp(prefix=ASIDE, dir=os.path.dirname(os.path.abspath(path)))
     try:
         yield folder
@@ -34,10 +37,10 @@ def folder_aside(path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def expand_home(path):
-    """A path as typed, with a leading ~ or ~user for the home folder: a shell leaves --key=~/x as it stands.
+def expand_home(path: str) -> str:
+    """A path as typed, with the home folder for a leading ~ or ~user: a shell leaves --key=~/x as it stands.
 
-    Raises OptionError where the own home folder is not known. A ~name that is nobody's is the name of a file.
+    Raises OptionError where the user's own home folder is not known; ~name of an unknown user is the name of a file.
     """
     path = os.fspath(path)
     home = path.split(os.sep)[0] == "~"
@@ -47,7 +50,7 @@ def expand_home(path):
     return expanded
 
 
-def missing_folders(path):
+def missing_folders(path: str) -> list[str]:
     """The folders that have to be made for path, itself first."""
     missing, above = [], os.path.abspath(path)
     while not os.path.exists(above):
@@ -56,8 +59,8 @@ def missing_folders(path):
     return missing
 
 
-def names_in(folder):
-    """The names in a folder, none where it is not there."""
+def names_in(folder: str) -> list[str]:
+    """The names in a folder, none where it does not exist."""
     try:
         return os.listdir(folder)
     except OSError:
@@ -65,9 +68,11 @@ def names_in(folder):
 
 
 @contextlib.contextmanager
-def output_folder(path):
-    """Makes a folder that can be written, before the work whose result it shall take; when that work fails, what was
-    made here and is still empty is removed. Raises EnvironmentFault."""
+def output_folder(path: str) -> Iterator[None]:
+    """Makes a folder and checks that it can be written, before the work whose result it will hold.
+
+    When that work fails, folders made here that are still empty are removed. Raises EnvironmentFault.
+    """
     made = missing_folders(path)
     try:
         make_folder(path)
@@ -79,8 +84,8 @@ def output_folder(path):
         raise
 
 
-def make_folder(path):
-    """Makes a folder that can be written. Raises EnvironmentFault."""
+def make_folder(path: str) -> None:
+    """Makes a folder and checks that it can be written. Raises EnvironmentFault."""
     try:
         os.makedirs(path, exist_ok=True)
         os.rmdir(tempfile.mkdtemp(dir=path))
@@ -88,7 +93,7 @@ def make_folder(path):
         raise EnvironmentFault(f"folder '{path}' cannot be made or written: {error.strerror}") from error
 
 
-def read_json(path):
+def read_json(path: str) -> object:
     """The content of a JSON file."""
     with open(path, encoding="utf-8") as file:
         return json.load(file)

@@ -1,77 +1,81 @@
 """Losses of logits [B, A, C], deltas [B, A, 4], labels [B, A] int32, targets [B, A, 4], all in float32."""
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
-from mindspore import nn, ops
 
 from src.machine import compat
 
 
 class FocalLoss(nn.Cell):
-    """Sigmoid focal loss of each image [B], summed over all anchors and all C channels, background included as one.
+    """Sigmoid focal loss of each image [B], summed over all anchors and all C channels, the background's too.
 
-    alpha weighs the one channel that is right, 1 - alpha the others. https://arxiv.org/abs/1708.02002; the background
-    channel is the model zoo's (official/cv/SSD, SSDWithLossCell): a negative anchor is a positive of channel 0.
-    gamma: any from 0 on.
+    gamma: any from 0 on. alpha: weight of the right channel of an anchor; the others have 1 - alpha.
+    https://arxiv.org/abs/1708.02002; the channel of the background is the model zoo's (official/cv/SSD,
+    SSDWithLossCell): a negative anchor is a positive of channel 0.
     """
 
-    def __init__(self, gamma=2.0, alpha=0.25):
+    def __init__(self, gamma: float = 2.0, alpha: float = 0.25):
         super().__init__()
         self.gamma = gamma
         self.alpha = alpha
 
-    def construct(self, logits, labels):
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
         one_hot = ops.one_hot(labels, logits.shape[-1], ops.ones((), mstype.float32), ops.zeros((), mstype.float32))
-        # log(1 + exp(-|x|)) never overflows, whatever the logit; unlike relu, (x + |x|) / 2 has the right gradient at 0
-        size = ops.abs(logits)
+        # log(1 + exp(-|x|)) never overflows; (x + |x|) / 2 has the right gradient at 0, relu has not
+        size = ops.abs(logits)                  # [B, A, C], as all up to the last line
         soft = ops.log1p(ops.exp(-size))
         cross_entropy = (logits + size) * 0.5 - logits * one_hot + soft
         weight = one_hot * self.alpha + (1 - one_hot) * (1 - self.alpha)
-        return (weight * self.focus(logits, one_hot, size, soft) * cross_entropy).sum((1, 2))
-
-    def focus(self, logits, one_hot, size, soft):
-        """(the probability that a channel gives to what is wrong) ** gamma. size: |x|, soft: log(1 + exp(-|x|))."""
         if self.gamma >= 1:
             probability = ops.sigmoid(logits)
-            return ops.pow(one_hot + probability - 2 * one_hot * probability, self.gamma)
-        # below 1 the gradient of pow is infinite at 0; that of exp(gamma * logarithm) is finite everywhere
-        turned = logits - 2 * logits * one_hot
-        return ops.exp(((turned - size) * 0.5 - soft) * self.gamma)
+            # of what is wrong: 1 - p in the right channel, p in the others
+            focus = ops.pow(one_hot + probability - 2 * one_hot * probability, self.gamma)
+        else:
+            # below 1 the gradient of pow is infinite at 0; that of exp(gamma * logarithm) is finite everywhere
+            turned = logits - 2 * logits * one_hot
+            focus = ops.exp(((turned - size) * 0.5 - soft) * self.gamma)
+        return (weight * focus * cross_entropy).sum((1, 2))  # [B]
 
 
 class MultiBoxLoss(nn.Cell):
-    """Softmax cross-entropy of each image [B], over its positives and `ratio` times as many of its hardest negatives.
+    """Softmax cross-entropy of each image [B], over its positives and its hardest negatives.
 
-    The hardest are those of largest cross-entropy (SSD paper section 2.2); equals at the edge share the places left.
-    An image without positives has no negatives either, or with empty_share that share of its anchors (Paddle: .01).
+    negative_ratio: negatives for each positive. The hardest have the largest cross-entropy (SSD paper section 2.2);
+    equals at the edge share the places left. empty_negatives: an image without positives has this share of its anchors
+    as negatives, by default none (Paddle: 0.01).
     """
 
-    def __init__(self, ratio=3.0, empty_share=0.0):
+    def __init__(self, negative_ratio: float = 3.0, empty_negatives: float = 0.0):
         super().__init__()
-        self.ratio = ratio
-        self.empty_share = empty_share
+        self.negative_ratio = negative_ratio
+        self.empty_negatives = empty_negatives
 
-    def construct(self, logits, labels):
-        top = ops.stop_gradient(logits.max(-1, keepdims=True))
-        log_sum = ops.log(ops.exp(logits - top).sum(-1)) + top.squeeze(-1)
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        top = ops.stop_gradient(logits.max(-1, keepdims=True))                       # [B, A, 1]
+        log_sum = ops.log(ops.exp(logits - top).sum(-1)) + top.squeeze(-1)           # [B, A]
         own = ops.gather_elements(logits, 2, labels.expand_dims(2).astype(mstype.int32)).squeeze(-1)
-        cross_entropy = log_sum - own
+        cross_entropy = log_sum - own                                                # [B, A]
         positive = (labels > 0).astype(mstype.float32)
         negatives = ops.stop_gradient(self.hardest(cross_entropy, positive))
-        return (cross_entropy * (positive + negatives)).sum(1)
+        return (cross_entropy * (positive + negatives)).sum(1)                       # [B]
 
-    def hardest(self, cross_entropy, positive):
+    def hardest(self, cross_entropy: Tensor, positive: Tensor) -> Tensor:
         """Weights [B, A] of the negatives: 1 for the chosen ones, less for equals at the edge, else 0."""
         anchors = cross_entropy.shape[1]
-        found = positive.sum(1, keepdims=True)
-        wanted = ops.select(found > 0, ops.floor(found * self.ratio), ops.ones_like(found) *
-                            float(-(-self.empty_share * anchors // 1)))
-        wanted = ops.minimum(wanted, anchors - found)
-        value = ops.select(positive > 0, -ops.ones_like(cross_entropy), cross_entropy)
+        positives = positive.sum(1, keepdims=True)                                   # [B, 1]
+        rounded_up = -(-self.empty_negatives * anchors // 1)
+        without_positives = ops.ones_like(positives) * float(rounded_up)
+        wanted = ops.select(positives > 0, ops.floor(positives * self.negative_ratio), without_positives)
+        wanted = ops.minimum(wanted, anchors - positives)
+        value = ops.select(positive > 0, -ops.ones_like(cross_entropy), cross_entropy)  # [B, A]
         ranked, _ = compat.sort(value, 1, True)
-        edge = ops.gather_elements(ranked, 1, ops.maximum(wanted - 1, ops.zeros_like(wanted)).astype(mstype.int32))
+        last = ops.maximum(wanted - 1, ops.zeros_like(wanted)).astype(mstype.int32)
+        edge = ops.gather_elements(ranked, 1, last)                                  # [B, 1]
         above = (value > edge).astype(mstype.float32)
         equal = (value == edge).astype(mstype.float32)
-        places = (wanted - above.sum(1, keepdims=True)) / equal.sum(1, keepdims=True)
-        return ops.select((wanted > 0).broadcast_to(value.shape), above + equal * places, ops.zeros_like(value))
+        share = (wanted - above.sum(1, keepdims=True)) / equal.sum(1, keepdims=True)
+        return ops.select((wanted > 0).broadcast_to(value.shape), above + equal * share, ops.zeros_like(value))
 
 
 class DetectionLoss(nn.Cell):
@@ -83,18 +87,18 @@ class DetectionLoss(nn.Cell):
     batch. The published focal loss divides by zero in a batch without objects; here it still trains its negatives.
     """
 
-    def __init__(self, classification, normalizer="batch"):
+    def __init__(self, classification: nn.Cell, normalizer: str = "batch"):
         super().__init__()
         self.classification = classification
         self.by_image = normalizer == "image"
 
-    def construct(self, logits, deltas, labels, targets):
-        positive = (labels > 0).astype(mstype.float32)
-        count = positive.sum(1)
-        distance = ops.abs(deltas.astype(mstype.float32) - targets)
+    def construct(self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> tuple:
+        positive = (labels > 0).astype(mstype.float32)                     # [B, A]
+        count = positive.sum(1)                                            # [B]
+        distance = ops.abs(deltas.astype(mstype.float32) - targets)        # [B, A, 4]
         # smooth L1 with beta 1 (https://arxiv.org/abs/1504.08083 eq. 3)
         smooth = ops.select(distance < 1, 0.5 * distance * distance, distance - 0.5).sum(-1)
-        box = (smooth * positive).sum(1)
+        box = (smooth * positive).sum(1)                                   # [B]
         classification = self.classification(logits.astype(mstype.float32), labels)
         if self.by_image:
             weight = (count > 0).astype(mstype.float32) / ops.maximum(count, ops.ones_like(count)) / count.shape[0]

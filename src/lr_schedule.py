@@ -13,7 +13,7 @@ def warmup(rates, lr_init, steps):
     return rates.astype(np.float32)
 
 
-def cosine(lr, lr_end, start, total_steps):
+def cosine(lr, *, lr_end, start, total_steps):
     """lr until step `start`, then half a cosine to lr_end at total_steps. [total_steps].
 
     Source: model zoo official/cv/SSD, src/lr_schedule.py; step i has the angle pi * (i - start) / (total - start).
@@ -22,7 +22,7 @@ def cosine(lr, lr_end, start, total_steps):
     return lr_end + (lr - lr_end) * (1 + np.cos(angle)) / 2
 
 
-def multistep(lr, milestones, factors, total_steps):
+def multistep(lr, *, milestones, factors, total_steps):
     """lr, times factors[k] from step milestones[k] on; each factor is of lr itself, not of the rate before."""
     values = lr * np.array([1.0, *factors])
     return values[np.searchsorted(milestones, np.arange(total_steps), side="right")]

@@ -23,7 +23,7 @@ COCO_MEANINGS = {
     "AR10": "10 detections an image", "AR100": "100 detections an image", "ARs": "small, area below 32x32",
     "ARm": "medium, 32x32 to 96x96", "ARl": "large, above 96x96"}
 COCO_NAMES = tuple(COCO_MEANINGS)
-MOST_COUNTED = 100  # detections of a class in an image that the COCO protocol counts (maxDets)
+MAX_DETECTIONS = 100  # detections of a class in an image that the COCO protocol counts (maxDets)
 ENGINES = {"hotcoco": {"COCO": "hotcoco", "COCOeval": "hotcoco"},
            "pycocotools": {"COCO": "pycocotools.coco", "COCOeval": "pycocotools.cocoeval"}}
 VOC_MEANINGS = {"mAP_11point": "mean over classes, 11-point rule of VOC 2007",
@@ -107,14 +107,14 @@ def format_metrics(metrics):
 
 def describe_evaluation(dataset: str, *, split_name: str, images: int, meta: dict) -> dict:
     """What the numbers of metrics.json were measured with, JSON-able. meta: what the model says of itself."""
-    protocol = {"protocol": "VOC"} if dataset == "voc" else {"protocol": "COCO", "max_detections": MOST_COUNTED}
+    protocol = {"protocol": "VOC"} if dataset == "voc" else {"protocol": "COCO", "max_detections": MAX_DETECTIONS}
     names = ("model", "min_score", "nms_threshold", "nms_candidates", "max_boxes", "resize")
     return {**protocol, "split": split_name, "images": images, **{name: meta[name] for name in names if name in meta}}
 
 
-def split_notes(ground_truth: dict, dataset: str, most_boxes: int) -> list:
+def split_notes(ground_truth: dict, dataset: str, *, max_boxes: int) -> list:
     """What whoever reads the numbers of a split should know before, one text a line: no boxes at all, classes without
-    any, images with more boxes than are found or counted. most_boxes: detections an image."""
+    any, images with more boxes than are found or counted. max_boxes: detections an image."""
     voc = dataset == "voc"
     counted = [item for item in ground_truth["annotations"] if not item.get("difficult" if voc else "iscrowd")]
     if not counted:
@@ -125,12 +125,12 @@ def split_notes(ground_truth: dict, dataset: str, most_boxes: int) -> list:
              f"out of all averages: {', '.join(absent[:10])}{', ..' if len(absent) > 10 else ''}"] if absent else []
     images = Counter(item["image_id"] for item in counted)
     pairs = Counter((item["image_id"], item["category_id"]) for item in counted)
-    crowded = {image for image, count in images.items() if count > most_boxes}
-    crowded |= set() if voc else {image for (image, _), count in pairs.items() if count > MOST_COUNTED}
+    crowded = {image for image, count in images.items() if count > max_boxes}
+    crowded |= set() if voc else {image for (image, _), count in pairs.items() if count > MAX_DETECTIONS}
     if crowded:
-        rule = "" if voc else f", and COCO's protocol counts {MOST_COUNTED} of a class in an image (maxDets)"
+        rule = "" if voc else f", and COCO's protocol counts {MAX_DETECTIONS} of a class in an image (maxDets)"
         notes.append(f"{len(crowded)} image(s) have up to {max(images[image] for image in crowded)} boxes: at most "
-                     f"{most_boxes} an image are found (--max_boxes){rule}; the others count as missed")
+                     f"{max_boxes} an image are found (--max_boxes){rule}; the others count as missed")
     return notes
 
 

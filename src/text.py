@@ -1,11 +1,27 @@
-"""Texts of users and of data files, as lines, tables and pictures can show them."""
+"""Texts of users and of data files, as lines, tables and pictures can show them; help texts as terminals can."""
+from __future__ import annotations
+
+import textwrap
 import unicodedata
 
 
-def one_line(text) -> str:
-    """A text with a space for each line break and other control character, and ? for what no text file can hold."""
+def one_line(text: object) -> str:
+    """A text with a space for each line break and other control character, and ? for what a text file cannot hold."""
     text = str(text)
     if text.isprintable():  # most are
         return text
     signs = {"Cc": " ", "Zl": " ", "Zp": " ", "Cs": "?"}
     return "".join(signs.get(unicodedata.category(letter), letter) for letter in text)
+
+
+def split_names(text: str) -> list[str]:
+    """"backbone, neck" -> ["backbone", "neck"]"""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def wrap_paragraphs(text: str, width: int) -> str:
+    """A text with its paragraphs wrapped; those with indented lines, such as commands, stay as they are."""
+    paragraphs = text.strip().split("\n\n")
+    return "\n\n".join(paragraph if paragraph.startswith(" ") or "\n " in paragraph else
+                       textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
+                       for paragraph in paragraphs)

@@ -115,12 +115,12 @@ def arrays(record):
 
 def txt(tmp_path, text, classes=()):
     """read_txt on a file with this text -> (records, class names, report)."""
-    from src.data.records import Report
+    from src.data.findings import Report
     from src.data.txt import read_txt
     path = tmp_path / "train.txt"
     path.write_text(text)
     report = Report()
-    records, names, ids = read_txt(str(path), str(tmp_path), list(classes), report)
+    records, names, ids = read_txt(str(path), str(tmp_path), classes=list(classes), report=report)
     assert ids == list(range(1, len(names) + 1))
     return records, names, report
 

@@ -123,8 +123,10 @@ class Names:
 def build(rates, loss_scale=1.0, dynamic=False, grad_clip=0.0, weight_decay=0.0, loss=None, average=False,
           kind="momentum", momentum=0.9, **more):
     network = Line()
-    model = Model("line", network, np.zeros((4, 4), np.float32), 2, 2, mean=(0, 0, 0), std=(1, 1, 1))
-    optimizer = build_optimizer(network.trainable_params(), np.array(rates, np.float32), kind, momentum, weight_decay)
+    model = Model(name="line", network=network, anchors=np.zeros((4, 4), np.float32), image_size=2, num_classes=2,
+                  mean=(0, 0, 0), std=(1, 1, 1))
+    optimizer = build_optimizer(network.trainable_params(), np.array(rates, np.float32), kind=kind, momentum=momentum,
+                                weight_decay=weight_decay)
     average = WeightAverage(network, 0.5) if average else None
     step = step_module.TrainStep(model, loss or Sum(), optimizer, loss_scale=loss_scale, dynamic=dynamic,
                                  grad_clip=grad_clip, average=average, **more)

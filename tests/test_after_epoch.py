@@ -24,10 +24,12 @@ class Written(Saver):
         self.saved = []
 
     def write(self, name, state, *, settled=False, keep=0):
+        def save_run(folder, name, parameters, *, meta, keep):
+            self.saved.append({**meta, "name": name})
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(checkpoint, "save_run", lambda folder, name, parameters, meta, keep: self.saved.append(meta))
+            patch.setattr(checkpoint, "save_run", save_run)
             super().write(name, state, settled=settled, keep=keep)
-        self.saved[-1]["name"] = name
 
 
 class Evaluates(Validator):

@@ -7,11 +7,12 @@ import pytest
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.models.ssd import build_model
 from src.weights import checkpoint
+from src.weights.files import open_weights
 
 
 @pytest.fixture(scope="module")
 def network():
-    return build_model("ssd300_mobilenet_v2", 4, 96, 0.35).network
+    return build_model("ssd300_mobilenet_v2", 4, image_size=96, width=0.35).network
 
 
 @pytest.fixture
@@ -22,8 +23,9 @@ def saved(network, tmp_path):
 
 
 def test_round_trip_is_exact_and_leaves_no_other_file(network, saved):
-    values, meta = checkpoint.load(saved)
-    assert meta == {"classes": ["ä", "b", "c"], "best": 0.5}
+    file = open_weights(saved)
+    values = file.arrays
+    assert file.kind == "mindspore" and file.meta == {"classes": ["ä", "b", "c"], "best": 0.5}
     assert set(values) == {one.name for one in network.get_parameters()}
     assert all(np.array_equal(values[one.name], one.asnumpy()) for one in network.get_parameters())
     assert os.listdir(os.path.dirname(saved)) == ["a.ckpt"]
@@ -31,13 +33,13 @@ def test_round_trip_is_exact_and_leaves_no_other_file(network, saved):
 
 def test_missing_and_damaged_files(saved, tmp_path):
     with pytest.raises(OptionError, match="is not a file"):
-        checkpoint.load(str(tmp_path / "none.ckpt"))
+        open_weights(str(tmp_path / "none.ckpt"))
     whole = open(saved, "rb").read()
     for content in (b"", whole[:1000], whole[:len(whole) // 2], whole[:-3], b"no checkpoint at all" * 50):
         with open(saved, "wb") as file:
             file.write(content)
         with pytest.raises(DataError, match="damaged"):
-            checkpoint.load(saved)
+            open_weights(saved)
 
 
 def test_a_folder_that_is_not_there(network, tmp_path):
@@ -48,8 +50,8 @@ def test_a_folder_that_is_not_there(network, tmp_path):
 def test_only_the_newest_numbered_are_kept(network, tmp_path):
     parameters = list(network.get_parameters())[:1]
     for epoch in range(1, 5):
-        checkpoint.save_run(str(tmp_path), f"epoch_{epoch:04d}", parameters, {}, keep=2)
-    checkpoint.save_run(str(tmp_path), "last", parameters, {})
+        checkpoint.save_run(str(tmp_path), f"epoch_{epoch:04d}", parameters, meta={}, keep=2)
+    checkpoint.save_run(str(tmp_path), "last", parameters, meta={})
     assert sorted(os.listdir(tmp_path)) == ["epoch_0003.ckpt", "epoch_0004.ckpt", "last.ckpt"]
 
 
@@ -60,7 +62,7 @@ def test_only_numbered_checkpoints_of_ours_are_removed_and_10000_is_newer_than_9
     (tmp_path / "epoch_0003").mkdir()
     parameters = list(network.get_parameters())[:1]
     for epoch in (9998, 9999, 10000):
-        checkpoint.save_run(str(tmp_path), f"epoch_{epoch:04d}", parameters, {}, keep=2)
+        checkpoint.save_run(str(tmp_path), f"epoch_{epoch:04d}", parameters, meta={}, keep=2)
     assert sorted(os.listdir(tmp_path)) == sorted([*others, "epoch_0003", "epoch_9999.ckpt", "epoch_10000.ckpt"])
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT, coco_tree
 
-from src.classes import COCO_CLASSES, VOC_CLASSES, checked_classes, one_line
+from src.classes import COCO_CLASSES, VOC_CLASSES, checked_classes, named_classes, nearest, one_line
 from src.config import read_options, save_options
 from src.errors import OptionError
 
@@ -116,11 +116,11 @@ def test_a_checkpoint_of_a_class_called_like_a_list_is_taken(name, tmp_path):
     from src.models.ssd import build_model
     from src.weights import checkpoint
     options = read_options(["--model=ssd300_mobilenet_v2", "--image_size=64", "--width=0.25", "--compile_cache="])
-    model = build_model(options.model, 2, 64, 0.25)
+    model = build_model(options.model, 2, image_size=64, width=0.25)
     path = str(tmp_path / "one.ckpt")
     checkpoint.save(path, list(model.network.get_parameters()), describe(model, [name], options))
-    options.typed = []
-    assert load_predictor(path, options).classes == [name] and ms.__version__
+    predict = load_predictor(path, batch_size=1, defaults=options, overrides={})
+    assert predict.classes == [name] and ms.__version__
 
 
 @pytest.mark.parametrize("name", ["coco", "background"])
@@ -146,3 +146,25 @@ def test_import_weights_reads_a_list_as_all_programs_do(tmp_path):
 def test_names_stay_on_one_line():
     names = ("cat", "a\nb", "a\tb", "caf\u00e9", "\ud800")
     assert [one_line(name) for name in names] == ["cat", "a b", "a b", "caf\u00e9", "?"]
+
+
+# --- the named lists
+
+def test_named_lists():
+    assert len(COCO_CLASSES) == len(set(COCO_CLASSES)) == 80 and len(VOC_CLASSES) == len(set(VOC_CLASSES)) == 20
+    assert COCO_CLASSES[0] == "person" and COCO_CLASSES[79] == "toothbrush" and VOC_CLASSES[19] == "tvmonitor"
+    assert named_classes(["coco"]) == list(COCO_CLASSES) and named_classes(["voc"]) == list(VOC_CLASSES)
+    assert named_classes(["b", "a"]) == ["b", "a"] and named_classes([]) == []
+
+
+@pytest.mark.parametrize("names, text", [
+    (["background", "cat"], "implicit"), (["cat", "dog", "cat"], "'cat' more than once")])
+def test_impossible_class_lists(names, text):
+    with pytest.raises(OptionError, match=text):
+        named_classes(names)
+
+
+def test_nearest_name():
+    assert nearest("aeroplan", VOC_CLASSES) == "aeroplane"
+    assert nearest("rbc", ["WBC", "RBC"]) == "RBC"
+    assert nearest("xyzzy", VOC_CLASSES) is None

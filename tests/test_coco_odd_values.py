@@ -9,7 +9,8 @@ from conftest import picture
 
 from src.data.coco import read_coco
 from src.data.convert import coco_annotations
-from src.data.records import Report, finish_record
+from src.data.findings import Report
+from src.data.records import finish_record
 from src.errors import SSDError
 from src.evaluation.evaluate import to_coco
 from src.metrics import coco_metrics
@@ -64,7 +65,7 @@ def test_odd_values(path, folder):
         file, report = folder / "instances.json", Report()
         file.write_text(json.dumps(changed(path, value)))
         try:
-            records, names, ids = read_coco(str(file), str(folder), [], report)
+            records, names, ids = read_coco(str(file), str(folder), classes=[], report=report)
         except SSDError as error:
             assert error.exit_code == 3 and str(error).encode("utf-8", "backslashreplace") and "\n" not in str(error)
             continue
@@ -72,11 +73,12 @@ def test_odd_values(path, folder):
             continue  # a conversion ends here: no usable image
         assert all(type(record.image_id) is int and -2 ** 63 <= record.image_id < 2 ** 63 for record in records)
         assert [os.path.exists(record.path) for record in records], "a name that can be asked for"
-        annotations = [one for record in records for one in coco_annotations(record, ids, 1)]
-        finished = [finish_record(record, 20, 40, report) for record in records]
+        annotations = [item for record in records for item in coco_annotations(record, ids, 1)]
+        finished = [finish_record(record, (20, 40), report) for record in records]
         assert all(1 <= box.label <= len(names) for record in finished for box in record.boxes)
         truth = json.loads(json.dumps({
-            "images": [{"id": one.truth_id, "width": 40, "height": 20} for one in records], "annotations": annotations,
+            "images": [{"id": record.truth_id, "width": 40, "height": 20} for record in records],
+            "annotations": annotations,
             "categories": [{"id": number, "name": name} for number, name in zip(ids, names)]}))
         detections = to_coco(FOUND[:len(records)], truth)
         for engine in ("hotcoco", "pycocotools"):

@@ -6,10 +6,13 @@ import pytest
 from conftest import ROOT, coco_tree
 from programs import run
 
-from src.config import OF_A_HOST, read_options, save_options, split_options
-from src.config import SPLIT_PLACES as PLACES
-from src.data.prepare import SplitMissing, prepare_split
+from src.config import read_options, save_options, split_options
+from src.data.annotations import SplitMissing
+from src.data.prepare import prepare_split
 from src.errors import DataError
+from src.option_rules import RULES
+
+PLACES = [name for name, rule in RULES.items() if rule.split == "place"]
 
 
 class Here:
@@ -43,7 +46,7 @@ def test_both_are_named_and_there_is_no_root(here):
              f"--val_anno_path={here.other}/val.json", f"--val_image_dir={here.other}/train2017")
     train, val = (here.split(split, *typed) for split in ("train", "val"))
     assert (train.image_dir, val.image_dir) == (str(here.tree / "train2017"), str(here.other / "train2017"))
-    assert train.target != val.target and val.count == 2
+    assert train.folder != val.folder and val.count == 2
 
 
 def test_one_folder_for_both_files(here):
@@ -70,7 +73,7 @@ def test_the_usual_validation_split_has_its_own_folder(here):
      "val2017' is not a folder; check --coco_root and --val_data_type, or name it by --val_image_dir"),
     ("train", ["--image_dir=TREE/train2017"], "--coco_root is empty")])
 def test_errors_name_the_option(here, split, typed, words):
-    typed = [one.replace("TREE", str(here.tree)).replace("OTHER", str(here.other)) for one in typed]
+    typed = [option.replace("TREE", str(here.tree)).replace("OTHER", str(here.other)) for option in typed]
     with pytest.raises(DataError) as error:
         here.split(split, *typed)
     assert words in str(error.value) and "\n" not in str(error.value)
@@ -95,7 +98,7 @@ def test_places_are_kept_and_belong_to_a_host_and_a_data_set(tmp_path):
     options = read_options(["--dataset=other", *(f"--{key}=/x/{key}" for key in PLACES)])
     save_options(options, tmp_path / "config.yaml")
     again = read_options([f"--config_path={tmp_path}/config.yaml"])
-    assert all(again[key] == f"/x/{key}" for key in PLACES) and set(PLACES) <= set(OF_A_HOST)
+    assert all(again[key] == f"/x/{key}" for key in PLACES) and all(RULES[name].per_host for name in PLACES)
     other = read_options([f"--config_path={tmp_path}/config.yaml", "--dataset=coco", "--image_dir=/y"])
     assert [other[key] for key in PLACES] == ["/y", "", "", ""], "a TXT file is none of COCO's"
     (tmp_path / "recipe.yaml").write_text("image_dir: /x\nanno_path: t.txt\n")

@@ -1,8 +1,10 @@
 """Which folder holds the graphs of a run: another one as soon as anything differs that a graph is made of."""
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from programs import ROOT
 
 from src.machine import compile_cache
 
@@ -34,6 +36,10 @@ def test_equal_runs_share_a_folder_whatever_the_order_of_the_options(folder_of):
     ({"gamma": 2.0}, [parameter("v")]), ({"gamma": 2.0}, [parameter()] * 2), ({"gamma": "2.0"}, [parameter()])])
 def test_another_option_or_parameter_means_another_folder(folder_of, facts, parameters):
     assert folder_of(facts, parameters) != folder_of({"gamma": 2.0}, [parameter()])
+
+
+def test_all_sources_count():
+    assert Path(compile_cache.__file__).parents[1] == Path(ROOT, "src")
 
 
 def test_a_changed_source_file_means_another_folder(folder_of, monkeypatch, tmp_path):

@@ -8,10 +8,13 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from src.config import CHOICES, DEFAULT_PATH, help_text, read_options, read_yaml, save_options, split_options
+from src.config import DEFAULT_PATH, help_text, read_options, save_options, split_options, unused_note
 from src.errors import OPTION_EXIT, OptionError
+from src.option_rules import DATA_OPTIONS, EVERY, RULES, TRAIN, graph_options, rule_of, shared_options
+from src.recipes import read_yaml
 
 DEFAULTS = read_yaml(DEFAULT_PATH)
+CHOICES = {name: rule.choices for name, rule in RULES.items() if rule.choices}
 
 
 @pytest.fixture
@@ -149,8 +152,8 @@ def test_wrong_type_in_a_recipe(text, allowed, recipe):
 
 @pytest.mark.parametrize("typed, part", [
     ("--lr=-1", "above 0"), ("--lr=0", "above 0"), ("--batch_size=0", "at least 1"), ("--batch_size=-4", "at least 1"),
-    ("--momentum=1.5", "between 0 and 1"), ("--min_score=-0.1", "between 0 and 1"), ("--weight_decay=-1", "negative"),
-    ("--device_id=-1", "negative"),
+    ("--momentum=1.5", "between 0 and 1"), ("--min_score=-0.1", "between 0 and 1"), ("--weight_decay=-1", "at least 0"),
+    ("--device_id=-1", "at least 0"),
 ])
 def test_impossible_numbers(typed, part):
     message = error_of(typed)
@@ -194,10 +197,44 @@ def test_saved_options_are_a_recipe(tmp_path):
            {key: options[key] for key in DEFAULTS if key != "config_path"}
 
 
-def test_help_lists_every_option():
-    text = help_text("train.py")
-    assert re.findall(r"^  --(\w+)=", text, re.MULTILINE) == list(DEFAULTS)
-    assert "usage: python train.py" in text
+@pytest.mark.parametrize("program", sorted(EVERY))
+def test_help_lists_the_options_of_a_program_as_wide_as_the_terminal(program, monkeypatch):
+    for width in (80, 150):
+        monkeypatch.setenv("COLUMNS", str(width))
+        text = help_text(program, "What it does.")
+        used = [name for name in DEFAULTS if program in rule_of(name).programs]
+        assert re.findall(r"^  --(\w+)=", text, re.MULTILINE) == used and "config_path" in used
+        assert text.startswith(f"What it does.\n\nusage: python {program} ")
+        assert all(len(line) <= width or "[--key" in line for line in text.splitlines())
+        assert ("--epoch_size=" in text) == (program == "train.py")
+
+
+def test_every_option_has_a_program_and_every_rule_an_option():
+    assert set(RULES) <= set(DEFAULTS) and all(rule_of(name).programs & EVERY for name in DEFAULTS)
+    assert [name for name in DEFAULTS if name in RULES] == list(RULES), "the order of default.yaml"
+    for name, rule in RULES.items():
+        value = DEFAULTS[name]
+        assert rule.programs <= EVERY and rule != rule_of("gamma"), f"{name} needs no line"
+        assert not rule.choices or value in rule.choices
+        assert isinstance(value, (int, float)) or (rule.minimum, rule.maximum, rule.exclusive) == rule_of("x")[2:5]
+        assert not isinstance(value, str) or rule.is_path or rule.choices or rule.programs != TRAIN or rule.split
+
+
+def test_options_that_may_differ_change_no_graph_or_are_of_a_host():
+    options = read_options(["--lr=0.1"])
+    shared, graph = shared_options(options), graph_options(options)
+    assert "typed" not in {**shared, **graph} and {*shared, *graph} - {*DEFAULTS} == set()
+    assert {"lr", "seed", "epoch_size"} <= {*shared} & {*graph}
+    assert "voc_root" not in shared and "voc_root" in graph and "max_steps" in shared and "max_steps" not in graph
+    assert {"dataset", "classes", "strict"} <= {*DATA_OPTIONS} and "config_path" not in DATA_OPTIONS
+    assert not rule_of("epoch_size").needs_steps and rule_of("lr").needs_steps
+
+
+def test_unused_options_are_named():
+    options = read_options(["--lr=0.1", "--epoch_size=2", "--eval_batch_size=2"], "eval.py")
+    assert unused_note(options, "eval.py") == "not used by eval.py: --epoch_size, --lr (--help lists what is)"
+    assert unused_note(options, "train.py") == ""
+    assert unused_note(options, "predict.py").startswith("not used by predict.py: --epoch_size, --eval_batch_size, ")
 
 
 def test_every_default_has_its_own_type():

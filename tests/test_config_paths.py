@@ -7,10 +7,13 @@ import pytest
 from programs import ROOT
 from test_config import DEFAULTS, error_of
 
-from src.config import CHOICES, PATHS, read_options
+from src.config import read_options
+from src.option_rules import RULES
 
 # options of free text that are no paths: names, and lists of prefixes
 NO_PATHS = ("model", "train_data_type", "val_data_type", "freeze_layer")
+PATHS = [name for name, rule in RULES.items() if rule.is_path]
+CHOICES = [name for name, rule in RULES.items() if rule.choices]
 
 
 def test_every_text_option_is_a_choice_a_path_or_known_to_be_neither():

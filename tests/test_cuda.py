@@ -168,7 +168,7 @@ class Driver:
 
 @pytest.mark.parametrize("driver, words", [
     (Driver(100), "sees no card"), (Driver(count=0), "sees no card"), (Driver(35), "too old"), (Driver(804), "804"),
-    (Driver(version=10020), "CUDA 10.2 at most"), (object(), "libcuda.so.1 is none")])
+    (Driver(version=10020), "CUDA 10.2 at most"), (object(), "libcuda.so.1 is not a driver")])
 def test_a_driver_that_cannot_be_used(monkeypatch, driver, words):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
     with pytest.raises(EnvironmentFault, match="device_target=GPU, but the NVIDIA driver cannot be used: .*") as raised:

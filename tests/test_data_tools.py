@@ -100,7 +100,8 @@ def test_size_classes_are_coco_s():
 
 
 def test_level_table_counts_the_best_anchors():
-    model = build_model("ssd300_mobilenet_v2", 2, 96, 0.25)  # 6 x 6 cells of 3 anchors, then 3 x 3 of 6
+    model = build_model("ssd300_mobilenet_v2", 2, image_size=96,
+                        width=0.25)  # 6 x 6 cells of 3 anchors, then 3 x 3 of 6
     text = anchor_stats.level_table(model, np.array([0, 107, 108, 161]))
     lines = [line for line in text.splitlines() if " x " in line]
     assert "2 = 50.0%" in lines[0] and "2 = 50.0%" in lines[1] and "0 = 0.0%" in lines[2]

@@ -24,7 +24,8 @@ class Stub(nn.Cell):
 
 def detect(logits, deltas, anchors=ANCHORS, score="sigmoid", **settings):
     """Runs a Detector on known logits [B, A, C] and deltas [B, A, 4]; returns numpy outputs."""
-    model = Model("stub", Stub(logits, deltas), anchors, 8, logits.shape[-1], score=score)
+    model = Model(name="stub", network=Stub(logits, deltas), anchors=anchors, image_size=8,
+                  num_classes=logits.shape[-1], score=score)
     cell = Detector(model, **settings)
     cell.set_train(False)
     return [one.asnumpy() for one in cell(ms.Tensor(np.zeros((len(logits), 8, 8, 3), np.uint8)))]
@@ -79,8 +80,8 @@ def test_equals_exact_greedy_nms_of_every_class():
     anchors = np.concatenate([rng.uniform(0.2, 0.8, (300, 2)), rng.uniform(0.1, 0.3, (300, 2))], 1).astype(np.float32)
     logits = rng.normal(-2, 1.5, (2, 300, 21)).astype(np.float32)
     deltas = rng.normal(0, 0.5, (2, 300, 4)).astype(np.float32)
-    boxes, scores, labels, count = detect(logits, deltas, anchors, min_score=0.3, nms_threshold=0.5, candidates=3000,
-                                          max_boxes=3000)
+    boxes, scores, labels, count = detect(logits, deltas, anchors, min_score=0.3, nms_threshold=0.5,
+                                          topk_candidates=3000, max_boxes=3000)
     for image in range(2):
         decoded = np.clip(box_ops.decode(deltas[image], anchors), 0, 1)
         expected = {(label, index) for label in range(1, 21)
@@ -103,6 +104,7 @@ def test_anchor_and_class_of_the_last_of_many_pairs():
     logits = np.full((1, 30000, 1001), -200, np.float32)
     for place, (anchor, label) in enumerate([(29999, 1000), (29999, 1), (29998, 999), (16777, 217), (0, 1)]):
         logits[0, anchor, label] = 5 - place
-    boxes, _, labels, count = detect(logits, np.zeros((1, 30000, 4), np.float32), anchors, max_boxes=5, candidates=5)
+    boxes, _, labels, count = detect(logits, np.zeros((1, 30000, 4), np.float32), anchors, max_boxes=5,
+                                     topk_candidates=5)
     assert count.tolist() == [5] and labels.tolist() == [[1000, 1, 999, 217, 1]]
     assert np.allclose(boxes[0], box_ops.to_corners(anchors[[29999, 29999, 29998, 16777, 0]]), atol=1e-6)

@@ -130,9 +130,10 @@ def first_steps(level):
     from src.models.initialize import he_initialize
     from src.training.build import mixed_precision
     ms.set_seed(1)  # the same weights for every level: the head's are drawn by MindSpore
-    model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)
+    model = build_model("ssd300_mobilenet_v2", 3, image_size=64, width=0.25)
     he_initialize(model.network, 3, seed=1)
-    optimizer = build_optimizer(model.network.trainable_params(), np.full(4, 0.01, np.float32), "momentum", 0.9, 1e-4)
+    optimizer = build_optimizer(model.network.trainable_params(), np.full(4, 0.01, np.float32), kind="momentum",
+                                momentum=0.9, weight_decay=1e-4)
     step = step_module.TrainStep(mixed_precision(model, level), DetectionLoss(FocalLoss()), optimizer, loss_scale=4.0,
                                  dynamic=True, grad_clip=1.0)
     step.set_train()
@@ -159,9 +160,10 @@ def test_every_model_learns_a_batch(name):
     """The loss of one repeated batch falls in four steps of the model's own loss, from its own initial weights."""
     from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
     ms.set_context(mode=ms.PYNATIVE_MODE)  # a graph of each would take many minutes to compile
-    model = build_model(name, 3, 128 if name.endswith("fpn") else 0)
+    model = build_model(name, 3, image_size=128 if name.endswith("fpn") else 0)
     classification = FocalLoss() if model.score == "sigmoid" else MultiBoxLoss()
-    optimizer = build_optimizer(model.network.trainable_params(), np.full(5, 0.002, np.float32), "momentum", 0.9, 1e-4)
+    optimizer = build_optimizer(model.network.trainable_params(), np.full(5, 0.002, np.float32), kind="momentum",
+                                momentum=0.9, weight_decay=1e-4)
     step = step_module.TrainStep(model, DetectionLoss(classification), optimizer, grad_clip=1.0)
     step.set_train()
     rng = np.random.default_rng(0)

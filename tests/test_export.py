@@ -11,8 +11,9 @@ from src.export import mindir
 from src.export.mindir import export_mindir
 from src.export.onnx import export_onnx
 from src.export.quantize import Feed, Int8, to_float16
-from src.inference.description import describe
-from src.inference.predictor import load_exported, run_cell
+from src.inference.description import describe, detector_arguments
+from src.inference.exported import run_cell
+from src.inference.predictor import load_exported
 from src.models.detector import Detector
 from src.models.ssd import BUILDERS
 
@@ -42,7 +43,7 @@ def initializers(path):
 def test_any_number_gives_what_each_number_gives(ending, tmp_path):
     model, facts = small_model()
     images = pictures(64)
-    expected = run_cell(Detector(model, *list(THRESHOLDS.values())[:4]), images)
+    expected = run_cell(Detector(model, **detector_arguments(THRESHOLDS)), images)
     assert (expected[3] > 10).all()
     meta = EXPORTS[ending](model, facts, str(tmp_path / f"ssd.{ending}"), 0, raw=False)
     assert meta["batch_size"] == 0 and meta["inputs"]["images"]["shape"] == [None, 64, 64, 3]
@@ -104,7 +105,7 @@ def test_eval_takes_any_number(place, trained, evaluated, ending):
 def test_float16_is_for_the_network_only(tmp_path):
     model, facts = small_model()
     images, path = pictures(64), str(tmp_path / "ssd.onnx")
-    expected = run_cell(Detector(model, *list(THRESHOLDS.values())[:4]), images)
+    expected = run_cell(Detector(model, **detector_arguments(THRESHOLDS)), images)
     meta = export_onnx(model, facts, path, 3, raw=False, lower=to_float16)
     assert 0 < meta["largest_difference"] < 0.05
     weights = initializers(path)

@@ -15,10 +15,10 @@ PACKAGES = ("ground", "machine", "ideas", "models", "data", "weights", "evaluati
 IDEAS = ("anchor_fit", "anchors", "boxes", "drawing", "ema", "losses", "lr_schedule", "matching", "metrics", "optim")
 APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("ema", "losses", "optim", "machine.compat", "machine.compile_cache", "machine.distributed",
-                   "data.loader", "data.prepare", "data.prefetch", "data.convert", "weights.checkpoint", "weights.load",
-                   "evaluation.evaluate", "inference.description", "inference.exported", "inference.predictor",
-                   "export.mindir", "export.onnx", "training.build", "training.checks", "training.loop",
-                   "training.opening", "training.resume", "training.saver", "training.step", "training.validator")
+                   "weights.checkpoint", "weights.load", "evaluation.evaluate", "inference.description",
+                   "inference.exported", "inference.predictor", "export.mindir", "export.onnx", "training.build",
+                   "training.checks", "training.loop", "training.opening", "training.resume", "training.saver",
+                   "training.step", "training.validator")
 
 
 def package_of(name):
@@ -77,6 +77,7 @@ def test_numpy_modules_do_not_import_mindspore():
 def test_help_is_quick_and_wrong_options_end_with_2(program):
     how = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
     shown = subprocess.run([sys.executable, program, "--help"], **how)
-    assert shown.returncode == 0 and "--batch_size" in shown.stdout
+    assert shown.returncode == 0 and "--config_path=" in shown.stdout
+    assert ("--epoch_size=" in shown.stdout) == (program == "train.py")
     wrong = subprocess.run([sys.executable, program, "--bach_size=3"], **how)
     assert wrong.returncode == 2 and "did you mean 'batch_size'?" in wrong.stderr and wrong.stderr.count("\n") == 1

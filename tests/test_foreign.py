@@ -9,13 +9,14 @@ from programs import run, succeed
 from weight_writers import mapping as pushed_mapping
 from weight_writers import save_zip, whole_tensor
 
-from src.config import read_options
+from src.config import model_options, read_options
 from src.errors import DataError, OptionError
 from src.inference.predictor import load_model
 from src.models.ssd import build_model
 from src.weights import checkpoint
+from src.weights.files import open_weights
 from src.weights.load import import_command, load_pretrained
-from src.weights.names import SOURCES
+from src.weights.names import published_thresholds
 
 MODEL = "ssdlite300_mobilenet_v2"
 TYPED = (f"--model={MODEL}", "--width=1.0", "--image_size=0")
@@ -63,17 +64,16 @@ WRITERS = {"npz": write_npz, "ckpt": write_ckpt, "torch": write_torch}
 def test_each_format_is_taken_or_the_command_is_said_in_full(kind, tmp_path):
     path = WRITERS[kind](tmp_path / "their detector", foreign(81))
     with pytest.raises(OptionError, match="does not say its classes; make a checkpoint of it by 'python") as refused:
-        load_model(path, read_options([]))
+        load_model(path, **model_options(read_options([])))
     words = shlex.split(re.search("by '(python .*)' and give that", str(refused.value))[1])
     assert words == ["python", "import_weights.py", path, "--from=uvipen", f"--model={MODEL}",
                      f"--output=ckpt/{MODEL}.ckpt"]
     if kind == "npz":
         with pytest.raises(OptionError, match=f"; the file fits by 'python import_weights.py .* --model={MODEL} "):
-            load_model(path, read_options(["--model=ssd300_mobilenet_v2", "--classes=coco"]))
-    model, facts = load_model(path, read_options([*TYPED, "--classes=coco", "--max_boxes=7"]))
-    least, overlap, _, resize = SOURCES["uvipen"].post
-    assert (facts["min_score"], facts["nms_threshold"], facts["max_boxes"], facts["resize"]) == (
-        least, overlap, 7, resize)
+            load_model(path, **model_options(read_options(["--model=ssd300_mobilenet_v2", "--classes=coco"])))
+    model, facts = load_model(path, **model_options(read_options([*TYPED, "--classes=coco", "--max_boxes=7"])))
+    published = published_thresholds("uvipen")
+    assert {name: facts[name] for name in published} == {**published, "max_boxes": 7}
     assert model.name == MODEL and len(facts["classes"]) == 80
 
 
@@ -92,24 +92,26 @@ def test_the_command_by_hand(place, tmp_path):
 
 
 def test_other_classes_and_other_files(tmp_path):
-    assert import_command(write_npz(tmp_path / "four", foreign(5))).endswith("=NAME,NAME,.. (its 4 names)'")
+    four = open_weights(write_npz(tmp_path / "four", foreign(5)))
+    assert import_command(four).endswith("=NAME,NAME,.. (its 4 names)'")
     values = foreign(81)
     part = {name: value for name, value in values.items() if not name.startswith("loc.")}
-    assert import_command(write_npz(tmp_path / "part", part)) is None
-    mine = build_model("ssd300_mobilenet_v2", 3, 64, 0.25).network
-    assert import_command(write_npz(tmp_path / "ours", {p.name: p.asnumpy() for p in mine.get_parameters()})) is None
+    assert import_command(open_weights(write_npz(tmp_path / "part", part))) is None
+    mine = build_model("ssd300_mobilenet_v2", 3, image_size=64, width=0.25).network
+    path = write_npz(tmp_path / "ours", {p.name: p.asnumpy() for p in mine.get_parameters()})
+    assert import_command(open_weights(path)) is None
 
 
 def test_tensorflow(shared, tmp_path):
     path, name = shared("weights", "tfjs_ssdlite_mobilenet_v2_coco"), "ssd300_mobilenet_v2_tf"
     for place in (path, f"{path}/model.json"):
-        assert import_command(place) == (f"'python import_weights.py {place} --from=tfjs --model={name} "
+        assert import_command(open_weights(place)) == (f"'python import_weights.py {place} --from=tfjs --model={name} "
                                          f"--output=ckpt/{name}.ckpt'")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite(place, tmp_path, bad):
-    network = build_model("ssd300_mobilenet_v2", 4, 64, 0.25).network
+    network = build_model("ssd300_mobilenet_v2", 4, image_size=64, width=0.25).network
     values = {one.name: one.asnumpy().copy() for one in network.get_parameters()}
     name = "neck.extras.1.conv.0.0.weight"
     values[name].flat[3] = bad
@@ -117,9 +119,9 @@ def test_weights_that_are_not_finite(place, tmp_path, bad):
     checkpoint.save(path, [ms.Parameter(ms.Tensor(value), name=one) for one, value in values.items()],
                     {"model": "ssd300_mobilenet_v2", "classes": ["a", "b", "c"], "image_size": 64, "width": 0.25})
     with pytest.raises(DataError, match=message):
-        load_pretrained(network, path, "ssd300_mobilenet_v2")
+        load_pretrained(network, open_weights(path), "ssd300_mobilenet_v2")
     with pytest.raises(DataError, match=message):
-        load_model(path, read_options([]))
+        load_model(path, **model_options(read_options([])))
 
 
 def test_weights_of_nan_are_not_imported(place, tmp_path):

@@ -7,6 +7,7 @@ from src.errors import OptionError
 from src.models.ssd import build_model
 from src.training.checks import check_weights
 from src.weights import checkpoint
+from src.weights.files import open_weights
 from src.weights.load import load_pretrained
 
 MODEL = "ssd300_mobilenet_v2"
@@ -43,7 +44,7 @@ def test_a_misspelt_layer_is_told_first():
 
 @pytest.fixture
 def network():
-    return build_model(MODEL, 4, 96, 0.35).network
+    return build_model(MODEL, 4, image_size=96, width=0.35).network
 
 
 @pytest.fixture
@@ -55,23 +56,23 @@ def body(network, tmp_path):
 
 
 def test_frozen_weights_that_the_file_lacks_are_refused(network, body):
-    assert "loaded" in load_pretrained(network, body, MODEL, frozen=["backbone"])
+    assert "loaded" in load_pretrained(network, open_weights(body), MODEL, frozen=["backbone"])
     with pytest.raises(OptionError, match=r"freeze_layer=backbone,neck: \d+ of these weights .*\(first: neck\."):
-        load_pretrained(network, body, MODEL, frozen=["backbone", "neck"])
+        load_pretrained(network, open_weights(body), MODEL, frozen=["backbone", "neck"])
 
 
 def test_frozen_class_layers_that_are_filtered_out_are_refused(network, tmp_path):
     path = str(tmp_path / "whole.ckpt")
     checkpoint.save(path, network.get_parameters(), {})
-    load_pretrained(network, path, MODEL, True, frozen=["backbone"])
+    load_pretrained(network, open_weights(path), MODEL, leave_out_classes=True, frozen=["backbone"])
     with pytest.raises(OptionError, match=r"freeze_layer=head: 6 of these weights .*first: head\.cls"):
-        load_pretrained(network, path, MODEL, True, frozen=["head"])
+        load_pretrained(network, open_weights(path), MODEL, leave_out_classes=True, frozen=["head"])
 
 
 def test_norms_that_the_file_lacks_do_not_start_at_random(network, tmp_path):
     path = str(tmp_path / "folded.ckpt")
     checkpoint.save(path, [one for one in network.get_parameters() if one.name.endswith((".weight", ".bias"))], {})
-    load_pretrained(network, path, MODEL, frozen=["backbone", "neck"])
+    load_pretrained(network, open_weights(path), MODEL, frozen=["backbone", "neck"])
 
 
 def test_the_program_refuses_before_it_converts(place):

@@ -27,7 +27,7 @@ class Wrapped(nn.Cell):
 
 def cast(network, level):
     """The network as amp_level says."""
-    return mixed_precision(Model("any", network, None, 8, 2), level).network
+    return mixed_precision(Model(name="any", network=network, anchors=None, image_size=8, num_classes=2), level).network
 
 
 @pytest.mark.parametrize("level", ["O0", "O2", "O3"])

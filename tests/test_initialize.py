@@ -13,6 +13,7 @@ from src.models.layers import BatchNorm
 from src.models.ssd import BUILDERS
 from src.optim import build_optimizer
 from src.training.step import TrainStep
+from src.weights.files import open_weights
 from src.weights.load import load_pretrained
 
 CLASSES = 21
@@ -58,7 +59,7 @@ def test_what_he_draws(name):
 def test_filter_weight_leaves_out_what_depends_on_the_classes(name, tmp_path):
     network, names = small(name, 3).network, class_names(name)
     np.savez(tmp_path / "all.npz", **parameters(network))
-    report = load_pretrained(network, str(tmp_path / "all.npz"), name, True)
+    report = load_pretrained(network, open_weights(str(tmp_path / "all.npz")), name, leave_out_classes=True)
     assert re.search(rf"skipped, filter_weight +{len(names)}\n", report)
     assert re.search(rf"loaded +{len(parameters(network)) - len(names)}\n", report)
 

@@ -68,17 +68,17 @@ def test_a_terminal_gets_a_bar_and_a_file_does_not(capsys, monkeypatch):
 
 
 def test_quick_progress_is_one_line(capsys):
-    assert list(progress.plain_track(range(30), 30, "checking", False)) == list(range(30))
+    assert list(progress.track(range(30), 30, "checking")) == list(range(30))
     assert capsys.readouterr().out == "checking: 30/30, 0:00 left\n"
 
 
 def test_slow_progress_is_told_every_tenth(capsys, monkeypatch):
     clock = iter(range(0, 10000, 6))
     monkeypatch.setattr(logger.time, "time", lambda: next(clock))
-    list(progress.plain_track(range(20), 20, "checking", False))
+    list(progress.track(range(20), 20, "checking"))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and lines[0] == "checking: 2/20, 1:48 left"
-    list(progress.plain_track(range(20), 20, "checking", True))
+    list(progress.track(range(20), 20, "checking", quiet=True))
     assert capsys.readouterr().out == ""
 
 

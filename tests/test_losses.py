@@ -64,10 +64,10 @@ def test_multibox_loss_by_hand(mode):
     background = np.array([[2.0, 1.0, -1.0, 0.5, 3.0], [9.0, 1.0, 0.0, -2.0, 0.0]], np.float32)
     labels = np.array([[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], np.int32)
     logits = np.stack([background, np.zeros_like(background)], -1)
-    values = MultiBoxLoss(ratio=2.0)(*tensors(logits, labels)).asnumpy()
+    values = MultiBoxLoss(negative_ratio=2.0)(*tensors(logits, labels)).asnumpy()
     positive, hardest = math.log(1 + math.e ** 2), [math.log(1 + math.e), math.log(1 + math.e ** -0.5)]
     assert values == pytest.approx([positive + sum(hardest), 0.0], rel=1e-6)  # no positives, no negatives
-    empty = MultiBoxLoss(ratio=2.0, empty_share=0.3)(*tensors(logits, labels)).asnumpy()
+    empty = MultiBoxLoss(negative_ratio=2.0, empty_negatives=0.3)(*tensors(logits, labels)).asnumpy()
     # .3 of 5 anchors are 2: the hardest, and half of each of the two at logit 0
     assert empty[1] == pytest.approx(math.log(1 + math.e ** 2) + math.log(2), rel=1e-6)
 

@@ -12,11 +12,11 @@ def test_warm_up_is_linear_and_the_cosine_ends_low():
 
 
 def test_no_warm_up_and_warm_up_longer_than_the_run():
-    assert warmup(cosine(1.0, 0.5, 0, 2), 0.1, 0)[0] == 1.0
-    assert np.allclose(warmup(cosine(1.0, 0.0, 10, 3), 0.0, 10), [0.0, 0.1, 0.2])
+    assert warmup(cosine(1.0, lr_end=0.5, start=0, total_steps=2), 0.1, 0)[0] == 1.0
+    assert np.allclose(warmup(cosine(1.0, lr_end=0.0, start=10, total_steps=3), 0.0, 10), [0.0, 0.1, 0.2])
 
 
 def test_steps_change_at_their_milestones_and_factors_are_of_the_base_rate():
-    rates = warmup(multistep(2.0, [3, 5], [0.5, 0.1], 7), 0.0, 2)
+    rates = warmup(multistep(2.0, milestones=[3, 5], factors=[0.5, 0.1], total_steps=7), 0.0, 2)
     assert np.allclose(rates, [0, 1, 2, 1, 1, 0.2, 0.2])
-    assert np.allclose(multistep(1.0, [], [], 3), 1.0)
+    assert np.allclose(multistep(1.0, milestones=[], factors=[], total_steps=3), 1.0)

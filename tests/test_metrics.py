@@ -260,13 +260,13 @@ def test_write_metrics_where_a_file_is_in_the_way(tmp_path):
 
 def test_notes_about_a_split():
     both = truth((1, CAT, [0, 0, 9, 9]), (1, DOG, [0, 0, 9, 9]))
-    assert split_notes(both, "coco", 100) == [
+    assert split_notes(both, "coco", max_boxes=100) == [
         "1 of 3 classes have no box in the validation split and are left out of all averages: bird"]
     for dataset, flag in (("coco", {"iscrowd": 1}), ("voc", {"difficult": 1}), ("other", {"iscrowd": 1})):
         for split in (truth(), truth((1, CAT, [0, 0, 9, 9], flag))):
-            note, = split_notes(split, dataset, 100)
+            note, = split_notes(split, dataset, max_boxes=100)
             assert note.startswith("the validation split has no box that counts")
-    assert "classes have no box" in split_notes(truth((1, CAT, [0, 0, 9, 9], {"iscrowd": 1})), "voc", 100)[0]
+    assert "classes have no box" in split_notes(truth((1, CAT, [0, 0, 9, 9], {"iscrowd": 1})), "voc", max_boxes=100)[0]
 
 
 @pytest.mark.parametrize("dataset, most, cats, dogs, told", [
@@ -276,7 +276,7 @@ def test_notes_about_a_split():
     ("coco", 10, 11, 0, "at most 10 an image")])
 def test_notes_about_more_boxes_than_are_found_or_counted(dataset, most, cats, dogs, told):
     split = truth(*[(1, CAT, [0, 0, 9, 9])] * cats, *[(1, DOG, [0, 0, 9, 9])] * dogs, (2, 3, [0, 0, 9, 9]))
-    notes = [note for note in split_notes(split, dataset, most) if "image(s)" in note]
+    notes = [note for note in split_notes(split, dataset, max_boxes=most) if "image(s)" in note]
     assert len(notes) == bool(told) and all(told in note and note.startswith("1 image(s)") for note in notes)
 
 

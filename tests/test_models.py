@@ -5,9 +5,9 @@ import pytest
 from mindspore import nn, ops
 
 from src.errors import OptionError
+from src.models.freeze import freeze_layers
 from src.models.initialize import he_initialize
 from src.models.layers import BatchNorm, Normalize, UpsampleTwice
-from src.models.norms import freeze
 from src.models.ssd import BUILDERS, build_model
 from src.optim import RMSProp, build_optimizer
 
@@ -26,7 +26,7 @@ SMALL = {"ssd_resnet50_fpn": 128, "ssd_mobilenet_v1_fpn": 128, "ssd300_mobilenet
 
 def small(name, num_classes, size=0):
     """A model at the smallest input it has, or at `size` if it takes any."""
-    return build_model(name, num_classes, (size or SMALL[name]) if name in SMALL else 0)
+    return build_model(name, num_classes, image_size=(size or SMALL[name]) if name in SMALL else 0)
 
 
 @pytest.fixture(autouse=True)
@@ -106,9 +106,9 @@ def test_unknown_model_and_impossible_sizes():
         with pytest.raises(OptionError, match=f"^model={typed}: known models are ssd_resnet50_fpn"):
             build_model(typed, 2)
     with pytest.raises(OptionError, match="multiple of 128"):
-        build_model("ssd_resnet50_fpn", 2, 300)
+        build_model("ssd_resnet50_fpn", 2, image_size=300)
     with pytest.raises(OptionError, match="width"):
-        build_model("ssd_resnet50_fpn", 2, 128, 0.5)
+        build_model("ssd_resnet50_fpn", 2, image_size=128, width=0.5)
 
 
 def test_batch_norm_of_a_single_value_stays_finite():
@@ -132,8 +132,8 @@ def test_normalize_by_hand():
 
 
 def test_freeze_stops_weights_and_statistics():
-    model = build_model("ssd300_mobilenet_v2", 3, 96, 0.35)
-    assert freeze(model.network, ["backbone"]) > 100
+    model = build_model("ssd300_mobilenet_v2", 3, image_size=96, width=0.35)
+    assert freeze_layers(model.network, ["backbone"]) > 100
     optimizer = build_optimizer(model.network.trainable_params(), np.full(3, 0.1, np.float32), weight_decay=1e-4)
     before = {one.name: one.asnumpy().copy() for one in model.network.get_parameters()}
     model.network.set_train()
@@ -152,11 +152,11 @@ def test_freeze_stops_weights_and_statistics():
 
 
 def test_freeze_refuses_what_names_nothing():
-    model = build_model("ssd300_mobilenet_v2", 3, 96, 0.35)
+    model = build_model("ssd300_mobilenet_v2", 3, image_size=96, width=0.35)
     with pytest.raises(OptionError, match=r"known are .*backbone\.features"):
-        freeze(model.network, ["features_1"])
+        freeze_layers(model.network, ["features_1"])
     with pytest.raises(OptionError, match="nothing is left"):
-        freeze(model.network, ["backbone", "neck", "head"])
+        freeze_layers(model.network, ["backbone", "neck", "head"])
 
 
 @pytest.mark.parametrize("exclude, decayed", [
@@ -167,7 +167,8 @@ def test_freeze_refuses_what_names_nothing():
 def test_who_is_decayed(exclude, decayed):
     names = ["backbone.conv.weight", "backbone.conv.bias", "backbone.bn.gamma", "head.weight", "head.bias"]
     parameters = [ms.Parameter(ms.Tensor(np.ones(2, np.float32)), name=name) for name in names]
-    optimizer = build_optimizer(parameters, np.full(2, 0.5, np.float32), "momentum", 0.9, 0.1, exclude)
+    optimizer = build_optimizer(parameters, np.full(2, 0.5, np.float32), kind="momentum", momentum=0.9,
+                                weight_decay=0.1, decay_exclude=exclude)
     optimizer(tuple(ms.Tensor(np.zeros(2, np.float32)) for _ in names))
     # no gradient: w - lr * decay * w = 1 - .5 * .1
     after = {one.name: one.asnumpy()[0] for one in parameters}
@@ -180,7 +181,7 @@ def test_who_is_decayed(exclude, decayed):
     ("rmsprop", [])])
 def test_two_steps_by_hand(kind, expected):
     weight = ms.Parameter(ms.Tensor(np.ones(1, np.float32)), name="head.weight")
-    optimizer = build_optimizer([weight], np.full(2, 0.1, np.float32), kind, 0.9)
+    optimizer = build_optimizer([weight], np.full(2, 0.1, np.float32), kind=kind, momentum=0.9)
     seen = []
     for _ in range(2):
         optimizer((ms.Tensor(np.ones(1, np.float32)),))

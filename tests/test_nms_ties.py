@@ -9,8 +9,9 @@ from mindspore import nn, ops
 from src import boxes as box_ops
 from src.export.mindir import export_mindir
 from src.export.onnx import export_onnx
-from src.inference.description import describe
-from src.inference.predictor import load_exported, run_cell
+from src.inference.description import describe, detector_arguments
+from src.inference.exported import run_cell
+from src.inference.predictor import load_exported
 from src.models.detector import AnyBatchDetector, Detector
 from src.models.ssd import Model
 
@@ -32,8 +33,8 @@ class FromPixels(nn.Cell):
 def model(request):
     rng = np.random.default_rng(0)
     anchors = np.concatenate([rng.uniform(0.3, 0.7, (ANCHORS, 2)), rng.uniform(0.1, 0.4, (ANCHORS, 2))], 1)
-    return Model("ssd300_vgg16", FromPixels(), anchors.astype(np.float32), SIDE, CLASSES, mean=(128.0,) * 3,
-                 std=(4.0,) * 3, score=request.param)
+    return Model(name="ssd300_vgg16", network=FromPixels(), anchors=anchors.astype(np.float32), image_size=SIDE,
+                 num_classes=CLASSES, mean=(128.0,) * 3, std=(4.0,) * 3, score=request.param)
 
 
 def images():
@@ -106,7 +107,7 @@ def brute_force(scores, labels, boxes):
 
 @pytest.mark.parametrize("kind", [Detector, AnyBatchDetector])
 def test_the_cell(mode, model, kind):
-    cell = kind(model, *list(THRESHOLDS.values())[:4])
+    cell = kind(model, **detector_arguments(THRESHOLDS))
     check_all(lambda pixels: run_cell(cell, pixels), model, (5,))
     logits, deltas = cell.network(cell.normalize(ms.Tensor(images())))
     scores, labels, boxes = (one.asnumpy() for one in cell.find_candidates(logits, deltas))
@@ -132,8 +133,8 @@ def test_float16_logits_and_few_places(mode):
     rng = np.random.default_rng(2)
     anchors = np.concatenate([rng.uniform(0.1, 0.9, (400, 2)), rng.uniform(0.05, 0.2, (400, 2))], 1).astype(np.float32)
     model = SimpleNamespace(network=nn.Identity(), mean=(0,) * 3, std=(1,) * 3, anchors=anchors, num_classes=6,
-                            score="sigmoid", clip=True)
-    cell = Detector(model, 0.2, 0.4, 300, 20)
+                            score="sigmoid", clip_before_nms=True)
+    cell = Detector(model, min_score=0.2, nms_threshold=0.4, topk_candidates=300, max_boxes=20)
     logits = ms.Tensor(rng.normal(0, 4, (1, 400, 6)).round().astype(np.float16))
     deltas = ops.zeros((1, 400, 4), ms.float16)
     scores, labels, boxes = (one.asnumpy()[0] for one in cell.find_candidates(logits.astype(ms.float32),

@@ -3,8 +3,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from src.models.freeze import freeze_norms
 from src.models.layers import BatchNorm
-from src.models.norms import choose_norms, freeze_norms
+from src.models.norms import choose_norms
 from src.models.ssd import build_model
 
 
@@ -31,7 +32,7 @@ def test_statistics_of_two_processes_are_those_of_one_large_batch():
 
 
 def test_frozen_means_the_stored_statistics_and_nothing_trained():
-    model = build_model("ssd300_mobilenet_v2", 3, 64, 0.25)
+    model = build_model("ssd300_mobilenet_v2", 3, image_size=64, width=0.25)
     freeze_norms(model.network, "backbone")
     norms = dict((name, cell) for name, cell in model.network.cells_and_names() if isinstance(cell, nn.BatchNorm2d))
     frozen = {name for name, cell in norms.items() if cell.use_batch_statistics is False}

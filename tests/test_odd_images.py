@@ -12,7 +12,7 @@ from conftest import Caller, rows_of, txt_tree
 from PIL import Image
 
 from src.data.image_bytes import BadImage
-from src.data.images import MOST_PIXELS, check_image, decode_image, read_image
+from src.data.images import MAX_IMAGE_PIXELS, check_image, decode_image, read_image
 from src.errors import DataError
 
 END = b"\xff\xd9"
@@ -189,7 +189,7 @@ def test_a_huge_header_is_refused_before_memory_is_taken(check, data, monkeypatc
     monkeypatch.setattr(cv2, "imdecode", None)  # would be called to take the memory
     found = check(bytes(data))
     assert found.startswith(("its header says 30000 x 30000 pixels", "its header says 65500 x 65500 pixels"))
-    assert str(MOST_PIXELS) in found
+    assert str(MAX_IMAGE_PIXELS) in found
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):
@@ -227,13 +227,13 @@ def test_conversion_keeps_what_can_be_read_and_names_the_rest(tmp_path, capfd):
     split = call.txt()
     assert capfd.readouterr().err == ""
     rows = rows_of(split)
-    assert [int(row["image_id"]) for row in rows] == [1, 2, 5] and split.faults == 3
+    assert [int(row["image_id"]) for row in rows] == [1, 2, 5] and split.finding_count == 3
     stored = np.frombuffer(rows[2]["image"], np.uint8).tobytes()
     assert stored == files["e.jpg"], "an ordinary file is stored as it is"
     for row, shape in zip(rows, ((10, 20, 3), (48, 64, 3), (48, 64, 3))):
         assert decode_image(row["image"], int(row["height"]), int(row["width"])).shape == shape
-    for words in ("c.jpg' is no whole image: it is an HTML page", "d.jpg' is no whole image: it is JPEG, cut short",
-                  "p.jpg' cannot be read: it is a named pipe"):
+    for words in ("c.jpg' is not a complete image: it is an HTML page",
+                  "d.jpg' is not a complete image: it is JPEG, cut short", "p.jpg' cannot be read: it is a named pipe"):
         assert words in split.summary
 
 

@@ -15,7 +15,7 @@ import pytest
 from programs import CLASSES, COCO_NAMES, ROOT, read_json, run, succeed
 
 from bench.drawn import draw_weights
-from src.config import read_options
+from src.config import model_options, read_options
 from src.data.images import read_image
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.export.mindir import refuse_neighbour
@@ -39,7 +39,7 @@ def landscape(size):
 
 def sharp_model(name, num_classes, image_size=0, width=1.0):
     """A model that finds boxes of spread scores in the landscape."""
-    model = build_model(name, num_classes, image_size, width)
+    model = build_model(name, num_classes, image_size=image_size, width=width)
     return draw_weights(model, landscape(model.image_size)[None])
 
 
@@ -227,9 +227,10 @@ def test_real_weights_on_real_pictures(shared, place, tmp_path):
     pictures, path = sorted(Path(shared("coco", "val2017")).iterdir())[:20], str(tmp_path / "coco.ckpt")
     weights = shared("weights", "tfjs_ssdlite_mobilenet_v2_coco")
     succeed(place, "import_weights.py", "--from=tfjs", weights, "--model=ssd300_mobilenet_v2_tf", f"--output={path}")
-    model, facts = load_model(path, read_options([]))
+    model, facts = load_model(path, **model_options(read_options([])))
     export_onnx(model, facts, str(tmp_path / "ssd.onnx"), 1, raw=False)
-    both = from_model(model, facts["classes"], facts, 1), load_exported(str(tmp_path / "ssd.onnx"))
+    both = (from_model(model, facts["classes"], thresholds=facts, batch_size=1),
+            load_exported(str(tmp_path / "ssd.onnx")))
     for picture in pictures:
         one, two = (predict.detect(read_image(str(picture))) for predict in both)
         assert len(one[0]) > 10

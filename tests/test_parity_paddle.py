@@ -22,7 +22,7 @@ class Reference:
         self.seeded, self.meta, self.expected = load_folder(root, "pd_ssd_mobilenet_v1_300")
         self.model = build_model("ssd300_mobilenet_v1", 21)
         self.matcher = Matcher(self.model.anchors, 0.5, "ssd")
-        self.loss = DetectionLoss(MultiBoxLoss(empty_share=0.01))
+        self.loss = DetectionLoss(MultiBoxLoss(empty_negatives=0.01))
 
     def fill(self, scale=1.0):
         fill(self.model.network, "paddle", {one["name"]: self.seeded.weight_for(one["name"], one["shape"], scale)
@@ -87,7 +87,7 @@ def test_network_outputs(reference, tag, scale, training, tolerance):
 def test_detections(reference):
     """The detections of their network by the whole of ours, decoding and NMS included."""
     reference.fill()
-    detector = Detector(reference.model, 0.01, 0.45, 4000, 200)
+    detector = Detector(reference.model, min_score=0.01, nms_threshold=0.45, topk_candidates=4000, max_boxes=200)
     detector.set_train(False)
     logits, deltas = reference.model.network(ms.Tensor(reference.seeded.input_image(2, 300)))
     found = [one.asnumpy() for one in detector.finish(logits, deltas)]
@@ -107,7 +107,8 @@ def test_detections(reference):
 def test_learning_rates(reference):
     facts = reference.meta["lr"]
     milestones = [epoch * facts["steps_per_epoch"] for epoch in facts["milestones_epochs"]]
-    rates = multistep(facts["base_lr"], milestones, facts["gamma"], 120 * facts["steps_per_epoch"])
+    rates = multistep(facts["base_lr"], milestones=milestones, factors=facts["gamma"],
+                      total_steps=120 * facts["steps_per_epoch"])
     for step, value in facts["step_value"].items():
         assert rates[int(step)] == pytest.approx(value, rel=1e-9)
 
@@ -119,8 +120,8 @@ def test_training_steps(reference):
     reference.fill()
     network = reference.model.network
     before = {one.name: one.asnumpy().copy() for one in network.trainable_params()}
-    optimizer = build_optimizer(network.trainable_params(), np.array(run["lr_used"], np.float32), "rmsprop", 0.0, 5e-5,
-                                "body", 0.1)
+    optimizer = build_optimizer(network.trainable_params(), np.array(run["lr_used"], np.float32), kind="rmsprop",
+                                momentum=0.0, weight_decay=5e-5, decay_exclude="body", body_lr=0.1)
     step = bare_step(reference.model, reference.loss, optimizer)
     batch = reference.seeded.input_image(2, 300), *reference.targets("ac")
     losses = []

@@ -155,7 +155,8 @@ def test_loss_of_the_network(reference, case):
 def test_detections(reference):
     """The detector without its network on their synthetic predictions: the same boxes, labels and scores."""
     logits, deltas = reference.synthetic()
-    detector = Detector(reference.model, reference.min_score, reference.nms_threshold, 2000, reference.max_boxes)
+    detector = Detector(reference.model, min_score=reference.min_score, nms_threshold=reference.nms_threshold,
+                        topk_candidates=2000, max_boxes=reference.max_boxes)
     found = [one.asnumpy() for one in detector.finish(ms.Tensor(logits), ms.Tensor(deltas))]
     for image in (0, 1):
         box, score, label, count = (one[image] for one in found)
@@ -184,8 +185,8 @@ def test_training_steps(reference, kind):
         if isinstance(cell, ms.nn.BatchNorm2d):
             cell.use_batch_statistics = False if kind == "frozen_batch_norm" else None
     before = {one.name: one.asnumpy().copy() for one in network.trainable_params()}
-    optimizer = build_optimizer(network.trainable_params(), np.full(5, run["lr"], np.float32), "momentum", 0.9, 5e-4,
-                                exclude)
+    optimizer = build_optimizer(network.trainable_params(), np.full(5, run["lr"], np.float32), kind="momentum",
+                                momentum=0.9, weight_decay=5e-4, decay_exclude=exclude)
     step = bare_step(reference.model, reference.loss(), optimizer)
     batch = reference.seeded.seeded_input(300), *published_targets(reference, "a")
     losses = [step(*batch) for _ in range(5)]
@@ -258,7 +259,7 @@ def published_rates(classic, name, milestones, factors, warmup_steps, lr_init=0.
     """{step: lr} of a system and our schedule of the same base rate, long enough for all of them."""
     numbers = classic[2]["learning_rates"][name]
     base = numbers.get("base_lr", 1e-3)
-    rates = multistep(base, milestones, factors, 300000)
+    rates = multistep(base, milestones=milestones, factors=factors, total_steps=300000)
     return {int(step): lr for step, lr in numbers["lr_at_iteration"].items()}, warmup(rates, lr_init, warmup_steps)
 
 
@@ -274,15 +275,15 @@ def test_rates_during_warmup(classic, name, steps):
 
 def test_rates_at_milestones(classic):
     epochs = classic[2]["learning_rates"]["nvidia_1gpu_bs32_no_warmup"]["lr_in_epoch"]
-    ours = multistep(0.0026, [158949, 199610], [0.1, 0.01], 240271)
+    ours = multistep(0.0026, milestones=[158949, 199610], factors=[0.1, 0.01], total_steps=240271)
     for place, lr in epochs.items():
         assert ours[int(place.split("(")[1][:-1])] == pytest.approx(lr, rel=1e-9), place
     mlperf = classic[2]["learning_rates"]["mlperf_1gpu_bs32_no_warmup"]
-    ours = multistep(0.0025, [40 * 3665, 50 * 3665], [0.1, 0.01], 70 * 3665)
+    ours = multistep(0.0025, milestones=[40 * 3665, 50 * 3665], factors=[0.1, 0.01], total_steps=70 * 3665)
     for epoch, lr in mlperf["lr_at_first_iteration_of_epoch"].items():
         assert ours[int(epoch) * 3665] == pytest.approx(lr, rel=1e-9), epoch
     uvipen = classic[2]["learning_rates"]["uvipen_bs32"]["lr_in_epoch"]
-    ours = multistep(0.0026, [43, 54], [0.1, 0.01], 65)  # a step an epoch
+    ours = multistep(0.0026, milestones=[43, 54], factors=[0.1, 0.01], total_steps=65)  # a step an epoch
     for epoch, lr in uvipen.items():  # its scheduler steps too early: epochs 42 and 53 have the rate of the next
         assert ours[int(epoch) + (int(epoch) in (42, 53))] == pytest.approx(lr, rel=1e-9), epoch
 

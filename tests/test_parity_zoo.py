@@ -86,7 +86,8 @@ def test_loss(reference, case):
 def test_learning_rates(reference):
     call = reference.meta["lr"]["call"]
     warm, total = (call[key] * call["steps_per_epoch"] for key in ("warmup_epochs", "total_epochs"))
-    rates = warmup(cosine(call["lr_max"], call["lr_end"], int(warm), total), call["lr_init"], int(warm))
+    rates = warmup(cosine(call["lr_max"], lr_end=call["lr_end"], start=int(warm), total_steps=total), call["lr_init"],
+                   int(warm))
     assert len(rates) == reference.meta["lr"]["length"]
     for step, value in reference.meta["lr"]["step_value"].items():
         assert rates[int(step)] == pytest.approx(value, rel=1e-6)
@@ -112,7 +113,8 @@ def test_training_steps(reference):
     reference.fill()
     cases, network = run["runs"][name]["cases"], reference.model.network
     rates = np.full(run["steps"], run["runs"][name]["lr"], np.float32)
-    optimizer = build_optimizer(network.trainable_params(), rates, "momentum", 0.9, run["weight_decay"])
+    optimizer = build_optimizer(network.trainable_params(), rates, kind="momentum", momentum=0.9,
+                                weight_decay=run["weight_decay"])
     loss = DetectionLoss(FocalLoss(2.0, ALPHA[reference.name]))
     step = bare_step(reference.model, loss, optimizer, loss_scale=1024.0, grad_clip=clip)
     labels, targets = (np.stack(one) for one in zip(*[reference.targets(case) for case in cases]))
@@ -128,7 +130,7 @@ def test_best_detections(reference):
     """The hundred best of their detections, which they cap by class and compare with a pixel added to each side."""
     reference.fill(0.7)  # at scale 1 the scores saturate: the best are equal
     logits, deltas = (ms.Tensor(one) for one in reference.forward(False))
-    detector = Detector(reference.model, 0.1, 0.6, 3000, 100)
+    detector = Detector(reference.model, min_score=0.1, nms_threshold=0.6, topk_candidates=3000, max_boxes=100)
     box, score, label, count = (one.asnumpy()[0] for one in detector.finish(logits, deltas))
     theirs = {key: reference.expected[f"eval_s070_det0_{key}"] for key in ("class", "score", "xywh_px")}
     order = np.argsort(-theirs["score"], kind="stable")[:100]
@@ -162,8 +164,8 @@ def test_nms_of_each_class(units):
     seeded, meta, data = units
     boxes, scores = data["nms_small/boxes_y1x1y2x2"][:, X_FIRST] / (640, 480, 640, 480), data["nms_small/scores"]
     model = SimpleNamespace(network=None, mean=(0,) * 3, std=(1,) * 3, anchors=boxes.astype(np.float32), num_classes=2,
-                            score="sigmoid", clip=True)
-    detector, start = Detector(model, 0.1, 0.6, 600, 100), 0
+                            score="sigmoid", clip_before_nms=True)
+    detector, start = Detector(model, min_score=0.1, nms_threshold=0.6, topk_candidates=600, max_boxes=100), 0
     for number, kept in enumerate(data["nms_small/n_kept"]):
         theirs = data["nms_small/index"][start:start + kept]
         start += kept

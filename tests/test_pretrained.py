@@ -8,14 +8,15 @@ import pytest
 from src.errors import OptionError
 from src.models.ssd import build_model
 from src.weights import checkpoint
-from src.weights.load import fetch, load_pretrained, load_whole
+from src.weights.files import open_weights
+from src.weights.load import load_all, load_pretrained, translate_weights
 from src.weights.names import convert_weights, decimate_vgg, guess_source, rename_norms
 
 MODEL = "ssd300_mobilenet_v2"
 
 
 def small(num_classes=4):
-    return build_model(MODEL, num_classes, 96, 0.35).network
+    return build_model(MODEL, num_classes, image_size=96, width=0.35).network
 
 
 @pytest.fixture
@@ -28,24 +29,24 @@ def saved(tmp_path):
 def test_another_class_count_loads_all_but_the_class_layers(saved):
     other = small(7)
     before = other.head.cls[0][3].weight.asnumpy().copy()
-    report = load_pretrained(other, saved, MODEL)
+    report = load_pretrained(other, open_weights(saved), MODEL)
     assert re.search(r"head\.cls\.0\.3\.weight: \(12, (\d+), 1, 1\) in the file, \(21, \1, 1, 1\) here", report)
     assert np.array_equal(other.head.cls[0][3].weight.asnumpy(), before)
-    values, _ = checkpoint.load(saved)
+    values = open_weights(saved).arrays
     assert np.array_equal(other.backbone.features[0][0].weight.asnumpy(), values["backbone.features.0.0.weight"])
 
 
 def test_another_model_or_width_is_noted(saved):
-    assert "note:" not in load_pretrained(small(), saved, MODEL)
-    report = load_pretrained(small(), saved, "ssd300_mobilenet_v2_tf")
+    assert "note:" not in load_pretrained(small(), open_weights(saved), MODEL)
+    report = load_pretrained(small(), open_weights(saved), "ssd300_mobilenet_v2_tf")
     assert "note: the file is of ssd300_mobilenet_v2, this is ssd300_mobilenet_v2_tf" in report
-    wide = build_model(MODEL, 4, 64, 1.0).network
-    report = load_pretrained(wide, saved, MODEL)
+    wide = build_model(MODEL, 4, image_size=64, width=1.0).network
+    report = load_pretrained(wide, open_weights(saved), MODEL)
     assert "note: most tensors have another shape; is the file of another --width?" in report
 
 
 def test_filter_weight_leaves_out_the_class_layers(saved):
-    report = load_pretrained(small(), saved, MODEL, True)
+    report = load_pretrained(small(), open_weights(saved), MODEL, leave_out_classes=True)
     assert "skipped, filter_weight             12" in report and "head.cls.0.3.weight" in report
 
 
@@ -53,15 +54,16 @@ def test_nothing_loaded_is_an_error(tmp_path, saved):
     path = str(tmp_path / "foreign.ckpt")
     ms.save_checkpoint([{"name": "fc.weight", "data": ms.Tensor(np.ones(3, np.float32))}], path)
     with pytest.raises(OptionError, match=r"fits this network by no known names \(it begins with fc\.weight\)"):
-        load_pretrained(small(), path, MODEL)
+        load_pretrained(small(), open_weights(path), MODEL)
     with pytest.raises(OptionError, match="is not of this ssd_resnet50_fpn"):
-        load_whole(build_model("ssd_resnet50_fpn", 4, 128).network, saved, "ssd_resnet50_fpn")
+        network = build_model("ssd_resnet50_fpn", 4, image_size=128).network
+        load_all(network, open_weights(saved), "ssd_resnet50_fpn")
 
 
 def test_a_backbone_of_torchvision_fills_any_model_of_it(tmp_path):
     """ResNet-50 by torchvision's names, the classifier left over, layer4 too where the model has none."""
     rng = np.random.default_rng(0)
-    network = build_model("ssd_resnet50_fpn", 3, 128).network
+    network = build_model("ssd_resnet50_fpn", 3, image_size=128).network
     theirs = {"fc.weight": np.ones((2, 2), np.float32)}
     norms = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
     for one in network.backbone.get_parameters():
@@ -69,11 +71,11 @@ def test_a_backbone_of_torchvision_fills_any_model_of_it(tmp_path):
         theirs[f"{name}.{norms.get(kind, kind)}"] = rng.normal(size=one.shape).astype(np.float32)
     path = str(tmp_path / "resnet50.npz")
     np.savez(path, **theirs)
-    report = load_pretrained(network, path, "ssd_resnet50_fpn")
+    report = load_pretrained(network, open_weights(path), "ssd_resnet50_fpn")
     assert "(torchvision)" in report and "fc.weight" in report
     assert np.array_equal(network.backbone.layer4[2].bn3.moving_variance.asnumpy(), theirs["layer4.2.bn3.running_var"])
     cut = build_model("ssd300_resnet50", 3).network
-    values, left, source, _ = fetch(cut, path)
+    values, left, source = translate_weights(cut, open_weights(path))
     mine = {one.name for one in cut.backbone.get_parameters()}
     assert mine <= set(values) and source == "torchvision" and left == ["fc.weight"]
     assert all(name.startswith("backbone.layer4.") for name in set(values) - mine)
@@ -84,7 +86,7 @@ def test_the_public_mobilenet_v2_gives_its_published_features(shared):
     path = shared("weights", "mobilenet_v2-b0353104.pth")
     for name in ("ssdlite300_mobilenet_v2", MODEL):
         network = build_model(name, 3).network
-        values, left, source, _ = fetch(network, path)
+        values, left, source = translate_weights(network, open_weights(path))
         assert source == "torchvision" and left == ["classifier.1.weight", "classifier.1.bias"]
         assert {one.name for one in network.backbone.get_parameters()} <= set(values)
     assert np.array_equal(values["neck.expand.0.weight"], values["backbone.features.14.conv.0.0.weight"])
@@ -93,7 +95,8 @@ def test_the_public_mobilenet_v2_gives_its_published_features(shared):
 def test_the_public_mobilenet_v2_computes_what_torchvision_computes(shared):
     """Features of a fixed input, against torchvision 0.29.2 with these weights (torch 2.15, CPU)."""
     network = build_model("ssdlite300_mobilenet_v2", 3).network
-    load_pretrained(network, shared("weights", "mobilenet_v2-b0353104.pth"), "ssdlite300_mobilenet_v2")
+    file = open_weights(shared("weights", "mobilenet_v2-b0353104.pth"))
+    load_pretrained(network, file, "ssdlite300_mobilenet_v2")
     network.set_train(False)
     images = np.random.default_rng(7).standard_normal((1, 3, 300, 300)).astype(np.float32)
     middle, last = (one.asnumpy() for one in network.backbone(ms.Tensor(images)))

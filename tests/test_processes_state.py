@@ -17,7 +17,7 @@ from src.errors import run_main
 
 track = src.progress.track
 
-def tell(items, total, title, quiet=False):
+def tell(items, total, title, *, quiet=False):
     if title == "evaluating":
         from src.machine.distributed import digest_of
         network = sys._getframe(2).f_locals["self"].step.network
@@ -25,7 +25,7 @@ def tell(items, total, title, quiet=False):
         with open(os.path.join({folder!r}, "rank_" + os.environ["MS_NODE_ID"]), "a", encoding="utf-8") as file:
             total_mean = sum(float(value.sum()) for name, value in values.items() if name.endswith(".moving_mean"))
             print(digest_of(list(network.get_parameters())), total_mean, file=file)
-    return track(items, total, title, quiet)
+    return track(items, total, title, quiet=quiet)
 
 src.progress.track = tell
 run_main(train.main)

@@ -50,8 +50,8 @@ BAD = [
     ("predict.py", "--checkpoint_file_path=BEST", 2, "--source is empty"),
     ("predict.py", "--checkpoint_file_path=BEST --source=missing", 3, "source 'missing' does not exist"),
     ("prepare_data.py", "--dataset=voc", 3, "--voc_root is empty"),
-    ("eval.py", "DATA --checkpoint_file_path=BEST --eval_batch_size=129", 2, "_size=129: must be at most 128"),
-    ("export.py", "--checkpoint_file_path=BEST --export_batch_size=1000", 2, "must be at most 128"),
+    ("eval.py", "DATA --checkpoint_file_path=BEST --eval_batch_size=129", 2, "_size=129: must lie between 1 and 128"),
+    ("export.py", "--checkpoint_file_path=BEST --export_batch_size=1000", 2, "must lie between 0 and 128"),
     # more memory than any machine has
     ("train.py", "DATA --image_size=90000000", 4, "try --batch_size=2, half of the batch of 4"),
 ]

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from conftest import arrays, found, txt
 
-from src.data.annotations import add_box, faults_as_findings, image_path
-from src.data.records import KEPT_FINDINGS, Record, Report, finish_record
+from src.data.annotations import image_path
+from src.data.findings import KEPT_FINDINGS, Report
+from src.data.records import Box, Record, finish_record
+from src.data.values import to_pixels
 
 NAN, INF = float("nan"), float("inf")
 
@@ -16,16 +18,16 @@ NAN, INF = float("nan"), float("inf")
 def test_unusable_boxes_are_dropped(tmp_path, corners, reason):
     (record,), _, _ = txt(tmp_path, f"a.jpg {','.join(map(str, corners))},cat 0,0,100,50,cat\n")
     report = Report()
-    finished = finish_record(record, 50, 100, report)
+    finished = finish_record(record, (50, 100), report)
     assert arrays(finished).boxes.tolist() == [[0, 0, 1, 1]] and arrays(finished).label.tolist() == [1]
-    assert found(report)[0][0] == "box dropped" and report.faults == 1 and reason in report.findings[0].reason
+    assert found(report)[0][0] == "box dropped" and report.finding_count == 1 and reason in report.findings[0].reason
     assert report.findings[0].box.startswith("#1 [") and report.findings[0].file.endswith("train.txt:1")
 
 
 def test_boxes_are_clipped(tmp_path):
     (record,), _, _ = txt(tmp_path, "a.jpg -10,10,50,60,cat 0,0,100.02,50,cat 99,49,100,50,cat\n")
     report = Report()
-    finished = finish_record(record, 50, 100, report)
+    finished = finish_record(record, (50, 100), report)
     np.testing.assert_allclose(arrays(finished).boxes, [[0, .2, .5, 1], [0, 0, 1, 1], [.99, .98, 1, 1]], rtol=1e-6)
     assert arrays(finished).pixels.tolist() == [[0, 10, 50, 40], [0, 0, 100, 50], [99, 49, 1, 1]]
     assert arrays(finished).area.tolist() == [2000, 5000, 1]
@@ -35,12 +37,12 @@ def test_boxes_are_clipped(tmp_path):
 
 def test_report(tmp_path):
     report = Report()
-    assert report.summary() == "no findings" and report.faults == 0
-    report.add("class without boxes", "f", None, "none of 'cat'")
+    assert report.summary() == "no findings" and report.finding_count == 0
+    report.add("class without boxes", "f", "none of 'cat'")
     for number in range(KEPT_FINDINGS + 2):
-        report.add("box dropped", "f", f"#{number}", "why, so")
-    assert report.faults == KEPT_FINDINGS + 2 and len(report.findings) == KEPT_FINDINGS + 1
-    assert report.summary().splitlines()[0] == "      1  class without boxes (a note, no fault)"
+        report.add("box dropped", "f", "why, so", box=f"#{number}")
+    assert report.finding_count == KEPT_FINDINGS + 2 and len(report.findings) == KEPT_FINDINGS + 1
+    assert report.summary().splitlines()[0] == "      1  class without boxes (a note)"
     assert len(report.summary().splitlines()) == 6 and "f #0: why, so" in report.summary()
     report.write_csv(tmp_path / "report.csv")
     lines = (tmp_path / "report.csv").read_text().splitlines()
@@ -50,10 +52,10 @@ def test_report(tmp_path):
 
 def judged(boxes, corners, size=(100, 80)):
     """What Report.judge_boxes says of boxes, written as x1, y1, x2, y2 or else as x, y, w, h."""
-    report, record = Report(), Record(1, "a.jpg", 0, 0, "a.jpg", [])
-    for number, numbers in enumerate(boxes, 1):
-        add_box(record, number, "cat", numbers, report, "box dropped", "odd", corners)
-    finish_record(record, size[1], size[0], report)
+    report = Report()
+    report.forms.corners = corners
+    found = [Box(number, "cat", to_pixels(numbers, "odd", corners=corners)) for number, numbers in enumerate(boxes, 1)]
+    finish_record(Record(1, "a.jpg", 0, 0, "a.jpg", found), (size[1], size[0]), report)
     report.judge_boxes("train.txt")
     return [item.reason for item in report.findings if item.kind == "box format"]
 
@@ -82,15 +84,14 @@ def test_boxes_in_the_form_they_are_read_in_are_left_in_peace(boxes, corners):
                                      [10 ** 400, 1, 2, 3], [1e308] * 4, [1, 2, 3], [[1], 2, 3, 4], 7])
 @pytest.mark.parametrize("corners", [True, False])
 def test_what_is_not_four_numbers_is_a_finding(numbers, corners):
-    report, record = Report(), Record(1, "a.jpg", 0, 0, "a.jpg", [])
-    add_box(record, 3, "cat", numbers, report, "box dropped", "odd", corners)
-    assert record.boxes == [] and found(report) == [("box dropped", "#3")]
+    report = Report()
+    with report.catching("box dropped", "a.jpg", box="#3"):
+        to_pixels(numbers, "odd", corners=corners)
+    assert found(report) == [("box dropped", "#3")] and "cannot be read" not in report.findings[0].reason
 
 
 def test_numbers_written_as_text_are_numbers():
-    report, record = Report(), Record(1, "a.jpg", 0, 0, "a.jpg", [])
-    add_box(record, 1, "cat", ["10", "1e1", " 30.5", "40"], report, "box dropped", "odd", False)
-    assert record.boxes[0].pixels == (10, 10, 30.5, 40) and not report.findings
+    assert to_pixels(["10", "1e1", " 30.5", "40"], "odd", corners=False) == (10, 10, 30.5, 40)
 
 
 def test_a_class_name_stays_on_one_line_and_is_said_once():
@@ -102,8 +103,8 @@ def test_a_class_name_stays_on_one_line_and_is_said_once():
 
 def test_findings_can_be_printed_and_written_whatever_they_hold(tmp_path):
     report = Report()
-    report.add("image unusable", "a\nb\ud800.jpg", None, "x" * 9000)
-    report.add("image missing", "caf\udce9.jpg", "#1", "gone")
+    report.add("image unusable", "a\nb\ud800.jpg", "x" * 9000)
+    report.add("image missing", "caf\udce9.jpg", "gone", box="#1")
     report.write_csv(tmp_path / "report.csv")
     lines = report.summary().splitlines()
     assert len(lines) == 4 and all(line.encode("utf-8") and len(line) < 600 for line in lines)
@@ -115,15 +116,15 @@ def test_findings_can_be_printed_and_written_whatever_they_hold(tmp_path):
     (r"odd\b.jpg", r"odd\b.jpg")])
 def test_backslashes_in_the_name_of_an_image(tmp_path, name, found_at):
     (tmp_path / "sub").mkdir()
-    for one in ("sub/a.jpg", r"odd\b.jpg"):
-        (tmp_path / one).write_bytes(b"")
+    for path in ("sub/a.jpg", r"odd\b.jpg"):
+        (tmp_path / path).write_bytes(b"")
     assert image_path(str(tmp_path), name) == str(tmp_path / found_at)
 
 
 @pytest.mark.parametrize("name", [5, None, "", " ", [], {}, True, "a\0.jpg", "a\ud800.jpg"])
 def test_names_that_no_file_can_have(tmp_path, name):
     report = Report()
-    with faults_as_findings(report, "image unusable", "image 7"):
+    with report.catching("image unusable", "image 7"):
         image_path(str(tmp_path), name)
     (finding,) = report.findings
     assert finding[:2] == ("image unusable", "image 7") and "Error" not in finding.reason

@@ -12,6 +12,7 @@ from programs import ROOT, interrupt, read_rows, read_weights, run, succeed
 
 from src.errors import OptionError
 from src.weights import checkpoint
+from src.weights.files import open_newest
 
 # 24 images, 3 steps an epoch of two batches of 4 each; rows of the log that reach over the end of an epoch
 OPTIONS = ("--epoch_size=5", "--accumulate=2", "--ema_decay=0.9", "--dynamic_loss_scale=True", "--loss_scale=1024",
@@ -133,14 +134,15 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
         path = tmp_path / f"{name}.ckpt"
         checkpoint.save(str(path), [ms.Parameter(np.ones(3, np.float32), name="a")], {"steps_done": age, "best": 0.5})
         os.utime(path, (age, age))
-    assert checkpoint.load_newest(str(tmp_path), said.append)[1]["steps_done"] == 3 and said == []
+    assert open_newest(str(tmp_path), said.append).meta["steps_done"] == 3 and said == []
     (tmp_path / "last.ckpt").write_bytes(b"\x00" * 100)
-    values, meta, path = checkpoint.load_newest(str(tmp_path), said.append)
-    assert meta["steps_done"] == 1 and path.endswith("epoch_0002.ckpt") and values["a"].tolist() == [1, 1, 1]
+    file = open_newest(str(tmp_path), said.append)
+    assert file.meta["steps_done"] == 1 and file.path.endswith("epoch_0002.ckpt")
+    assert file.arrays["a"].tolist() == [1, 1, 1]
     assert len(said) == 1 and "last.ckpt' is damaged" in said[0]
     for name in ("epoch_0001", "epoch_0002"):
         data = bytearray((tmp_path / f"{name}.ckpt").read_bytes())
         data[20] ^= 1  # one bit of a weight
         (tmp_path / f"{name}.ckpt").write_bytes(data)
-    with pytest.raises(OptionError, match="holds no checkpoint of a run that is whole"):
-        checkpoint.load_newest(str(tmp_path), said.append)
+    with pytest.raises(OptionError, match="holds no undamaged checkpoint of a run"):
+        open_newest(str(tmp_path), said.append)

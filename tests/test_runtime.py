@@ -122,11 +122,11 @@ def test_a_worker_ends_with_its_launcher(before):
     """One that does not heed SIGTERM is killed after the time of grace."""
     worker = WORKER.format(root=ROOT, before=before)
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as launcher:
-        worker = int(launcher.stdout.readline())
-        assert launcher.parent_of(worker) == launcher.pid
-        launcher.send_signal(signal.SIGKILL)
-        launcher.wait()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        assert launcher.parent_of(worker) == parent.pid
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
         begun = time.monotonic()
         while launcher.parent_of(worker) and time.monotonic() - begun < 10:
             time.sleep(0.05)

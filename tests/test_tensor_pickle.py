@@ -25,8 +25,8 @@ from weight_writers import (
 )
 
 from src.errors import DataError
-from src.weights.files import read_weights
-from src.weights.tensor_pickle import GLOBALS, Call
+from src.weights.files import open_weights
+from src.weights.formats.tensor_pickle import GLOBALS, Call
 
 SAVERS = pytest.mark.parametrize("save", [save_zip, save_legacy])
 
@@ -42,7 +42,8 @@ def test_torch_types(path, save, code):
     array = np.array([[0, 1, 2], [100, 3, 0]]).astype(code)
     save(path, mapping({"a": whole_tensor("0", array)}), {"0": array.tobytes()},
          **({"width": array.itemsize} if save is save_legacy else {}))
-    values, kind = read_weights(path)
+    file = open_weights(path)
+    kind, values = file.kind, file.arrays
     assert kind == "torch" and list(values) == ["a"] and values["a"].dtype == array.dtype
     np.testing.assert_array_equal(values["a"], array)
 
@@ -50,8 +51,8 @@ def test_torch_types(path, save, code):
 def test_bfloat16_becomes_float32(path):
     body = mapping({"a": tensor("0", "BFloat16", 3, 0, (3,), (1,))})
     save_zip(path, body, {"0": struct.pack("<3H", 0x3F80, 0xC020, 0x7F80)})
-    assert read_weights(path)[0]["a"].dtype == np.float32
-    assert read_weights(path)[0]["a"].tolist() == [1.0, -2.5, np.inf]
+    assert open_weights(path).arrays["a"].dtype == np.float32
+    assert open_weights(path).arrays["a"].tolist() == [1.0, -2.5, np.inf]
 
 
 @SAVERS
@@ -61,7 +62,7 @@ def test_strides_offsets_and_shared_storages(path, save):
             "every_other": (1, (3,), (2,)), "one": (23, (), ()), "empty": (0, (0, 3), (3, 1)),
             "spread": (5, (2, 2), (0, 1))}
     save(path, mapping({name: tensor("7", "Float", 24, *view) for name, view in seen.items()}), {"7": flat.tobytes()})
-    values, _ = read_weights(path)
+    values = open_weights(path).arrays
     np.testing.assert_array_equal(values["all"], flat.reshape(2, 3, 4))
     np.testing.assert_array_equal(values["turned"], flat.reshape(2, 3, 4).transpose(2, 1, 0))
     assert values["rows"].tolist() == [[4, 5, 6, 7], [16, 17, 18, 19]]
@@ -79,7 +80,7 @@ def test_strides_offsets_and_shared_storages(path, save):
 def test_tensors_outside_of_their_storage(path, view):
     save_zip(path, mapping({"a": tensor("0", "Float", 24, *view)}), {"0": bytes(96)})
     with pytest.raises(DataError, match="weights.bin"):
-        read_weights(path)
+        open_weights(path)
 
 
 def test_views_of_older_files(path):
@@ -87,20 +88,20 @@ def test_views_of_older_files(path):
     views = {"a": tensor("0", "Float", 9, 0, (2,), (1,), packed(plain("5"), plain(3), plain(4))),
              "b": tensor("0", "Float", 9, 1, (2,), (1,), plain(None))}
     save_legacy(path, mapping(views), {"0": flat.tobytes()})
-    assert {name: value.tolist() for name, value in read_weights(path)[0].items()} == {"a": [3, 4], "b": [1, 2]}
+    assert {name: value.tolist() for name, value in open_weights(path).arrays.items()} == {"a": [3, 4], "b": [1, 2]}
 
 
 def test_each_pickle_of_an_older_file_has_its_own_memo(path):
     tensors, storages = two_tensors()
     remembered = b"}\x94" + b"0" + b"h\0"  # a dict, put at the next index, dropped, fetched from index 0
     save_legacy(path, remembered + b"(" + plain("a") + tensors["a"] + b"u", {"0": storages["0"]}, protocol=4)
-    assert list(read_weights(path)[0]) == ["a"]
+    assert list(open_weights(path).arrays) == ["a"]
 
 
 def test_big_endian_files(path):
     array = np.array([1.5, -2], ">f4")
     save_zip(path, mapping({"a": tensor("0", "Float", 2, 0, (2,), (1,))}), {"0": array.tobytes()}, "big")
-    assert read_weights(path)[0]["a"].tolist() == [1.5, -2] and read_weights(path)[0]["a"].dtype == np.float32
+    assert open_weights(path).arrays["a"].tolist() == [1.5, -2] and open_weights(path).arrays["a"].dtype == np.float32
 
 
 @pytest.mark.parametrize("keys", [(), ("state_dict",), ("model",), ("model_state_dict",), ("ema",), ("network",),
@@ -115,7 +116,7 @@ def test_state_dicts_inside_of_checkpoints(path, keys):
                   "optimizer": mapping({"lr": plain(1)})}
         body = mapping({**others, key: body})
     save_zip(path, body, storages)
-    values, _ = read_weights(path)
+    values = open_weights(path).arrays
     assert list(values) == ["a", "b"] and values["a"].tolist() == [[0, 1, 2], [3, 4, 5]] and values["b"].tolist() == [5]
 
 
@@ -124,14 +125,14 @@ def test_the_largest_of_several_state_dicts_and_no_optimiser(path):
     moments = mapping({f"moment_{name}": tensors["a"] for name in range(5)})
     lists = b"]" + mapping({"first": tensors["a"], **tensors}) + b"a"
     save_zip(path, mapping({"step": tensors["b"], "optimizer": moments, "G_optim": moments, "nets": lists}), storages)
-    assert list(read_weights(path)[0]) == ["first", "a", "b"]
+    assert list(open_weights(path).arrays) == ["first", "a", "b"]
     save_zip(path, mapping({**tensors, "extra": mapping({"c": tensors["a"]})}), storages)
-    assert list(read_weights(path)[0]) == ["a", "b"]
+    assert list(open_weights(path).arrays) == ["a", "b"]
     save_zip(path, b"}\x94" + b"(" + plain("self") + b"h\0" + plain("net") + mapping(tensors) + b"u", storages)
-    assert list(read_weights(path)[0]) == ["a", "b"]  # a dict inside of itself
+    assert list(open_weights(path).arrays) == ["a", "b"]  # a dict inside of itself
     save_zip(path, mapping({"optimizer": moments}), storages)
     with pytest.raises(DataError, match="there are no tensors in it"):
-        read_weights(path)
+        open_weights(path)
 
 
 def test_ordered_dicts_parameters_and_the_prefix_of_data_parallel(path):
@@ -141,14 +142,14 @@ def test_ordered_dicts_parameters_and_the_prefix_of_data_parallel(path):
     entries += plain("module.module.b") + tensors["b"] + b"u"
     attributes = mapping({"_metadata": mapping({"version": plain(1)}), "items": plain("no function")}) + b"b"
     save_zip(path, called("collections.OrderedDict") + entries + attributes, storages)
-    values, _ = read_weights(path)
+    values = open_weights(path).arrays
     assert list(values) == ["a", "module.b"] and values["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_a_prefix_that_not_all_names_have_stays(path):
     tensors, storages = two_tensors()
     save_zip(path, mapping({"module.a": tensors["a"], "b": tensors["b"]}), storages)
-    assert list(read_weights(path)[0]) == ["module.a", "b"]
+    assert list(open_weights(path).arrays) == ["module.a", "b"]
 
 
 MARK = "touch {0}"
@@ -184,7 +185,7 @@ def test_hostile_pickles_are_refused_and_not_executed(path, tmp_path, save, name
     assert b"{0}" not in evil
     save(path, mapping({**tensors, "evil": evil}), storages)
     with pytest.raises(DataError, match=f"wants to call {name};") as refused:
-        read_weights(path)
+        open_weights(path)
     assert str(refused.value).count("\n") == 0
     assert not os.path.exists(mark)
 
@@ -201,7 +202,7 @@ def test_a_pickle_cannot_change_what_stands_for_a_global(path, name):
     save_zip(path, mapping({"a": body}), {})
     before = {cls: dict(vars(cls)) for cls in [*GLOBALS.values(), Call]}
     with pytest.raises(DataError):
-        read_weights(path)
+        open_weights(path)
     assert all(dict(vars(cls)) == attributes for cls, attributes in before.items())
 
 
@@ -212,20 +213,21 @@ INSIDE_ITSELF = b"}q\x09" + plain("model") + b"h\x09s"
 def test_files_without_tensors(path, body):
     save_zip(path, body, {})
     with pytest.raises(DataError, match="no tensors"):
-        read_weights(path)
+        open_weights(path)
 
 
 def test_other_persistent_objects(path):
     save_zip(path, mapping({"a": packed(*[plain("module")] * 5) + b"Q"}), {})
     with pytest.raises(DataError, match="refers to a 'module'"):
-        read_weights(path)
+        open_weights(path)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_paddle(path, protocol):
     saved = {**ARRAYS, "epoch": np.int64(3), "StructuredToParameterName@@": {"weight": "conv2d_0.w_0"}}
     write(path, pickle.dumps(saved, protocol))
-    values, kind = read_weights(path)
+    file = open_weights(path)
+    kind, values = file.kind, file.arrays
     assert kind == "paddle"
     check_arrays(values)
 
@@ -233,20 +235,20 @@ def test_paddle(path, protocol):
 def test_paddle_of_numpy_2_and_python_2(path):
     data = pickle.dumps(ARRAYS, 2)
     write(path, data.replace(b"numpy.core.multiarray", b"numpy._core.multiarray"))
-    check_arrays(read_weights(path)[0])
+    check_arrays(open_weights(path).arrays)
     dtype = called("numpy.dtype", plain("i2"), plain(0), plain(1))
     dtype += packed(plain(3), plain("<"), *[plain(None)] * 3, plain(-1), plain(-1), plain(0)) + b"b"
     state = packed(plain(1), plain((2,)), dtype, plain(False), b"U\x04\xff\xff\x02\x00")
     body = called("numpy.core.multiarray._reconstruct", pushed("numpy.ndarray"), plain((0,)), b"U\x01b") + state + b"b"
     write(path, whole(mapping({"a": body})))
-    assert read_weights(path)[0]["a"].tolist() == [-1, 2]
+    assert open_weights(path).arrays["a"].tolist() == [-1, 2]
 
 
 @pytest.mark.parametrize("value", [np.array([None, 1]), np.array(["text"]), np.array([(1, 2.0)], "i4,f4")])
 def test_arrays_of_anything_but_numbers(path, value):
     write(path, pickle.dumps({"a": value}, 2))
     with pytest.raises(DataError):
-        read_weights(path)
+        open_weights(path)
 
 
 @pytest.mark.parametrize("save", [save_zip, save_legacy])
@@ -264,7 +266,8 @@ def test_damaged_paddle_files(path, protocol):
 
 def test_the_torchvision_weights(shared, tmp_path):
     path = shared("weights/mobilenet_v2-b0353104.pth")
-    values, kind = read_weights(path)
+    file = open_weights(path)
+    kind, values = file.kind, file.arrays
     assert kind == "torch" and len(values) == 314
     trained = [value.size for name, value in values.items() if "num_batches" not in name and "running" not in name]
     assert sum(trained) == 3504872
@@ -275,4 +278,4 @@ def test_the_torchvision_weights(shared, tmp_path):
     for length in (1000, 40000, 60000, 14212971):
         write(cut, open(path, "rb").read()[:length])
         with pytest.raises(DataError, match="damaged"):
-            read_weights(cut)
+            open_weights(cut)

@@ -4,13 +4,15 @@ import pytest
 
 from src import boxes as box_ops
 from src.data import transforms
-from src.data.photometric import ColorJitter
+from src.data.photometric import adjust_brightness, adjust_contrast, adjust_saturation
 from src.data.policies import build_policy
-from src.data.transforms import Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, augment, resize
+from src.data.transforms import Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, Sample, augment, resize
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 BOXES = np.array([[0.1, 0.2, 0.4, 0.9], [0.5, 0.5, 0.6, 0.6]], np.float32)
 LABELS = np.array([1, 2], np.int32)
+SAMPLE = Sample(IMAGE, BOXES, LABELS)
+EMPTY = Sample(IMAGE, BOXES[:0], LABELS[:0])
 
 
 class Fixed:
@@ -37,26 +39,26 @@ class Script:
 
 
 def test_flip_mirrors_image_and_boxes():
-    image, boxes, labels = HorizontalFlip()(IMAGE, BOXES, LABELS, Fixed(0.9))
+    image, boxes, labels = HorizontalFlip()(SAMPLE, Fixed(0.9))
     assert np.array_equal(image, IMAGE[:, ::-1])
     assert np.allclose(boxes, [[0.6, 0.2, 0.9, 0.9], [0.4, 0.5, 0.5, 0.6]]) and labels is LABELS
-    assert HorizontalFlip()(IMAGE, BOXES, LABELS, Fixed(0.1))[0] is IMAGE
-    assert HorizontalFlip()(IMAGE, BOXES[:0], LABELS[:0], Fixed(0.9))[1].shape == (0, 4)
+    assert HorizontalFlip()(SAMPLE, Fixed(0.1))[0] is IMAGE
+    assert HorizontalFlip()(EMPTY, Fixed(0.9))[1].shape == (0, 4)
 
 
 def test_resize_keeps_fractions():
-    image, boxes, _ = Resize(32)(IMAGE, BOXES, LABELS, None)
+    image, boxes, _ = Resize(32)(SAMPLE, None)
     assert image.shape == (32, 32, 3) and boxes is BOXES
 
 
 def test_brightness_contrast_saturation_by_hand():
     grey = np.full((2, 2, 3), 100, np.uint8)
-    assert (ColorJitter.brighten(grey, 1.4) == 140).all() and (ColorJitter.brighten(grey, 3) == 255).all()
-    assert (ColorJitter.stretch(grey, 0.6) == 100).all() and (ColorJitter.saturate(grey, 0.6) == 100).all()
+    assert (adjust_brightness(grey, 1.4) == 140).all() and (adjust_brightness(grey, 3) == 255).all()
+    assert (adjust_contrast(grey, 0.6) == 100).all() and (adjust_saturation(grey, 0.6) == 100).all()
     pair = np.array([[[50] * 3, [150] * 3]], np.uint8)
-    assert ColorJitter.stretch(pair, 1.4)[0, :, 0].tolist() == [30, 170]
+    assert adjust_contrast(pair, 1.4)[0, :, 0].tolist() == [30, 170]
     red = np.array([[[200, 0, 0]]], np.uint8)  # its grey is .299 * 200 = 60
-    assert ColorJitter.saturate(red, 0.5)[0, 0].tolist() == [130, 30, 30]
+    assert adjust_saturation(red, 0.5)[0, 0].tolist() == [130, 30, 30]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -65,7 +67,7 @@ def test_crop_is_exact(seed):
     image = np.zeros((200, 300, 3), np.uint8)
     image[40:180, 30:120] = 100
     image[100:120, 150:180] = 200
-    cropped, boxes, labels = MinIoUCrop()(image, BOXES, LABELS, np.random.default_rng(seed))
+    cropped, boxes, labels = MinIoUCrop()(Sample(image, BOXES, LABELS), np.random.default_rng(seed))
     assert len(boxes) == len(labels) >= 1 and (boxes >= 0).all() and (boxes <= 1).all()
     assert 0.5 <= cropped.shape[0] / cropped.shape[1] <= 2.02 or cropped.shape == image.shape
     for box, label in zip(boxes, labels):
@@ -80,11 +82,11 @@ def test_the_zoo_crop_draws_what_it_always_drew():
     expected = [66, 133, 427, 371, 448], [318, 61, 507, 369, 921], [8, 3, 370, 382, 868], [132, 96, 359, 359, 670]
     for seed, numbers in enumerate(expected):
         rng = np.random.default_rng((1, 2, seed))
-        assert [*MinIoUCrop().window(BOXES, 400, 600, rng).tolist(), rng.integers(1000)] == numbers
+        assert [*MinIoUCrop().draw_window(BOXES, (600, 400), rng).tolist(), rng.integers(1000)] == numbers
 
 
 def test_crop_leaves_an_image_without_boxes_alone():
-    image, boxes, _ = MinIoUCrop()(IMAGE, BOXES[:0], LABELS[:0], np.random.default_rng(0))
+    image, boxes, _ = MinIoUCrop()(EMPTY, np.random.default_rng(0))
     assert image is IMAGE and boxes.shape == (0, 4)
 
 
@@ -92,51 +94,53 @@ def test_crop_leaves_an_image_without_boxes_alone():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 50, 3), (40, 60, 3)])
 def test_policies_give_network_input_for_any_image(name, shape):
     for seed in range(10):
-        image, boxes, labels = augment(np.zeros(shape, np.uint8), BOXES, LABELS, build_policy(name, 64), 64,
-                                       np.random.default_rng(seed))
+        sample = Sample(np.zeros(shape, np.uint8), BOXES, LABELS)
+        image, boxes, labels = augment(sample, build_policy(name, 64), size=64, rng=np.random.default_rng(seed))
         assert image.shape == (64, 64, 3) and image.dtype == np.uint8 and image.flags.c_contiguous
         assert len(boxes) == len(labels) and boxes.dtype == np.float32
 
 
 def test_the_same_generator_gives_the_same_sample():
-    first, second = (augment(IMAGE, BOXES, LABELS, build_policy("zoo", 64), 64, np.random.default_rng((1, 2, 3)))
+    first, second = (augment(SAMPLE, build_policy("zoo", 64), size=64, rng=np.random.default_rng((1, 2, 3)))
                      for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second))
 
 
 def test_boxes_under_a_network_pixel_are_dropped():
     tiny = np.array([[0.5, 0.5, 0.51, 0.9], [0.1, 0.1, 0.5, 0.5]], np.float32)
-    _, boxes, labels = augment(IMAGE, tiny, LABELS, build_policy("plain", 64), 64, np.random.default_rng(0))
+    _, boxes, labels = augment(Sample(IMAGE, tiny, LABELS), build_policy("plain", 64), size=64,
+                               rng=np.random.default_rng(0))
     assert np.array_equal(boxes, tiny[1:]) and labels.tolist() == [2]
 
 
 def test_expand_places_image_and_boxes_by_hand():
     """40 x 60 pixels, ratio 2: a canvas of 80 x 120, half of the 60 free columns at the left, 1/4 of 40 rows above."""
-    image, boxes, labels = Expand((1, 2, 3))(IMAGE, BOXES, LABELS, Script(0.9, 1 / 3, (0.5, 0.25)))
+    image, boxes, labels = Expand((1, 2, 3))(SAMPLE, Script(0.9, 1 / 3, (0.5, 0.25)))
     assert image.shape == (80, 120, 3) and np.array_equal(image[10:50, 30:90], IMAGE)
     image[10:50, 30:90] = (1, 2, 3)
     assert (image == (1, 2, 3)).all()
     assert np.allclose(boxes, [[0.3, 0.225, 0.45, 0.575], [0.5, 0.375, 0.55, 0.425]]) and np.array_equal(labels, LABELS)
     assert boxes.dtype == np.float32
-    assert Expand()(IMAGE, BOXES, LABELS, Script(0.1, (0.5, 0.5)))[0] is IMAGE
+    assert Expand()(SAMPLE, Script(0.1, (0.5, 0.5)))[0] is IMAGE
 
 
 def test_half_a_grey_level_fills_as_opencv_rounds():
-    image, *_ = Expand()(IMAGE, BOXES, LABELS, Script(0.9, 1 / 3, (0, 0)))
+    image, *_ = Expand()(SAMPLE, Script(0.9, 1 / 3, (0, 0)))
     assert (image[-1, -1] == 128).all()
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_expand_then_crop_in_one_copy_equals_the_three_steps(seed):
     """The same draws, made one after the other on a real canvas; 255 - pixel stands for the distortion."""
-    def invert(image, boxes, labels, rng):
-        return 255 - image, boxes, labels
+    def invert(sample, rng):
+        return sample._replace(image=255 - sample.image)
 
     expand = Expand((7, 8, 9))
-    crop = MinIoUCrop((None, 0.1, 0.3, 0), 50, transforms.one_reaches, transforms.scaled_sides, True, 50)
+    crop = MinIoUCrop(min_ious=(None, 0.1, 0.3, 0), accepts=transforms.any_reaches, draw_sides=transforms.scaled_sides,
+                      shuffled=True, at_once=50)
     rng = np.random.default_rng(seed)
-    expected = crop(*expand(*invert(IMAGE, BOXES, LABELS, rng), rng), rng)
-    image, boxes, labels = ExpandThenCrop(expand, crop, invert)(IMAGE, BOXES, LABELS, np.random.default_rng(seed))
+    expected = crop(expand(invert(SAMPLE, rng), rng), rng)
+    image, boxes, labels = ExpandThenCrop(expand, crop, invert)(SAMPLE, np.random.default_rng(seed))
     assert np.array_equal(image, expected[0]) and np.array_equal(labels, expected[2])
     assert boxes.shape == expected[1].shape and np.allclose(boxes, expected[1], atol=1e-5)
 
@@ -145,8 +149,8 @@ def test_expand_then_crop_in_one_copy_equals_the_three_steps(seed):
     # by the left half, the whole image, the right half
     ("not_between", 0.1, [False, True, False]), ("not_between", 0.5, [False, True, True]),
     ("not_between", 0.9, [True, True, True]),
-    ("one_reaches", 0, [True, True, True]), ("one_reaches", 0.5, [True, False, True]),
-    ("one_reaches", 0.7, [True, False, False]),
+    ("any_reaches", 0, [True, True, True]), ("any_reaches", 0.5, [True, False, True]),
+    ("any_reaches", 0.7, [True, False, False]),
     ("all_reach", 0, [True, True, True]), ("all_reach", 0.25, [False, True, False]),
     ("all_exceed", 0, [False, True, False]), ("all_exceed", 0.25, [False, False, False]),
     ("all_exceed", -1, [True, True, True]),
@@ -163,15 +167,15 @@ def test_acceptance_rules_by_hand(rule, minimum, expected):
     ({}, [1, *[0.0] * 50, 1, *[0.0] * 50, 0], [1] * 100),  # zoo: 50 trials, then another minimum
     ({"trials": 1, "accepts": transforms.all_exceed}, [1, 0.0, 1, 0.0, 0], [1, 1]),  # MLPerf, DALI: one
 ])
-def test_a_minimum_that_cannot_be_had_is_drawn_anew(options, draws, asked):
+def test_a_minimum_that_cannot_be_had_is_drawn_again(options, draws, asked):
     """The crop is always the upper left quarter, the box lies in the lower right one."""
-    window, found = window_of(MinIoUCrop((None, 0.9), **options), Script(*draws))
+    window, found = window_of(MinIoUCrop(min_ious=(None, 0.9), **options), Script(*draws))
     assert window == [0, 0, 60, 40] and found == asked
 
 
 def test_shuffled_minima_come_once_each_and_end_with_the_whole_image():
     """Crops of less than a pixel are never taken."""
-    crop = MinIoUCrop((0, 0.5, 0.9), 50, transforms.one_reaches, shuffled=True, at_once=50)
+    crop = MinIoUCrop(min_ious=(0, 0.5, 0.9), accepts=transforms.any_reaches, shuffled=True, at_once=50)
     assert window_of(crop, np.random.default_rng(0), side=1e-3) == ([0, 0, 60, 40], [50, 50, 50])
 
 
@@ -179,40 +183,41 @@ def window_of(crop, rng, side=0.5):
     """The window for one box at the lower right, and how many crops, with this share of the sides, each draw is."""
     asked = []
 
-    def sides(height, width, rng, count):
+    def sides(size, rng, count):
         asked.append(count)
         return np.full((count, 2), side)
 
-    crop.sides = sides
-    return crop.window(np.array([[0.75, 0.75, 1, 1]]), 40, 60, rng).tolist(), asked
+    crop.draw_sides = sides
+    return crop.draw_window(np.array([[0.75, 0.75, 1, 1]]), (60, 40), rng).tolist(), asked
 
 
-@pytest.mark.parametrize("rule, minimum", [("one_reaches", 0.3), ("all_reach", 0.1), ("all_exceed", 0.1)])
+@pytest.mark.parametrize("rule, minimum", [("any_reaches", 0.3), ("all_reach", 0.1), ("all_exceed", 0.1)])
 def test_a_crop_keeps_its_rule_and_the_centre_of_a_box(rule, minimum):
     boxes, cropped = np.array([[0.1, 0.1, 0.6, 0.8], [0.3, 0.2, 0.9, 0.9]]), 0
     accepts = getattr(transforms, rule)
-    crop = MinIoUCrop((None, minimum), 50, accepts, transforms.fraction_sides)
+    crop = MinIoUCrop(min_ious=(None, minimum), accepts=accepts, draw_sides=transforms.fraction_sides)
     for seed in range(200):
-        region = crop.window(boxes, 200, 300, np.random.default_rng(seed)) / (300, 200, 300, 200)
+        region = crop.draw_window(boxes, (300, 200), np.random.default_rng(seed)) / (300, 200, 300, 200)
         whole = region.tolist() == [0, 0, 1, 1]
         assert whole or accepts(box_ops.iou(boxes, region[None]), minimum)[0]
-        assert transforms.centered(boxes, region).any()
+        assert transforms.centers_inside(boxes, region).any()
         cropped += not whole
     assert cropped > 60
 
 
 def test_every_choice_is_as_likely():
     """caffe's seven samplers where each finds a crop: one in seven images stays whole; 5 sigma of 3000 draws."""
-    crop = MinIoUCrop((None, *[0] * 6), 50, transforms.one_reaches, transforms.scaled_sides, True, 50)
+    crop = MinIoUCrop(min_ious=(None, *[0] * 6), accepts=transforms.any_reaches, draw_sides=transforms.scaled_sides,
+                      shuffled=True, at_once=50)
     rng, box = np.random.default_rng(0), np.array([[0.0, 0, 1, 1]])
-    whole = sum(crop.window(box, 900, 900, rng).tolist() == [0, 0, 900, 900] for _ in range(3000))
+    whole = sum(crop.draw_window(box, (900, 900), rng).tolist() == [0, 0, 900, 900] for _ in range(3000))
     assert abs(whole - 3000 / 7) < 5 * (3000 * 6 / 49) ** 0.5
 
 
 @pytest.mark.parametrize("name", ["pixel_sides", "fraction_sides", "scaled_sides", "fitting_sides"])
 def test_sides_of_crops(name):
     """On an image wider by 4 to 3; .5..2 is the ratio of pixels for the model zoo, of fractions elsewhere."""
-    sides = getattr(transforms, name)(300, 400, np.random.default_rng(0), 4000)
+    sides = getattr(transforms, name)((400, 300), np.random.default_rng(0), 4000)
     aspect, scale = sides[:, 0] / sides[:, 1], sides.prod(axis=1) ** 0.5
     assert sides.max() <= 1 + 1e-9 and scale.min() >= 0.3 and abs(scale.min() - 0.3) < 0.01
     if name == "pixel_sides":

@@ -2,8 +2,10 @@
 import os
 
 import pytest
-from conftest import found, picture, txt, txt_tree
+from conftest import arrays, found, picture, txt, txt_tree
 
+from src.data.findings import Report
+from src.data.txt import read_txt
 from src.data.txt_fields import class_of, looks_like, split_line
 from src.errors import DataError
 
@@ -15,6 +17,65 @@ def boxes(tmp_path, text, classes=()):
     records, names, report = txt(tmp_path, text, classes)
     return {os.path.relpath(record.path, tmp_path): [(names[box.label - 1], box.pixels) for box in record.boxes]
             for record in records}, report
+
+
+# --- sound files, and files that cannot be used
+
+def test_txt_record(tmp_path):
+    records, names, report = txt(tmp_path, "\ufeffsub/a.jpg 10,20,40,25.5,dog  1,2,3,4,cat\r\n\r\n   \nb.jpg\n")
+    assert names == ["cat", "dog"] and not report.findings
+    assert [os.path.relpath(record.path, tmp_path) for record in records] == ["sub/a.jpg", "b.jpg"]
+    assert [(box.pixels, box.label) for box in records[0].boxes] == [((10, 20, 30, 5.5), 2), ((1, 2, 2, 2), 1)]
+    assert len(arrays(records[1]).label) == 0 and [record.image_id for record in records] == [1, 2]
+    assert records[0].height == 0, "unknown until the image is decoded"
+
+
+def test_txt_tabs_allow_spaces(tmp_path):
+    records, names, report = txt(tmp_path, "my dogs/a b.jpg\t1,2,3,4,hot dog\nc d.jpg\t\ne.jpg 5,5,9,9,cat\n")
+    assert [os.path.relpath(record.path, tmp_path) for record in records] == ["my dogs/a b.jpg", "c d.jpg", "e.jpg"]
+    assert names == ["cat", "hot dog"] and not report.findings and len(arrays(records[1]).label) == 0
+    _, _, report = txt(tmp_path, "a b.jpg 1,2,3,4,cat\n")
+    assert "needs tabs" in report.summary()
+
+
+def test_txt_findings_keep_the_rest_of_the_line(tmp_path):
+    text = "a.jpg 1,2,3,4 1,2,3,4,5,6 1,2,x,4,dog 1,2,3,4, 5,6,7,8,dog\na.jpg 1,2,3,4,dog\n"
+    records, _, report = txt(tmp_path, text)
+    assert [(box.number, box.pixels) for box in records[0].boxes] == [(5, (5, 6, 2, 2)), (6, (1, 2, 2, 2))]
+    assert len(records) == 1 and found(report) == [("bad line", f"#{number}") for number in (1, 2, 3, 4)]
+    assert report.findings[0].file.endswith("train.txt:1")
+
+
+def test_txt_numbered_classes(tmp_path):
+    text = "a.jpg 1,2,3,4,3 1,2,3,4,1 1,2,3,4,0\n"
+    records, names, report = txt(tmp_path, text)
+    assert names == ["1", "2", "3"] and arrays(records[0]).label.tolist() == [3, 1]
+    assert found(report) == [("unknown class", "#3")] and "background in the model zoo" in report.summary()
+    records, names, report = txt(tmp_path, text, ["ant", "bee"])
+    assert names == ["ant", "bee"] and arrays(records[0]).label.tolist() == [1]
+    assert found(report) == [("unknown class", "#1"), ("unknown class", "#3")]
+    records, _, _ = txt(tmp_path, text, ["3", "0"])
+    assert arrays(records[0]).label.tolist() == [1, 1, 2], "a class of that very name, otherwise 1 is the first class"
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "is empty"), ("\n \n", "is empty"), ("a.jpg\n", "no class is in it"),
+    ("a.jpg 1,2,3,4,0\n", "largest class number is 0"), ("a.jpg 1,2,3,4,999999999\n", "largest class number"),
+    ("a.jpg 1,2,3,4,background 1,2,3,4,cat\n", "implicit")])
+def test_txt_files_that_cannot_be_used(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        txt(tmp_path, text)
+
+
+def test_txt_absent_file_folder_and_encoding(tmp_path):
+    with pytest.raises(DataError, match="gone.txt' cannot be read"):
+        read_txt(str(tmp_path / "gone.txt"), str(tmp_path), classes=[], report=Report())
+    (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00a.jpg")
+    with pytest.raises(DataError, match="not text in UTF-8"):
+        read_txt(str(tmp_path / "train.txt"), str(tmp_path), classes=[], report=Report())
+    (tmp_path / "train.txt").write_text("a.jpg 1,2,3,4,cat")
+    with pytest.raises(DataError, match="image_dir '.*nowhere' is not a folder"):
+        read_txt(str(tmp_path / "train.txt"), str(tmp_path / "nowhere"), classes=[], report=Report())
 
 
 # --- lines
@@ -139,7 +200,7 @@ def test_a_class_that_is_named_as_a_number_is_itself(tmp_path):
 def test_01_without_a_list_of_classes_converts(tmp_path, call):
     txt_tree(tmp_path, "a.png 1,1,20,18,01\nb.png 1,1,20,18,2\n")
     split = call.txt()
-    assert split.classes == ["1", "2"] and split.boxes_per_class == [1, 1] and split.faults == 0
+    assert split.classes == ["1", "2"] and split.boxes_per_class == [1, 1] and split.finding_count == 0
 
 
 @pytest.mark.parametrize("text, form", [

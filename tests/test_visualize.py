@@ -49,12 +49,12 @@ def test_better_scores_are_drawn_on_top():
 def test_tiny_images_and_boxes_that_leave_them(shape):
     image = np.zeros((*shape, 3), np.uint8)
     boxes = [[-1, -1, 2, 2], [0.5, 0.5, 0.5, 0.5], [1, 1, 1, 1], [0.9, 0, 1, 0.1], [np.nan, 0, np.inf, 1]]
-    drawn = draw_boxes(image, boxes, range(1, 6), np.linspace(0, 1, 5), classes=["a name that is long " * 3] * 2)
+    drawn = draw_boxes(image, boxes, range(1, 6), scores=np.linspace(0, 1, 5), classes=["a name that is long " * 3] * 2)
     assert drawn.shape == image.shape and drawn.dtype == np.uint8
 
 
 def test_no_boxes():
-    drawn = draw_boxes(GREY, np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0), ["cat"])
+    drawn = draw_boxes(GREY, np.zeros((0, 4), np.float32), np.zeros(0, int), scores=np.zeros(0), classes=["cat"])
     assert (drawn == GREY).all() and drawn is not GREY
 
 

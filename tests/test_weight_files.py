@@ -12,7 +12,7 @@ from src.boxes import to_corners
 from src.errors import DataError, OptionError
 from src.models.ssd import build_model
 from src.weights import checkpoint
-from src.weights.files import read_weights
+from src.weights.files import open_weights
 
 
 @pytest.fixture
@@ -23,22 +23,24 @@ def path(tmp_path):
 def test_npz(path):
     with open(path, "wb") as file:
         np.savez_compressed(file, **ARRAYS)
-    values, kind = read_weights(path)
+    file = open_weights(path)
+    kind, values = file.kind, file.arrays
     assert kind == "npz"
     check_arrays(values)
     with open(path, "wb") as file:
         np.savez(file, a=np.array([{"a": 1}], object))
     with pytest.raises(DataError, match="allow_pickle"):
-        read_weights(path)
+        open_weights(path)
 
 
 def test_safetensors(path):
     write(path, safetensors())
-    values, kind = read_weights(path)
+    file = open_weights(path)
+    kind, values = file.kind, file.arrays
     assert kind == "safetensors"
     check_arrays(values, SAFE.values())
     write(path, safetensors(upper={"dtype": "BF16", "shape": [], "data_offsets": [0, 2]}))
-    assert read_weights(path)[0]["upper"].dtype == np.float32
+    assert open_weights(path).arrays["upper"].dtype == np.float32
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -49,7 +51,7 @@ def test_safetensors(path):
 def test_damaged_safetensors(path, changes, message):
     write(path, safetensors(changes))
     with pytest.raises(DataError, match=message):
-        read_weights(path)
+        open_weights(path)
 
 
 def quantized(name, kind, shape, stored, **how):
@@ -69,7 +71,8 @@ def test_tfjs_with_shards_and_quantized_weights(tmp_path):
                + np.array([0.1], np.float16).tobytes()])
     path = save_tfjs(str(tmp_path / "model"), [first, second])
     for place in (path, str(tmp_path / "model")):
-        values, kind = read_weights(place)
+        file = open_weights(place)
+        kind, values = file.kind, file.arrays
         assert kind == "tfjs" and list(values) == ["f", "i", "q8", "q16", "b", "qi", "h"]
     np.testing.assert_array_equal(values["f"], floats.reshape(2, 3))
     assert values["i"].shape == () and values["i"] == -7 and values["i"].dtype == np.int32
@@ -86,57 +89,60 @@ def test_tfjs_with_shards_and_quantized_weights(tmp_path):
 def test_tfjs_of_another_size(tmp_path, shards, message):
     path = save_tfjs(str(tmp_path), [([{"name": "f", "dtype": "float32", "shape": [4]}], shards)])
     with pytest.raises(DataError, match=message):
-        read_weights(path)
+        open_weights(path)
 
 
 def test_damaged_tfjs(tmp_path):
     path = save_tfjs(str(tmp_path), [([{"name": "f", "dtype": "float32", "shape": [1]}], [bytes(2), bytes(2)])])
     os.remove(tmp_path / "group1-shard2of2")
     with pytest.raises(DataError, match="shard '.*group1-shard2of2' is missing"):
-        read_weights(path)
+        open_weights(path)
     save_tfjs(str(tmp_path), [([{"name": "f", "dtype": "string", "shape": [1]}], [bytes(4)])])
     with pytest.raises(DataError, match="'f' has the type string; known are float32"):
-        read_weights(path)
+        open_weights(path)
     for text in ('{"a": 1}', '{"weightsManifest": 3}', '{"weightsManifest": [{}]}', '{"weightsManifest": [',
                  '{"a":' * 100000):
         write(path, text.encode())
         with pytest.raises(DataError, match=r"model\.json"):
-            read_weights(path)
+            open_weights(path)
 
 
 def test_mindspore(tmp_path):
     path = str(tmp_path / "ours.ckpt")
     checkpoint.save(path, [ms.Parameter(ms.Tensor(ARRAYS["weight"]), name="a.weight")], {"model": "x"})
-    values, kind = read_weights(path)
+    file = open_weights(path)
+    kind, values = file.kind, file.arrays
     assert kind == "mindspore" and list(values) == ["a.weight"]
     np.testing.assert_array_equal(values["a.weight"], ARRAYS["weight"])
+    assert file.meta == {"model": "x"} and file.path == path
 
 
 def test_missing_and_unknown_files(tmp_path):
     with pytest.raises(OptionError, match=r"none\.pth' is not a file"):
-        read_weights(str(tmp_path / "none.pth"))
+        open_weights(str(tmp_path / "none.pth"))
     with pytest.raises(OptionError, match=r"model\.json' is not a file"):
-        read_weights(str(tmp_path))
+        open_weights(str(tmp_path))
     (tmp_path / "run" / "ckpt").mkdir(parents=True)
     (tmp_path / "run" / "ckpt" / "best.ckpt").write_bytes(b"")
-    with pytest.raises(OptionError, match=r"give one of the files of the folder '.*run': ckpt/best\.ckpt$"):
-        read_weights(str(tmp_path / "run"))
+    with pytest.raises(OptionError, match=r"give one of the files in '.*run': ckpt/best\.ckpt$"):
+        open_weights(str(tmp_path / "run"))
     path = str(tmp_path / "odd.pth")
     for data in (b"", b"P", b"hello, this is text", b"\x89HDF\r\n\x1a\n", bytes(100)):
         write(path, data)
         with pytest.raises(DataError, match=r"odd.pth'.*unknown format .*\.safetensors.*MindSpore \.ckpt"):
-            read_weights(path)
+            open_weights(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "no weights")
     with pytest.raises(DataError, match="zip file without data.pkl"):
-        read_weights(path)
+        open_weights(path)
     write(str(tmp_path / "odd.ckpt"), b"")
-    with pytest.raises(DataError, match="damaged or no MindSpore checkpoint"):
-        read_weights(str(tmp_path / "odd.ckpt"))
+    with pytest.raises(DataError, match="damaged or not a MindSpore checkpoint"):
+        open_weights(str(tmp_path / "odd.ckpt"))
 
 
 def test_the_tensorflow_js_detector(shared):
-    values, kind = read_weights(shared("weights/tfjs_ssdlite_mobilenet_v2_coco"))
+    file = open_weights(shared("weights/tfjs_ssdlite_mobilenet_v2_coco"))
+    kind, values = file.kind, file.arrays
     assert kind == "tfjs" and len(values) == 262
     stored = values["Postprocessor/ExpandDims"][0]  # corners, y before x
     corners = to_corners(build_model("ssd300_mobilenet_v2_tf", 2).anchors)

@@ -9,7 +9,8 @@ import zipfile
 import numpy as np
 
 from src.errors import DataError
-from src.weights.files import TORCH_MAGIC, read_weights
+from src.weights.files import open_weights
+from src.weights.formats.pytorch import MAGIC_NUMBER
 
 STORAGE = {"f8": "Double", "f4": "Float", "f2": "Half", "i8": "Long", "i4": "Int", "i2": "Short", "i1": "Char",
            "u1": "Byte", "b1": "Bool", "c8": "ComplexFloat"}
@@ -77,7 +78,7 @@ def save_zip(path, body, storages, order=None):
 def save_legacy(path, body, storages, width=4, protocol=2):
     """torch.save before 1.6: magic number, protocol, machine, object, keys, then every storage behind its length."""
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
-    head = [*(pickle.dumps(one, protocol) for one in (TORCH_MAGIC, 1001, system)), whole(body)]
+    head = [*(pickle.dumps(one, protocol) for one in (MAGIC_NUMBER, 1001, system)), whole(body)]
     with open(path, "wb") as file:
         file.write(b"".join(head) + pickle.dumps(list(storages), protocol))
         for data in storages.values():
@@ -146,11 +147,11 @@ def save_tfjs(folder, groups):
 def check_damage(path, content):
     """A file cut after every third byte, or changed at one of 200, gives DataError or values and no other error."""
     write(path, content)
-    right = read_weights(path)[0]
+    right = open_weights(path).arrays
     for length in range(0, len(content), 3):
         write(path, content[:length])
         try:
-            values = read_weights(path)[0]
+            values = open_weights(path).arrays
         except DataError as error:
             assert "\n" not in str(error)
         else:  # only padding is missing
@@ -161,6 +162,6 @@ def check_damage(path, content):
         byte = rng.choice([value for value in range(256) if value != ord("r")])
         write(path, content[:place] + bytes([byte]) + content[place + 1:])
         try:
-            read_weights(path)
+            open_weights(path)
         except DataError as error:
             assert "\n" not in str(error)

@@ -1,18 +1,21 @@
-"""What the bytes of a file are that should be an image: read without waiting, and named where they are none.
+"""The bytes of a file that should be an image: read without waiting, and described where they are not an image.
 
 The signatures are those of the formats' own specifications.
 """
+from __future__ import annotations
+
+import math
 import os
 import re
 import stat
 import zlib
 
-HEAD = 4096      # bytes of a file that tell its kind
-KEPT_WORDS = 40  # characters of a text that a message shows
+HEAD_BYTES = 4096      # of a file, that tell its kind
+MAX_SHOWN_TEXT = 40    # characters of a text that a message shows
 AGAIN = "fetch or copy it again"
 CONVERT = "convert it to JPEG or PNG"
 PAGES = "the answer of a web server instead of the picture; fetch it again"
-KINDS_OF_FILE = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
+FILE_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
                  (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 # (what a file begins with, what it is, what to do); the first that fits
 NOT_PICTURES = (
@@ -41,26 +44,27 @@ PICTURES = (
 
 
 class BadImage(Exception):
-    """Why a file gives no picture, in words; missing: there is no such file to read."""
+    """Why a file cannot be decoded, in words; missing: there is no such file to read."""
 
-    def __init__(self, reason: str, missing: bool = False):
+    def __init__(self, reason: str, *, missing: bool = False):
         super().__init__(reason)
         self.missing = missing
 
 
-def read_bytes(path: str, most: int = -1) -> bytes:
-    """The bytes of a regular file, the first ones; a pipe or a device would be waited for. Raises BadImage."""
+def read_bytes(path: str, max_bytes: int = -1) -> bytes:
+    """The first bytes, or all, of a regular file; reading a pipe or a device might never end. Raises BadImage."""
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            what = next((name for test, name in KINDS_OF_FILE if test(mode)), "not a file")
+            what = next((name for test, name in FILE_KINDS if test(mode)), "not a file")
             raise BadImage(f"it is {what}, not a file; {AGAIN}", missing=True)
         with open(path, "rb") as file:
-            return file.read(most)
+            return file.read(max_bytes)
     except OSError as error:
-        raise BadImage(f"{error.strerror}; restore the file, or take it out of the annotations", True) from error
+        reason = f"{error.strerror}; restore the file, or take it out of the annotations"
+        raise BadImage(reason, missing=True) from error
     except ValueError as error:  # a NUL or half a character in the name
-        raise BadImage(f"this cannot be the name of a file ({error}); correct the annotations", True) from error
+        raise BadImage(f"this cannot be the name of a file ({error}); correct the annotations", missing=True) from error
 
 
 def describe_bytes(data: bytes) -> str:
@@ -70,66 +74,70 @@ def describe_bytes(data: bytes) -> str:
     if not data.strip(b"\0"):
         return f"all of its {len(data)} bytes are zero; {AGAIN}"
     for pattern, what, remedy in NOT_PICTURES:
-        if re.match(pattern, data[:HEAD], re.DOTALL):
+        if re.match(pattern, data[:HEAD_BYTES], re.DOTALL):
             return f"it is {what}; {remedy}"
-    text = as_text(data)
-    if text:
+    if text := as_text(data):
         return f"it is text ('{text}'), not a picture; {AGAIN}"
     for pattern, name in PICTURES:
         if re.match(pattern, data[:64], re.DOTALL):
-            return f"it is {name}, {condition(data, name)}; {AGAIN}"
+            return f"it is {name}, {describe_damage(data, name)}; {AGAIN}"
     return f"its bytes are of no known format (the first are {data[:8].hex(' ')}); {AGAIN}, or {CONVERT}"
 
 
 def describe_file(path: str) -> str:
     """describe_bytes() of the beginning of a file."""
     try:
-        return describe_bytes(read_bytes(path, HEAD))
+        return describe_bytes(read_bytes(path, HEAD_BYTES))
     except BadImage as error:
         return str(error)
 
 
-def as_text(data):
+def as_text(data: bytes) -> str:
     """The first words of bytes that are text, else ""."""
     try:
         text = data[:1000].decode("utf-8", "strict" if len(data) <= 1000 else "ignore")
     except UnicodeDecodeError:
         return ""
-    if len(text) < len(data[:1000]) / 4 or any(ord(one) < 32 and not one.isspace() for one in text):
+    if len(text) < len(data[:1000]) / 4 or any(ord(letter) < 32 and not letter.isspace() for letter in text):
         return ""
     words = " ".join(text.split())
-    return words[:KEPT_WORDS] + (".." if len(words) > KEPT_WORDS else "")
+    return words if len(words) <= MAX_SHOWN_TEXT else f"{words[:MAX_SHOWN_TEXT]}.."
 
 
-def condition(data, name):
+def describe_damage(data: bytes, name: str) -> str:
     """What is wrong with a picture of a known format that cannot be decoded, in words; of a JPEG see images.py."""
     if name == "PNG":
-        return png_condition(data)
-    start, added = {"WebP": (4, 8), "BMP": (2, 0)}.get(name, (0, 0))
-    declared = int.from_bytes(data[start:start + 4], "little") + added if start else 0
+        return png_damage(data)
+    declared = 0  # bytes of the file, as its header says
+    if name == "WebP":
+        declared = int.from_bytes(data[4:8], "little") + 8
+    elif name == "BMP":
+        declared = int.from_bytes(data[2:6], "little")
     return cut_at(len(data), declared) if len(data) < declared else "cut short or damaged"
 
 
-def png_condition(data):
-    """condition() of a PNG: the share of its rows that its compressed data hold."""
-    width, height, depth, colour = (int.from_bytes(data[at:at + size], "big")
-                                    for at, size in ((16, 4), (20, 4), (24, 1), (25, 1)))
-    line = 1 + -(-width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1) // 8)
-    inflate, place, there = zlib.decompressobj(), 8, 0
+def png_damage(data: bytes) -> str:
+    """describe_damage() of a PNG: the share of its rows that its compressed data hold."""
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    depth, color_type = int.from_bytes(data[24:25], "big"), int.from_bytes(data[25:26], "big")
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(color_type, 1)
+    row_bytes = 1 + math.ceil(width * depth * channels / 8)  # the first names the filter of the row
+    inflate, place, decoded = zlib.decompressobj(), 8, 0
     while place + 8 <= len(data):
         size = int.from_bytes(data[place:place + 4], "big")
         if data[place + 4:place + 8] == b"IDAT":
             try:
-                there += len(inflate.decompress(data[place + 8:place + 8 + size]))
+                decoded += len(inflate.decompress(data[place + 8:place + 8 + size]))
             except zlib.error:
                 return "damaged"
         place += size + 12
-    return cut_at(there, line * height) if place > len(data) else "damaged"
+    return cut_at(decoded, row_bytes * height) if place > len(data) else "damaged"
 
 
-def cut_at(part, whole):
+def cut_at(part: int, total: int) -> str:
     """Where a picture was cut, in words."""
-    return f"cut short at about {min(max(100 * part // max(whole, 1), 1), 99)} %"
+    percent = 100 * part // max(total, 1)
+    return f"cut short at about {min(max(percent, 1), 99)} %"
 
 
 def file_size(path: str) -> int:

@@ -2,25 +2,39 @@
 
 Where a source has a fault, what it meant is done and the fault named; docs/recipes.md has the table.
 """
-from src.data.photometric import ColorJitter, ColorTwist, Distort, saturate_hsv, shift, turn_hue
+from __future__ import annotations
+
+from src.data.photometric import (
+    ColorJitter,
+    ColorStep,
+    ColorTwist,
+    PhotometricDistort,
+    add_brightness,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hsv_saturation,
+    adjust_hue,
+    adjust_saturation,
+)
 from src.data.transforms import (
-    EVERY_INTERPOLATION,
     GREY,
+    INTERPOLATIONS,
     Expand,
     ExpandThenCrop,
     HorizontalFlip,
     MinIoUCrop,
     Resize,
+    Transform,
     all_exceed,
     all_reach,
+    any_reaches,
     fitting_sides,
     fraction_sides,
-    one_reaches,
     scaled_sides,
 )
 
 
-def build_policy(name, size, fill=GREY):
+def build_policy(name: str, size: int, fill: tuple[float, ...] = GREY) -> list[Transform]:
     """The named list of transforms for a network input of size x size.
 
     fill: RGB 0..255 around an expanded image, the mean that the network subtracts.
@@ -37,7 +51,7 @@ def build_policy(name, size, fill=GREY):
     return policies[name]
 
 
-def ssd(size, fill):
+def ssd(size: int, fill: tuple[float, ...]) -> list[Transform]:
     """The SSD paper's, by the authors' code: weiliu89/caffe branch ssd, examples/ssd/ssd_coco.py and im_transforms.cpp.
 
     caffe draws one crop a sampler and takes any of those that it found: the same as the first found of a random order.
@@ -45,39 +59,48 @@ def ssd(size, fill):
     it turns by 36 degrees, and stops at 0 instead of going round. Also corrected: a crop holds the centre of some
     object (caffe's may hold none, and then trains nothing).
     """
-    distort = Distort((shift, -32, 32), (ColorJitter.brighten, 0.5, 1.5), (saturate_hsv, 0.5, 1.5),
-                      (turn_hue, -18 / 360, 18 / 360))
-    crop = MinIoUCrop((None, 0.1, 0.3, 0.5, 0.7, 0.9, 0), 50, one_reaches, scaled_sides, shuffled=True, at_once=50)
-    return [ExpandThenCrop(Expand(fill), crop, distort), Resize(size, EVERY_INTERPOLATION), HorizontalFlip()]
+    distort = PhotometricDistort(brightness=ColorStep(add_brightness, -32, 32),
+                                 contrast=ColorStep(adjust_brightness, 0.5, 1.5),
+                                 saturation=ColorStep(adjust_hsv_saturation, 0.5, 1.5),
+                                 hue=ColorStep(adjust_hue, -18 / 360, 18 / 360))
+    crop = MinIoUCrop(min_ious=(None, 0.1, 0.3, 0.5, 0.7, 0.9, 0), accepts=any_reaches, draw_sides=scaled_sides,
+                      shuffled=True, at_once=50)
+    return [ExpandThenCrop(Expand(fill), crop, distort), Resize(size, tuple(INTERPOLATIONS)), HorizontalFlip()]
 
 
-def paddle(size, fill):
+def paddle(size: int, fill: tuple[float, ...]) -> list[Transform]:
     """PaddleDetection configs/ssd/_base_/ssd_mobilenet_reader.yml, its colours in Pillow's formulas as in release/0.3.
 
     Hue moves by +-18 of 256, 25 degrees. Corrected: the configuration's brightness [0.5, 1.125, 0.875] is misordered,
     what is meant is low .875, high 1.125, probability .5; and "allow_no_crop: Fasle", read as true, means false.
     """
-    distort = Distort((ColorJitter.brighten, 0.875, 1.125), (ColorJitter.stretch, 0.5, 1.5),
-                      (ColorJitter.saturate, 0.5, 1.5), (turn_hue, -18 / 256, 18 / 256))
-    crop = MinIoUCrop((0, 0.1, 0.3, 0.5, 0.7, 0.9), 50, one_reaches, fitting_sides, shuffled=True, at_once=50)
+    distort = PhotometricDistort(brightness=ColorStep(adjust_brightness, 0.875, 1.125),
+                                 contrast=ColorStep(adjust_contrast, 0.5, 1.5),
+                                 saturation=ColorStep(adjust_saturation, 0.5, 1.5),
+                                 hue=ColorStep(adjust_hue, -18 / 256, 18 / 256))
+    crop = MinIoUCrop(min_ious=(0, 0.1, 0.3, 0.5, 0.7, 0.9), accepts=any_reaches, draw_sides=fitting_sides,
+                      shuffled=True, at_once=50)
     return [distort, ExpandThenCrop(Expand(fill), crop), Resize(size), HorizontalFlip()]
 
 
-def mlperf(size):
+def mlperf(size: int) -> list[Transform]:
     """MLPerf training v0.7 single_stage_detector/ssd/utils.py: SSDCropping, flip, resize, torchvision's ColorJitter.
 
     -1 is its crop without a condition, which a box outside the crop does not spoil. Corrected: boxes are counted from
-    the whole pixels that are cut out (there up to a pixel off).
+    the pixels that are cut out (there up to a pixel off).
     """
-    crop = MinIoUCrop((None, 0.1, 0.3, 0.5, 0.7, 0.9, -1), 1, all_exceed, fraction_sides)
-    return [crop, Resize(size), HorizontalFlip(), ColorJitter(0.125, 0.5, 0.5, 0.05)]
+    crop = MinIoUCrop(min_ious=(None, 0.1, 0.3, 0.5, 0.7, 0.9, -1), trials=1, accepts=all_exceed,
+                      draw_sides=fraction_sides)
+    colors = ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
+    return [crop, Resize(size), HorizontalFlip(), colors]
 
 
-def nvidia(size):
+def nvidia(size: int) -> list[Transform]:
     """NVIDIA DeepLearningExamples PyTorch/Detection/SSD v1.1, coco_pipeline.py (DALI).
 
     Its hue of +-0.5 degrees changes next to nothing but is what was trained with. Not taken over: DALI's smoothing when
     it shrinks an image, because evaluation does not smooth.
     """
-    crop = MinIoUCrop((None, 0, 0.1, 0.3, 0.5, 0.7, 0.9), 1, all_reach, fraction_sides)
+    crop = MinIoUCrop(min_ious=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9), trials=1, accepts=all_reach,
+                      draw_sides=fraction_sides)
     return [crop, Resize(size), HorizontalFlip(), ColorTwist()]

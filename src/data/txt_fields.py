@@ -1,9 +1,11 @@
 """The parts of a TXT line `path x1,y1,x2,y2,class ...`, and what a line in another form looks like."""
+from __future__ import annotations
+
 import re
 
 from src.data.images import IMAGE_ENDINGS
 
-WHOLE = re.compile(r"\+?(\d{1,19})(\.0*)?")  # of digits of any script
+WHOLE_NUMBER = re.compile(r"\+?(\d{1,19})(\.0*)?")  # of digits of any script
 NUMERIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -32,18 +34,18 @@ def split_line(line: str) -> tuple[list[str], list[str]]:
     path, *fields = (field.strip() for field in line.split("\t"))
     if "\t" in line and not any(map(is_box, path.split())):
         return [path], [part for field in fields if field for part in split_field(field)]
-    fields = joined(line.split())
+    fields = join_chains(line.split())
     start = next((index for index, field in enumerate(fields) if is_box(field)), len(fields))
     return re.findall(r"\S+\s*", line)[:start], fields[start:]
 
 
-def split_field(field):
+def split_field(field: str) -> list[str]:
     """What stands between two tabs: one field, unless it is several boxes with spaces between them."""
-    parts = joined(field.split())
+    parts = join_chains(field.split())
     return parts if not is_box(field) and all(map(is_box, parts)) else [field]
 
 
-def joined(parts):
+def join_chains(parts: list[str]) -> list[str]:
     """Parts without spaces -> fields. `10, 20, 30, 40, cat` is one: parts that commas chain, where they make a box."""
     chains = []
     for part in parts:
@@ -52,15 +54,18 @@ def joined(parts):
             chains[-1].append(part)
         else:
             chains.append([part])
-    return [field for chain in chains for field in (["".join(chain)] if is_box("".join(chain)) else chain)]
+    fields = []
+    for chain in chains:
+        fields += ["".join(chain)] if is_box("".join(chain)) else chain
+    return fields
 
 
-def class_of(name: str, classes) -> str | None:
+def class_of(name: str, classes: list[str]) -> str | None:
     """A class as it is looked up: 01 and 1.0 are 1, a name in classes stays; None for a number that cannot be one."""
     if name in classes:
         return name
-    if whole := WHOLE.fullmatch(name):
-        return str(int(whole[1]))
+    if match := WHOLE_NUMBER.fullmatch(name):
+        return str(int(match[1]))
     return None if NUMERIC.fullmatch(name) or (name.isdigit() and not name.isalpha()) else name
 
 

@@ -1,21 +1,19 @@
 """VOC XML files -> records."""
-import os
-from pathlib import Path
+from __future__ import annotations
 
-from src.data.annotations import (
-    add_box,
-    add_record,
-    check_folder,
-    faults_as_findings,
-    label_records,
-    read_text,
-    to_flag,
-    to_size,
-)
+import os
+from functools import partial
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from src.data.annotations import Place, SplitFiles, SplitMissing, add_record, read_text, require_folder
+from src.data.findings import Report, Unusable
+from src.data.labels import label_records
 from src.data.layouts import what_is_there
-from src.data.records import Record, visible
-from src.data.voc_names import ImageFolder, listed_file, xml_names
-from src.data.xml_files import read_xml, texts
+from src.data.records import Annotations, Box, Record
+from src.data.values import to_flag, to_pixels, to_size
+from src.data.voc_names import ImageFolder, by_stem, listed_file, xml_names
+from src.data.xml_files import read_xml, tags, texts
 from src.errors import DataError
 
 UNREADABLE = "annotation unreadable"
@@ -24,117 +22,123 @@ LAYOUTS = ("known are ImageSets/Main/<split>.txt with Annotations/ and JPEGImage
            "<split>/Images/ (eval/ for val)")
 
 
-def read_voc(root, split, classes, report):
-    """The VOC XML files of a split -> (records, class names, ids 1..C-1). classes [] = the names found, sorted.
+def voc_split(split: str, place: Place) -> SplitFiles:
+    """A split of VOC as named, or else as usual; test stands in for a val that is not there."""
+    if place.split_name:
+        return find_voc(place.voc_root, [place.split_name])
+    try:
+        return find_voc(place.voc_root, {"train": ["train"], "val": ["val", "test"]}[split])
+    except DataError as error:
+        raise SplitMissing(str(error)) from error
+
+
+def find_voc(root: str, splits: list[str]) -> SplitFiles:
+    """The first of these splits that is there, as VOC or the model zoo has it. Raises DataError.
+
+    files: the list of its images, or the folder of its XML files, and these files.
+    """
+    for split in splits:
+        zoo = os.path.join(root, "eval" if split == "val" else split)
+        list_file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
+        xml_dir = os.path.join(zoo, "Annotations")
+        if os.path.isdir(xml_dir):
+            files = [xml_dir, *(os.path.join(xml_dir, name) for name in xml_names(xml_dir))]
+            return SplitFiles(split, files, os.path.join(zoo, "Images"), partial(read_voc, root, split))
+        xml_dir = os.path.join(root, "Annotations")
+        if os.path.isfile(list_file):
+            require_folder(xml_dir, "annotation folder")
+            known, lines = by_stem(xml_names(xml_dir)), map(str.strip, read_text(list_file).split("\n"))
+            files = [list_file, *(listed_file(line, xml_dir, known) for line in lines if line)]
+            return SplitFiles(split, files, os.path.join(root, "JPEGImages"), partial(read_voc, root, split))
+    raise DataError(no_list(root, splits[0]))
+
+
+def no_list(root: str, split: str) -> str:
+    """Why a split cannot be found: the lists there are, else the layouts that are known and what was found instead."""
+    folder = os.path.join(root, "ImageSets", "Main")
+    # those of one class, cat_train, would hide those that can be chosen
+    lists = sorted((path.stem for path in Path(folder).glob("*.txt")), key=lambda name: ("_" in name, name))
+    message = f"VOC split list '{os.path.join(folder, split)}.txt' is missing; there is "
+    if lists:
+        more = " .." if len(lists) > 20 else ""
+        return f"{message}{', '.join(lists[:20])}{more}"
+    return f"{message}no list at all; the layouts {LAYOUTS}; {what_is_there(root)}"
+
+
+def read_voc(root: str, split: str, *, classes: list[str], report: Report) -> Annotations:
+    """Reads the VOC XML files of a split. classes: names, or [] = those found, sorted.
 
     Coordinates are taken as written: VOC's own count from 1, but most tools that write VOC files count from 0.
     Image ids are 1, 2, .. in the order of the list. Raises DataError when nothing can be used.
     """
-    _, list_file, annotation_files, image_dir = voc_files(root, split)
-    check_folder(image_dir, "image folder")
-    base = list_file if os.path.isdir(list_file) else os.path.join(root, "Annotations")
-    records, folders, before = {}, {}, len(report.findings)
-    for path in annotation_files:
-        with faults_as_findings(report, UNREADABLE, path):
-            images = image_folder(os.path.relpath(os.path.dirname(path), base), base, image_dir, known=folders)
-            record = read_voc_record(path, images, len(records) + 1, report=report)
+    files = find_voc(root, [split])
+    require_folder(files.image_dir, "image folder")
+    origin, *xml_files = files.files
+    xml_dir = origin if os.path.isdir(origin) else os.path.join(root, "Annotations")
+    report.forms.corners = True
+    records, folders = {}, {}
+    for path in xml_files:
+        with report.catching(UNREADABLE, path):
+            inner = os.path.relpath(os.path.dirname(path), xml_dir)
+            if inner not in folders:
+                own = os.path.join(files.image_dir, inner)  # cam1/7.xml may mean cam1/7.jpg
+                apart = not inner.startswith(os.pardir) and os.path.isdir(own)
+                folders[inner] = ImageFolder(own if apart else files.image_dir, os.path.join(xml_dir, inner))
+            record = read_voc_record(path, folders[inner], image_id=len(records) + 1, report=report)
             if record:
-                add_record(records, record.path, record, report)
-    faults = [(f"{one.file}:", one.box, one.reason) for one in report.findings[before:before + 1]]
-    fault = " ".join(part for one in faults for part in one if part)
+                add_record(records, record, key=record.path, report=report)
     if not records:
-        raise DataError(visible(f"'{list_file}' has no usable annotation: {fault or 'it lists no image'}"))
-    if fault and not classes and not any(record.boxes for record in records.values()):
-        raise DataError(visible(f"'{list_file}' has no usable box: {fault}"))
-    return label_records(records.values(), classes, list_file, report)
+        reason = report.findings[0] if report.findings else "it lists no image"
+        raise DataError(f"'{origin}' has no usable annotation: {reason}")
+    return label_records(records.values(), classes, file=origin, report=report)
 
 
-def voc_files(root, *splits):
-    """Of the first split there is, as VOC or the model zoo has it: name, list or folder, XML files, image folder."""
-    for split in splits:
-        folder = os.path.join(root, {"val": "eval"}.get(split, split), "Annotations")
-        if os.path.isdir(folder):
-            files = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.lower().endswith(".xml")]
-            return split, folder, files, os.path.join(os.path.dirname(folder), "Images")
-        lists = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
-        if os.path.isfile(lists):
-            folder = os.path.join(root, "Annotations")
-            check_folder(folder, "annotation folder")
-            known, lines = xml_names(folder), (line.strip() for line in read_text(lists).split("\n"))
-            return split, lists, [listed_file(line, folder, known) for line in lines if line], \
-                os.path.join(root, "JPEGImages")
-    raise DataError(no_list(root, splits[0]))
-
-
-def no_list(root, split):
-    """Why a split cannot be found: the lists there are, else the layouts that are known and what was found instead."""
-    folder = os.path.join(root, "ImageSets", "Main")
-    # those of one class, cat_train, would hide those that can be chosen
-    lists = sorted((one.stem for one in Path(folder).glob("*.txt")), key=lambda name: ("_" in name, name))
-    message = f"VOC split list '{os.path.join(folder, split)}.txt' is missing; there is "
-    if lists:
-        return f"{message}{', '.join(lists[:20])}{' ..' if len(lists) > 20 else ''}"
-    return f"{message}no list at all; the layouts {LAYOUTS}; {what_is_there(root)}"
-
-
-def image_folder(inner, annotations, image_dir, *, known):
-    """The ImageFolder of the XML files in annotations/inner: image_dir/inner if there is such a folder, else image_dir.
-
-    known: those that were read already.
-    """
-    if inner not in known:
-        folder = os.path.join(image_dir, inner)
-        apart = not inner.startswith(os.pardir) and os.path.isdir(folder)
-        known[inner] = ImageFolder(folder if apart else image_dir, os.path.join(annotations, inner))
-    return known[inner]
-
-
-def read_voc_record(path, images, number, *, report):
-    """One XML file -> Record, or None with a finding. images: an ImageFolder."""
+def read_voc_record(path: str, images: ImageFolder, *, image_id: int, report: Report) -> Record | None:
+    """One XML file -> Record, or None with a finding."""
     if not os.path.isfile(path):
-        report.add(UNREADABLE, path, None, "there is no such file; image left out")
-        return None
+        raise Unusable("there is no such file; image left out")
     tree = read_xml(path)
     if tree.tag != "annotation":
-        report.add(UNREADABLE, path, None, f"its root is <{tree.tag}>, not <annotation> as in VOC; image left out")
-        return None
-    written = os.path.basename(next(iter(texts(tree, "filename")), "").replace("\\", "/"))
+        raise Unusable(f"its root is <{tree.tag}>, not <annotation> as in VOC; image left out")
+    written = os.path.basename((texts(tree, "filename") or [""])[0].replace("\\", "/"))
     image, odd = images.find(os.path.splitext(os.path.basename(path))[0], written)
     if odd:
-        report.add("image name unclear" if image else "duplicated id", path, None, odd)
+        report.add("image name unclear" if image else "duplicated id", path, odd)
     if not image:
         return None
-    size = (to_size(tree.findtext(f"size/{name}")) for name in ("height", "width"))
-    record = Record(number, os.path.abspath(os.path.join(images.folder, image)), *size, path, [])
-    for index, item in enumerate(tree.findall("object"), 1):
-        add_object(record, index, item, report=report)
+    height, width = (to_size(tree.findtext(f"size/{name}")) for name in ("height", "width"))
+    image = os.path.abspath(os.path.join(images.folder, image))
+    record = Record(image_id, image, height, width, source=path, boxes=[])
+    for number, item in enumerate(tree.findall("object"), 1):
+        add_object(record, number, item, report=report)
     return record
 
 
-def add_object(record, index, item, *, report):
+def add_object(record: Record, number: int, item: Element, *, report: Report) -> None:
     """Adds the boxes of an <object>, nearly always one, to a Record; what is not clear becomes a finding."""
+    file, place = record.source, f"#{number}"
     names, boxes = texts(item, "name"), item.findall("bndbox")
     if not names or not boxes:
-        report.add("box dropped", record.source, f"#{index}",
-                   f"the object has no {'<bndbox>' if names else '<name>'} (it holds {tags(item)})")
+        missing = "<bndbox>" if names else "<name>"
+        report.add("box dropped", file, f"the object has no {missing} (it holds {tags(item)})", box=place)
         return
     if len(names) > 1:
         reason = f"the object has the names {' and '.join(names)}; the first is taken"
-        report.add("class unclear", record.source, f"#{index}", reason)
-    flag, difficult = next(iter(texts(item, "difficult")), ""), False
-    try:
-        difficult = to_flag(flag)
-    except ValueError:
-        report.add("difficult unusable", record.source, f"#{index}", f"difficult is '{flag}', not 0 or 1; 0 is taken")
+        report.add("class unclear", file, reason, box=place)
+    difficult = False
+    with report.catching("difficult unusable", file, box=place):
+        difficult = to_flag((texts(item, "difficult") or [None])[0])
     for box in boxes:
-        found = [texts(box, tag) for tag in CORNERS]
-        corners = [one[0] for one in found if len(one) == 1]
-        odd = [f"<{tag}>" for tag, one in zip(CORNERS, found) if len(one) != 1]
-        reason = f"the bndbox needs one {' and one '.join(odd)} (it holds {tags(box)})" if odd else \
-            f"bndbox {', '.join(corners)} is not four numbers"
-        add_box(record, index, names[0], corners, report, "box dropped", reason, True, None, False, difficult)
+        with report.catching("box dropped", file, box=place):
+            pixels = corner_pixels(box)
+            record.boxes.append(Box(number, report.class_name(names[0], file), pixels, difficult=difficult))
 
 
-def tags(node):
-    """The tags below a node, in words."""
-    return ", ".join(f"<{child.tag}>" for child in node) or "nothing"
+def corner_pixels(box: Element) -> tuple[float, ...]:
+    """A <bndbox> -> x, y, w, h in pixels. Raises Unusable."""
+    found = {tag: texts(box, tag) for tag in CORNERS}
+    odd = [f"<{tag}>" for tag, values in found.items() if len(values) != 1]
+    if odd:
+        raise Unusable(f"the bndbox needs one {' and one '.join(odd)} (it holds {tags(box)})")
+    corners = [values[0] for values in found.values()]
+    return to_pixels(corners, f"bndbox {', '.join(corners)} is not four numbers", corners=True)

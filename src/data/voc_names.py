@@ -1,4 +1,6 @@
 """Which names belong together in a VOC tree: a line of a list, an XML file, an image."""
+from __future__ import annotations
+
 import os
 
 from src.data.images import IMAGE_ENDINGS
@@ -6,9 +8,13 @@ from src.data.images import IMAGE_ENDINGS
 LABELS = ("-1", "0", "1", "+1")  # the second column of VOC's lists of one class
 
 
-def xml_names(folder: str) -> dict[str, str]:
-    """The XML files of a folder by their stems, sorted."""
-    names = (name for name in sorted(os.listdir(folder)) if name.lower().endswith(".xml"))
+def xml_names(folder: str) -> list[str]:
+    """The names of the XML files in a folder, sorted."""
+    return [name for name in sorted(os.listdir(folder)) if name.lower().endswith(".xml")]
+
+
+def by_stem(names: list[str]) -> dict[str, str]:
+    """Names of files by what stands before their ending."""
     return {os.path.splitext(name)[0]: name for name in names}
 
 
@@ -30,18 +36,21 @@ def listed_file(line: str, folder: str, known: dict[str, str]) -> str:
     A line is the name of an image: alone, before a label, or beside the name of its XML file. The name may have an
     ending. A path counts as it is where it leads to an XML file in folder, and by its stem otherwise.
     """
-    names = [line, *(line.split("\t")[:1] if "\t" in line else ())]
+    names = [line]  # what the name of the image may be, the longest first
+    if "\t" in line:
+        names.append(line.split("\t")[0])
     while True:
         first, _, last = names[-1].rpartition(" ")
         if not first or (last not in LABELS and stem_of(last) != stem_of(first)):
             break
         names.append(first.rstrip())
-    for name in (form for one in names for form in (one.replace("\\", "/"), without_ending(one))):
-        path = os.path.join(folder, f"{name}.xml")
-        if "/" in name and os.path.isfile(path):
-            return path
-        if os.path.basename(name) in known:
-            return os.path.join(folder, known[os.path.basename(name)])
+    for written in names:
+        for name in (written.replace("\\", "/"), without_ending(written)):
+            path = os.path.join(folder, f"{name}.xml")
+            if "/" in name and os.path.isfile(path):
+                return path
+            if os.path.basename(name) in known:
+                return os.path.join(folder, known[os.path.basename(name)])
     return os.path.join(folder, f"{stem_of(names[-1])}.xml")
 
 
@@ -49,20 +58,21 @@ class ImageFolder:
     """The images of a folder of XML files, found by name: with any known ending in any case, or without one."""
 
     def __init__(self, folder: str, annotations: str):
-        self.folder, self.names, self.by_stem = folder, set(os.listdir(folder)), {}
-        self.owners = xml_names(annotations) if os.path.isdir(annotations) else {}
-        names = sorted(self.names)
+        self.folder = folder
+        self.names = set(os.listdir(folder))
+        self.images: dict[str, list[str]] = {}  # names of images by stem
+        self.owners = by_stem(xml_names(annotations)) if os.path.isdir(annotations) else {}  # XML files by stem
         for ending in (*IMAGE_ENDINGS, ""):  # of several images with one stem the usual ending comes first
-            for name in names:
+            for name in sorted(self.names):
                 if name.lower().endswith(ending):
-                    self.by_stem.setdefault(name[:len(name) - len(ending)], []).append(name)
+                    self.images.setdefault(name[:len(name) - len(ending)], []).append(name)
 
     def find(self, stem: str, written: str) -> tuple[str | None, str]:
         """The image of `stem`.xml, which says <filename> `written` -> (name, what is odd about it or "").
 
         The name of the XML file counts before what it says. Name None: what it says is the image of another XML file.
         """
-        own = self.by_stem.get(stem, [])
+        own = self.images.get(stem, [])
         if written in own or (written in self.names and os.path.splitext(written)[0] == stem):
             return written, ""
         if not own:
@@ -72,13 +82,17 @@ class ImageFolder:
         differs = stem.lower() not in (written.lower(), stem_of(written).lower()) or written in self.names
         if written and differs:
             return name, f"<filename> says '{written}'; '{name}', named as the XML file, is taken"
-        return name, f"it could be {' or '.join(own)}; '{name}' is taken" if len(own) > 1 and not same else ""
+        if len(own) > 1 and not same:
+            return name, f"it could be {' or '.join(own)}; '{name}' is taken"
+        return name, ""
 
-    def find_other(self, stem, written):
+    def find_other(self, stem: str, written: str) -> tuple[str | None, str]:
         """find() where no image is named as the XML file: what it says counts, unless another XML file is named so."""
-        others = [written] if written in self.names else self.by_stem.get(stem_of(written), [])
+        others = [written] if written in self.names else self.images.get(stem_of(written), [])
         if not others:
             return f"{stem}.jpg", ""
         image = others[0]
         owner = self.owners.get(image) or self.owners.get(os.path.splitext(image)[0])
-        return (None, f"<filename> says '{image}', which belongs to {owner}; image left out") if owner else (image, "")
+        if owner:
+            return None, f"<filename> says '{image}', which belongs to {owner}; image left out"
+        return image, ""

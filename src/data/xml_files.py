@@ -1,11 +1,12 @@
 """XML files of any encoding that Python knows -> element trees with plain tags."""
 import re
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 DECLARED = re.compile(rb"""<\?xml[^>]*\bencoding\s*=\s*["']([\w.:-]+)""")
 
 
-def read_xml(path: str) -> ElementTree.Element:
+def read_xml(path: str) -> Element:
     """The root of an XML file; its tags in small letters and without namespaces. Raises what the parser raises.
 
     Expat fetches no external entity, and ends a file whose entities grow without measure with an error.
@@ -24,6 +25,11 @@ def read_xml(path: str) -> ElementTree.Element:
     return root
 
 
-def texts(node: ElementTree.Element, tag: str) -> list[str]:
+def texts(node: Element, tag: str) -> list[str]:
     """What the children of a node with this tag say, white space as in a sentence; empty ones are left out."""
     return [text for child in node.findall(tag) if (text := " ".join((child.text or "").split()))]
+
+
+def tags(node: Element) -> str:
+    """The tags below a node, in words."""
+    return ", ".join(f"<{child.tag}>" for child in node) or "nothing"

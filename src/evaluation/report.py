@@ -62,7 +62,7 @@ def draw_predictions(path: str, *, truth: dict, table: np.ndarray, image_dir: st
         boxes, scores, labels = found[:, 1:5], found[:, 5], found[:, 6].astype(int)
         shown = scores >= draw_score
         pictures += [draw_boxes(tile, true_boxes, true_labels, classes=classes),
-                     draw_boxes(tile, boxes[shown], labels[shown], scores[shown], classes)]
+                     draw_boxes(tile, boxes[shown], labels[shown], scores=scores[shown], classes=classes)]
         titles += [f"ground truth: {len(true_boxes)}", prediction_title(scores, draw_score)]
     return bool(pictures) and plot_pictures(pictures, path=path, titles=titles)
 

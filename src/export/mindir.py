@@ -9,7 +9,7 @@ import numpy as np
 
 from src.errors import EnvironmentFault, NotFiniteError, OptionError, SSDError
 from src.files import ASIDE, write_atomic
-from src.inference.description import DETECTIONS, FORMATS, RAW, RESIZES, THRESHOLDS, sidecar_of
+from src.inference.description import DETECTIONS, FORMATS, RAW, RESIZES, detector_arguments, sidecar_of
 from src.inference.exported import open_mindir, run_cell
 from src.machine.compat import refuse_old
 from src.models.detector import AnyBatchDetector, Detector, RawDetector, TracedDetector
@@ -31,13 +31,13 @@ def export_mindir(model, meta, path, batch_size, raw):
     images, aside = random_images(model, batch_size or FREE_TRIAL), name_aside(path)
     before = require_finite(run_cell(RawDetector(model), images))
     fold_norms(model.network)
-    thresholds = [meta[name] for name in THRESHOLDS]
-    cell = RawDetector(model) if raw else (Detector if batch_size else AnyBatchDetector)(model, *thresholds)
+    thresholds = detector_arguments(meta)
+    cell = RawDetector(model) if raw else (Detector if batch_size else AnyBatchDetector)(model, **thresholds)
     cell.set_train(False)
     shape = [batch_size or None, *images.shape[1:]]
     try:
         write_mindir(cell, ms.Tensor(images) if batch_size else ms.Tensor(shape=shape, dtype=ms.uint8), aside, path)
-        twin, file = cell if raw else TracedDetector(model, *thresholds), open_mindir(aside, shape)
+        twin, file = cell if raw else TracedDetector(model, **thresholds), open_mindir(aside, shape)
         counts = sorted({len(images) if batch_size else 1, len(images)})
         difference, found = compare_mindir(before, twin, file, [images[:count] for count in counts])
         return keep(aside, path, shape, found, {**meta, "raw": raw, "largest_difference": difference})

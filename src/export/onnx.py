@@ -21,7 +21,7 @@ from src.export.mindir import (
     require_finite,
 )
 from src.export.onnx_graph import all_nodes, cut, for_each_image, free_batch, join, with_opset_of
-from src.inference.description import DETECTIONS, RAW, THRESHOLDS
+from src.inference.description import DETECTIONS, RAW, detector_arguments
 from src.inference.exported import run_cell
 from src.inference.onnx_session import import_optional, open_session
 from src.machine.compat import refuse_old
@@ -49,7 +49,7 @@ def export_onnx(model, meta, path, batch_size, raw, lower=None):
     images, aside = random_images(model, batch_size or FREE_TRIAL), name_aside(path)
     expected = require_finite(run_cell(RawDetector(model), images))
     fold_norms(model.network)
-    cell = RawDetector(model) if raw else TracedDetector(model, *(meta[name] for name in THRESHOLDS))
+    cell = RawDetector(model) if raw else TracedDetector(model, **detector_arguments(meta))
     cell.set_train(False)
     try:
         traced = images if batch_size else images[:1]

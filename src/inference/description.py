@@ -1,23 +1,69 @@
-"""What a checkpoint or an exported file says about itself, and where it says so."""
+"""What a checkpoint or an exported file says about itself."""
+from __future__ import annotations
+
 import os
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
 
 import mindspore as ms
+
+from src.errors import OptionError
+from src.models.ssd import Model
+from src.version import __version__
 
 FORMATS = {".mindir": "MINDIR", ".onnx": "ONNX"}
 THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
 RESIZES = {"bilinear": "resized bilinearly (OpenCV)", "antialias": "resized bilinearly with antialiasing (Pillow)"}
 DETECTIONS, RAW = ("boxes", "scores", "labels", "count"), ("logits", "deltas")
-FIXED = ("model", "image_size", "width", "classes")  # what the weights are made for
-FREE = (*THRESHOLDS, "resize")  # what whoever evaluates may choose
+FIXED_FIELDS = ("model", "image_size", "width", "classes")  # what the weights are made for
+ADJUSTABLE_FIELDS = (*THRESHOLDS, "resize")  # what a user may choose at each evaluation
 
 
-def sidecar_of(path):
+class Description(TypedDict, total=False):
+    """What every file of weights or graphs of this repository says about itself, as JSON; some files say more."""
+    model: str            # name in models.ssd.BUILDERS
+    image_size: int       # side of the square that the network takes, pixels
+    width: float          # multiplier of the channels
+    classes: list[str]    # names without background: label l is classes[l - 1]
+    mean: list[float]     # of RGB, 0..255; the graph subtracts it
+    std: list[float]      # the graph divides by it
+    score: str            # "sigmoid" or "softmax"
+    min_score: float      # a detection has a higher score
+    nms_threshold: float  # IoU above which the weaker of two boxes of a class goes
+    nms_candidates: int   # (anchor, class) pairs an image that reach NMS
+    max_boxes: int        # detections an image
+    resize: str           # a key of RESIZES
+    mindspore: str        # version that wrote the file
+    version: str          # of this repository; files written before 1.0 lack it
+
+
+def describe(model: Model, classes: Iterable[str], thresholds: Mapping, **more: object) -> Description:
+    """The Description of a model. thresholds: a mapping with ADJUSTABLE_FIELDS; more: what else the file shall say."""
+    return {"model": model.name, "image_size": model.image_size, "width": model.width, "classes": list(classes),
+            "mean": list(model.mean), "std": list(model.std), "score": model.score,
+            **{name: thresholds[name] for name in ADJUSTABLE_FIELDS},
+            "mindspore": ms.__version__, "version": __version__, **more}
+
+
+def sidecar_of(path: str) -> str:
     """The .json beside an exported file."""
     return f"{os.path.splitext(path)[0]}.json"
 
 
-def describe(model, classes, thresholds, **more):
-    """What a checkpoint or an exported file says about itself, JSON-able. thresholds: a dict with FREE."""
-    return {"model": model.name, "image_size": model.image_size, "width": model.width, "classes": list(classes),
-            "mean": list(model.mean), "std": list(model.std), "score": model.score,
-            **{name: thresholds[name] for name in FREE}, "mindspore": ms.__version__, **more}
+def detector_arguments(meta: Mapping) -> dict:
+    """The keyword arguments of a Detector from what a file says about itself; nms_candidates is its topk_candidates."""
+    return {"topk_candidates" if name == "nms_candidates" else name: meta[name] for name in THRESHOLDS}
+
+
+def refuse_contradiction(path: str, meta: Description, overrides: Mapping, *, fields: Iterable[str]) -> None:
+    """Raises OptionError where a typed option (overrides) contradicts what the file says about itself."""
+    for name in fields:
+        if name not in overrides or name not in meta or overrides[name] == meta[name]:
+            continue
+        if name == "image_size" and overrides[name] == 0:  # the size that the model is published for
+            continue
+        typed, held = overrides[name], meta[name]
+        if name == "classes":
+            typed, held = ",".join(typed)[:100], ",".join(held)[:100]
+        remedy = " or export it again" if name in THRESHOLDS else ""
+        raise OptionError(f"--{name}={typed}, but '{path}' holds {name} {held}; leave the option out{remedy}")

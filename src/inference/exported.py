@@ -1,48 +1,44 @@
 """Exported files as functions from pixels to arrays."""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
 from functools import partial
 
 import mindspore as ms
+import numpy as np
+from google.protobuf.message import DecodeError
 from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto
 
-from src.errors import OptionError
+from src.errors import DataError, OptionError
+from src.inference.description import Description, sidecar_of
 from src.inference.onnx_session import open_session
 
 
-def open_mindir(path, shape):
-    """The graph of a .mindir as a function from array to arrays. shape: of its input, the first None for any number.
+def run_cell(cell: nn.Cell, *arrays: np.ndarray) -> list[np.ndarray]:
+    """The outputs of a Cell for inference, arrays in and out."""
+    cell.set_train(False)
+    return [output.asnumpy() for output in cell(*(ms.Tensor(array) for array in arrays))]
 
-    A graph for any number is compiled once for all; left to itself MindSpore compiles it for each number it meets, and
-    fails at the second.
+
+def open_mindir(path: str, shape: list) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """The graph of a .mindir as a function of images. shape: of its input, the first None for any number of images.
+
+    A graph for any number is compiled once; without set_inputs MindSpore compiles it for each number that it meets, and
+    fails at the second. A graph for one number checks its input itself.
     """
+    with open(path, "rb") as file:
+        ModelProto.FromString(file.read())  # ms.load would print lines of its own about a damaged file
     cell = nn.GraphCell(ms.load(path))
     if shape[0] is None:
         cell.set_inputs(ms.Tensor(shape=shape, dtype=ms.uint8))
     return partial(run_cell, cell)
 
 
-def run_cell(cell, *arrays):
-    """The outputs of a Cell for inference, arrays in and out."""
-    cell.set_train(False)
-    return [output.asnumpy() for output in cell(*(ms.Tensor(one) for one in arrays))]
-
-
-def refuse_version(path, ending, version):
-    """Raises OptionError for a .mindir of another great version of MindSpore, which cannot be run by this."""
-    if ending == ".mindir" and version.split(".")[0] != ms.__version__.split(".")[0]:
-        raise OptionError(f"'{path}' was exported by MindSpore {version}, this is {ms.__version__}; export it with "
-                          "this one from its checkpoint")
-
-
-def read_mindir(path, shape):
-    """The graph of a .mindir as open_mindir gives it; a graph for one number of images checks that itself."""
-    with open(path, "rb") as file:
-        ModelProto.FromString(file.read())  # ms.load would print lines of its own about a damaged file
-    return open_mindir(path, shape)
-
-
-def read_onnx(path, shape):
-    """The graph of an .onnx, run by onnxruntime on the CPU. Raises ValueError where its input is not of that shape."""
+def open_onnx(path: str, shape: list) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """The graph of an .onnx, run by onnxruntime on the CPU. Raises ValueError where its input has another shape."""
     session = open_session(path)
     taken = [None if isinstance(side, str) else side for side in session.get_inputs()[0].shape]
     if taken != shape:
@@ -50,4 +46,34 @@ def read_onnx(path, shape):
     return lambda images: session.run(None, {"images": images})
 
 
-READERS = {".mindir": read_mindir, ".onnx": read_onnx}
+OPENERS = {".mindir": open_mindir, ".onnx": open_onnx}
+
+
+def open_exported(path: str) -> tuple[Callable[[np.ndarray], list[np.ndarray]], Description]:
+    """An exported file as a function of images, and its Description. Raises OptionError, DataError.
+
+    The .json beside the file adds to a Description: batch_size (0: any number of images), inputs, outputs, raw.
+    """
+    sidecar, ending = sidecar_of(path), os.path.splitext(path)[1]
+    for name in (path, sidecar):
+        if not os.path.isfile(name):
+            raise OptionError(f"'{name}' is not a file; export.py writes a {ending} and a .json beside it")
+    try:
+        with open(sidecar, encoding="utf-8") as file:
+            meta = json.load(file)
+        if ending == ".mindir":
+            refuse_version(path, meta["mindspore"])
+        detect_batch = OPENERS[ending](path, meta["inputs"]["images"]["shape"])
+        raw = meta["raw"]
+    except (ValueError, TypeError, KeyError, RuntimeError, DecodeError) as error:
+        raise DataError(f"'{path}' or its .json is damaged: {' '.join(str(error).split())[:150]}") from error
+    if raw:
+        raise OptionError(f"'{path}' was exported with --raw=True and gives logits, not boxes; export it without")
+    return detect_batch, meta
+
+
+def refuse_version(path: str, version: str) -> None:
+    """Raises OptionError for a .mindir of another major version of MindSpore, which this one cannot run."""
+    if version.split(".")[0] != ms.__version__.split(".")[0]:
+        raise OptionError(f"'{path}' was exported by MindSpore {version}, this is {ms.__version__}; export it with "
+                          "this one from its checkpoint")

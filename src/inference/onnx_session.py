@@ -1,10 +1,13 @@
 """Runs ONNX files with onnxruntime, which like onnx itself is imported only where it is used."""
+from __future__ import annotations
+
 import importlib
+from types import ModuleType
 
 from src.errors import EnvironmentFault
 
 
-def import_optional(name):
+def import_optional(name: str) -> ModuleType:
     """A module that training does not need. Raises EnvironmentFault where it is not installed."""
     try:
         return importlib.import_module(name)
@@ -13,12 +16,12 @@ def import_optional(name):
                                "pip install -r requirements.txt") from error
 
 
-def open_session(source):
-    """An onnxruntime session on the CPU. source: path of a file, or its bytes. Raises ValueError if it is none."""
+def open_session(source: str | bytes):
+    """An onnxruntime session on the CPU. source: path or content of a file. Raises ValueError for any other content."""
     runtime = import_optional("onnxruntime")
     errors = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     settings = runtime.SessionOptions()
-    settings.log_severity_level = 3  # errors only: what it says of unused weights and devices concerns no user
+    settings.log_severity_level = 3  # errors only: its warnings about unused weights and devices concern no user
     try:
         return runtime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
     except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf,

@@ -1,132 +1,128 @@
 """One way to get boxes out of a model, whether it is in memory, in a checkpoint or in an exported file."""
-import json
+from __future__ import annotations
+
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import mindspore as ms
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from src.data.transforms import resize
-from src.errors import DataError, OptionError
-from src.inference.description import FIXED, FREE, THRESHOLDS, describe, sidecar_of
-from src.inference.exported import READERS, refuse_version, run_cell
+from src.errors import OptionError
+from src.inference.description import (
+    FIXED_FIELDS,
+    THRESHOLDS,
+    Description,
+    describe,
+    detector_arguments,
+    refuse_contradiction,
+)
+from src.inference.exported import OPENERS, open_exported, run_cell
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
-from src.models.ssd import build_model
-from src.weights import checkpoint
-from src.weights.load import import_command, load_whole
+from src.models.ssd import Model, build_model
+from src.weights.files import WeightFile, open_weights
+from src.weights.load import OURS, import_command, load_all
 from src.weights.names import published_thresholds
 
 
 class Predictor:
     """Images in, detections out, in batches of a fixed size (the graph is compiled for it; a short batch is padded).
 
-    detect_batch: function images [batch_size, S, S, 3] -> the arrays of a Detector. meta: what the model says of
-    itself; classes: names without background, label l is classes[l - 1].
+    detect_batch: function images [batch_size, S, S, 3] -> the arrays of a Detector. meta: what the model says about
+    itself; classes: names without background, label l is classes[l - 1]; resize: how images are brought to S x S.
     """
 
-    def __init__(self, detect_batch, batch_size, meta):
+    def __init__(self, detect_batch: Callable, batch_size: int, meta: Description):
         self.detect_batch, self.batch_size, self.meta = detect_batch, batch_size, meta
         self.image_size, self.classes = meta["image_size"], meta["classes"]
         self.resize = meta.get("resize", "bilinear")
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         """images [n, S, S, 3] uint8 RGB, n <= batch_size -> boxes [n, K, 4], scores and labels [n, K], count [n]."""
         padded = np.pad(images, ((0, self.batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
         return [output[:len(images)] for output in self.detect_batch(padded)]
 
-    def detect(self, image):
+    def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One RGB image [H, W, 3] of any size -> boxes [n, 4] (fractions), scores [n], labels [n]."""
-        boxes, scores, labels, count = [one[0] for one in self(resize(image, self.image_size, self.resize)[None])]
+        images = resize(image, self.image_size, self.resize)[None]  # [1, S, S, 3]
+        boxes, scores, labels, count = (output[0] for output in self(images))
         return boxes[:count], scores[:count], labels[:count]
 
 
-def from_model(model, classes, thresholds, batch_size):
-    """A Predictor that shares the network of a Model. thresholds: dict of FREE."""
-    detector = Detector(model, *(thresholds[name] for name in THRESHOLDS))
+def from_model(model: Model, classes: Sequence[str], *, thresholds: Mapping, batch_size: int) -> Predictor:
+    """A Predictor that shares the network of a Model. thresholds: a mapping with ADJUSTABLE_FIELDS."""
+    detector = Detector(model, **detector_arguments(thresholds))
     return Predictor(partial(run_cell, detector), batch_size, describe(model, classes, thresholds))
 
 
-def load_model(path, options):
-    """The Model of a checkpoint with its weights, and its description.
+def load_predictor(path: str, *, batch_size: int, defaults: Mapping, overrides: Mapping,
+                   compile_cache: str = "") -> Predictor:
+    """A Predictor from a .ckpt, or from a .mindir or .onnx with its .json beside it. Raises OptionError, DataError.
 
-    A checkpoint of ours knows model, size, width, classes and thresholds; what is typed on the command line wins for
-    thresholds and must agree for the rest. Any other file of weights takes model and classes from the options, and its
-    thresholds are those its source evaluates with.
+    defaults, overrides: as for load_model. compile_cache: folder for compiled graphs, "" for none.
     """
-    if path.endswith(tuple(READERS)):
-        raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
-    meta = checkpoint.load(path)[1] if path.endswith(".ckpt") else {}
-    refuse_other(path, meta, options, FIXED)
-    facts = {key: meta.get(key, options[key]) for key in FIXED}
-    if not facts["classes"]:
-        command = import_command(path)  # raises where it is no file of weights
-        raise OptionError(f"'{path}' does not say its classes; " + (
-            f"make a checkpoint of it by {command} and give that, or add the --model named there and --classes"
-            if command else
-            "give --classes=name,name,... or --classes=coco (and --model), or make a checkpoint of it by "
-            "import_weights.py; a backbone alone is for --pre_trained"))
-    model = build_model(facts["model"], len(facts["classes"]) + 1, facts["image_size"], facts["width"])
-    model = replace(model, score=meta.get("score", model.score))
-    source = load_foreign(model, path) if not meta else load_whole(model.network, path, model.name)
-    known = meta if source == "ours" else published_thresholds(source)
-    held = {key: known[key] for key in FREE if key in known and key not in options.typed}
-    return model, describe(model, facts["classes"], {**options, **held})
-
-
-def load_foreign(model, path):
-    """load_whole of a file that does not say its model. Its OptionError names the command for what the file holds."""
-    try:
-        return load_whole(model.network, path, model.name)
-    except OptionError as error:
-        command = import_command(path)
-        if command is None:
-            raise
-        raise OptionError(f"{error}; the file fits by {command}") from error
-
-
-def load_predictor(path, options):
-    """A Predictor from a .ckpt or from a .mindir or .onnx with its .json beside it. Raises OptionError, DataError."""
     if not path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt, a .mindir or an .onnx")
-    if os.path.splitext(path)[1] in READERS:
-        predict = load_exported(path, options.eval_batch_size)
-        refuse_other(path, predict.meta, options, (*FIXED, *THRESHOLDS))
-        if "resize" in options.typed:  # happens before the graph
-            predict.resize = options.resize
+    if os.path.splitext(path)[1] in OPENERS:
+        predict = load_exported(path, batch_size)
+        refuse_contradiction(path, predict.meta, overrides, fields=(*FIXED_FIELDS, *THRESHOLDS))
+        predict.resize = predict.meta["resize"] = overrides.get("resize", predict.resize)  # happens before the graph
         return predict
-    model, meta = load_model(path, options)
-    predict = from_model(model, meta["classes"], meta, options.eval_batch_size)
-    facts = {**predict.meta, "batch_size": options.eval_batch_size, "device": options.device_target}
-    use_cache(options.compile_cache, facts, model.network.get_parameters())
+    model, meta = load_model(path, defaults=defaults, overrides=overrides)
+    predict = from_model(model, meta["classes"], thresholds=meta, batch_size=batch_size)
+    facts = {**meta, "batch_size": batch_size, "device": ms.get_context("device_target")}
+    use_cache(compile_cache, facts, model.network.get_parameters())
     return predict
 
 
-def refuse_other(path, meta, options, keys):
-    """Raises OptionError where a typed option contradicts what the file says of itself; meta: that, {} if nothing."""
-    for key in keys:
-        value = options[key]
-        if key not in options.typed or key not in meta or value == meta[key] or (key, value) == ("image_size", 0):
-            continue
-        typed, held = (",".join(one)[:100] if key == "classes" else one for one in (options[key], meta[key]))
-        remedy = " or export it anew" if key in THRESHOLDS else ""
-        raise OptionError(f"--{key}={typed}, but '{path}' holds {key} {held}; leave the option out{remedy}")
-
-
-def load_exported(path, batch_size=1):
-    """A Predictor from an exported file. batch_size: of one that takes any number of images."""
-    sidecar, ending = sidecar_of(path), os.path.splitext(path)[1]
-    for name in (path, sidecar):
-        if not os.path.isfile(name):
-            raise OptionError(f"'{name}' is not a file; export.py writes a {ending} and a .json beside it")
-    try:
-        with open(sidecar, encoding="utf-8") as file:
-            meta = json.load(file)
-        refuse_version(path, ending, meta["mindspore"])
-        detect_batch = READERS[ending](path, meta["inputs"]["images"]["shape"])
-    except (ValueError, TypeError, KeyError, RuntimeError, DecodeError) as error:
-        raise DataError(f"'{path}' or its .json is damaged: {' '.join(str(error).split())[:150]}") from error
-    if meta["raw"]:
-        raise OptionError(f"'{path}' was exported with --raw=True and gives logits, not boxes; export it without")
+def load_exported(path: str, batch_size: int = 1) -> Predictor:
+    """A Predictor from an exported file. batch_size: of a file that takes any number of images."""
+    detect_batch, meta = open_exported(path)
     return Predictor(detect_batch, meta["batch_size"] or batch_size, meta)
+
+
+def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Model, Description]:
+    """The Model of a weight file with its weights, and its Description.
+
+    defaults: values of FIXED_FIELDS and ADJUSTABLE_FIELDS where the file does not say them. overrides: what the user
+    typed of them, which must agree with what the weights are made for, and wins for the rest. Our checkpoints say all;
+    of another file the thresholds are those that its source evaluates with.
+    """
+    if path.endswith(tuple(OPENERS)):
+        raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
+    file = open_weights(path)
+    meta = file.meta
+    refuse_contradiction(path, meta, overrides, fields=FIXED_FIELDS)
+    fixed = {name: meta.get(name, defaults[name]) for name in FIXED_FIELDS}
+    if not fixed["classes"]:
+        raise classes_missing(file)
+    model = build_model(fixed["model"], len(fixed["classes"]) + 1, image_size=fixed["image_size"], width=fixed["width"])
+    model = replace(model, score=meta.get("score", model.score))
+    source = load_all(model.network, file, model.name) if meta else load_foreign(model, file)
+    known = meta if source == OURS else published_thresholds(source)
+    return model, describe(model, fixed["classes"], {**defaults, **known, **overrides})
+
+
+def classes_missing(file: WeightFile) -> OptionError:
+    """The error of a weight file that does not say its classes."""
+    command = import_command(file)
+    if command:
+        remedy = f"make a checkpoint of it by {command} and give that, or add the --model named there and --classes"
+    else:
+        remedy = ("give --classes=name,name,... or --classes=coco (and --model), or make a checkpoint of it by "
+                  "import_weights.py; a backbone alone is for --pre_trained")
+    return OptionError(f"'{file.path}' does not say its classes; {remedy}")
+
+
+def load_foreign(model: Model, file: WeightFile) -> str:
+    """load_all of a file that does not say its model. Its OptionError names the command for what the file holds."""
+    try:
+        return load_all(model.network, file, model.name)
+    except OptionError as error:
+        command = import_command(file)
+        if command is None:
+            raise
+        raise OptionError(f"{error}; the file fits by {command}") from error

@@ -1,52 +1,51 @@
 """Compiled graphs of earlier starts: a second start of the same run compiles nothing."""
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import mindspore as ms
 from mindspore.communication import GlobalComm, get_rank
 
-OWN = "ssd_graphs"  # the folder in --compile_cache that is ours; nothing else in it is touched
-KEPT = 32           # runs in it; the oldest go
-# options that no graph depends on
-FREE = ("output_path", "config_path", "compile_cache", "resume", "max_steps", "typed", "log_interval", "source",
-        "checkpoint_file_path", "draw_score", "eval_images", "save_checkpoint_epochs",
-        "save_checkpoint_steps", "keep_checkpoint_max", "early_stop")
+OWN = "ssd_graphs"  # our folder in --compile_cache; nothing else in it is touched
+KEPT = 32           # runs in it; the oldest are removed
 
 
-def use_cache(root, facts, parameters):
+def use_cache(root: str, facts: dict, parameters: Iterable[ms.Parameter]) -> None:
     """Lets MindSpore keep the graphs of this process in a folder of `root` and take them from there; "" for no cache.
 
     MindSpore numbers graphs and would take the first one of another network for the first one of this. So the name of
-    the folder is a digest of all that graphs are made of: the source code, MindSpore's version, `facts` (a dict: the
-    options without FREE, what a model says of itself, sizes of a batch, the order of the graphs), names, shapes and
-    types of the parameters and whether they are trained. Values of parameters are no part of a graph. Each process of a
-    run has its own folder in it. A graph that is missing or damaged is compiled. A folder that cannot be written means
-    no cache.
+    the folder is a digest of all that graphs are made of: the source code, MindSpore's version, `facts` (the options
+    that graphs depend on, what a model says of itself, batch sizes, the order of the graphs), names, shapes and types
+    of the parameters and whether they are trained. Values of parameters are not part of a graph. Each process of a run
+    has its own folder. A missing or damaged graph is compiled; a folder that cannot be written means no cache.
     """
     if not root:
         return
     digest = hashlib.sha256(f"{ms.__version__} {sorted(facts.items(), key=str)}".encode(errors="backslashreplace"))
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):  # all of src/
         digest.update(path.read_bytes())
-    for one in parameters:
-        digest.update(f"{one.name} {one.shape} {one.dtype} {one.requires_grad}".encode())
+    for parameter in parameters:
+        text = f"{parameter.name} {parameter.shape} {parameter.dtype} {parameter.requires_grad}"
+        digest.update(text.encode())
     run = Path(os.path.abspath(root), OWN, digest.hexdigest()[:16])
     folder = run / f"rank_{get_rank() if GlobalComm.INITED else 0}"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(run)
-        forget_oldest(run.parent)
+        remove_oldest(run.parent)
     if os.access(folder, os.W_OK):
         ms.set_context(enable_compile_cache=True, compile_cache_path=str(folder))
 
 
-def forget_oldest(folder):
+def remove_oldest(folder: Path) -> None:
     """Removes the graphs of all but the KEPT runs that started last."""
-    runs = [one for one in os.scandir(folder) if re.fullmatch("[0-9a-f]{16}", one.name) and
-            one.is_dir(follow_symlinks=False)]
-    for old in sorted(runs, key=lambda one: one.stat().st_mtime)[:-KEPT]:
-        shutil.rmtree(old.path, ignore_errors=True)
+    runs = [entry for entry in os.scandir(folder)
+            if re.fullmatch("[0-9a-f]{16}", entry.name) and entry.is_dir(follow_symlinks=False)]
+    for entry in sorted(runs, key=lambda entry: entry.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(entry.path, ignore_errors=True)

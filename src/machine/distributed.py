@@ -1,22 +1,29 @@
-"""Device and processes: which device, which rank, and the collective operations the programs need."""
+"""Device and processes: which device, which rank, and the collective operations the programs need.
+
+rank: number of this process; world: how many there are.
+"""
+from __future__ import annotations
+
 import atexit
 import hashlib
 import os
 import time
 
 import numpy as np
-from mindspore import GRAPH_MODE, Tensor, ops, set_context
+from mindspore import GRAPH_MODE, Parameter, Tensor, ops, set_context
 from mindspore.communication import get_group_size, get_rank, init
 
 from src.errors import EnvironmentFault, OptionError, plain
 from src.machine.compat import set_device
 
+MAX_TEXT = 200  # bytes of a value in a message
 
-def start(device_target="CPU", device_id=0, run_distribute=False):
-    """Chooses the device, joins the other processes and starts the device. Returns rank, world (0, 1 when alone).
 
-    Raises EnvironmentFault when MindSpore cannot use the device; without a first operation that would come out only
-    when the first graph is compiled, after the data was converted.
+def start(device_target: str = "CPU", device_id: int = 0, run_distribute: bool = False) -> tuple[int, int]:
+    """Chooses the device, joins the other processes and starts the device -> rank, world (0, 1 when alone).
+
+    Raises EnvironmentFault when MindSpore cannot use the device. A first operation finds that out now: otherwise the
+    first graph would, after the data was converted.
     """
     set_context(mode=GRAPH_MODE)
     rank, world = 0, 1
@@ -30,19 +37,19 @@ def start(device_target="CPU", device_id=0, run_distribute=False):
         if device_target != "CPU":
             (Tensor(np.ones(1, np.float32)) + 1).asnumpy()
     except (RuntimeError, ValueError) as error:
-        atexit.register(hush)
+        atexit.register(close_stderr)
         hint = "; 'python scripts/doctor.py' looks at the driver and CUDA" if device_target == "GPU" else ""
         raise EnvironmentFault(f"device_target={device_target} cannot be used: {plain(error)}{hint}") from error
     return rank, world
 
 
-def hush():
-    """Closes stderr at the end: MindSpore waits there for the device that did not start, and complains at length."""
+def close_stderr() -> None:
+    """Closes stderr at the end of the program, where MindSpore complains at length that the device did not start."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def gather_rows(rows, rank, world):
-    """Rows [n, k] float32 of every process, each with its own n -> all rows [sum n, k], in order of rank.
+def gather_rows(rows: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """Rows [n, k] float32 of every process, each with its own n -> all rows [sum of n, k], in order of rank.
 
     Built from AllReduce alone, which every back end has: each process fills its slice of a zero table.
     """
@@ -57,79 +64,80 @@ def gather_rows(rows, rank, world):
     return all_reduce(table) if len(table) else table
 
 
-def average_parameters(parameters, rank, world):
-    """Gives each parameter the mean of its values over the processes; equal ones stay what they are to the last bit."""
+def average_parameters(parameters: list[Parameter], rank: int, world: int) -> None:
+    """Gives each parameter the mean of its values over the processes; equal ones do not change in any bit."""
     if world == 1 or not parameters:
         return
-    own = np.concatenate([one.asnumpy().ravel() for one in parameters])
+    own = np.concatenate([parameter.asnumpy().ravel() for parameter in parameters])
     first = all_reduce(own if rank == 0 else np.zeros_like(own))
-    with np.errstate(invalid="ignore"):  # what is not finite shall come out so
+    with np.errstate(invalid="ignore"):  # what is not finite stays so
         mean = first + all_reduce(own - first) / world
-    ends = np.cumsum([one.size for one in parameters])[:-1]
-    for one, values in zip(parameters, np.split(mean, ends)):
-        ops.assign(one, Tensor(values.reshape(one.shape), one.dtype))
+    ends = np.cumsum([parameter.size for parameter in parameters])[:-1]
+    for parameter, values in zip(parameters, np.split(mean, ends)):
+        ops.assign(parameter, Tensor(values.reshape(parameter.shape), parameter.dtype))
 
 
-def digest_of(parameters):
+def digest_of(parameters: list[Parameter]) -> str:
     """A digest of the names and values of parameters."""
-    text = hashlib.sha256()
-    for one in parameters:
-        text.update(one.name.encode())
-        text.update(np.ascontiguousarray(one.asnumpy()))
-    return text.hexdigest()[:12]
+    digest = hashlib.sha256()
+    for parameter in parameters:
+        digest.update(parameter.name.encode())
+        digest.update(np.ascontiguousarray(parameter.asnumpy()))
+    return digest.hexdigest()[:12]
 
 
-def check_equal(facts, rank, world, advice="start all processes alike"):
-    """Raises OptionError on all processes unless each has the same facts, a dict of what has a text form.
+def check_equal(facts: dict[str, object], rank: int, world: int, *, advice: str = "start all processes alike") -> None:
+    """Raises OptionError on all processes unless each has the same facts.
 
-    The message names the first fact in order of names that differs on some process, both values, and the advice.
+    The message names the first fact, in order of names, that differs on some process, both values, and the advice.
     """
     if world == 1:
         return
     names = sorted(facts)
-    own = np.array([digest(names), *(digest(facts[name]) for name in names)], np.float32)
-    # the length alone may differ where the programs do, and AllReduce wants one shape
-    first = all_reduce(own[:1] * (rank == 0))
-    strange = np.zeros(world, np.float32)
-    strange[rank] = first[0] != own[0]
-    strange = all_reduce(strange)
-    if strange.any():
-        raise OptionError(f"rank {int(strange.argmax())} runs another version of this program than rank 0; "
+    # the names first and alone: their number may differ, and AllReduce needs one shape
+    different = find_different(np.array([digest(names)]), rank, world)
+    if different.any():
+        raise OptionError(f"rank {int(different.argmax())} runs another version of this program than rank 0; "
                           "update it on all hosts")
-    different = all_reduce(own * (rank == 0)) != own
-    table = np.zeros((world, len(own)), np.float32)
-    table[rank] = different
-    table = all_reduce(table)
-    if not table.any():
+    different = find_different(np.array([digest(facts[name]) for name in names]), rank, world)
+    if not different.any():
         return
-    number = int(table.any(0).argmax())
-    name, other = names[number - 1], int(table[:, number].argmax())
-    ours, theirs = (share_text(str(facts[name]), rank == speaker) for speaker in (0, other))
-    raise OptionError(f"{name} is {theirs} on rank {other}, but {ours} on rank 0; {advice}")
+    number = int(different.any(axis=0).argmax())
+    name, other = names[number], int(different[:, number].argmax())
+    first, second = (share_text(str(facts[name]), rank == speaker) for speaker in (0, other))
+    raise OptionError(f"{name} is {second} on rank {other}, but {first} on rank 0; {advice}")
 
 
-def digest(value):
-    """24 bits of a hash of the text of a value: what a float32 can hold."""
+def find_different(digests: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """Which digests [n] of each process differ from those of rank 0: [world, n] float32, 1 for different."""
+    own = digests.astype(np.float32)
+    table = np.zeros((world, len(own)), np.float32)
+    table[rank] = all_reduce(own * (rank == 0)) != own
+    return all_reduce(table)
+
+
+def digest(value: object) -> int:
+    """24 bits of a hash of the text of a value, which a float32 can hold."""
     return int(hashlib.sha256(str(value).encode(errors="backslashreplace")).hexdigest()[:6], 16)
 
 
-def share_text(text, speak, most=200):
-    """The text of the one process that speaks, on all of them; at most so many bytes."""
-    table = np.zeros(most, np.float32)
-    if speak:
-        raw = np.frombuffer(text.encode(errors="backslashreplace")[:most], np.uint8)
-        table[:len(raw)] = raw
+def share_text(text: str, speaks: bool) -> str:
+    """The text, cut to MAX_TEXT bytes, of the process that speaks, on all processes."""
+    table = np.zeros(MAX_TEXT, np.float32)
+    if speaks:
+        data = np.frombuffer(text.encode(errors="backslashreplace")[:MAX_TEXT], np.uint8)
+        table[:len(data)] = data
     return bytes(all_reduce(table).astype(np.uint8)).rstrip(b"\0").decode(errors="replace")
 
 
-def wait_for_all(world):
-    """Returns when all processes have come here. The launcher ends the others at the first exit that is no 0, and
-    a process that leaves shall not take along what the others have yet to receive."""
+def wait_for_all(world: int) -> None:
+    """Returns when all processes are here and had time to learn it: the launcher ends all of them at the first exit
+    code other than 0."""
     if world > 1:
         all_reduce(np.zeros(1, np.float32))
         time.sleep(0.5)
 
 
-def all_reduce(values):
+def all_reduce(values: np.ndarray) -> np.ndarray:
     """Sum of a float32 array over all processes; also a barrier."""
     return ops.AllReduce()(Tensor(values)).asnumpy()

@@ -1,4 +1,6 @@
-"""Prepares the process before MindSpore is imported: processor kernels, memory, launcher (cluster), CUDA (cuda)."""
+"""Prepares the process before MindSpore is imported: processor kernels, memory, launcher (launcher), CUDA (cuda)."""
+from __future__ import annotations
+
 import ctypes
 import os
 import signal
@@ -9,7 +11,7 @@ from src.machine import cuda, launcher
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
-def prepare(device_target="CPU", run_distribute=False, device_num=0):
+def prepare(device_target: str = "CPU", run_distribute: bool = False, device_num: int = 0) -> None:
     """Sets the environment MindSpore reads at import; must run first. Raises EnvironmentFault (exit 4).
 
     ONEDNN_MAX_CPU_ISA=AVX2: on processors with AVX-512, MindSpore 2.10 picks oneDNN's reference convolution, several
@@ -17,11 +19,11 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
     """
     if "mindspore" in sys.modules:
         raise RuntimeError("process.prepare() must run before mindspore is imported")
-    # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end it without a word
+    # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end without a message
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads spin on the loader's cores for 3x3 matrices
-    if "GLOG_v" not in os.environ:  # MindSpore's own log: errors only, and of its data engine those end as ours
+    if "GLOG_v" not in os.environ:  # MindSpore's own log: errors only, and of its data engine only fatal ones
         os.environ.update(GLOG_v="3", MS_SUBMODULE_LOG_v="{MD:4}")
     keep_freed_memory()
     if device_target == "GPU":
@@ -35,15 +37,15 @@ def prepare(device_target="CPU", run_distribute=False, device_num=0):
         cuda.preload_runtime()
 
 
-def loader_threads():
+def loader_threads() -> int:
     """Cores this process may use, shared with the others that the launcher started on this host."""
     return max(len(os.sched_getaffinity(0)) // launcher.local_processes(), 1)
 
 
-def keep_freed_memory():
-    """Makes malloc of glibc keep freed memory: images come and go by the megabyte, and each time the kernel would clear
-    its pages anew, under a lock of the whole process."""
+def keep_freed_memory() -> None:
+    """Makes glibc's malloc keep freed memory: images come and go by the megabyte, and each time the kernel would clear
+    the pages again, under a lock of the whole process."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most it takes
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest value it takes
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)

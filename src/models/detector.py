@@ -18,13 +18,13 @@ class Detector(nn.Cell):
     images [B, S, S, 3] uint8 RGB -> boxes [B, K, 4] x1, y1, x2, y2 in 0..1, scores [B, K] descending, labels [B, K]
     int32 (1..C-1), count [B] int32. Rows from count on are zero. K is max_boxes.
 
-    Only the `candidates` best (anchor, class) pairs reach NMS, which bounds its quadratic cost; a score must exceed
+    Only the topk_candidates best (anchor, class) pairs reach NMS, which bounds its quadratic cost; a score must exceed
     min_score, and of two boxes of one class the weaker goes when their IoU exceeds nms_threshold. Boxes are clipped to
     the image before NMS compares them or, as the model's source has it, after. Of equal scores the device chooses which
     is tried first, and which is a candidate where not all can be; the result is that of greedy NMS in this order.
     """
 
-    def __init__(self, model, min_score=0.1, nms_threshold=0.6, candidates=1000, max_boxes=100):
+    def __init__(self, model, *, min_score=0.1, nms_threshold=0.6, topk_candidates=1000, max_boxes=100):
         super().__init__(auto_prefix=False)  # the network keeps the names of its parameters
         self.network = model.network
         self.normalize = Normalize(model.mean, model.std)
@@ -34,13 +34,13 @@ class Detector(nn.Cell):
         self.compare, self.score = {"sigmoid": (nn.Identity(), nn.Sigmoid()),
                                     "softmax": (nn.Softmax(-1), nn.Identity())}[model.score]
         self.foreground = model.num_classes - 1
-        self.anchors = min(candidates, len(model.anchors))
-        self.candidates = min(candidates, len(model.anchors) * self.foreground)
-        self.max_boxes = min(max_boxes, self.candidates)
+        self.topk_anchors = min(topk_candidates, len(model.anchors))
+        self.topk_candidates = min(topk_candidates, len(model.anchors) * self.foreground)
+        self.max_boxes = min(max_boxes, self.topk_candidates)
         self.min_score = min_score
         self.mod = ops.Mod()
         self.nms = ops.NMSWithMask(nms_threshold)
-        self.low, self.high = (0.0, 1.0) if model.clip else (-1.0, 2.0)
+        self.low, self.high = (0.0, 1.0) if model.clip_before_nms else (-1.0, 2.0)
         # Boxes lie in low..high, so a shift of that much a class keeps classes apart in one NMS. On a square of images
         # the largest shift is sqrt(C), which leaves float32 a thousandth of a pixel; in a row it would be C.
         side = math.ceil(math.sqrt(self.foreground))
@@ -48,7 +48,7 @@ class Detector(nn.Cell):
         corner = np.stack([index % side, index // side], axis=1) * (self.high - self.low)
         self.shift = Tensor(np.concatenate([corner, corner], axis=1).astype(np.float32))
         # n .. 1, which float32 tells apart up to 16.7 million candidates
-        self.rank = Tensor(np.arange(self.candidates, 0, -1).astype(np.float32))
+        self.rank = Tensor(np.arange(self.topk_candidates, 0, -1).astype(np.float32))
 
     def decode(self, deltas, anchor):
         """deltas [B, n, 4] of the anchors with these numbers [B, n] -> corner boxes [B, n, 4] in low..high."""
@@ -66,9 +66,9 @@ class Detector(nn.Cell):
         # The n best pairs are in the n anchors whose own best pairs are best. Sorting the pairs of all anchors, four
         # million for an FPN, would take most of the time.
         values = self.compare(logits)
-        _, anchor = compat.topk(ops.amax(values[..., 1:], -1), self.anchors)
+        _, anchor = compat.topk(ops.amax(values[..., 1:], -1), self.topk_anchors)
         scores = self.score(rows_of(values, anchor))[..., 1:]
-        scores, index = compat.topk(scores.reshape((scores.shape[0], -1)), self.candidates)
+        scores, index = compat.topk(scores.reshape((scores.shape[0], -1)), self.topk_candidates)
         # ONNX has no whole division here: `place` rounds a quotient that is whole but for float32's last bit
         label = self.mod(index, self.foreground)
         place = ((index - label).astype(mstype.float32) / self.foreground + 0.5).astype(mstype.int32)
@@ -111,8 +111,8 @@ class TracedDetector(Detector):
 class AnyBatchDetector(Detector):
     """A Detector whose graph is exported for any number of images: it loops over them where Detector repeats itself."""
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
+    def __init__(self, model, **thresholds):
+        super().__init__(model, **thresholds)
         self.shape = ops.TensorShape()
 
     def finish(self, logits, deltas):

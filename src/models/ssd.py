@@ -50,7 +50,7 @@ class Model:
     """A network with all that is needed to feed it and to read its outputs.
 
     anchors: [A, 4] cx, cy, w, h. mean, std: RGB, 0..255. score: how a logit becomes a score, "sigmoid" or "softmax".
-    clip: whether boxes are clipped to the image before NMS compares them, or after it.
+    clip_before_nms: whether boxes are clipped to the image before NMS compares them, or after it.
     """
     name: str
     network: nn.Cell
@@ -61,7 +61,7 @@ class Model:
     mean: tuple = IMAGENET_MEAN
     std: tuple = IMAGENET_STD
     score: str = "sigmoid"
-    clip: bool = True
+    clip_before_nms: bool = True
 
 
 def ssd_resnet50_fpn(num_classes, image_size=640):
@@ -139,7 +139,7 @@ def ssd300_mobilenet_v1(num_classes, image_size=300):
     maps = same_maps(image_size)
     anchors = tile_anchors(maps, [1 / side for side in maps], shapes)
     return Model("ssd300_mobilenet_v1", SSD(backbone, ExtraLevels(blocks), head), anchors, image_size, num_classes,
-                 mean=(127.5,) * 3, std=(127.502231,) * 3, score="softmax", clip=False)
+                 mean=(127.5,) * 3, std=(127.502231,) * 3, score="softmax", clip_before_nms=False)
 
 
 def ssd300_mobilenet_v1_zoo(num_classes, image_size=300):
@@ -172,7 +172,7 @@ def ssdlite300_mobilenet_v2(num_classes, image_size=300):
     anchors = np.clip(tile_anchors(maps, steps, ssd_shapes(scales, [(2, 3)] * 6)), 0, 1)
     neck = ExtraLevels(inverted_extras(backbone.channels[1], extra, norm, last_relu=False, conv=torch_conv))
     return Model("ssdlite300_mobilenet_v2", SSD(backbone, neck, head), anchors, image_size, num_classes,
-                 score="softmax", clip=False)
+                 score="softmax", clip_before_nms=False)
 
 
 def ssd300_resnet50(num_classes, image_size=300):
@@ -184,7 +184,7 @@ def ssd300_resnet50(num_classes, image_size=300):
     backbone = ResNet(batch_norm(), STAGES_TO_C4, Bottleneck, torch_conv, "half", "ones")
     network, anchors = classic_detector(backbone, RESNET_EXTRAS, COCO_300, num_classes, image_size, batch_norm())
     return Model("ssd300_resnet50", network, np.clip(anchors, 0, 1), image_size, num_classes, score="softmax",
-                 clip=False)
+                 clip_before_nms=False)
 
 
 def ssd300_resnet34(num_classes, image_size=300):
@@ -196,7 +196,7 @@ def ssd300_resnet34(num_classes, image_size=300):
     backbone = ResNet(batch_norm(), STAGES_TO_C4, BasicBlock, torch_conv, "half", "ones")
     network, anchors = classic_detector(backbone, RESNET_EXTRAS, COCO_300, num_classes, image_size)
     return Model("ssd300_resnet34", network, np.clip(anchors, 0, 1), image_size, num_classes, score="softmax",
-                 clip=False)
+                 clip_before_nms=False)
 
 
 def ssd300_vgg16(num_classes, image_size=300):
@@ -207,7 +207,7 @@ def ssd300_vgg16(num_classes, image_size=300):
     """
     model = vgg_detector("ssd300_vgg16", VGG_300_EXTRAS, COCO_300, 300, num_classes, image_size)
     model.anchors[:, 2:] = model.anchors[:, 2:].clip(0, 1)
-    return replace(model, clip=True)
+    return replace(model, clip_before_nms=True)
 
 
 def ssd512_vgg16(num_classes, image_size=512):
@@ -242,7 +242,7 @@ def vgg_detector(name, extras, levels, published, num_classes, image_size):
     fixed_size(name, image_size, published)
     network, anchors = classic_detector(VGG16(), extras, levels, num_classes, image_size)
     return Model(name, network, anchors, image_size, num_classes, mean=CAFFE_MEAN, std=(1.0,) * 3, score="softmax",
-                 clip=False)
+                 clip_before_nms=False)
 
 
 def classic_detector(backbone, extras, levels, num_classes, image_size, norm=None):
@@ -288,7 +288,12 @@ BUILDERS = {builder.__name__: builder for builder in (
     ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
 
 
-def build_model(name, num_classes, image_size=0, width=1.0):
+def published_size(name: str) -> int:
+    """The image size that a model was published with, in pixels."""
+    return inspect.signature(BUILDERS[name]).parameters["image_size"].default
+
+
+def build_model(name, num_classes, *, image_size=0, width=1.0):
     """A named model; image_size 0 means its published one. num_classes counts the background. Raises OptionError."""
     if name not in BUILDERS:
         raise unknown_name("model", name, list(BUILDERS))

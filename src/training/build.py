@@ -10,7 +10,7 @@ from easydict import EasyDict
 from mindspore import dtype as mstype
 
 from src.config import split_options
-from src.data.annotations import classes_from
+from src.data.labels import classes_from
 from src.data.loader import EvalLoader, TrainLoader
 from src.data.prepare import Split, describe_split, prepare_split
 from src.ema import WeightAverage
@@ -22,15 +22,17 @@ from src.inference.predictor import from_model
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.lr_schedule import cosine, multistep, warmup
 from src.machine.compat import auto_mixed_precision
-from src.machine.compile_cache import FREE
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
+from src.models.freeze import freeze_layers
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
-from src.models.norms import choose_norms, freeze, split_names
+from src.models.norms import choose_norms
 from src.models.ssd import Model, build_model
 from src.optim import build_optimizer
+from src.option_rules import graph_options
+from src.text import split_names
 from src.training.checks import why_no_boxes
 from src.training.log import RunLog
 from src.training.resume import Saved
@@ -39,6 +41,7 @@ from src.training.state import RunState
 from src.training.step import TrainStep
 from src.training.validator import Validator
 from src.version import git_commit
+from src.weights.files import open_weights
 from src.weights.load import load_pretrained
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
@@ -77,16 +80,17 @@ def build_splits(options: EasyDict, *, rank: int, world: int,
 def build_training_model(options: EasyDict, classes: list[str], *, world: int,
                          say: Callable[[str], None]) -> tuple[Model, int]:
     """The Model with its initial weights, and how many of its tensors are frozen."""
-    model = build_model(options.model, len(classes) + 1, options.image_size, options.width)
+    model = build_model(options.model, len(classes) + 1, image_size=options.image_size, width=options.width)
     if options.loss != "auto":  # else the score function is that of the published model
         model = dataclasses.replace(model, score=SCORES[options.loss])
     network, frozen = model.network, split_names(options.freeze_layer)
     if options.weight_init == "he":
         he_initialize(network, model.num_classes, options.seed)
     if options.pre_trained and not options.resume:
-        say(load_pretrained(network, options.pre_trained, model.name, options.filter_weight, frozen=frozen))
+        say(load_pretrained(network, open_weights(options.pre_trained), model.name,
+                            leave_out_classes=options.filter_weight, frozen=frozen))
     choose_norms(network, options.batch_norm, world)
-    return model, freeze(network, frozen)
+    return model, freeze_layers(network, frozen)
 
 
 def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, world: int) -> TrainLoader:
@@ -120,17 +124,19 @@ def build_rates(options: EasyDict, steps_per_epoch: int) -> np.ndarray:
     total = options.epoch_size * steps_per_epoch
     warm = options.warmup_steps or round(options.warmup_epochs * steps_per_epoch)
     if options.lr_schedule == "cosine":
-        rates = cosine(options.lr, options.lr * options.lr_end_rate, warm, total)
+        rates = cosine(options.lr, lr_end=options.lr * options.lr_end_rate, start=warm, total_steps=total)
     else:
         milestones = [round(float(epoch) * steps_per_epoch) for epoch in options.lr_milestones]
-        rates = multistep(options.lr, milestones, [float(factor) for factor in options.lr_factors], total)
+        factors = [float(factor) for factor in options.lr_factors]
+        rates = multistep(options.lr, milestones=milestones, factors=factors, total_steps=total)
     return warmup(rates, options.lr_init, warm)
 
 
 def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int) -> TrainStep:
     """The TrainStep with loss, optimiser and precision. rates: of every step, as of build_rates."""
-    optimizer = build_optimizer(model.network.trainable_params(), rates, options.optimizer, options.momentum,
-                                options.weight_decay, options.decay_exclude, options.body_lr)
+    optimizer = build_optimizer(model.network.trainable_params(), rates, kind=options.optimizer,
+                                momentum=options.momentum, weight_decay=options.weight_decay,
+                                decay_exclude=options.decay_exclude, body_lr=options.body_lr)
     average = WeightAverage(model.network, options.ema_decay) if options.ema_decay else None
     return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), build_loss(options, model.score),
                      optimizer, loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
@@ -169,17 +175,18 @@ def build_validator(options: EasyDict, model: Model, step: TrainStep, *, split: 
     loader = EvalLoader(split.files, rows=len(truth["images"]), image_size=model.image_size,
                         batch_size=options.eval_batch_size, rank=rank, world=world,
                         workers=options.num_workers or loader_threads(), resize=options.resize)
-    return Validator(step, from_model(model, split.classes, options, options.eval_batch_size), loader, truth=truth,
-                     image_dir=split.image_dir, folder=options.output_path, log=log, dataset=options.dataset,
-                     engine=options.metric_engine, draw_score=options.draw_score, interval=options.eval_interval,
-                     start_epoch=options.eval_start_epoch, overfit=bool(options.overfit), rank=rank, world=world)
+    predict = from_model(model, split.classes, thresholds=options, batch_size=options.eval_batch_size)
+    return Validator(step, predict, loader, truth=truth, image_dir=split.image_dir, folder=options.output_path, log=log,
+                     dataset=options.dataset, engine=options.metric_engine, draw_score=options.draw_score,
+                     interval=options.eval_interval, start_epoch=options.eval_start_epoch,
+                     overfit=bool(options.overfit), rank=rank, world=world)
 
 
 def build_facts(options: EasyDict, model: Model, split: Split, *, world: int) -> dict:
     """What the checkpoints of a run say of themselves beside its RunState. split: of training."""
-    kept = {key: value for key, value in options.items() if key not in FREE}
-    return describe(model, split.classes, options, category_ids=split.category_ids, options=kept, commit=git_commit(),
-                    processes=world, train_images=split.count, annotations=split.fingerprint[:12])
+    return describe(model, split.classes, options, category_ids=split.category_ids, options=graph_options(options),
+                    commit=git_commit(), processes=world, train_images=split.count,
+                    annotations=split.fingerprint[:12])
 
 
 def build_saver(options: EasyDict, step: TrainStep, state: RunState, *, facts: dict, rank: int, world: int) -> Saver:

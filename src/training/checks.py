@@ -9,8 +9,9 @@ from src.data.loader import TrainLoader
 from src.data.prepare import Split
 from src.errors import EnvironmentFault, OptionError
 from src.metrics import import_engine
-from src.models.norms import freeze, split_names
+from src.models.freeze import freeze_layers
 from src.models.ssd import BUILDERS, build_model
+from src.text import split_names
 
 
 def check_options(options: EasyDict) -> None:
@@ -53,7 +54,8 @@ def check_weights(options: EasyDict) -> None:
         return
     frozen = split_names(options.freeze_layer)
     if frozen:  # a misspelt name comes first
-        freeze(build_model(options.model, 2, options.image_size, options.width).network, frozen)
+        model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
+        freeze_layers(model.network, frozen)
     for name, is_set, off, effect in (
             ("freeze_layer", bool(frozen), "", "keeps those layers at their random initial values"),
             ("filter_weight", options.filter_weight, False, "leaves class layers of those weights out"),

@@ -1,32 +1,27 @@
 """What --resume goes on from: the newest checkpoint, checked before any data is converted, and put into the step."""
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from src.config import OF_A_HOST, read_yaml
 from src.ema import PREFIX
 from src.errors import OptionError
-from src.machine.compile_cache import FREE
 from src.machine.distributed import check_equal, digest_of
-from src.models.ssd import BUILDERS
+from src.models.ssd import published_size
+from src.option_rules import rule_of
+from src.recipes import read_yaml
 from src.training.state import RunState
 from src.training.step import TrainStep
-from src.weights import checkpoint
-from src.weights.load import assign
+from src.weights.files import open_newest
+from src.weights.load import Translated, assign
 
 FIXED = ("model", "classes", "image_size", "width")  # what a resumed run may not change
 SURROUNDINGS = ("processes", "steps_per_epoch", "train_images", "annotations", "mindspore")  # what it is told about
 ADVICE = "leave it as it was, or start another run in another --output_path, from these weights by --pre_trained"
-# what counts at the start of a run only: the checkpoint takes its place
-OF_A_START = ("pre_trained", "pre_trained_epoch_size", "filter_weight", "weight_init")
 OPTION_VALUES = ("learning_rate", "momentum")  # parameters of MindSpore's optimisers that hold options, not state
-# what may change when all steps are done: it makes more of them, or belongs to the machine
-NEEDS_NO_STEP = (*FREE, *OF_A_HOST, "epoch_size", "device_target", "device_num", "run_distribute", "deterministic")
 
 
 class Saved(NamedTuple):
@@ -42,16 +37,15 @@ def find_saved(now: dict, say: Callable[[str], None]) -> Saved:
 
     Raises OptionError when there is none, or when the options change what a resumed run cannot change.
     """
-    values, meta, path = checkpoint.load_newest(os.path.join(now["output_path"], "ckpt"), say)
-    options = meta.get("options", {})
+    file = open_newest(os.path.join(now["output_path"], "ckpt"), say)
+    options = file.meta.get("options", {})
     config = os.path.join(now["output_path"], "config.yaml")
     if not options and os.path.isfile(config):  # older checkpoints do not hold the options
         options = read_yaml(config)
-    saved = Saved(values, meta, path, options)
-    published = inspect.signature(BUILDERS[now["model"]]).parameters["image_size"].default
+    saved = Saved(file.arrays, file.meta, file.path, options)
     refuse_other_network(saved, {"model": now["model"], "width": now["width"],
-                                 "classes": now["classes"] or meta["classes"],
-                                 "image_size": now["image_size"] or published})
+                                 "classes": now["classes"] or file.meta["classes"],
+                                 "image_size": now["image_size"] or published_size(now["model"])})
     refuse_other_optimizer(saved, now)
     refuse_idling(saved, now)
     return saved
@@ -87,7 +81,7 @@ def refuse_idling(saved: Saved, now: dict) -> None:
     """Raises OptionError where a typed option would have to change steps, and all steps are done."""
     meta = saved.meta
     changed = [f"{key} {saved.options[key]} -> {now[key]}" for key in now["typed"]
-               if key in saved.options and key not in NEEDS_NO_STEP and saved.options[key] != now[key]]
+               if key in saved.options and rule_of(key).needs_steps and saved.options[key] != now[key]]
     if not changed or not meta.get("settled", True):
         return
     if meta["steps_done"] >= now["epoch_size"] * meta["steps_per_epoch"]:
@@ -129,8 +123,8 @@ def changes(saved: Saved, now: dict, surroundings: dict) -> Iterator[str]:
     """What is not as it was when the checkpoint was written. surroundings: facts that its meta has too."""
     for before, after in ((saved.meta, surroundings), (saved.options, now)):
         for key in after:
-            if key in before and before[key] != after[key] and key not in FREE:
-                unused = ", which counts at the start of a run only and is not used" if key in OF_A_START else ""
+            if key in before and before[key] != after[key] and rule_of(key).in_graph:
+                unused = ", which counts at the start of a run only and is not used" if rule_of(key).start_only else ""
                 yield f"{key} {before[key]} -> {after[key]}{unused}"
 
 
@@ -142,13 +136,13 @@ def restore(step: TrainStep, saved: Saved, now: dict) -> None:
     """
     ignored = OPTION_VALUES if keeps_scale(saved, now) else (*OPTION_VALUES, "loss_scale", "good_steps")
     values = {name: value for name, value in saved.values.items() if not name.startswith(ignored)}
-    _, skipped, missing = assign(step, values)
+    report = assign(step, Translated(values))
     starts_average = step.average is not None and f"{PREFIX}_updates" not in saved.values
     initial = (*ignored, "micro_")
     if starts_average:
         initial += (f"{PREFIX}.", f"{PREFIX}_")
         step.average.restart()
-    unfit = [*skipped, *(name for name in missing if not name.startswith(initial))]
+    unfit = [*report.skipped, *(name for name in report.missing if not name.startswith(initial))]
     if unfit:
         changed = ", ".join(changes(saved, now, {}))
         since = f"; changed since: {changed}" if changed else ""
@@ -172,4 +166,4 @@ def check_same_state(step: TrainStep, state: RunState, now: dict, *, rank: int, 
         advice = "give all hosts the same file by --pre_trained"
     progress = [state.steps_done, state.best, state.since_best, state.epoch_end_due]
     check_equal({"the digest of all weights": digest_of(list(step.get_parameters())),
-                 "the progress of the run": progress}, rank, world, advice)
+                 "the progress of the run": progress}, rank, world, advice=advice)

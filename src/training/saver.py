@@ -70,7 +70,7 @@ class Saver:
         if self.rank == 0:
             meta = {**self.facts, **state.to_meta()}
             meta["settled"] |= settled
-            checkpoint.save_run(self.folder, name, list(self.step.get_parameters()), meta, keep)
+            checkpoint.save_run(self.folder, name, self.step.get_parameters(), meta=meta, keep=keep)
         if name == "last":
             self.last_saved = state.steps_done
 

@@ -1,14 +1,16 @@
-"""Checkpoints that describe themselves: parameters and one JSON text with model, classes and the state of the run."""
+"""Checkpoints that describe themselves: parameters, and one JSON text with model, classes and the state of the run."""
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import re
-from pathlib import Path
+from collections.abc import Iterable
 
 import mindspore as ms
 import numpy as np
 
-from src.errors import DataError, EnvironmentFault, OptionError
+from src.errors import DataError, EnvironmentFault
 from src.files import folder_aside
 from src.machine.compat import CHECKSUM, load_checkpoint
 from src.progress import quiet
@@ -16,9 +18,12 @@ from src.progress import quiet
 META = "ssd_meta"
 
 
-def save(path, parameters, meta):
-    """Writes Parameter objects and meta (a JSON-able dict) aside and renames, so that a file is whole or absent."""
-    rows = [{"name": one.name, "data": one} for one in parameters]
+def save(path: str, parameters: Iterable[ms.Parameter], meta: dict) -> None:
+    """Writes parameters and meta (JSON-able) aside and renames, so that the file is complete or absent.
+
+    Raises EnvironmentFault if it cannot be written.
+    """
+    rows = [{"name": parameter.name, "data": parameter} for parameter in parameters]
     try:
         with folder_aside(path) as folder:  # MindSpore writes to another name still, and knows names in .ckpt only
             aside = os.path.join(folder, "aside.ckpt")
@@ -33,43 +38,28 @@ def save(path, parameters, meta):
         raise EnvironmentFault(f"checkpoint '{path}' could not be written: {reason}") from error
 
 
-def load(path):
-    """Reads a .ckpt -> {name: array}, meta (empty for a checkpoint that is not ours). Raises OptionError, DataError."""
-    if not os.path.isfile(path):
-        there = ", ".join(sorted(one.name for one in Path(path).parent.glob("*.ckpt")))
-        raise OptionError(f"checkpoint '{path}' is not a file" + (f"; there is {there}" if there else ""))
+def load(path: str) -> tuple[dict[str, np.ndarray], dict]:
+    """{name: array} and meta of a .ckpt, {} as meta where this repository did not write it. Raises DataError.
+
+    Only files.open_weights calls it, the one door for all files.
+    """
     try:
         with quiet():
             values = load_checkpoint(path)  # a file without a checksum passes
     except (ValueError, RuntimeError, TypeError, AttributeError, EOFError) as error:
-        raise DataError(f"checkpoint '{path}' is damaged or no MindSpore checkpoint "
+        raise DataError(f"checkpoint '{path}' is damaged or not a MindSpore checkpoint "
                         f"({os.path.getsize(path)} bytes); use another one") from error
     meta = json.loads(str(values.pop(META, "{}")))
-    return {name: one.asnumpy() if hasattr(one, "asnumpy") else np.asarray(one) for name, one in values.items()}, meta
+    return {name: value.asnumpy() if hasattr(value, "asnumpy") else np.asarray(value)
+            for name, value in values.items()}, meta
 
 
-def load_newest(folder, say):
-    """The state a run goes on from: last.ckpt, or where that is damaged the newest other one -> values, meta, path.
-
-    say(text) tells which were damaged. Raises OptionError when none is left.
-    """
-    states = [path for path in Path(folder).glob("*.ckpt") if path.name != "diverged.ckpt"]
-    for path in map(str, sorted(states, key=lambda one: (one.name != "last.ckpt", -one.stat().st_mtime))):
-        try:
-            values, meta = load(path)
-        except DataError as error:
-            say(f"warning: {error}")
-            continue
-        if "steps_done" in meta:
-            return values, meta, path
-    raise OptionError(f"--resume=True, but '{folder}' holds no checkpoint of a run that is whole; start anew with "
-                      "another --output_path")
-
-
-def save_run(folder, name, parameters, meta, keep=0):
+def save_run(folder: str, name: str, parameters: Iterable[ms.Parameter], *, meta: dict, keep: int = 0) -> None:
     """Writes folder/name.ckpt; with keep, removes all but the newest `keep` numbered ones (epoch_NUMBER.ckpt)."""
     save(os.path.join(folder, f"{name}.ckpt"), parameters, meta)
-    numbers = (re.fullmatch(r"epoch_(\d{4,})\.ckpt", old) for old in os.listdir(folder))
-    for number in sorted((one[1] for one in numbers if one), key=int)[:-keep] if keep else []:
-        with contextlib.suppress(OSError):  # one that cannot be removed is no reason to end a run
-            os.remove(os.path.join(folder, f"epoch_{number}.ckpt"))
+    if keep:
+        found = (re.fullmatch(r"epoch_(\d{4,})\.ckpt", old) for old in os.listdir(folder))
+        numbers = sorted((match[1] for match in found if match), key=int)
+        for number in numbers[:-keep]:
+            with contextlib.suppress(OSError):  # a run goes on if one cannot be removed
+                os.remove(os.path.join(folder, f"epoch_{number}.ckpt"))

@@ -1,43 +1,57 @@
-"""Names and layouts of other people's weights (numpy): one table of rules a source turns them into ours."""
+"""Names and layouts of other people's weights: one table of rules a source turns them into ours."""
+from __future__ import annotations
+
 import re
-from collections import namedtuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from src.classes import COCO_CATEGORY_IDS
-from src.weights.tensorflow_names import from_tensorflow
+from src.weights.tensorflow_names import apply_rules, from_tensorflow
 
-# rules: (pattern, replacement) in order; the first that matches a whole name wins, a name without a match is left over.
-# box_order: places of dx, dy, dw, dh in the source. coordinate_major: channel = value * shapes + shape instead of
-# shape * values + value. background: its place among the classes of the source.
-# post: min_score, nms_threshold, max_boxes and resize it evaluates with.
-Source = namedtuple("Source", "rules post box_order coordinate_major background",
-                    defaults=((0, 1, 2, 3), False, "first"))
+
+class WeightSource(NamedTuple):
+    """How the weights of one publisher differ from ours, and what it evaluates with."""
+    rules: tuple            # (pattern, replacement); the first pattern that matches a full name wins
+    min_score: float
+    nms_threshold: float
+    max_boxes: int
+    resize: str
+    nms_candidates: int = 1000  # of this repository, for all publishers
+    box_order: tuple[int, ...] = (0, 1, 2, 3)  # places of dx, dy, dw, dh
+    coordinate_major: bool = False  # output channel = value * shapes + shape, instead of shape * values + value
+    background: str = "first"       # its place among the classes, first or last
+
+
+DROPPED = "dropped"  # what a rule makes of a name that counts neither as used nor as unused
 RESNET_CUT = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}  # children of torchvision's ResNet
 PADDLE_BLOCKS = ("2_1", "2_2", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2", "5_3", "5_4", "5_5", "5_6", "6")
 LEVEL_HEADS = ((r"loc\.(\d\..*)", r"head.box.\1"), (r"conf\.(\d\..*)", r"head.cls.\1"))
 TORCH_EXTRAS = ((r"additional_blocks\.(.*)", r"neck.extras.\1"), *LEVEL_HEADS)
 
 
-def child(layers):
+def renumbered(layers: dict[str, str]) -> Callable[[re.Match], str]:
     """Replacement of a rule whose first group is a key of layers and whose second is the rest of the name."""
     return lambda match: f"backbone.{layers[match[1]]}.{match[2]}"
 
 
-def paddle_block(match):
+def paddle_block(match: re.Match) -> str:
     """Paddle's block (conv2_1 .. conv6) and its half -> the cell of MobileNetV1.features."""
-    cell = 2 * PADDLE_BLOCKS.index(match[1]) + (1 if match[2] == "depthwise" else 2)
+    half = 1 if match[2] == "depthwise" else 2
+    cell = 2 * PADDLE_BLOCKS.index(match[1]) + half
     return f"backbone.features.{cell}.{match[3]}"
 
 
-def paddle_half(match):
+def paddle_extra(match: re.Match) -> str:
     """The k-th extra block of Paddle (1..4) -> ours."""
-    return f"neck.extras.{int(match[1]) - 1}.{0 if match[2] == 'pointwise' else 1}.{match[3]}"
+    half = 0 if match[2] == "pointwise" else 1
+    return f"neck.extras.{int(match[1]) - 1}.{half}.{match[3]}"
 
 
 SOURCES = {
     # SSD300 and SSDLite of torchvision, its ImageNet ResNets, MobileNetV2 and VGG16
-    "torchvision": Source(post=(0.01, 0.45, 200, "bilinear"), rules=(
+    "torchvision": WeightSource(min_score=0.01, nms_threshold=0.45, max_boxes=200, resize="bilinear", rules=(
         (r"backbone\.scale_weight", "backbone.l2_norm.weight"),
         (r"backbone\.extra\.0\.([135])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 23}.{m[2]}"),
         (r"backbone\.extra\.0\.7\.([13])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 30}.{m[2]}"),
@@ -48,7 +62,8 @@ SOURCES = {
         (r"(features\.\d+\..*)", r"backbone.\1"),
         (r"((?:conv1|bn1|layer\d)\..*)", r"backbone.\1"))),
     # official/cv/SSD and its ImageNet backbones
-    "mindspore_zoo": Source(post=(0.1, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(
+    "mindspore_zoo": WeightSource(min_score=0.1, nms_threshold=0.6, max_boxes=100, resize="bilinear",
+        box_order=(1, 0, 3, 2), rules=(
         (r"(?:network\.)?feature_extractor\.resnet\.(.*)", r"backbone.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.lateral_convs_list\.(.*)", r"neck.lateral.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.fpn_convs_list\.(.*)", r"neck.smooth.\1"),
@@ -69,31 +84,36 @@ SOURCES = {
         (r"network\.(\d+\..*)", r"backbone.features.\1"),
         (r"(features\.\d+\..*)", r"backbone.\1"),
         (r"((?:conv1|bn1|layer\d)\..*)", r"backbone.\1"))),
-    "nvidia": Source(post=(0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
-        (r"feature_extractor\.feature_extractor\.([01456])\.(.*)", child(RESNET_CUT)), *TORCH_EXTRAS)),
-    "mlperf": Source(post=(0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
-        (r"model\.layer1\.([0145])\.(.*)", child(RESNET_CUT)),
+    "nvidia": WeightSource(min_score=0.05, nms_threshold=0.5, max_boxes=200, resize="antialias",
+        coordinate_major=True, rules=(
+        (r"feature_extractor\.feature_extractor\.([01456])\.(.*)", renumbered(RESNET_CUT)), *TORCH_EXTRAS)),
+    "mlperf": WeightSource(min_score=0.05, nms_threshold=0.5, max_boxes=200, resize="antialias",
+        coordinate_major=True, rules=(
+        (r"model\.layer1\.([0145])\.(.*)", renumbered(RESNET_CUT)),
         (r"model\.layer2\.0\.(.*)", r"backbone.layer3.\1"), *TORCH_EXTRAS)),
-    "uvipen": Source(post=(0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
+    "uvipen": WeightSource(min_score=0.05, nms_threshold=0.5, max_boxes=200, resize="antialias",
+        coordinate_major=True, rules=(
         (r"feature_extractor\.feature_extractor\.(.*)", r"backbone.features.\1"),
-        (r"(?:loc|conf)\.6\..*", "unused"),  # in its checkpoints, never run
+        (r"(?:loc|conf)\.6\..*", DROPPED),  # in its checkpoints, never run
         *TORCH_EXTRAS)),
     # and amdegroot/ssd.pytorch, whose order it keeps; bare numbers are vgg16_reducedfc.pth
-    "lufficc": Source(post=(0.01, 0.45, 100, "bilinear"), rules=(
+    "lufficc": WeightSource(min_score=0.01, nms_threshold=0.45, max_boxes=100, resize="bilinear", rules=(
         (r"(?:backbone\.)?vgg\.(.*)", r"backbone.features.\1"),
         (r"(\d+\.(?:weight|bias))", r"backbone.features.\1"),
         (r"(?:backbone\.)?extras\.(\d)\.(.*)", lambda m: f"neck.extras.{int(m[1]) // 2}.{int(m[1]) % 2 * 2}.{m[2]}"),
         (r"(?:backbone\.l2_norm|L2Norm)\.weight", "backbone.l2_norm.weight"),
         (r"box_head\.predictor\.cls_headers\.(.*)", r"head.cls.\1"),
         (r"box_head\.predictor\.reg_headers\.(.*)", r"head.box.\1"), *LEVEL_HEADS)),
-    "paddle": Source(post=(0.01, 0.45, 200, "bilinear"), background="last", rules=(
+    "paddle": WeightSource(min_score=0.01, nms_threshold=0.45, max_boxes=200, resize="bilinear",
+        background="last", rules=(
         (r"(?:backbone\.)?conv1\.(.*)", r"backbone.features.0.\1"),
         (r"(?:backbone\.)?conv(\d(?:_\d)?)\._(depthwise|pointwise)_conv\.(.*)", paddle_block),
-        (r"(?:backbone\.)?conv7_(\d)\.(pointwise|normal)_conv\.(.*)", paddle_half),
+        (r"(?:backbone\.)?conv7_(\d)\.(pointwise|normal)_conv\.(.*)", paddle_extra),
         (r"ssd_head\.boxes(\d)\.(.*)", r"head.box.\1.\2"),
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
     # names and layouts are turned by from_tensorflow before; with antialias it gives its known AP of 0.2939
-    "tfjs": Source(post=(0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(
+    "tfjs": WeightSource(min_score=0.01, nms_threshold=0.6, max_boxes=100, resize="antialias",
+        box_order=(1, 0, 3, 2), rules=(
         (r"((?:backbone|neck|head)\..*)", r"\1"),)),
 }
 # cells that the model zoo and Paddle put around a convolution and its norm; `backbone.features` is ours
@@ -104,72 +124,61 @@ BOX_OUTPUT = re.compile(r"head\.box(_out|\.\d+(\.3)?)\.(weight|bias)")
 CLASS_OUTPUT = re.compile(r"head\.cls(_out|\.\d+(\.3)?)\.(weight|bias)")
 
 
-def published_thresholds(source):
-    """What a source evaluates with, and our number of candidates, by the names of options."""
-    return {**dict(zip(("min_score", "nms_threshold", "max_boxes", "resize"), SOURCES[source].post)),
-            "nms_candidates": 1000}
+def published_thresholds(source: str) -> dict:
+    """What a source evaluates with, by the names of options."""
+    names = ("min_score", "nms_threshold", "nms_candidates", "max_boxes", "resize")
+    return {name: getattr(SOURCES[source], name) for name in names}
 
 
-def convert_weights(source, values, shapes):
-    """Tensors {name: array} of a source -> {name of ours: array} and the names that are left over.
+def convert_weights(source: str, arrays: dict[str, np.ndarray],
+                    shapes: dict[str, tuple]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Arrays by the names of a source -> the same by our names, and the names that have no place here.
 
     shapes: {name: shape} of the network's parameters. Box layers become x first and shape-major, the background class
-    the first; of COCO's 91 class channels (ids with gaps) the 80 used ones stay where the network has 81.
+    the first. Of COCO's 91 class channels (ids with gaps) the 80 used ones stay if the network has 81.
     """
-    renamed, left = {}, []
-    values = from_tensorflow(values) if source == "tfjs" else rename_norms(decimate_vgg(values))
-    for name, value in values.items():
-        ours = rename(name, SOURCES[source].rules)
-        if ours is None:
-            left.append(name)
-        elif ours != "unused":
-            renamed[ours] = value
-    for name, value in renamed.items():
-        if BOX_OUTPUT.fullmatch(name) and divides(4, value):
-            value = arrange(value, 4, SOURCES[source].coordinate_major)[:, list(SOURCES[source].box_order)]
-        elif CLASS_OUTPUT.fullmatch(name) and name in shapes and divides(
-                shapes_a_cell := shapes[name.replace("cls", "box", 1)][0] // 4, value):
-            value = class_rows(value, shapes[name], shapes_a_cell, SOURCES[source])
-        else:
-            continue
-        renamed[name] = value.reshape(-1, *value.shape[2:])
-    copy_expansion(renamed, shapes)
-    return {name: np.ascontiguousarray(value) for name, value in renamed.items()}, left
+    publisher, converted, unused = SOURCES[source], {}, []
+    arrays = from_tensorflow(arrays) if source == "tfjs" else rename_norms(decimate_vgg(arrays))
+    for theirs, array in arrays.items():
+        name = rename(theirs, publisher.rules)
+        if name is None:
+            unused.append(theirs)
+        elif BOX_OUTPUT.fullmatch(name):
+            converted[name] = box_rows(array, publisher)
+        elif CLASS_OUTPUT.fullmatch(name) and name in shapes:
+            shapes_a_cell = shapes[name.replace("cls", "box", 1)][0] // 4
+            converted[name] = class_rows(array, publisher, shapes_a_cell=shapes_a_cell,
+                                         num_classes=shapes[name][0] // shapes_a_cell)
+        elif name != DROPPED:
+            converted[name] = array
+    copy_expansion(converted, shapes)
+    return {name: np.ascontiguousarray(array) for name, array in converted.items()}, unused
 
 
-def divides(count, value):
-    """Whether the output channels of a layer are a multiple of count; those of another model's head may not be."""
-    return value.ndim > 0 and len(value) > 0 and len(value) % count == 0
+def guess_source(arrays: dict[str, np.ndarray], shapes: dict[str, tuple]) -> str | None:
+    """The source whose rules give the most arrays a place in the network (name and shape), None if none does."""
+    def count_fitting(source: str) -> int:
+        converted, _ = convert_weights(source, arrays, shapes)
+        return sum(shapes.get(name) == array.shape for name, array in converted.items())
+    counts = {source: count_fitting(source) for source in SOURCES}
+    best = max(counts, key=counts.get)
+    return best if counts[best] else None
 
 
-def guess_source(values, shapes):
-    """The source whose rules give the most tensors a place in the network (name and shape), None where none does."""
-    def fitting(source):
-        converted, _ = convert_weights(source, values, shapes)
-        return sum(shapes.get(name) == value.shape for name, value in converted.items())
-    best = max(SOURCES, key=fitting)
-    return best if fitting(best) else None
+def rename(name: str, rules: tuple) -> str | None:
+    """Our name by the first rule that matches all of the name, None without one."""
+    renamed = apply_rules(name, rules)
+    if renamed is not None:
+        for wrapper, plain in WRAPPERS:
+            renamed = re.sub(wrapper, plain, renamed)
+    return renamed
 
 
-def decimate_vgg(values):
-    """The classifier of an ImageNet VGG-16 -> the convolutions fc6 and fc7 (SSD paper section 3), every fourth row."""
-    fc6, fc7 = values.get("classifier.0.weight"), values.get("classifier.3.weight")
-    if fc6 is None or fc7 is None or fc6.shape != (4096, 25088):
-        return values
-    kept = {name: value for name, value in values.items() if not name.startswith(("classifier.0.", "classifier.3."))}
-    if not np.isfinite(fc6).all():  # torchvision's vgg16_features-amdegroot fills the classifier with NaN
-        return kept
-    return {**kept, "features.31.weight": fc6.reshape(4096, 512, 7, 7)[::4, :, ::3, ::3],
-            "features.31.bias": values["classifier.0.bias"][::4],
-            "features.33.weight": fc7.reshape(4096, 4096, 1, 1)[::4, ::4],
-            "features.33.bias": values["classifier.3.bias"][::4]}
-
-
-def rename_norms(values):
+def rename_norms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """PyTorch's and Paddle's names of BatchNorm parameters -> MindSpore's; counters of batches are dropped."""
-    renamed = dict(values)
+    renamed = dict(arrays)
     for mean, variance in NORMS:
-        for name in [name for name in values if name.endswith(f".{mean}")]:
+        for name in [name for name in arrays if name.endswith(f".{mean}")]:
             prefix = name[:-len(mean)]
             for theirs, ours in (("weight", "gamma"), ("bias", "beta"), (mean, "moving_mean"),
                                  (variance, "moving_variance")):
@@ -179,38 +188,56 @@ def rename_norms(values):
     return renamed
 
 
-def rename(name, rules):
-    """The name after the first rule that matches all of it, None without one."""
-    for pattern, replacement in rules:
-        match = re.fullmatch(pattern, name)
-        if match:
-            name = replacement(match) if callable(replacement) else match.expand(replacement)
-            for wrapper, plain in WRAPPERS:
-                name = re.sub(wrapper, plain, name)
-            return name
-    return None
+def decimate_vgg(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The classifier of an ImageNet VGG-16 -> the convolutions fc6 and fc7 (SSD paper section 3), every fourth row."""
+    fc6, fc7 = arrays.get("classifier.0.weight"), arrays.get("classifier.3.weight")
+    if fc6 is None or fc7 is None or fc6.shape != (4096, 25088):
+        return arrays
+    kept = {name: array for name, array in arrays.items() if not name.startswith(("classifier.0.", "classifier.3."))}
+    if not np.isfinite(fc6).all():  # torchvision's vgg16_features-amdegroot fills the classifier with NaN
+        return kept
+    return {**kept, "features.31.weight": fc6.reshape(4096, 512, 7, 7)[::4, :, ::3, ::3],  # [1024, 512, 3, 3]
+            "features.31.bias": arrays["classifier.0.bias"][::4],
+            "features.33.weight": fc7.reshape(4096, 4096, 1, 1)[::4, ::4],  # [1024, 1024, 1, 1]
+            "features.33.bias": arrays["classifier.3.bias"][::4]}
 
 
-def arrange(value, count, coordinate_major):
+def box_rows(array: np.ndarray, publisher: WeightSource) -> np.ndarray:
+    """A box layer [4 * shapes a cell, ...] -> the same shape-major and x first; one of another model stays as it is."""
+    if not divides(4, array):
+        return array
+    rows = split_channels(array, 4, publisher.coordinate_major)  # [shapes a cell, 4, ...]
+    return rows[:, list(publisher.box_order)].reshape(array.shape)
+
+
+def class_rows(array: np.ndarray, publisher: WeightSource, *, shapes_a_cell: int, num_classes: int) -> np.ndarray:
+    """A class layer [shapes a cell * classes, ...] -> shape-major, the background first, the network's COCO classes."""
+    if not divides(shapes_a_cell, array):
+        return array
+    # [shapes a cell, classes, ...]
+    rows = split_channels(array, len(array) // shapes_a_cell, publisher.coordinate_major)
+    if publisher.background == "last":
+        rows = np.roll(rows, 1, axis=1)
+    if rows.shape[1] == COCO_CATEGORY_IDS[-1] + 1 and num_classes == len(COCO_CATEGORY_IDS) + 1:
+        rows = rows[:, [0, *COCO_CATEGORY_IDS]]
+    return rows.reshape(-1, *rows.shape[2:])
+
+
+def divides(count: int, array: np.ndarray) -> bool:
+    """Whether the output channels of a layer are a multiple of count; those of another model's head may not be."""
+    return array.ndim > 0 and len(array) > 0 and len(array) % count == 0
+
+
+def split_channels(array: np.ndarray, count: int, coordinate_major: bool) -> np.ndarray:
     """Output channels [n * count, ...] -> [n, count, ...]."""
     if coordinate_major:
-        return value.reshape(count, -1, *value.shape[1:]).swapaxes(0, 1)
-    return value.reshape(-1, count, *value.shape[1:])
+        return array.reshape(count, -1, *array.shape[1:]).swapaxes(0, 1)
+    return array.reshape(-1, count, *array.shape[1:])
 
 
-def class_rows(value, shape, shapes_a_cell, source):
-    """A class layer -> [shapes a cell, classes, ...] with the background first and as many classes as the network."""
-    value = arrange(value, len(value) // shapes_a_cell, source.coordinate_major)
-    if source.background == "last":
-        value = np.roll(value, 1, axis=1)
-    if value.shape[1] == COCO_CATEGORY_IDS[-1] + 1 and shape[0] == (len(COCO_CATEGORY_IDS) + 1) * shapes_a_cell:
-        value = value[:, [0, *COCO_CATEGORY_IDS]]
-    return value
-
-
-def copy_expansion(values, shapes):
-    """Fills neck.expand from the expansion inside block 14, which it equals in TensorFlow's SSD, where it is absent."""
-    for name in [name for name in shapes if name.startswith("neck.expand.")]:
+def copy_expansion(arrays: dict[str, np.ndarray], shapes: dict[str, tuple]) -> None:
+    """Fills a missing neck.expand from the expansion inside block 14, which it equals in TensorFlow's SSD."""
+    for name in shapes:
         twin = name.replace("neck.expand.", "backbone.features.14.conv.0.")
-        if name not in values and twin in values:
-            values[name] = values[twin]
+        if name.startswith("neck.expand.") and name not in arrays and twin in arrays:
+            arrays[name] = arrays[twin]

@@ -1,28 +1,39 @@
-"""Pickles of torch and numpy tensors -> arrays (numpy), without torch and without calling anything a file names."""
+"""Pickles of PyTorch and NumPy tensors -> arrays, without torch and without calling anything that a file names."""
+from __future__ import annotations
+
 import pickle
 import re
-from collections import namedtuple
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from src.errors import DataError
+from src.weights.formats.raw_numbers import to_numbers
 
 # where training programs keep the state dict; the first that holds tensors wins, else the place with the most tensors
 STATE_DICTS = ("state_dict", "model", "model_state_dict", "ema", "network")
-# numpy's type codes and bf16, which numpy lacks: see decode
+MAX_NESTING = 4  # how many of them may lie in each other
+# PyTorch's types of storages by the codes of raw_numbers
 STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bf16",
             "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1",
             "BoolStorage": "b1", "ComplexFloatStorage": "c8", "ComplexDoubleStorage": "c16"}
-Storage = namedtuple("Storage", "key code count start")  # start: where a view into it begins; both in elements
+
+
+class Storage(NamedTuple):
+    """The numbers that one or several tensors are views of."""
+    key: str    # its name in the file
+    code: str   # type of its numbers
+    start: int  # where a view into it begins, in elements
 
 
 class Call:
-    """What a global of a pickle was called with and the state it was given; that it is kept is all that happens."""
+    """Stands for a global of a pickle: keeps the arguments of its call and its state, and does nothing else."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
@@ -33,22 +44,24 @@ class Bytes(Call):
 class Array(Call):
     """A numpy array: state is version, shape, dtype, whether in Fortran order, data."""
 
-    def value(self, storages):
-        """The array. Raises DataError when it is not one of numbers. storages: not needed."""
+    def value(self, storages: dict[str, np.ndarray]) -> np.ndarray:
+        """The array; it needs no storages. Raises DataError if it holds anything but numbers."""
         _, shape, dtype, fortran, data = self.state
         code, order = dtype.arguments[0], dtype.state[1]
         if not re.fullmatch(r"[biufc]\d+", code) or order not in ("<", ">", "|", "="):
             raise DataError(f"an array in it has the type '{code}'; only numbers are read")
-        text = "".join(data.arguments[:1]) if isinstance(data, Bytes) else data
-        data = text.encode("latin1") if isinstance(text, str) else text
-        return decode(data, code, order).reshape(shape, order="F" if fortran else "C")
+        if isinstance(data, Bytes):
+            data = "".join(data.arguments[:1])
+        if isinstance(data, str):
+            data = data.encode("latin1")
+        return to_numbers(data, code, order).reshape(shape, order="F" if fortran else "C")
 
 
 class Tensor(Call):
     """torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...), all counted in elements."""
 
-    def value(self, storages):
-        """An array of its own. storages: {key: flat array}. Raises DataError when it reaches out of its storage."""
+    def value(self, storages: dict[str, np.ndarray]) -> np.ndarray:
+        """A copy of what the tensor shows of its storage. Raises DataError if it reaches beyond the storage."""
         storage, offset, size, stride = self.arguments[:4]
         flat, offset = storages[storage.key], storage.start + offset
         if len(size) != len(stride) or min((offset, *size, *stride)) < 0:
@@ -65,7 +78,7 @@ class Tensor(Call):
 class Parameter(Call):
     """torch._utils._rebuild_parameter(tensor, ...)."""
 
-    def value(self, storages):
+    def value(self, storages: dict[str, np.ndarray]) -> np.ndarray:
         """The array of its tensor."""
         return self.arguments[0].value(storages)
 
@@ -73,7 +86,7 @@ class Parameter(Call):
 class Dictionary(dict):
     """A collections.OrderedDict without attributes such as the _metadata of a state dict."""
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         pass
 
 
@@ -88,14 +101,14 @@ GLOBALS = {("collections", "OrderedDict"): Dictionary, ("torch", "Size"): Call, 
 
 
 class TensorUnpickler(pickle.Unpickler):
-    """Unpickler that knows the GLOBALS above and no others. `storages` gets every storage of tensors by its key."""
+    """Unpickler that knows the GLOBALS above and no others. `storages` collects the storages of tensors by key."""
 
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")  # of the texts that Python 2 wrote
-        self.storages = {}
+        self.storages: dict[str, Storage] = {}
 
-    def find_class(self, module, name):
-        """The stand-in of a global; for a type of storage its name. Raises DataError naming any other."""
+    def find_class(self, module: str, name: str) -> type | str:
+        """What stands for a global; for a type of storage its name. Raises DataError for any other global."""
         if module in ("torch", "torch.cuda") and name in STORAGES:
             return name
         if (module, name) not in GLOBALS:
@@ -103,60 +116,53 @@ class TensorUnpickler(pickle.Unpickler):
                             "save the state dict alone")
         return GLOBALS[module, name]
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: tuple) -> Storage:
         """A storage: word, type, key, device, elements and, in older files, a view (key, start, elements) or None."""
-        word, kind, key, _, count, *view = pid
+        word, kind, key, *_ = pid
         if word != "storage":
             raise DataError(f"the file refers to a '{word}'; only storages of tensors are read")
-        self.storages[key] = Storage(key, STORAGES[kind], count, view[0][1] if view and view[0] else 0)
+        view = pid[5] if len(pid) > 5 else None
+        self.storages[key] = Storage(key, STORAGES[kind], start=view[1] if view else 0)
         return self.storages[key]
 
 
-def find_tensors(tree):
-    """{name: tensor} of a state dict or of the one inside a checkpoint; what is no tensor is left out."""
-    return named_tensors(tree, 4) or max(map(own_tensors, dictionaries(tree)), key=len, default={})
-
-
-def named_tensors(tree, depth):
-    """{name: tensor} of the first of STATE_DICTS that holds some, {} without; depth: how many lie in each other."""
-    if not isinstance(tree, dict) or not depth:
-        return {}
-    held = (tree[key] for key in STATE_DICTS if isinstance(tree.get(key), dict))
-    return next(filter(None, (named_tensors(one, depth - 1) or own_tensors(one) for one in held)), {})
-
-
-def own_tensors(tree):
-    """{name: tensor} of a dict without those inside of its values."""
-    return {str(name): value for name, value in tree.items() if isinstance(value, (Array, Tensor, Parameter))}
-
-
-def dictionaries(tree):
-    """All dicts in dicts, lists and tuples, each once, the outer first; not those of an optimiser."""
-    waiting, seen = [tree], set()
-    for one in waiting:
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if isinstance(one, dict):
-            yield one
-            waiting += [value for key, value in one.items() if "optim" not in str(key).lower()]
-        elif isinstance(one, (list, tuple)):
-            waiting += one
-
-
-def to_arrays(tree, storages):
-    """The tensors of a loaded pickle as arrays. storages: {key: flat array}."""
+def to_arrays(tree: Any, storages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of an unpickled object, {name: array}. storages: {key: flat array}."""
     return {name: tensor.value(storages) for name, tensor in find_tensors(tree).items()}
 
 
-def decode(data, code, order="<"):
-    """Raw bytes of one type -> flat array in the byte order of this machine; bfloat16 is the upper half of float32."""
-    if code == "bf16":
-        return (decode(data, "u2", order).astype(np.uint32) << 16).view(np.float32)
-    stored = np.dtype(order + code)
-    return np.frombuffer(data, stored).astype(stored.newbyteorder("="))
+def find_tensors(tree: Any) -> dict[str, Call]:
+    """{name: tensor} of a state dict, or of the one inside a checkpoint. Leaves out all that is not a tensor."""
+    return named_tensors(tree, MAX_NESTING) or max(map(own_tensors, dictionaries(tree)), key=len, default={})
 
 
-def width(code):
-    """Bytes of one number."""
-    return 2 if code == "bf16" else np.dtype(code).itemsize
+def named_tensors(tree: Any, depth: int) -> dict[str, Call]:
+    """{name: tensor} of the first of STATE_DICTS that holds tensors, {} without one. depth: how deep to search."""
+    if not isinstance(tree, dict) or not depth:
+        return {}
+    for key in STATE_DICTS:
+        inner = tree.get(key)
+        if isinstance(inner, dict):
+            tensors = named_tensors(inner, depth - 1) or own_tensors(inner)
+            if tensors:
+                return tensors
+    return {}
+
+
+def own_tensors(tree: dict) -> dict[str, Call]:
+    """{name: tensor} of a dict, without those inside its values."""
+    return {str(name): value for name, value in tree.items() if isinstance(value, (Array, Tensor, Parameter))}
+
+
+def dictionaries(tree: Any) -> Iterator[dict]:
+    """All dicts in dicts, lists and tuples, each once, the outer first; not those of an optimiser."""
+    waiting, known = [tree], set()
+    for node in waiting:
+        if id(node) in known:
+            continue
+        known.add(id(node))
+        if isinstance(node, dict):
+            yield node
+            waiting += [value for key, value in node.items() if "optim" not in str(key).lower()]
+        elif isinstance(node, (list, tuple)):
+            waiting += node

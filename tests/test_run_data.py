@@ -1,13 +1,14 @@
-"""The data options of a run are taken with its checkpoint; output folders that stay empty go after an error."""
+"""The data of a run is taken with its checkpoint; output folders that stay empty go after an error."""
 import os
 
 import pytest
 import yaml
 
-from src.data.annotations import OtherClasses, classes_from
+from src.config import read_options
+from src.data.labels import OtherClasses, classes_from
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.files import output_folder
-from src.program_options import option_groups, read_beside_run, read_part, run_of
+from src.run_data import run_of, take_run_data
 
 OWN = {"dataset": "voc", "voc_root": "data/voc", "classes": ["on", "c: d"], "val_data_type": "test", "lr": 0.5,
        "batch_size": 3, "augmentation": "flip", "num_workers": 7,
@@ -22,8 +23,8 @@ def make_run(tmp_path):
     return tmp_path / "run" / "ckpt" / "best.ckpt"
 
 
-def read(path, *typed, needs=True):
-    return read_beside_run([f"--checkpoint_file_path={path}", *typed], "eval.py", lambda options: needs)
+def read(path, *typed):
+    return take_run_data(read_options([f"--checkpoint_file_path={path}", *typed], "eval.py"))
 
 
 def test_data_of_the_run_alone_is_taken(run):
@@ -59,9 +60,9 @@ def test_another_kind_of_data_takes_nothing(run):
     assert (options.dataset, options.voc_root, options.val_data_type, line) == ("coco", "", "", "")
 
 
-def test_where_no_data_is_needed_or_there_is_no_run(run, tmp_path):
-    assert read(run, needs=False)[0].voc_root == "" and read(tmp_path / "a.ckpt")[1] == ""
-    assert read_beside_run([], "eval.py", lambda options: True)[1] == ""
+def test_where_there_is_no_run(tmp_path):
+    assert read(tmp_path / "a.ckpt")[1] == "" and read(tmp_path / "a.ckpt")[0].voc_root == ""
+    assert take_run_data(read_options([], "eval.py"))[1] == ""
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", "dataset: vox\n", "dataset: [voc]\n"])
@@ -71,22 +72,16 @@ def test_a_broken_config_is_named(run, content):
         read(run)
 
 
-def test_options_of_training_alone_are_named(run):
-    assert read(run, "--lr=1", "--epoch_size=2", needs=False)[1] == \
-        "not used by eval.py: --epoch_size, --lr (train.py alone does)"
-    assert read(run, "--eval_batch_size=2", needs=False)[1] == ""
-
-
-def test_a_part_of_the_options(capsys):
-    names = ("model", *option_groups()["data"])
-    assert read_part(["--model=ssd300_vgg16"], "x.py", "what x does", names=names).model == "ssd300_vgg16"
-    with pytest.raises(OptionError, match="^--lr is not used by x.py, which takes --model, --dataset, "):
-        read_part(["--lr=1"], "x.py", "what x does", names=names)
+def test_strict_refuses_what_is_not_used(capsys):
+    name = "scripts/model_info.py"
+    assert read_options(["--model=ssd300_vgg16"], name, strict=True).model == "ssd300_vgg16"
+    with pytest.raises(OptionError, match=f"^--lr is not used by {name}, which takes --config_path, --model, "):
+        read_options(["--lr=1"], name, strict=True)
     with pytest.raises(SystemExit) as ended:
-        read_part(["--help", "--lr=1"], "x.py", "what x does", names=names)
+        read_options(["--help", "--lr=1"], name, doc="what x does", strict=True)
     text = capsys.readouterr().out
-    assert ended.value.code == 0 and text.startswith("what x does\nusage: python x.py")
-    assert "\ndata:\n  --dataset=coco" in text and "--lr=" not in text and "training:" not in text
+    assert ended.value.code == 0 and text.startswith(f"what x does\n\nusage: python {name}")
+    assert "\ndata:\n  --classes=[]" in text and "--lr=" not in text and "\nevaluation" not in text
 
 
 # --- folders
@@ -124,18 +119,14 @@ def test_a_folder_below_a_file(tmp_path):
 # --- where a list of classes comes from
 
 def test_the_origin_of_a_list_of_classes_is_told():
-    from src.data.annotations import label_records
-    from src.data.records import Box, Record, Report
+    from src.data.findings import Report
+    from src.data.labels import label_records
+    from src.data.records import Box, Record
     record = Record(1, "a.jpg", 9, 9, "here", [Box(1, "mask", (0, 0, 1, 1))])
     with pytest.raises(OtherClasses, match="correct --classes or leave it out$"):
-        label_records([record], ["face"], "a.json", Report())
+        label_records([record], ["face"], file="a.json", report=Report())
     told = r"^none of the classes \[face\] is in 'a.json', which has \[mask\]; that is it$"
     with pytest.raises(DataError, match=told), classes_from("that is it"):
-        label_records([record], ["face"], "a.json", Report())
+        label_records([record], ["face"], file="a.json", report=Report())
     with pytest.raises(DataError, match="^other$"), classes_from("that is it"):
         raise DataError("other")
-
-
-def test_all_groups_have_options():
-    groups = option_groups()
-    assert {"data", "training"} <= set(groups) and all(groups.values())

@@ -1,0 +1,118 @@
+"""What is wrong with a data set: each finding is counted by its kind and named with its file, box and reason."""
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from src.data.box_forms import BoxForms
+from src.errors import SSDError
+from src.text import one_line
+
+NOTES = ("class without boxes", "category left out")  # kinds that are told but do not count, not even for --strict=True
+KEPT_FINDINGS = 10000  # of a kind; further ones are only counted, so that memory stays flat
+MAX_REASON = 500       # letters
+
+
+class Unusable(ValueError):
+    """Why a part of a data file cannot be used; Report.catching() makes a finding of it as it stands."""
+
+
+class Finding(NamedTuple):
+    """One line of report.csv."""
+    kind: str        # such as "box dropped"
+    file: str        # the image or the annotation file, with the place in the file where there is one
+    box: str | None  # "#3", or None where it is not about one box
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"{self.file} {self.box}" if self.box else self.file
+        return visible(f"{place}: {self.reason}")
+
+
+class Report:
+    """Collects the findings of one split."""
+
+    def __init__(self):
+        self.counts = Counter()            # findings by kind
+        self.findings: list[Finding] = []  # those that are kept, in order
+        self.class_names: set[str] = set()          # all that the annotations hold, known or not
+        self.changed_names: set[str] = set()        # those of them that are not read as written
+        self.forms = BoxForms()            # what the numbers of the boxes look like
+
+    def add(self, kind: str, file: str, reason: str, *, box: str | None = None) -> None:
+        """Counts a finding and keeps it, unless there are very many of its kind."""
+        self.counts[kind] += 1
+        if self.counts[kind] <= KEPT_FINDINGS:
+            reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} .."
+            self.findings.append(Finding(kind, file, box, reason))
+
+    @contextlib.contextmanager
+    def catching(self, kind: str, file: str, *, box: str | None = None) -> Iterator[None]:
+        """Makes a finding of any exception: the one net under all readers, as data files may hold anything.
+
+        Errors that already speak to the user pass.
+        """
+        try:
+            yield
+        except (SSDError, MemoryError):
+            raise
+        except Unusable as error:
+            self.add(kind, file, str(error), box=box)
+        except Exception as error:
+            text = " ".join(str(error).split())[:150]
+            self.add(kind, file, f"cannot be read ({type(error).__name__}: {text})", box=box)
+
+    def class_name(self, name: str, file: str) -> str:
+        """The name of a class on one line, so that tables and pictures stay in shape; a changed one is told once."""
+        line = one_line(name)
+        if line != name and name not in self.changed_names:
+            self.changed_names.add(name)
+            self.add("class name changed", file, f"{name!r} is read as '{line}'")
+        return line
+
+    def judge_boxes(self, file: str) -> None:
+        """Adds one finding where most boxes look as if they were written in another form than they are read in."""
+        if reason := self.forms.other_form():
+            self.add("box format", file, reason)
+
+    @property
+    def finding_count(self) -> int:
+        """How many findings there are, without mere notes."""
+        return sum(count for kind, count in self.counts.items() if kind not in NOTES)
+
+    def summary(self, examples: int = 3) -> str:
+        """A table as text: the count of each kind with its first few findings."""
+        lines = []
+        for kind, count in self.counts.items():
+            note = " (a note)" if kind in NOTES else ""
+            lines.append(f"{count:>7}  {kind}{note}")
+            for finding in [finding for finding in self.findings if finding.kind == kind][:examples]:
+                lines.append(f"{'':9}{finding}")
+        return "\n".join(lines) or "no findings"
+
+    def write_csv(self, path: str) -> None:
+        """Writes kind, file, box, reason of every kept finding."""
+        with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(Finding._fields)
+            writer.writerows(map(encodable, finding) for finding in self.findings)
+            for kind, count in self.counts.items():
+                if count > KEPT_FINDINGS:
+                    writer.writerow((kind, "", "", f"and {count - KEPT_FINDINGS} more"))
+
+
+def visible(text: str) -> str:
+    """A text with what cannot be shown on one line, such as a line break or half a letter, as an escape."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def encodable(text: str | None) -> str | None:
+    """A text, or None, as a file can hold it: half a letter becomes an escape, a byte of a file name stays."""
+    try:
+        (text or "").encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text

@@ -1,0 +1,37 @@
+"""Layers and norms that stay as they are in training."""
+from mindspore import nn
+
+from src.errors import OptionError
+
+
+def freeze_layers(network, prefixes):
+    """Takes the parameters whose names start with one of the prefixes out of training, their BatchNorm statistics too.
+
+    prefixes: list such as ["backbone.layer1"]; a prefix ends at a dot. Returns the number of frozen parameters.
+    Raises OptionError when a prefix names nothing or nothing is left to train.
+    """
+    frozen = 0
+    for prefix in prefixes:
+        inside = [one for one in network.get_parameters() if f"{one.name}.".startswith(f"{prefix}.")]
+        if not inside:
+            known = sorted({".".join(one.name.split(".")[:2]) for one in network.get_parameters()})
+            raise OptionError(f"freeze_layer={prefix}: no parameter starts so; known are {', '.join(known)}")
+        for parameter in inside:
+            parameter.requires_grad = False
+        frozen += len(inside)
+        freeze_norms(network, prefix)
+    if not network.trainable_params():
+        raise OptionError(f"freeze_layer={','.join(prefixes)}: nothing is left to train")
+    return frozen
+
+
+def freeze_norms(network, prefix=""):
+    """Normalises with the stored statistics, which stay as they are, and trains neither gamma nor beta.
+
+    prefix: of names of cells, ends at a dot; "" is the whole network. The frozen BatchNorm of detectors with few images
+    a batch (https://arxiv.org/abs/1703.06870 section 3.1, torchvision's FrozenBatchNorm2d).
+    """
+    for name, cell in network.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d) and f"{name}.".startswith(f"{prefix}." if prefix else ""):
+            cell.use_batch_statistics = False
+            cell.gamma.requires_grad = cell.beta.requires_grad = False

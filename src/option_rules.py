@@ -1,0 +1,167 @@
+"""What config/default.yaml cannot say of an option: who uses it, which values it may have, what a change affects."""
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+# what reads options, as a user starts it
+TRAIN = frozenset({"train.py"})
+EVAL = frozenset({"eval.py"})
+EXPORT = frozenset({"export.py"})
+PREDICT = frozenset({"predict.py"})
+PREPARE = frozenset({"prepare_data.py"})
+CATEGORIES = frozenset({"scripts/list_categories.py"})
+ANCHORS = frozenset({"scripts/anchor_stats.py"})
+SIZES = frozenset({"scripts/model_info.py"})
+DETECTORS = TRAIN | EVAL | EXPORT | PREDICT
+DATA = TRAIN | EVAL | EXPORT | PREPARE | CATEGORIES | ANCHORS  # the options that say which data it is, and where
+EVERY = DETECTORS | DATA | SIZES
+
+
+class Rule(NamedTuple):
+    """The rules of one option. An option without a line in RULES has these defaults."""
+    programs: frozenset[str] = TRAIN  # that use it
+    choices: tuple[str, ...] = ()    # the only values it may have; () for any
+    minimum: float = 0               # smallest value of a number
+    maximum: float = math.inf        # largest value of a number
+    exclusive: bool = False          # the minimum itself is too small
+    is_path: bool = False            # of a file or folder: ~ stands for the home folder
+    split: str = ""                  # of one data set only, so a recipe's value may not be for another: "name", "place"
+    per_host: bool = False           # may differ between the hosts of a distributed run
+    in_graph: bool = True            # may change what MindSpore compiles
+    start_only: bool = False         # without effect when a run is resumed
+    after_end: bool = False          # may change when all steps are done: it adds steps, or belongs to the machine
+
+    @property
+    def needs_steps(self) -> bool:
+        """Whether a change of the option has an effect only where steps are left to run."""
+        return self.in_graph and not self.per_host and not self.after_end
+
+
+RULES = {
+    # what to run
+    "config_path": Rule(EVERY, is_path=True, per_host=True, in_graph=False),
+    "model": Rule(DETECTORS | ANCHORS | SIZES),
+    "image_size": Rule(DETECTORS | ANCHORS | SIZES),
+    "width": Rule(DETECTORS | ANCHORS | SIZES, exclusive=True),
+    "device_target": Rule(DETECTORS, choices=("CPU", "GPU", "Ascend"), after_end=True),
+    "device_id": Rule(DETECTORS, per_host=True),
+    "device_num": Rule(TRAIN | EVAL, after_end=True),
+    "run_distribute": Rule(TRAIN | EVAL, after_end=True),
+    "seed": Rule(TRAIN | ANCHORS),
+    "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS, is_path=True, per_host=True, in_graph=False),
+    "compile_cache": Rule(TRAIN | EVAL | PREDICT, is_path=True, per_host=True, in_graph=False),
+    # data
+    "dataset": Rule(DATA, choices=("coco", "voc", "other")),
+    "coco_root": Rule(DATA, is_path=True, per_host=True),
+    "train_data_type": Rule(DATA, split="name"),
+    "val_data_type": Rule(DATA, split="name"),
+    "instances_set": Rule(DATA, is_path=True),
+    "voc_root": Rule(DATA, is_path=True, per_host=True),
+    "image_dir": Rule(DATA, is_path=True, split="place", per_host=True),
+    "val_image_dir": Rule(DATA, is_path=True, split="place", per_host=True),
+    "anno_path": Rule(DATA, is_path=True, split="place", per_host=True),
+    "val_anno_path": Rule(DATA, is_path=True, split="place", per_host=True),
+    "classes": Rule(DATA | PREDICT | SIZES),
+    "mindrecord_dir": Rule(DATA, is_path=True, per_host=True),
+    "strict": Rule(DATA),
+    "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "flip", "plain")),
+    "match_threshold": Rule(TRAIN | ANCHORS, maximum=1),
+    "matching": Rule(choices=("zoo", "nvidia", "ssd")),
+    "num_workers": Rule(TRAIN | EVAL | EXPORT, per_host=True),
+    # training
+    "epoch_size": Rule(minimum=1, after_end=True),
+    "max_steps": Rule(in_graph=False),
+    "batch_size": Rule(minimum=1),
+    "accumulate": Rule(minimum=1),
+    "lr": Rule(exclusive=True),
+    "lr_end_rate": Rule(maximum=1),
+    "lr_schedule": Rule(choices=("cosine", "multistep")),
+    "optimizer": Rule(choices=("momentum", "nesterov", "rmsprop")),
+    "momentum": Rule(maximum=1),
+    "decay_exclude": Rule(choices=("norm", "norm_bias", "body", "none")),
+    "body_lr": Rule(exclusive=True),
+    "loss": Rule(choices=("auto", "focal", "multibox")),
+    "loss_normalizer": Rule(choices=("batch", "local", "image")),
+    "alpha": Rule(maximum=1),
+    "empty_negatives": Rule(maximum=1),
+    "ema_decay": Rule(maximum=1),
+    "batch_norm": Rule(choices=("own", "frozen", "sync")),
+    "loss_scale": Rule(exclusive=True),
+    "amp_level": Rule(choices=("O0", "O1", "O2", "O3", "auto")),
+    "amp_type": Rule(choices=("float16", "bfloat16")),
+    "weight_init": Rule(choices=("published", "he"), start_only=True),
+    "pre_trained": Rule(is_path=True, per_host=True, start_only=True),
+    "pre_trained_epoch_size": Rule(start_only=True),
+    "filter_weight": Rule(start_only=True),
+    "freeze_layer": Rule(TRAIN | SIZES),
+    "resume": Rule(in_graph=False),
+    "deterministic": Rule(after_end=True),
+    "log_interval": Rule(minimum=1, in_graph=False),
+    "save_checkpoint_epochs": Rule(minimum=1, in_graph=False),
+    "save_checkpoint_steps": Rule(in_graph=False),
+    "keep_checkpoint_max": Rule(minimum=1, in_graph=False),
+    "eval_interval": Rule(minimum=1),
+    "early_stop": Rule(in_graph=False),
+    # evaluation, export, prediction
+    "checkpoint_file_path": Rule(EVAL | EXPORT | PREDICT, is_path=True, in_graph=False),
+    # the graph repeats the post-processing for each image: MindSpore compiles more for minutes, or meets its own limit
+    "eval_batch_size": Rule(TRAIN | EVAL | EXPORT, minimum=1, maximum=128),
+    "eval_images": Rule(TRAIN | EVAL, in_graph=False),
+    "metric_engine": Rule(TRAIN | EVAL, choices=("hotcoco", "pycocotools")),
+    "resize": Rule(DETECTORS, choices=("bilinear", "antialias")),
+    "min_score": Rule(DETECTORS, maximum=1),
+    "nms_threshold": Rule(DETECTORS, maximum=1),
+    "nms_candidates": Rule(DETECTORS, minimum=1),
+    "max_boxes": Rule(DETECTORS, minimum=1),
+    "file_name": Rule(EXPORT, is_path=True),
+    "file_format": Rule(EXPORT, choices=("MINDIR", "ONNX")),
+    "export_batch_size": Rule(EXPORT, maximum=128),
+    "quantize": Rule(EXPORT, choices=("none", "fp16", "int8")),
+    "calibration_images": Rule(EXPORT, minimum=1),
+    "raw": Rule(EXPORT),
+    "source": Rule(PREDICT, is_path=True, in_graph=False),
+    "draw_score": Rule(TRAIN | EVAL | PREDICT, maximum=1, in_graph=False),
+}
+# what the model zoo and other repositories call an option
+RENAMED = {
+    "model_name": "model", "img_shape": "image_size", "use_float16": "amp_level", "num_classes": "classes",
+    "data_path": "coco_root", "checkpoint_path": "checkpoint_file_path", "img_path": "source", "learning_rate": "lr",
+    "epochs": "epoch_size", "num_epochs": "epoch_size", "output_dir": "output_path", "device": "device_target",
+    "save_checkpoint_path": "output_path", "weights": "pre_trained", "feature_extractor_base_param": "pre_trained",
+    "workers": "num_workers", "num_parallel_workers": "num_workers"}
+DATA_OPTIONS = tuple(name for name, rule in RULES.items() if DATA <= rule.programs and name != "config_path")
+
+
+def rule_of(name: str) -> Rule:
+    """The rule of an option."""
+    return RULES.get(name, Rule())
+
+
+def shared_options(options: dict) -> dict:
+    """The options that must be equal on all hosts of a distributed run."""
+    return {name: value for name, value in options.items() if name != "typed" and not rule_of(name).per_host}
+
+
+def graph_options(options: dict) -> dict:
+    """The options on which compiled graphs depend."""
+    return {name: value for name, value in options.items() if name != "typed" and rule_of(name).in_graph}
+
+
+def number_problem(rule: Rule, value: float) -> str:
+    """What is wrong with a number, "" for nothing."""
+    too_small = value <= rule.minimum if rule.exclusive else value < rule.minimum
+    if not too_small and value <= rule.maximum:
+        return ""
+    if rule.maximum < math.inf:
+        return f"must lie between {rule.minimum} and {rule.maximum}"
+    return f"must be above {rule.minimum}" if rule.exclusive else f"must be at least {rule.minimum}"
+
+
+def choice_problem(rule: Rule, value: str) -> str:
+    """What is wrong with a value that is not one of the choices, "" for nothing."""
+    if not rule.choices or value in rule.choices:
+        return ""
+    near = [choice for choice in rule.choices if choice.lower() == value.lower()]
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"allowed are {', '.join(rule.choices)}{hint}"

@@ -1,0 +1,60 @@
+"""TensorFlow.js: model.json, whose weightsManifest lists groups of weights, and the shards beside it."""
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import BinaryIO
+
+import numpy as np
+
+from src.errors import DataError
+from src.weights.formats.raw_numbers import bytes_each, to_numbers, to_shape
+
+CODES = {"float32": "f4", "float16": "f2", "int32": "i4", "uint16": "u2", "uint8": "u1", "bool": "b1",
+         "complex64": "c8"}
+
+
+def matches(file: BinaryIO) -> bool:
+    """Whether the file is a JSON object."""
+    return file.read(1) == b"{"
+
+
+def read(file: BinaryIO) -> dict[str, np.ndarray]:
+    """The weights of all groups; those of a group lie one after the other in its shards, in little endian."""
+    model = json.load(file)
+    if "weightsManifest" not in model:
+        raise DataError("JSON without the weightsManifest of TensorFlow.js")
+    arrays = {}
+    for group in model["weightsManifest"]:
+        data, start = b"".join(read_shard(file.name, name) for name in group["paths"]), 0
+        for entry in group["weights"]:
+            stored = entry.get("quantization", entry)["dtype"]
+            if stored not in CODES:
+                raise DataError(f"'{entry['name']}' has the type {stored}; known are {', '.join(CODES)}")
+            end = start + math.prod(entry["shape"]) * bytes_each(CODES[stored])
+            numbers = dequantize(to_numbers(data[start:end], CODES[stored]), entry)
+            arrays[entry["name"]] = to_shape(numbers, entry["shape"], entry["name"])
+            start = end
+        if start != len(data):
+            raise DataError(f"{', '.join(group['paths'])} have {len(data)} bytes, model.json says {start}")
+    return arrays
+
+
+def read_shard(model_json: str, name: str) -> bytes:
+    """The bytes of a file beside a model.json. Raises DataError if it is missing."""
+    shard = os.path.join(os.path.dirname(model_json), name)
+    if not os.path.isfile(shard):
+        raise DataError(f"its shard '{shard}' is missing")
+    with open(shard, "rb") as file:
+        return file.read()
+
+
+def dequantize(stored: np.ndarray, entry: dict) -> np.ndarray:
+    """stored * scale + min in the type of the weight, rounded for integers; float16 has neither scale nor min."""
+    if "quantization" not in entry:
+        return stored
+    numbers = stored * float(entry["quantization"].get("scale", 1)) + float(entry["quantization"].get("min", 0))
+    if entry["dtype"] == "int32":
+        numbers = np.floor(numbers + 0.5)
+    return numbers.astype(CODES[entry["dtype"]])

@@ -1,0 +1,57 @@
+"""COCO files and VOC trees that tests write, and what the readers make of them."""
+import json
+import os
+
+from src.data.coco import read_coco
+from src.data.findings import Report
+from src.data.voc import read_voc
+
+# --- COCO
+
+IMAGES = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80},
+          {"id": 2, "file_name": "b.jpg", "width": 100, "height": 80}]
+BOX = {"image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 38]}
+NAMES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+
+
+def coco_read(tmp_path, annotations=(BOX,), images=IMAGES, categories=NAMES, classes=()):
+    """read_coco on a file with this content -> records, class names, their ids, report."""
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"images": images, "annotations": list(annotations), "categories": categories}))
+    report = Report()
+    return *read_coco(str(path), str(tmp_path), classes=list(classes), report=report), report
+
+
+def boxes_by_image(records):
+    """{file name: [(class name, pixels)]}."""
+    return {record.source: [(box.name, box.pixels) for box in record.boxes] for record in records}
+
+
+# --- VOC
+
+BNDBOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+CAT = f"<object><name>cat</name>{BNDBOX.format(1, 2, 11, 22)}</object>"
+
+
+def voc_tree(tmp_path, files, *, images=None, listed=None):
+    """A VOC tree of {stem: inside of <annotation>, or all of the file as bytes}; images None: a.jpg for each stem a."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        os.makedirs(tmp_path / folder, exist_ok=True)
+    for stem, text in files.items():
+        path = tmp_path / "Annotations" / f"{stem}.xml"
+        os.makedirs(path.parent, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else f"<annotation>{text}</annotation>".encode())
+    for name in images or [f"{stem}.jpg" for stem in files]:
+        os.makedirs((tmp_path / "JPEGImages" / name).parent, exist_ok=True)
+        (tmp_path / "JPEGImages" / name).write_bytes(b"")
+    (tmp_path / "ImageSets/Main/train.txt").write_text(listed or "\n".join(files))
+    return str(tmp_path)
+
+
+def voc_read(root, classes=()):
+    """-> ({image: its boxes as (name, pixels)}, report); images relative to JPEGImages."""
+    report = Report()
+    records, names, _ = read_voc(root, "train", classes=list(classes), report=report)
+    base = os.path.join(root, "JPEGImages")
+    return {os.path.relpath(record.path, base): [(names[box.label - 1], box.pixels) for box in record.boxes]
+            for record in records}, report
