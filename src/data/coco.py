@@ -25,8 +25,8 @@ def coco_split(split: str, place: Place) -> SplitFiles:
     """Where a split of COCO lies: an annotation file and an image folder, each as named or else as usual."""
     if place.coco_root or not (place.anno_path and place.image_dir):
         # the places of the training split alone may be named
-        content = ("annotations/ and the image folders, or name a file and a folder by --anno_path and --image_dir, for "
-                   "validation by --val_anno_path and --val_image_dir")
+        content = ("annotations/ and the image folders, or name a file and a folder by --anno_path and --image_dir, "
+                   "for validation by --val_anno_path and --val_image_dir")
         require_root(place, "coco_root", content, error=SplitMissing if split == "val" else DataError)
     usual, prefix = place.split_name or f"{split}2017", "" if split == "train" else "val_"
     path = place.anno_path
