@@ -15,8 +15,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.config import read_options, split_options
 from src.data.annotations import Place, SplitMissing
 from src.data.findings import Report
-from src.data.formats import find_split
 from src.data.labels import refuse_misspelt
+from src.data.prepare import DATA_FORMATS
 from src.errors import run_main
 from src.text import one_line
 
@@ -49,7 +49,7 @@ def read_split(options, split):
     """The annotations of a split -> SplitFiles, list of Record, the rows of count_classes, Report."""
     arguments = split_options(options, split)
     place = Place(**{name: arguments[name] for name in Place._fields})
-    files, report = find_split(split, options.dataset, place), Report()
+    files, report = DATA_FORMATS[options.dataset](split, place), Report()
     records, names, ids = files.read(classes=options.classes, report=report)
     if split == "train":
         refuse_misspelt(names, report.class_names)

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 from src.classes import checked_classes
 from src.data.annotations import Place, SplitFiles
+from src.data.coco import coco_split
 from src.data.conversions import ReadLock, conversion_lock, conversion_path, is_converting, list_conversions
 from src.data.convert import convert_split
-from src.data.formats import find_split
 from src.data.manifest import Wanted, fingerprint, read_manifest, why_stale
+from src.data.txt import txt_split
+from src.data.voc import voc_split
 from src.errors import DataError, EnvironmentFault, RankFault
 
+# What --dataset may be. A new format is a file like txt.py and a line here.
+DATA_FORMATS = {"coco": coco_split, "voc": voc_split, "other": txt_split}
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5      # in which rank 0 begins to convert images that have other times
 SILENCE_SECONDS = 900  # after which a conversion that writes nothing counts as dead
@@ -50,7 +54,7 @@ def prepare_split(split: str, dataset: str, *, mindrecord_dir: str, classes: lis
     can be written.
     """
     classes, mindrecord_dir = checked_classes(classes), os.path.abspath(mindrecord_dir)
-    files = find_split(split, dataset, Place(**place))
+    files = DATA_FORMATS[dataset](split, Place(**place))
     try:
         os.makedirs(mindrecord_dir, exist_ok=True)
     except OSError as error:
