@@ -41,10 +41,10 @@ def main():
 def show(split):
     """Prints what a split holds and what was found wrong with it."""
     from src.text import one_line
-    print(f"{split.name}: {split.count} images, {sum(split.boxes_per_class)} boxes in {split.target}")
+    print(f"{split.name}: {split.count} images, {sum(split.boxes_per_class)} boxes in {split.folder}")
     for name, count in zip(split.classes, split.boxes_per_class):
         print(f"{count:>9}  {one_line(name)}")
-    if split.faults and not split.converted:
+    if split.finding_count and not split.converted:
         print(f"found at conversion:\n{split.summary}")
     print(f"report: {split.report}\n")
 

@@ -114,10 +114,10 @@ def overlap_table(best, areas, threshold):
 def level_table(model, anchor):
     """Level by level the sizes of the anchors and how many of the boxes have their best anchor [N] there, as text."""
     levels = split_levels(model.anchors)
-    ends = np.cumsum([side * side * len(shapes) for side, shapes in levels])
-    counts = np.bincount(np.searchsorted(ends, anchor, side="right"), minlength=len(levels))
+    starts = [level.start for level in levels]
+    counts = np.bincount(np.searchsorted(starts, anchor, side="right") - 1, minlength=len(levels))
     lines = ["sizes in network pixels: square roots of areas", f"{'cells':<11}{'best of boxes':>14}{'sizes now':>16}"]
-    for (side, shapes), count in zip(levels, counts):
+    for (_, side, shapes), count in zip(levels, counts):
         now = np.sqrt(shapes.prod(axis=1)) * model.image_size
         span = f"{now.min():.0f}" if np.isclose(now.min(), now.max()) else f"{now.min():.0f} .. {now.max():.0f}"
         lines.append(f"{f'{side} x {side}':<11}{f'{count:,} = {count / len(anchor):.1%}':>14}{span:>16}")
@@ -158,7 +158,7 @@ def draw(best, areas, sides, model, threshold, path):
     left.legend(frameon=False)
     bins = np.geomspace(max(sides.min() * 0.99, 1), model.image_size, 50)
     right.hist(sides, bins, color="#c3cad2")
-    for index, (side, shapes) in enumerate(split_levels(model.anchors), 1):
+    for index, (_, side, shapes) in enumerate(split_levels(model.anchors), 1):
         sizes = np.unique(np.sqrt(shapes.prod(axis=1)).round(3)) * model.image_size
         right.vlines(sizes, 0, 1, np.divide(class_color(index), 255), label=f"{side} x {side}",
                      transform=right.get_xaxis_transform())

@@ -1,14 +1,87 @@
 """Assigns ground truth to anchors (numpy)."""
-from collections import namedtuple
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
-from src import boxes as box_ops
 from src.anchors import split_levels
+from src.boxes import area, encode, iou, to_corners
 
-# inclusive: an IoU of exactly the threshold is a match. last_wins: who keeps a best anchor that two boxes share.
-Rule = namedtuple("Rule", "inclusive last_wins")
-RULES = {"zoo": Rule(False, False), "ssd": Rule(True, True), "nvidia": Rule(False, True)}
+
+class MatchingRule(NamedTuple):
+    """In what the published matchers differ."""
+    inclusive: bool  # an IoU of exactly the threshold is a match
+    last_wins: bool  # of two ground truths with one best anchor the last takes it, otherwise the first
+
+
+MATCHING_RULES = {
+    "zoo": MatchingRule(inclusive=False, last_wins=False),    # model zoo official/cv/SSD, ssd_bboxes_encode
+    "ssd": MatchingRule(inclusive=True, last_wins=True),      # torchvision, lufficc/SSD, PaddleDetection
+    "nvidia": MatchingRule(inclusive=False, last_wins=True),  # NVIDIA, MLPerf, uvipen/SSD-pytorch
+}
+
+
+class Matcher:
+    """Ground truth of one image -> labels and regression targets of all anchors.
+
+    An anchor takes the ground truth of highest IoU if that exceeds the threshold. Every ground truth also takes its
+    best anchor, however low the IoU (SSD paper section 2.2).
+    Example with threshold 0.5: IoU rows [.2 .6 .3], [.1 .7 .4] both have their best at anchor 1. With "zoo" it belongs
+    to row 0, and row 1 gets nothing: its others are below 0.5. With "ssd" and "nvidia" it belongs to row 1.
+    """
+
+    def __init__(self, anchors: np.ndarray, threshold: float = 0.5, rule: str = "zoo"):
+        """anchors: [A, 4] cx, cy, w, h fractions. rule: of MATCHING_RULES."""
+        self.anchors = anchors
+        self.overlaps = Overlaps(anchors)
+        self.threshold = threshold
+        self.rule = MATCHING_RULES[rule]
+
+    def __call__(self, gt_boxes: np.ndarray, gt_labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """gt_boxes [N, 4] corners, gt_labels [N] 1..C-1 -> labels [A] int32 (background 0), targets [A, 4] float32."""
+        labels = np.zeros(len(self.anchors), np.int32)
+        targets = np.zeros((len(self.anchors), 4), np.float32)
+        positive, positive_labels, deltas = self.match(gt_boxes, gt_labels)
+        labels[positive], targets[positive] = positive_labels, deltas
+        return labels, targets
+
+    def match(self, gt_boxes: np.ndarray, gt_labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The positives alone: their anchor numbers [P] ascending, labels [P], targets [P, 4]."""
+        pairs = self.overlaps.find(gt_boxes, self.threshold)
+        best = self.best_anchors(gt_boxes, pairs, self.threshold)
+        if not self.rule.inclusive:
+            above = pairs.iou > self.threshold
+            pairs = Pairs(*(part[above] for part in pairs))
+        owner = np.full(len(self.anchors), -1)                  # [A] numbers of ground truths
+        # of equal places numpy keeps what is written last: the highest IoU, of equals the first ground truth
+        order = np.lexsort((-pairs.box, pairs.iou))
+        owner[pairs.anchor[order]] = pairs.box[order]
+        order = np.arange(len(gt_boxes))
+        if not self.rule.last_wins:
+            order = order[::-1]
+        owner[best[order]] = order
+        positive = np.flatnonzero(owner >= 0)                   # [P]
+        owner = owner[positive]
+        return positive, gt_labels[owner], encode(gt_boxes[owner], self.anchors[positive])
+
+    def best_anchors(self, gt_boxes: np.ndarray, pairs: Pairs, min_iou: float) -> np.ndarray:
+        """Number [N] of each box's anchor of highest IoU, of equals the first. pairs: all that reach min_iou."""
+        best = np.full(len(gt_boxes), -1)
+        order = np.lexsort((-pairs.anchor, pairs.iou))
+        best[pairs.box[order]] = pairs.anchor[order]
+        rest = np.flatnonzero(best < 0)
+        if len(rest) > 0:
+            lower = min_iou / 4 if min_iou > 0.02 else 0
+            best[rest] = self.best_anchors(gt_boxes[rest], self.overlaps.find(gt_boxes[rest], lower), lower)
+        return best
+
+
+class Pairs(NamedTuple):
+    """Boxes and anchors that overlap."""
+    box: np.ndarray     # [P] numbers of boxes
+    anchor: np.ndarray  # [P] numbers of anchors
+    iou: np.ndarray     # [P] float32
 
 
 class Overlaps:
@@ -16,111 +89,64 @@ class Overlaps:
 
     Two facts about grids spare nearly all of the N x A comparisons. Anchors of one shape share x1 and x2 down a column
     of cells, y1 and y2 along a row, so an intersection is a product of two numbers known once a column and once a row.
-    And a shape whose IoU would be too small even with one of the two inside the other need not be looked at.
+    And a shape whose IoU would be too small even with one of the two inside the other need not be compared.
     anchors: [A, 4] cx, cy, w, h as tile_anchors makes them; any others are compared one by one.
     """
 
-    def __init__(self, anchors):
-        self.corners = box_ops.to_corners(anchors)
-        levels = split_levels(anchors)
-        self.shapes = np.concatenate([shapes for _, shapes in levels])
-        self.levels, start, first = [], 0, 0  # of a level: its first anchor, its first shape, lines, areas
-        for side, shapes in levels:
-            corners = self.corners[start:start + side * side * len(shapes)]
-            if len(corners) < side * side * len(shapes):
-                break
-            # shape, low or high, x or y, row, column
-            grid = corners.reshape(side, side, -1, 2, 2).transpose(2, 3, 4, 0, 1)
-            lines = np.stack([grid[:, :, 0, 0], grid[:, :, 1, :, 0]], axis=2)
-            if (grid[:, :, 0] != lines[:, :, 0, None]).any() or (grid[:, :, 1] != lines[:, :, 1, :, None]).any():
-                break
-            areas = box_ops.area(corners).reshape(-1, len(shapes)).T
-            self.levels.append((start, first, lines, np.ascontiguousarray(areas)))
-            start, first = start + len(corners), first + len(shapes)
-        self.are_grids = start == len(anchors)
+    def __init__(self, anchors: np.ndarray):
+        self.corners = to_corners(anchors)
+        self.grids = find_grids(anchors, self.corners)
 
-    def __call__(self, boxes, least):
-        """boxes [N, 4] corners, least: IoU -> the pairs that reach it: box numbers [P], anchor numbers [P], IoU [P]."""
-        if not self.are_grids:
-            overlap = box_ops.iou(boxes, self.corners)
-            number, anchor = np.nonzero(overlap >= least)
-            return number, anchor, overlap[number, anchor]
-        area = box_ops.area(boxes)
-        inside = np.minimum(boxes[:, 2:] - boxes[:, :2], self.shapes[:, None]).prod(axis=2)  # [shapes, N]
-        most = inside / (area + self.shapes.prod(axis=1)[:, None] - inside)
-        shape, number = np.nonzero(most >= least - 1e-4)  # sides of anchors are rounded in their corners
-        found = [[np.zeros(0, int)] * 2 + [np.zeros(0, np.float32)]]
-        for start, first, lines, areas in self.levels:
-            low, high = np.searchsorted(shape, (first, first + len(lines)))
-            if low < high:
-                found.append(self.in_level(boxes, area, least, number[low:high], shape[low:high] - first, lines, areas))
-                found[-1][1] += start
-        return [np.concatenate(part) for part in zip(*found)]
-
-    @staticmethod
-    def in_level(boxes, area, least, number, shape, lines, areas):
-        """The pairs among boxes `number` and anchors of the shapes `shape`, both [Q], all in one level."""
-        (low, high), (anchor_low, anchor_high) = (one.swapaxes(0, 1) for one in
-                                                  (boxes[number].reshape(-1, 2, 2, 1), lines[shape]))
-        sides = np.maximum(np.minimum(high, anchor_high) - np.maximum(low, anchor_low), 0)  # [Q, x or y, column or row]
-        shared = (sides[:, 1, :, None] * sides[:, 0, None]).reshape(len(number), -1)
-        overlap = areas[shape]
-        overlap += area[number, None]
-        overlap -= shared
-        np.divide(shared, overlap, out=overlap)
-        pair, cell = np.divmod(np.flatnonzero(overlap >= least), areas.shape[1])
-        return [number[pair], cell * len(lines) + shape[pair], overlap[pair, cell]]
+    def find(self, boxes: np.ndarray, min_iou: float) -> Pairs:
+        """The pairs of boxes [N, 4] x1, y1, x2, y2 and anchors whose IoU is at least min_iou."""
+        if not self.grids:
+            overlap = iou(boxes, self.corners)
+            box, anchor = np.nonzero(overlap >= min_iou)
+            return Pairs(box, anchor, overlap[box, anchor])
+        found = [find_in_grid(grid, boxes, min_iou) for grid in self.grids]
+        return Pairs(*(np.concatenate(part) for part in zip(*found)))
 
 
-class Matcher:
-    """Ground truth of one image -> labels and regression targets of all anchors.
+class Grid(NamedTuple):
+    """The anchors of one level, of n shapes."""
+    start: int          # number of the first anchor
+    shapes: np.ndarray  # [n, 2] w, h
+    edges: np.ndarray   # [n, 2, 2, side] low and high edges: x of the columns, y of the rows
+    areas: np.ndarray   # [n, side * side]
 
-    An anchor takes the ground truth of highest IoU if that exceeds `threshold`; every ground truth also takes its best
-    anchor, whatever the IoU (SSD paper section 2.2). Where two ground truths share the best anchor, the rule decides:
-    "zoo" (model zoo official/cv/SSD, ssd_bboxes_encode) leaves it to the first, "nvidia" (also MLPerf, uvipen) and
-    "ssd" (torchvision, lufficc, Paddle; a match from the threshold on) to the last.
-    Worked example with threshold .5: IoU rows [.2 .6 .3], [.1 .7 .4] both have their best at anchor 1. With "zoo" it
-    belongs to row 0 and row 1 gets nothing: its others are below .5. With "ssd" it is the other way round.
-    """
 
-    def __init__(self, anchors, threshold=0.5, rule="zoo"):
-        """anchors: [A, 4] cx, cy, w, h fractions. rule: of RULES."""
-        self.anchors = anchors
-        self.overlaps = Overlaps(anchors)
-        self.threshold = threshold
-        self.rule = RULES[rule]
+def find_grids(anchors: np.ndarray, corners: np.ndarray) -> list[Grid]:
+    """The levels of anchors [A, 4] with these corners [A, 4] as grids; none where one is not (as after clipping)."""
+    grids = []
+    for start, side, shapes in split_levels(anchors):
+        level = corners[start:start + side * side * len(shapes)]
+        if len(level) < side * side * len(shapes):
+            return []
+        # row, column, shape, low or high, x or y -> shape, low or high, x or y, row, column
+        cells = level.reshape(side, side, -1, 2, 2).transpose(2, 3, 4, 0, 1)
+        x, y = cells[:, :, 0], cells[:, :, 1]                                        # [n, 2, side, side]
+        if (x != x[:, :, :1]).any() or (y != y[:, :, :, :1]).any():
+            return []
+        edges = np.stack([x[:, :, 0], y[:, :, :, 0]], axis=2)                        # [n, 2, 2, side]
+        areas = area(level).reshape(-1, len(shapes)).T
+        grids.append(Grid(start, shapes, edges, np.ascontiguousarray(areas)))
+    return grids
 
-    def __call__(self, boxes, labels):
-        """boxes [N, 4] corners, labels [N] 1..C-1 -> labels [A] int32 (0 = background), targets [A, 4] float32."""
-        matched = np.zeros(len(self.anchors), np.int32)
-        targets = np.zeros((len(self.anchors), 4), np.float32)
-        positive, own_labels, deltas = self.match(boxes, labels)
-        matched[positive], targets[positive] = own_labels, deltas
-        return matched, targets
 
-    def match(self, boxes, labels):
-        """The positives alone: their anchor numbers [P] ascending, labels [P], targets [P, 4]."""
-        number, anchor, overlap = self.overlaps(boxes, self.threshold)
-        best = self.best(boxes, self.threshold, number, anchor, overlap)
-        above = slice(None) if self.rule.inclusive else overlap > self.threshold
-        number, anchor, overlap = number[above], anchor[above], overlap[above]
-        # of equal places numpy keeps what is written last: the highest IoU, of equals the first box
-        order = np.lexsort((-number, overlap))
-        owner = np.full(len(self.anchors), -1)
-        owner[anchor[order]] = number[order]
-        order = np.arange(len(boxes))[:: 1 if self.rule.last_wins else -1]
-        owner[best[order]] = order
-        positive = np.flatnonzero(owner >= 0)
-        owner = owner[positive]
-        return positive, labels[owner], box_ops.encode(boxes[owner], self.anchors[positive])
-
-    def best(self, boxes, least, number, anchor, overlap):
-        """Each box's anchor of highest IoU [N], of equals the first. The pairs are those that reach `least`."""
-        best = np.full(len(boxes), -1)
-        order = np.lexsort((-anchor, overlap))
-        best[number[order]] = anchor[order]
-        rest = np.flatnonzero(best < 0)
-        if len(rest) > 0:
-            least = least / 4 if least > 0.02 else 0
-            best[rest] = self.best(boxes[rest], least, *self.overlaps(boxes[rest], least))
-        return best
+def find_in_grid(grid: Grid, boxes: np.ndarray, min_iou: float) -> Pairs:
+    """The pairs of boxes [N, 4] and anchors of one level whose IoU is at least min_iou."""
+    areas = area(boxes)                                                              # [N]
+    inside = np.minimum(boxes[:, 2:] - boxes[:, :2], grid.shapes[:, None]).prod(axis=2)  # [n, N]
+    limit = inside / (areas + grid.shapes.prod(axis=1)[:, None] - inside)
+    # the margin: sides of anchors are rounded in their corners
+    shape, box = np.nonzero(limit >= min_iou - 1e-4)                                 # [Q] pairs of a shape and a box
+    low, high = boxes[box].reshape(-1, 2, 2, 1).swapaxes(0, 1)                       # [Q, 2, 1]
+    anchor_low, anchor_high = grid.edges[shape].swapaxes(0, 1)                       # [Q, 2, side]
+    sides = np.maximum(np.minimum(high, anchor_high) - np.maximum(low, anchor_low), 0)
+    overlap = grid.areas[shape]                                                      # [Q, side * side], a copy
+    shared = (sides[:, 1, :, None] * sides[:, 0, None]).reshape(overlap.shape)
+    overlap += areas[box, None]
+    overlap -= shared
+    np.divide(shared, overlap, out=overlap)
+    pair, cell = np.divmod(np.flatnonzero(overlap >= min_iou), grid.areas.shape[1])  # [P]
+    return Pairs(box[pair], grid.start + cell * len(grid.shapes) + shape[pair], overlap[pair, cell])

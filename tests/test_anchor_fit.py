@@ -90,25 +90,23 @@ def test_hardly_any_boxes(count):
 
 def test_a_level_keeps_the_distance_of_its_centres():
     fitted = fit_shapes(draw_boxes(300, 0.01, 1.0), ANCHORS, threshold=0.5, image_size=320)
-    for (side, _), shapes in zip(split_levels(ANCHORS), fitted):
-        assert np.exp(np.log(shapes).mean()) > 0.99 * 320 / side
+    for level, shapes in zip(split_levels(ANCHORS), fitted):
+        assert np.exp(np.log(shapes).mean()) > 0.99 * 320 / level.side
 
 
 def test_the_best_overlap_of_a_level_is_that_of_every_pair():
     boxes = np.concatenate([draw_boxes(50, 0.3, 2.0), [[0, 0, 0, 0], [0, 0, 1, 1]]])
-    offsets, start = center_offsets(boxes, ANCHORS), 0
-    for (side, shapes), offset in zip(split_levels(ANCHORS), offsets):
+    for (start, side, shapes), offset in zip(split_levels(ANCHORS), center_offsets(boxes, ANCHORS)):
         stop = start + side * side * len(shapes)
         every = iou(boxes, to_corners(ANCHORS[start:stop].astype(np.float64))).max(axis=1)
         np.testing.assert_allclose(best_of_level(to_centers(boxes)[:, 2:], offset, shapes), every, atol=1e-6)
-        start = stop
 
 
 def test_shapes_are_replaced_level_by_level():
     shapes = [np.full((3, 2), size) for size in (0.1, 0.2, 0.3)]
     anchors = replace_shapes(ANCHORS, shapes)
     assert np.array_equal(anchors[:, :2], ANCHORS[:, :2]) and anchors.dtype == np.float32
-    assert all(np.allclose(new, old) for (_, new), old in zip(split_levels(anchors), shapes))
+    assert all(np.allclose(level.shapes, new) for level, new in zip(split_levels(anchors), shapes))
     with pytest.raises(ValueError, match="the anchors have"):
         replace_shapes(ANCHORS, shapes[:2])
 

@@ -87,17 +87,17 @@ GRIDS = {"fpn": tile_anchors([80, 40, 20, 10, 5], STEPS, grid_shapes(STEPS)),
 
 
 @pytest.mark.parametrize("name", GRIDS)
-@pytest.mark.parametrize("least", [0.7, 0.5, 0.02, 0.0])
-def test_overlaps_are_those_of_comparing_every_pair(name, least):
+@pytest.mark.parametrize("min_iou", [0.7, 0.5, 0.02, 0.0])
+def test_overlaps_are_those_of_comparing_every_pair(name, min_iou):
     rng, anchors = np.random.default_rng(3), GRIDS[name]
     center, size = rng.random((30, 2)), rng.random((30, 2)) ** 3 + 0.002  # from a pixel to more than the image
     box = np.clip(np.concatenate([center - size / 2, center + size / 2], axis=1), 0, 1).astype(np.float32)
     expected = boxes.iou(box, boxes.to_corners(anchors))
-    number, anchor, overlap = Overlaps(anchors)(box, least)
+    number, anchor, overlap = Overlaps(anchors).find(box, min_iou)
     found = np.zeros_like(expected)
     found[number, anchor] = overlap
-    assert len(number) == (expected >= least).sum()
-    assert np.array_equal(found, np.where(expected >= least, expected, 0))
+    assert len(number) == (expected >= min_iou).sum()
+    assert np.array_equal(found, np.where(expected >= min_iou, expected, 0))
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -15,10 +15,9 @@ PACKAGES = ("ground", "machine", "ideas", "models", "data", "weights", "evaluati
 IDEAS = ("anchor_fit", "anchors", "boxes", "drawing", "ema", "losses", "lr_schedule", "matching", "metrics", "optim")
 APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("ema", "losses", "optim", "machine.compat", "machine.compile_cache", "machine.distributed",
-                   "data.loader", "data.prepare", "data.prefetch", "data.convert", "weights.checkpoint", "weights.load",
-                   "evaluation.evaluate", "inference.description", "inference.exported", "inference.predictor",
-                   "export.mindir", "export.onnx", "training.build", "training.loop", "training.resume",
-                   "training.step", "training.trainer")
+                   "weights.checkpoint", "weights.load", "evaluation.evaluate", "inference.description",
+                   "inference.exported", "inference.predictor", "export.mindir", "export.onnx", "training.build",
+                   "training.loop", "training.resume", "training.step", "training.trainer")
 
 
 def package_of(name):

@@ -63,8 +63,8 @@ def test_levels_are_those_that_were_tiled():
     anchors = tile_anchors([4, 2, 1], [0.26, 0.5, 1.0], shapes)
     for one in (anchors, np.clip(anchors, 0, 0.9)):  # the last centres of a level may be clamped
         levels = split_levels(one)
-        assert [side for side, _ in levels] == [4, 2, 1]
-        assert all(np.allclose(ours, theirs) for (_, ours), theirs in zip(levels, shapes))
+        assert [level.side for level in levels] == [4, 2, 1]
+        assert all(np.allclose(level.shapes, expected) for level, expected in zip(levels, shapes))
 
 
 @pytest.mark.parametrize("name, expected", [

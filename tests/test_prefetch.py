@@ -159,11 +159,11 @@ def damage():
     from src.data import loader
     prepare, count = loader.TrainLoader.prepare, [0]
 
-    def fail(self, sample, epoch, *columns):
+    def fail(self, row, epoch, places):
         count[0] += 1
         if os.environ["MS_NODE_ID"] == "1" and epoch == {epoch} and count[0] > {after}:
             raise {error}
-        return prepare(self, sample, epoch, *columns)
+        return prepare(self, row, epoch, places)
 
     loader.TrainLoader.prepare = fail
 

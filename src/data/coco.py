@@ -203,8 +203,10 @@ def read_annotation(item: dict, number: int, *, records: dict[object, Record], c
 
 
 def to_area(value: object) -> float | None:
-    """A finite area from 0 on; None: w * h. Raises Unusable."""
-    area = None if value is None else to_number(value)
-    if area is not None and not 0 <= area < math.inf:
+    """A finite area from 0 on, or None. Raises Unusable."""
+    if value is None:
+        return None
+    area = to_number(value)
+    if not 0 <= area < math.inf:
         raise Unusable(f"{shown(value)} is not an area")
     return area

@@ -33,11 +33,13 @@ def label_records(records: Collection[Record], classes: list[str], *, file: str,
                   numbered: bool = False) -> Annotations:
     """Gives the boxes of records their labels; a box of an unknown class becomes a finding.
 
-    classes: names, or [] = those found; numbered: "2" is the second of them. Raises OtherClasses when no box is of one
-    of them, DataError when there are none.
+    classes: names, or [] = those found; numbered: "2" is the second of them. Raises DataError when there are none,
+    OtherClasses when no box is of one of them.
     """
     found = {box.name for record in records for box in record.boxes}
     report.class_names |= found
+    if report.findings and not found and not classes:
+        raise DataError(f"'{file}' has no usable box: {report.findings[0]}")
     names = list(classes) or derived_classes(sorted(found), file, numbered=numbered)
     labels = {name: label for label, name in enumerate(names, 1)}
     if numbered:  # a number is a place in the list, unless a class has that very name

@@ -11,7 +11,7 @@ from src.data.findings import Report, Unusable, visible
 from src.data.labels import label_records
 from src.data.records import Annotations, Box, Record
 from src.data.txt_fields import class_of, is_box, is_image, is_number, looks_like, split_line
-from src.data.values import to_pixels
+from src.data.values import shown, to_pixels
 from src.errors import DataError
 
 BAD = "bad line"
@@ -57,18 +57,13 @@ def check_without_boxes(file: str, lines: dict[int, str], *, classes: list[str],
     """Raises DataError for a file without a box, unless it has no findings and its classes are given."""
     number, line = next(iter(lines.items()))
     if report.findings:
-        number = int(report.findings[0].file.rpartition(":")[2])
-        raise DataError(visible(f"annotation file '{file}' has no usable box; line {number}, '{short(lines[number])}': "
-                                f"{report.findings[0].reason}; {FORM}"))
+        finding = report.findings[0]
+        number = int(finding.file.rpartition(":")[2])
+        raise DataError(f"annotation file '{file}' has no usable box; line {number}, {shown(lines[number].strip())}: "
+                        f"{visible(finding.reason)}; {FORM}")
     if not classes:
-        raise DataError(f"{file}: no class is in it, as no line has a box; line {number} is '{short(line)}'; {FORM}; "
-                        "where no image shall have a box, name the classes with --classes=[a,b]")
-
-
-def short(line: str) -> str:
-    """A line as a message shows it."""
-    line = line.strip()
-    return visible(line if len(line) <= 80 else f"{line[:80]} ..")
+        raise DataError(f"{file}: no class is in it, as no line has a box; line {number} is {shown(line.strip())}; "
+                        f"{FORM}; where no image shall have a box, name the classes with --classes=[a,b]")
 
 
 def merge(records: dict[str, Record], record: Record, report: Report) -> None:

@@ -50,7 +50,7 @@ def to_pixels(numbers: object, reason: str, *, corners: bool) -> tuple[float, ..
     return x, y, width, height
 
 
-def shown(value: object, length: int = 80) -> str:
+def shown(value: object) -> str:
     """A value as a message shows it: not longer than it helps."""
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]} .."
+    return text if len(text) <= 80 else f"{text[:80]} .."

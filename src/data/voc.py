@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from src.data.annotations import Place, SplitFiles, SplitMissing, add_record, read_text, require_folder
-from src.data.findings import Report, Unusable, visible
+from src.data.findings import Report, Unusable
 from src.data.labels import label_records
 from src.data.layouts import what_is_there
 from src.data.records import Annotations, Box, Record
@@ -87,11 +87,9 @@ def read_voc(root: str, split: str, *, classes: list[str], report: Report) -> An
             record = read_voc_record(path, folders[inner], image_id=len(records) + 1, report=report)
             if record:
                 add_record(records, record, key=record.path, report=report)
-    first = next(map(str, report.findings), "")
     if not records:
-        raise DataError(visible(f"'{origin}' has no usable annotation: {first or 'it lists no image'}"))
-    if first and not classes and not any(record.boxes for record in records.values()):
-        raise DataError(visible(f"'{origin}' has no usable box: {first}"))
+        reason = report.findings[0] if report.findings else "it lists no image"
+        raise DataError(f"'{origin}' has no usable annotation: {reason}")
     return label_records(records.values(), classes, file=origin, report=report)
 
 
@@ -102,7 +100,7 @@ def read_voc_record(path: str, images: ImageFolder, *, image_id: int, report: Re
     tree = read_xml(path)
     if tree.tag != "annotation":
         raise Unusable(f"its root is <{tree.tag}>, not <annotation> as in VOC; image left out")
-    written = os.path.basename(next(iter(texts(tree, "filename")), "").replace("\\", "/"))
+    written = os.path.basename((texts(tree, "filename") or [""])[0].replace("\\", "/"))
     image, odd = images.find(os.path.splitext(os.path.basename(path))[0], written)
     if odd:
         report.add("image name unclear" if image else "duplicated id", path, odd)
@@ -129,7 +127,7 @@ def add_object(record: Record, number: int, item: Element, *, report: Report) ->
         report.add("class unclear", file, reason, box=place)
     difficult = False
     with report.catching("difficult unusable", file, box=place):
-        difficult = to_flag(next(iter(texts(item, "difficult")), None))
+        difficult = to_flag((texts(item, "difficult") or [None])[0])
     for box in boxes:
         with report.catching("box dropped", file, box=place):
             pixels = corner_pixels(box)
