@@ -21,8 +21,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.config import read_options, split_options
 from src.data.annotations import Place, SplitMissing
 from src.data.findings import Report
-from src.data.formats import find_split
 from src.data.labels import refuse_misspelt
+from src.data.prepare import DATA_FORMATS
 from src.data.records import Record
 from src.errors import run_main
 from src.text import one_line
@@ -57,7 +57,7 @@ def print_split(options: EasyDict, split: str) -> None:
     """Prints the classes of split "train" or "val", and what was found in its annotations. Raises SplitMissing."""
     arguments = split_options(options, split)
     place = Place(**{name: arguments[name] for name in Place._fields})
-    files, report = find_split(split, options.dataset, place), Report()
+    files, report = DATA_FORMATS[options.dataset](split, place), Report()
     records, names, ids = files.read(classes=options.classes, report=report)
     if split == "train":
         refuse_misspelt(names, report.class_names)

@@ -22,7 +22,7 @@ from src.data.findings import Report
 from src.data.image_bytes import BadImage, file_size
 from src.data.images import bad_image_message, captured_stderr, check_image
 from src.data.labels import refuse_misspelt
-from src.data.manifest import SCHEMA_VERSION, Manifest, file_state, write_manifest
+from src.data.manifest import SCHEMA_VERSION, Manifest, Wanted, file_state, write_manifest
 from src.data.mindrecord import mindrecord_row, mindrecord_writer
 from src.data.records import Annotations, Record, finish_record
 from src.errors import DataError, EnvironmentFault
@@ -44,48 +44,40 @@ class LoadedImage(NamedTuple):
     size: tuple[int, int] = (0, 0)  # height, width in pixels
 
 
-class Written(NamedTuple):
-    """What write_images() has written; fields as in Manifest."""
-    count: int
-    boxes_per_class: list[int]
-    left_out: dict[str, int]
-    content: str
-
-
-def convert_split(files: SplitFiles, path: str, *, classes: list[str], fingerprint: str, training: bool, reason: str,
+def convert_split(files: SplitFiles, wanted: Wanted, *, training: bool, reason: str,
                   log: Callable[[str], None]) -> ReadLock:
-    """Converts a split into a folder at a conversion_path(); after an error nothing is left.
-
-    classes: names or [] = those of the annotations; reason: why it is converted, for the log.
-    """
-    folder, report = free_folder(path), Report()
+    """Converts a split; after an error nothing is left. reason: why it is converted, for the log."""
+    folder, report = free_folder(wanted.paths[0]), Report()
     log(f"converting {files.name} into {folder}: {reason}")
-    annotations = files.read(classes=classes, report=report)
+    annotations = files.read(classes=wanted.classes, report=report)
     if training:
         refuse_misspelt(annotations.classes, report.class_names)
     with temporary_folder(folder) as temporary:
         images = {os.path.relpath(record.path, files.image_dir): file_state(record.path)
                   for record in annotations.records}
         written = write_images(annotations, files, temporary, report=report)
-        for name, count in zip(annotations.classes, written.boxes_per_class):
+        for name, count in zip(annotations.classes, written["boxes_per_class"]):
             if training and count == 0:
                 report.add("class without boxes", files.files[0], f"no training box is of class '{name}'")
         report.judge_boxes(files.files[0])
-        boxes = sum(written.boxes_per_class)
-        log(f"{files.name}: {written.count} images, {boxes} boxes, {report.finding_count} finding(s)")
+        log(f"{files.name}: {written['count']} images, {sum(written['boxes_per_class'])} boxes, "
+            f"{report.finding_count} finding(s)")
         if report.counts:
             log(report.summary())
         report.write_csv(os.path.join(temporary, "report.csv"))
         write_manifest(temporary, Manifest(
-            schema=SCHEMA_VERSION, fingerprint=fingerprint, asked_classes=classes, classes=annotations.classes,
-            category_ids=annotations.category_ids, faults=report.finding_count, summary=report.summary(),
-            files={entry.name: entry.stat().st_size for entry in os.scandir(temporary)}, images=images,
-            **written._asdict()))
-        return put_in_place(temporary, path, log)
+            schema=SCHEMA_VERSION, fingerprint=wanted.fingerprint, asked_classes=wanted.classes,
+            classes=annotations.classes, category_ids=annotations.category_ids, faults=report.finding_count,
+            summary=report.summary(), images=images, **written,
+            files={entry.name: entry.stat().st_size for entry in os.scandir(temporary)}))
+        return put_in_place(temporary, wanted.paths[0], log)
 
 
-def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, report: Report) -> Written:
-    """Writes data.mindrecord* and ground_truth.json into folder. Raises DataError when no image can be used."""
+def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, report: Report) -> dict:
+    """Writes data.mindrecord* and ground_truth.json into folder -> the fields of a Manifest that tell of them.
+
+    Raises DataError when no image can be used.
+    """
     records, classes, category_ids = annotations
     categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes)]
     truth = {"images": [], "annotations": [], "categories": categories}
@@ -117,7 +109,8 @@ def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, re
     for entry in os.scandir(folder):  # MindRecord lets only the owner read; others may share the folder
         shutil.copymode(truth_path, entry.path)
     boxes_per_class = [box_counts[label] for label in range(1, len(classes) + 1)]
-    return Written(len(truth["images"]), boxes_per_class, left_out, f"{content:08x}")
+    return {"count": len(truth["images"]), "boxes_per_class": boxes_per_class, "left_out": left_out,
+            "content": f"{content:08x}"}
 
 
 def choose_page_size(records: list[Record], folder: str) -> int:

@@ -3,17 +3,57 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from src.data.box_forms import BoxForms
 from src.errors import SSDError
 from src.text import one_line
 
 NOTES = ("class without boxes", "category left out")  # kinds that are told but do not count, not even for --strict=True
 KEPT_FINDINGS = 10000  # of a kind; further ones are only counted, so that memory stays flat
 MAX_REASON = 500       # letters
+NOT_UTF8 = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of letters; the others stand for bytes of a file name
+
+
+@dataclass
+class BoxForms:
+    """Counts what the four numbers of boxes could be, to notice files that write them in another form than is read."""
+    corners: bool = False  # x1, y1, x2, y2 is read, not x, y, w, h; readers set it
+    boxes: int = 0         # counted so far; of these
+    fractions: int = 0     # all four numbers lie in 0..1
+    other: int = 0         # inside the image when read in the other form
+    only_other: int = 0    # inside the image in no other way
+
+    def count(self, pixels: tuple[float, ...], size: tuple[int, int]) -> None:
+        """Counts one box. pixels: x, y, w, h as read; size: height, width of its image."""
+        def fits(left: float, top: float, right: float, bottom: float) -> bool:
+            return min(left, top) >= 0 and left < right <= size[1] + 1 and top < bottom <= size[0] + 1
+
+        x, y, w, h = pixels
+        written = (x, y, x + w, y + h) if self.corners else pixels
+        self.boxes += 1
+        self.fractions += all(0 <= value <= 1 for value in written) and max(written) > 0
+        if fits(x, y, x + written[2], y + written[3]) if self.corners else fits(*written):
+            self.other += 1
+            self.only_other += not fits(x, y, x + w, y + h)
+
+    def other_form(self) -> str:
+        """In which other form most boxes seem to be written, in words; "" for none."""
+        read, other = "x, y, w, h", "x1, y1, x2, y2"
+        most = self.only_other >= self.boxes / 2
+        if self.corners:
+            read, other = other, read
+            most = self.only_other > self.boxes / 2  # a few boxes with swapped corners do not make another form
+        if 2 * self.fractions > self.boxes:
+            found = f"fractions of the image (or YOLO's centre, width and height); write pixels as {read}"
+        elif self.boxes and most and self.other >= 0.9 * self.boxes:
+            found = f"{other}; write them as {read}"
+        else:
+            return ""
+        return f"boxes are read as {read} in pixels, but most look like {found}"
 
 
 class Unusable(ValueError):
@@ -29,7 +69,7 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         place = f"{self.file} {self.box}" if self.box else self.file
-        return visible(f"{place}: {self.reason}")
+        return one_line(f"{place}: {self.reason}")
 
 
 class Report:
@@ -98,21 +138,7 @@ class Report:
         with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(Finding._fields)
-            writer.writerows(map(encodable, finding) for finding in self.findings)
+            writer.writerows([NOT_UTF8.sub("?", field or "") for field in finding] for finding in self.findings)
             for kind, count in self.counts.items():
                 if count > KEPT_FINDINGS:
                     writer.writerow((kind, "", "", f"and {count - KEPT_FINDINGS} more"))
-
-
-def visible(text: str) -> str:
-    """A text with what cannot be shown on one line, such as a line break or half a letter, as an escape."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
-def encodable(text: str | None) -> str | None:
-    """A text, or None, as a file can hold it: half a letter becomes an escape, a byte of a file name stays."""
-    try:
-        (text or "").encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-    return text

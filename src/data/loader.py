@@ -72,8 +72,8 @@ class TrainLoader:
         anchors, size = len(self.matcher.anchors), self.image_size
         parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
 
-        def prepare(row: Row, places: list[np.ndarray]) -> None:
-            self.prepare(row, epoch, places)
+        def prepare(columns: tuple[np.ndarray, ...], places: list[np.ndarray]) -> None:
+            self.prepare(decode_row(columns, self.files[0]), epoch, places)
 
         return batches(self.files, rows, prepare, parts=parts, batch_size=self.batch_size, workers=self.workers)
 
@@ -104,20 +104,20 @@ class EvalLoader:
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         size = self.image_size
 
-        def prepare(row: Row, places: list[np.ndarray]) -> None:
+        def prepare(columns: tuple[np.ndarray, ...], places: list[np.ndarray]) -> None:
+            row = decode_row(columns, self.files[0])
             places[0][:], places[1][...] = resize(row.image, size, self.resize), row.index
 
         parts = [((size, size, 3), np.uint8), ((), np.int64)]
         return batches(self.files, self.rows, prepare, parts=parts, batch_size=self.batch_size, workers=self.workers)
 
 
-def batches(files: list[str], rows: np.ndarray, prepare: Callable[[Row, list[np.ndarray]], None], *,
+def batches(files: list[str], rows: np.ndarray, prepare: Callable[[tuple, list[np.ndarray]], None], *,
             parts: list[tuple[tuple[int, ...], type]], batch_size: int, workers: int) -> Iterator[list[np.ndarray]]:
     """Reads the given rows in order and yields batches, each a list of arrays; the last may be shorter.
 
-    parts: shape and type of each array of a sample. prepare(row, places) fills them, in one of the `workers` threads:
-    decoding, resizing and colours are OpenCV's, which lets other threads run. Raises DataError for an image that can no
-    longer be decoded.
+    parts: shape and type of each array of a sample. prepare(COLUMNS of a row, its places in a batch) fills them in one
+    of the `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads run.
     """
     if len(rows) == 0:
         return
@@ -126,14 +126,11 @@ def batches(files: list[str], rows: np.ndarray, prepare: Callable[[Row, list[np.
     columns_of_rows = read_rows(files, rows, COLUMNS)
     pool, waiting = ThreadPoolExecutor(workers), deque()
 
-    def work(columns: tuple[np.ndarray, ...], places: list[np.ndarray]) -> None:
-        prepare(decode_row(columns, files[0]), places)
-
     def begin(batch: list[np.ndarray]) -> list[Future]:
         tasks = []
         try:
             for number, columns in zip(range(len(batch[0])), columns_of_rows):
-                tasks.append(pool.submit(work, columns, [part[number, ...] for part in batch]))
+                tasks.append(pool.submit(prepare, columns, [part[number, ...] for part in batch]))
         except (RuntimeError, ValueError) as error:
             raise read_error(error, files[0]) from error
         if len(tasks) < len(batch[0]):
@@ -154,13 +151,13 @@ def batches(files: list[str], rows: np.ndarray, prepare: Callable[[Row, list[np.
 
 
 def decode_row(columns: tuple[np.ndarray, ...], file: str) -> Row:
-    """The Row of what read_rows() gives of COLUMNS. Raises DataError."""
-    image, height, width, *columns = columns
+    """The Row of COLUMNS as read_rows() gives them. Raises DataError."""
+    image, height, width, *others = columns
     pixels = decode_image(image, int(height), int(width))
     if pixels is None:
-        raise DataError(f"the image of row {columns[-1]} in '{file}' is damaged; remove the folder of that file, and "
+        raise DataError(f"the image of row {others[-1]} in '{file}' is damaged; remove the folder of that file, and "
                         "the next run converts the data again")
-    return Row(pixels, *columns)
+    return Row(pixels, *others)
 
 
 def finish(batch: list[np.ndarray], tasks: list[Future]) -> list[np.ndarray]:
