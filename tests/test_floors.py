@@ -17,7 +17,8 @@ APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("ema", "losses", "optim", "machine.compat", "machine.compile_cache", "machine.distributed",
                    "weights.checkpoint", "weights.load", "evaluation.evaluate", "inference.description",
                    "inference.exported", "inference.predictor", "export.mindir", "export.onnx", "training.build",
-                   "training.loop", "training.resume", "training.step", "training.trainer")
+                   "training.checks", "training.loop", "training.opening", "training.resume", "training.saver",
+                   "training.step", "training.validator")
 
 
 def package_of(name):

@@ -7,7 +7,6 @@ import shutil
 import socket
 import time
 
-from src.config import save_options
 from src.errors import EnvironmentFault, OptionError
 from src.files import ASIDE, make_folder, missing_folders, names_in
 
@@ -107,8 +106,7 @@ def sweep(folder):
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
-def open_run_folder(path, options):
-    """Makes path with ckpt/ and eval/ and writes config.yaml. Only rank 0 calls it, when all checks have passed."""
+def make_run_folder(path: str) -> None:
+    """Makes path with ckpt/ and eval/. Only rank 0 calls it, when all checks have passed."""
     for name in ("ckpt", "eval"):
         make_folder(os.path.join(path, name))
-    save_options(options, os.path.join(path, "config.yaml"))

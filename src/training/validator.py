@@ -1,0 +1,82 @@
+"""The evaluation of a run on its validation split."""
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.data.loader import EvalLoader
+from src.evaluation.evaluate import collect_detections, compute_metrics, has_memorised
+from src.evaluation.report import draw_predictions
+from src.inference.predictor import Predictor
+from src.machine.distributed import all_reduce
+from src.training.log import RunLog
+from src.training.state import RunState
+from src.training.step import TrainStep
+
+LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
+
+
+@dataclass
+class Validator:
+    """Scores the network on the validation split. All processes call the methods alike and share the images."""
+    step: TrainStep         # trains the network, and keeps its average
+    predict: Predictor      # of the same network
+    loader: EvalLoader
+    truth: dict             # COCO dict of the images of the loader
+    image_dir: str          # what their file names are relative to
+    folder: str             # of the run
+    log: RunLog
+    dataset: str = "coco"   # whose protocol counts: coco, voc or other
+    engine: str = "hotcoco"
+    draw_score: float = 0.3
+    interval: int = 1       # epochs between two evaluations
+    start_epoch: int = 1    # the first epoch that is evaluated
+    overfit: bool = False   # self-test: the run ends when the images are memorised
+    rank: int = 0
+    world: int = 1
+
+    def is_due(self, state: RunState) -> bool:
+        """Whether an evaluation follows the epoch that has just ended."""
+        return state.epoch >= self.start_epoch and (state.epoch % self.interval == 0 or state.is_complete)
+
+    def validate(self, state: RunState) -> dict:
+        """The metrics of all detections, which are logged and some of them drawn; {} on other processes than rank 0."""
+        average = self.step.average
+        self.step.set_train(False)
+        with average.in_place() if average else contextlib.nullcontext():
+            table = collect_detections(self.predict, self.loader, rank=self.rank, world=self.world)
+        self.step.set_train()
+        if self.rank > 0:
+            return {}
+        metrics, _ = compute_metrics(table, self.truth, dataset=self.dataset, engine=self.engine)
+        numbers = {name: metrics[name] for name in LOGGED if name in metrics}
+        self.log.write({"step": state.steps_done, "epoch": state.epoch, **numbers}, "eval")
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        self.log.say(f"epoch {state.epoch}  {shown}")
+        path = os.path.join(self.folder, "eval", "predictions.png")
+        if draw_predictions(path, truth=self.truth, table=table, image_dir=self.image_dir, draw_score=self.draw_score):
+            self.log.picture("eval/predictions", path, state.steps_done)
+        return metrics
+
+    def ends_run(self, state: RunState, metrics: dict) -> bool:
+        """Whether the run ends after an evaluation with these metrics, the same on all processes.
+
+        It does without a better score for long, and a self-test when its images are memorised. Raises SSDError when the
+        last step of a self-test ends without.
+        """
+        ended = self.rank == 0 and self.has_reached_end(state, metrics)
+        if self.world == 1 or not (state.early_stop or self.overfit):
+            return ended
+        return bool(all_reduce(np.array([ended], np.float32))[0])
+
+    def has_reached_end(self, state: RunState, metrics: dict) -> bool:
+        """ends_run as rank 0 sees it."""
+        if self.overfit:
+            return has_memorised(metrics, images=len(self.truth["images"]), steps_done=state.steps_done,
+                                 last=state.is_complete, say=self.log.say)
+        if state.is_stalled:
+            self.log.say(f"{state.since_best} evaluations without a better score than {state.best:.4f}: the run ends")
+        return state.is_stalled
