@@ -35,10 +35,7 @@ def to_size(value: object) -> int:
 
 
 def to_pixels(numbers: object, reason: str, *, corners: bool) -> tuple[float, ...]:
-    """Four numbers, x1, y1, x2, y2 with `corners`, else x, y, w, h -> x, y, w, h in pixels.
-
-    reason: of Unusable where they are not four numbers.
-    """
+    """x1, y1, x2, y2 with `corners`, else x, y, w, h -> x, y, w, h. reason: that they are not four numbers."""
     try:
         x, y, width, height = map(to_number, numbers if isinstance(numbers, (list, tuple)) else ())
     except ValueError as error:  # Unusable is one
