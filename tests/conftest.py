@@ -15,6 +15,27 @@ sys.path.insert(0, ROOT)
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
+SLOW_TESTS = os.path.join(os.path.dirname(__file__), "slow_tests.txt")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+def pytest_collection_modifyitems(config, items):
+    """Marks what slow_tests.txt lists: a test with all its parameters, or with those in brackets."""
+    with open(SLOW_TESTS, encoding="utf-8") as file:
+        slow = {line.split("  ")[0] for line in file.read().splitlines() if line and not line.startswith("#")}
+    unused = set(slow)
+    for item in items:
+        name = f"{item.path.name}::{item.name}"
+        listed = slow & {name, name.split("[")[0]}
+        unused -= listed
+        if listed:
+            item.add_marker("slow")
+    collected = {item.path.name for item in items}
+    stale = sorted(name for name in unused if name.split("::")[0] in collected)
+    if stale and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"tests/slow_tests.txt lists what is not a test: {', '.join(stale)}")
+
+
 @pytest.fixture(autouse=True)
 def same_weights():
     """Networks start with the same weights in every run of a test, whichever tests ran before."""
