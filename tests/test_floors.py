@@ -17,7 +17,7 @@ APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("ema", "losses", "optim", "machine.compat", "machine.compile_cache", "machine.distributed",
                    "weights.checkpoint", "weights.load", "evaluation.evaluate", "inference.description",
                    "inference.exported", "inference.predictor", "export.mindir", "export.onnx", "training.build",
-                   "training.checks", "training.loop", "training.opening", "training.resume", "training.saver",
+                   "training.checks", "training.loop", "training.resume", "training.saver",
                    "training.step", "training.validator")
 # the modules that know options: what they are, and what is built from them; all others take plain arguments
 KNOW_OPTIONS = ("config", "option_rules", "run_data", "training.build", "training.checks")
