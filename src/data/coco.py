@@ -59,7 +59,7 @@ def read_coco(file: str, image_dir: str, *, classes: list[str], report: Report) 
     label_records(records.values(), names, file=file, report=report)
     written = {id_key(item["id"]): item["id"] for item in reversed(data["categories"])}
     ids = {name: written[key] for key, name in categories.items()}
-    free = max(categories, default=0) + 1
+    free = max(categories, default=0) + 1  # for classes without a category
     return Annotations(list(records.values()), names, [ids.get(name, free + index) for index, name in enumerate(names)])
 
 

@@ -12,7 +12,7 @@ FLAG_WORDS = {"true": True, "yes": True, "false": False, "no": False, "": False}
 def to_number(value: object) -> float:
     """A float from a number or its text."""
     try:
-        if isinstance(value, bool) or isinstance(value, str) and "_" in value:  # Python reads True as 1, 1_0 as 10
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # Python reads True as 1, 1_0 as 10
             raise ValueError(value)
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
