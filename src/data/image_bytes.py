@@ -44,11 +44,11 @@ PICTURES = (
 
 
 class BadImage(Exception):
-    """Why a file cannot be decoded, in words; missing: there is no such file to read."""
+    """Why an image file cannot be used, in words. kind: "missing", "unreadable" or "too large"."""
 
-    def __init__(self, reason: str, *, missing: bool = False):
+    def __init__(self, reason: str, kind: str = "unreadable"):
         super().__init__(reason)
-        self.missing = missing
+        self.kind = kind
 
 
 def read_bytes(path: str, max_bytes: int = -1) -> bytes:
@@ -57,14 +57,14 @@ def read_bytes(path: str, max_bytes: int = -1) -> bytes:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             what = next((name for test, name in FILE_KINDS if test(mode)), "not a file")
-            raise BadImage(f"it is {what}, not a file; {AGAIN}", missing=True)
+            raise BadImage(f"it is {what}, not a file; {AGAIN}", "missing")
         with open(path, "rb") as file:
             return file.read(max_bytes)
     except OSError as error:
         reason = f"{error.strerror}; restore the file, or take it out of the annotations"
-        raise BadImage(reason, missing=True) from error
+        raise BadImage(reason, "missing") from error
     except ValueError as error:  # a NUL or half a character in the name
-        raise BadImage(f"this cannot be the name of a file ({error}); correct the annotations", missing=True) from error
+        raise BadImage(f"this cannot be the name of a file ({error}); correct the annotations", "missing") from error
 
 
 def describe_bytes(data: bytes) -> str:
