@@ -70,16 +70,16 @@ def train(options, rank, world):
     if note:
         log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
-    train_split, val_split = build.build_splits(options, rank=rank, world=world, say=log.say)
+    train_split, val_split = build.build_splits(options, rank=rank, world=world, log=log)
 
-    model, frozen = build.build_training_model(options, train_split.classes, world=world, say=log.say)
+    model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     rates = build.build_rates(options, loader.steps)
     step = build.build_step(options, model, rates, world=world)
 
     state = build.build_state(options, loader.steps, saved)
     facts = build.build_facts(options, model, train_split, world=world)
-    start(step, state, saved, now=options, facts=facts, say=log.say, rank=rank, world=world)
+    start(step, state, saved, now=options, facts=facts, log=log, rank=rank, world=world)
     validator = build.build_validator(options, model, step, split=val_split, log=log, rank=rank, world=world)
     saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
     graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due}
