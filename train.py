@@ -27,9 +27,7 @@ def main():
     options = choose_overfit(options)
     with smaller_batch("batch_size", options.batch_size):
         rank, world = join(options)
-        # only rank 0 writes into the folder of the run
-        hold = hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext()
-        with hold:
+        with hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext():
             train(options, rank, world)
 
 
