@@ -16,8 +16,9 @@ IDEAS = ("anchor_fit", "anchors", "boxes", "drawing", "ema", "losses", "lr_sched
 APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("ema", "losses", "optim", "machine.compat", "machine.compile_cache", "machine.distributed",
                    "weights.checkpoint", "weights.load", "evaluation.evaluate", "inference.description",
-                   "inference.exported", "inference.predictor", "export.mindir", "export.onnx", "training.build",
-                   "training.loop", "training.resume", "training.step", "training.trainer")
+                   "inference.exported", "inference.predictor", "export.exporter", "export.mindir", "export.onnx",
+                   "export.trial", "training.build", "training.loop", "training.resume", "training.step",
+                   "training.trainer")
 
 
 def package_of(name):
