@@ -174,4 +174,4 @@ def test_what_a_fault_leaves(fault, saved):
     loop.train = fail
     with pytest.raises(type(fault), match="^x$"):
         loop.run()
-    assert saver.written == [(name, 0) for name in saved] and log.said == ["curves", "closed"]
+    assert saver.written == [(name, 0) for name in saved] and log.said == ["closed"]

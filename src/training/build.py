@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable
 
+import mindspore as ms
 import numpy as np
 from easydict import EasyDict
 from mindspore import dtype as mstype
@@ -180,6 +182,16 @@ def build_validator(options: EasyDict, model: Model, step: TrainStep, *, split: 
                      dataset=options.dataset, engine=options.metric_engine, draw_score=options.draw_score,
                      interval=options.eval_interval, start_epoch=options.eval_start_epoch,
                      overfit=bool(options.overfit), rank=rank, world=world)
+
+
+def describe_run(options: EasyDict, model: Model, loader: TrainLoader, *, classes: int, frozen: int) -> dict:
+    """The first row of log.jsonl. frozen: tensors that are not trained."""
+    return {"mindspore": ms.__version__, "numpy": np.__version__, "device": options.device_target,
+            "processes": loader.world, "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
+            "parameters": sum(parameter.size for parameter in model.network.trainable_params()),
+            "anchors": len(model.anchors), "classes": classes, "train_images": loader.rows,
+            "batch": loader.batch_size * loader.world, "commit": git_commit(),
+            "time": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def build_facts(options: EasyDict, model: Model, split: Split, *, world: int) -> dict:
