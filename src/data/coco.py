@@ -46,10 +46,7 @@ def coco_split(split: str, place: Place) -> SplitFiles:
 
 
 def read_coco(file: str, image_dir: str, *, classes: list[str], report: Report) -> Annotations:
-    """Reads a COCO instances file. classes: names, or [] = its categories by id.
-
-    Raises DataError on a file or folder that cannot be used.
-    """
+    """Reads a COCO instances file. classes: names, or [] = its categories by id. Raises DataError."""
     data = load_coco(file)
     require_folder(image_dir, "image folder")
     categories = read_categories(data["categories"], file, report)
@@ -62,7 +59,7 @@ def read_coco(file: str, image_dir: str, *, classes: list[str], report: Report) 
     label_records(records.values(), names, file=file, report=report)
     written = {id_key(item["id"]): item["id"] for item in reversed(data["categories"])}
     ids = {name: written[key] for key, name in categories.items()}
-    free = max(categories, default=0) + 1
+    free = max(categories, default=0) + 1  # for classes without a category
     return Annotations(list(records.values()), names, [ids.get(name, free + index) for index, name in enumerate(names)])
 
 
@@ -131,8 +128,6 @@ def drop_namesakes(categories: dict[int, str], annotations: list[dict], report: 
     Roboflow writes such a parent of all classes. Where none of them has boxes the last one stays.
     """
     counts = Counter(categories.values())
-    if max(counts.values(), default=1) == 1:
-        return
     used = {id_key(item.get("category_id")) for item in annotations}
     for key, name in list(categories.items()):
         if counts[name] > 1 and key not in used:
@@ -173,10 +168,10 @@ def read_annotation(item: dict, number: int, *, records: dict[object, Record], c
     written = item.get("id")
     if type(written) is int and abs(written) < 2 ** 63:
         number = written
-    record = records.get(id_key(item.get("image_id")))
+    image = item.get("image_id")
+    record = records.get(id_key(image))
     if record is None:
-        reason = f"no image has the id {shown(item.get('image_id'))}"
-        report.add("unknown image", f"annotation {number}", reason)
+        report.add("unknown image", f"annotation {number}", f"no image has the id {shown(image)}")
         return
     file, box = record.source, f"#{number}"
     area, crowd = None, False

@@ -29,27 +29,27 @@ class BoxForms:
 
     def count(self, pixels: tuple[float, ...], size: tuple[int, int]) -> None:
         """Counts one box. pixels: x, y, w, h as read; size: height, width of its image."""
-        def fits(left: float, top: float, right: float, bottom: float) -> bool:
-            return min(left, top) >= 0 and left < right <= size[1] + 1 and top < bottom <= size[0] + 1
+        def fits(right: float, bottom: float) -> bool:
+            return min(x, y) >= 0 and x < right <= size[1] + 1 and y < bottom <= size[0] + 1
 
         x, y, w, h = pixels
         written = (x, y, x + w, y + h) if self.corners else pixels
         self.boxes += 1
         self.fractions += all(0 <= value <= 1 for value in written) and max(written) > 0
-        if fits(x, y, x + written[2], y + written[3]) if self.corners else fits(*written):
+        if fits(x + written[2], y + written[3]) if self.corners else fits(w, h):
             self.other += 1
-            self.only_other += not fits(x, y, x + w, y + h)
+            self.only_other += not fits(x + w, y + h)
 
     def other_form(self) -> str:
         """In which other form most boxes seem to be written, in words; "" for none."""
         read, other = "x, y, w, h", "x1, y1, x2, y2"
-        most = self.only_other >= self.boxes / 2
+        usual = self.only_other >= self.boxes / 2
         if self.corners:
             read, other = other, read
-            most = self.only_other > self.boxes / 2  # a few boxes with swapped corners do not make another form
+            usual = self.only_other > self.boxes / 2  # a few boxes with swapped corners do not make another form
         if 2 * self.fractions > self.boxes:
             found = f"fractions of the image (or YOLO's centre, width and height); write pixels as {read}"
-        elif self.boxes and most and self.other >= 0.9 * self.boxes:
+        elif self.boxes and usual and self.other >= 0.9 * self.boxes:
             found = f"{other}; write them as {read}"
         else:
             return ""
@@ -76,11 +76,11 @@ class Report:
     """Collects the findings of one split."""
 
     def __init__(self):
-        self.counts = Counter()            # findings by kind
-        self.findings: list[Finding] = []  # those that are kept, in order
-        self.class_names: set[str] = set()          # all that the annotations hold, known or not
-        self.changed_names: set[str] = set()        # those of them that are not read as written
-        self.forms = BoxForms()            # what the numbers of the boxes look like
+        self.counts = Counter()               # findings by kind
+        self.findings: list[Finding] = []     # those that are kept, in order
+        self.class_names: set[str] = set()    # all that the annotations hold, known or not
+        self.changed_names: set[str] = set()  # those that are not read as written
+        self.forms = BoxForms()               # what the numbers of the boxes look like
 
     def add(self, kind: str, file: str, reason: str, *, box: str | None = None) -> None:
         """Counts a finding and keeps it, unless there are very many of its kind."""
@@ -91,10 +91,7 @@ class Report:
 
     @contextlib.contextmanager
     def catching(self, kind: str, file: str, *, box: str | None = None) -> Iterator[None]:
-        """Makes a finding of any exception: the one net under all readers, as data files may hold anything.
-
-        Errors that already speak to the user pass.
-        """
+        """Makes a finding of any exception but those that speak to the user: data files may hold anything."""
         try:
             yield
         except (SSDError, MemoryError):
@@ -112,11 +109,6 @@ class Report:
             self.changed_names.add(name)
             self.add("class name changed", file, f"{name!r} is read as '{line}'")
         return line
-
-    def judge_boxes(self, file: str) -> None:
-        """Adds one finding where most boxes look as if they were written in another form than they are read in."""
-        if reason := self.forms.other_form():
-            self.add("box format", file, reason)
 
     @property
     def finding_count(self) -> int:

@@ -34,9 +34,10 @@ STDERR_LOCK = threading.Lock()  # all threads share one standard error
 
 class CheckedImage(NamedTuple):
     """An image that was read and is complete."""
-    pixels: np.ndarray  # [H, W, 3] uint8 RGB
-    data: bytes         # what decode_image() makes the same pixels of, silently: the file's bytes, or a PNG
-    note: str           # what is wrong with it all the same, ""
+    pixels: np.ndarray     # [H, W, 3] uint8 RGB
+    size: tuple[int, int]  # H, W
+    data: bytes            # what decode_image() makes the same pixels of, silently: the file's bytes, or a PNG
+    note: str              # what is wrong with it all the same, ""
 
 
 def decode_image(data: bytes | np.ndarray, height: int = 0, width: int = 0) -> np.ndarray | None:
@@ -61,9 +62,9 @@ def read_image(path: str, height: int = 0, width: int = 0) -> np.ndarray:
 
 
 def bad_image_message(path: str, error: BadImage) -> str:
-    """One line about a file that cannot be decoded."""
-    problem = "cannot be read" if error.missing else "is not a complete image"
-    return f"'{path}' {problem}: {error}"
+    """One line about a file that cannot be used."""
+    problems = {"missing": "cannot be read", "unreadable": "is not a complete image", "too large": "is too large"}
+    return f"'{path}' {problems[error.kind]}: {error}"
 
 
 def check_image(path: str, height: int = 0, width: int = 0, *, capture: bool = True) -> CheckedImage:
@@ -81,7 +82,7 @@ def check_image(path: str, height: int = 0, width: int = 0, *, capture: bool = T
     note = damage_note(lines, data, image)
     if found is None or lines:
         data = cv2.imencode(".png", image[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 3))[1].tobytes()
-    return CheckedImage(image, data, note)
+    return CheckedImage(image, image.shape[:2], data, note)
 
 
 # --- OpenCV

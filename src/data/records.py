@@ -95,6 +95,6 @@ def why_dropped(annotated: tuple[float, ...], inside: tuple[float, ...]) -> str:
 
 def fractions(record: Record) -> np.ndarray:
     """The boxes of a Record as x1, y1, x2, y2 in 0..1, [N, 4] float32."""
-    x, y, w, h = np.array([box.pixels for box in record.boxes], np.float64).reshape(-1, 4).T
+    x, y, w, h = np.array([box.pixels for box in record.boxes], np.float64).reshape(-1, 4).T  # [N] each
     size = (record.width, record.height, record.width, record.height)
-    return np.float32(np.stack([x, y, x + w, y + h], axis=1) / size)
+    return np.float32(np.stack([x, y, x + w, y + h], axis=1) / size)  # [N, 4]

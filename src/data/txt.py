@@ -97,7 +97,7 @@ def read_line(line: str, source: str, image_dir: str, *, classes: list[str], rep
     records = [Record(0, image_path(image_dir, path), 0, 0, source, []) for path, _ in images]
     for record, (path, fields) in zip(records, images):
         if " " in path and "\t" not in line and not exists(path):
-            report.add(BAD, source, f"there is no image '{path}'; {TABS}")
+            report.add(BAD, source, f"image '{path}' does not exist; {TABS}")
         for number, field in enumerate(fields, 1):
             add_field(record, number, field, classes=classes, report=report)
     return records
@@ -137,11 +137,11 @@ def why_unusable(line: str, images: list[tuple[str, list[str]]], exists: Callabl
     for part in filter(is_image, [*fields, *glued]):
         return f"'{part}' ends like an image where a box should be, as if two lines had run together"
     if not images[0][0]:
-        return "there is no image in front of the boxes"
+        return "no image stands in front of the boxes"
     odd = [path for path, _ in images if not is_image(path) and not exists(path)]
-    if odd or fields and not any(map(is_box, fields)):
-        if form := looks_like(line):
-            return f"it looks like {form}"
+    without_boxes = fields and not any(map(is_box, fields))
+    if (odd or without_boxes) and (form := looks_like(line)):
+        return f"it looks like {form}"
     return f"'{odd[0]}' is neither a file nor has it the ending of an image; {TABS}" if odd else ""
 
 

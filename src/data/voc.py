@@ -36,10 +36,7 @@ def voc_split(split: str, place: Place) -> SplitFiles:
 
 
 def find_voc(root: str, splits: list[str]) -> SplitFiles:
-    """The first of these splits that is there, as VOC or the model zoo has it. Raises DataError.
-
-    files: the list of its images, or the folder of its XML files, and these files.
-    """
+    """The first of these splits that is there; files: its list, or the zoo's folder, and the XML files."""
     for split in splits:
         zoo = os.path.join(root, "eval" if split == "val" else split)
         list_file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
