@@ -18,9 +18,11 @@ NEEDS_MINDSPORE = ("ema", "losses", "optim", "machine.compat", "machine.compile_
                    "weights.checkpoint", "weights.load", "evaluation.evaluate", "inference.description",
                    "inference.exported", "inference.predictor", "export.exporter", "export.mindir", "export.onnx",
                    "export.trial", "training.build", "training.checks", "training.loop", "training.resume",
-                   "training.saver", "training.step", "training.validator", "config", "option_rules",
-                   "training.build", "training.checks", ", ", ", ", ")
-            for path in glob.glob(f")
+                   "training.saver", "training.step", "training.validator")
+# the modules that know options: what they are, and what is built from them; all others take plain arguments
+KNOW_OPTIONS = ("config", "option_rules", "training.build", "training.checks")
+PROGRAMS = [os.path.relpath(path, ROOT) for folder in ("", "scripts", "bench")
+            for path in glob.glob(f"{ROOT}/{folder}/*.py")]
 
 
 def package_of(name):
