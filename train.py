@@ -26,12 +26,12 @@ def main():
 
     options = choose_overfit(options)
     with smaller_batch("batch_size", options.batch_size):
-        rank, world = join(options)
+        rank, world = prepare_run(options)
         with hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext():
             train(options, rank, world)
 
 
-def join(options):
+def prepare_run(options):
     """Checks the options, starts the device and joins the other processes. Returns rank, world."""
     import mindspore as ms
 
@@ -61,7 +61,7 @@ def train(options, rank, world):
     from src.training.log import RunLog
     from src.training.loop import Loop
     from src.training.meter import peak_memory
-    from src.training.resume import find_saved, start
+    from src.training.resume import begin_run, find_saved
 
     log = RunLog(first=rank == 0)
     note = unused_note(options, "train.py")
@@ -77,7 +77,7 @@ def train(options, rank, world):
 
     state = build.build_state(options, loader.steps, saved)
     facts = build.build_facts(options, model, train_split, world=world)
-    start(step, state, saved, now=options, facts=facts, log=log, rank=rank, world=world)
+    begin_run(step, state, saved, now=options, facts=facts, log=log, rank=rank, world=world)
     validator = build.build_validator(options, model, step, split=val_split, log=log, rank=rank, world=world)
     saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
     graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due}

@@ -195,7 +195,7 @@ def started(steps_done=None, skipped_epochs=0, **meta):
         saved = resume.Saved(state_of(), meta, "x.ckpt", {})
     step, _ = build([0.1] * 24)
     state = build_state(options, 6, saved)
-    resume.start(step, state, saved, now=options, facts=facts, log=RunLog(first=False), rank=0, world=1)
+    resume.begin_run(step, state, saved, now=options, facts=facts, log=RunLog(first=False), rank=0, world=1)
     return step, state
 
 

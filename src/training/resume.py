@@ -98,8 +98,8 @@ def refuse_idling(saved: Saved, now: dict) -> None:
                       "by --pre_trained)")
 
 
-def start(step: TrainStep, state: RunState, saved: Saved | None, *, now: dict, facts: dict, log: RunLog, rank: int,
-          world: int) -> None:
+def begin_run(step: TrainStep, state: RunState, saved: Saved | None, *, now: dict, facts: dict, log: RunLog, rank: int,
+              world: int) -> None:
     """Puts a TrainStep where the state is, with the values of a checkpoint if the run is resumed.
 
     now: the options; facts: what a checkpoint of this run says of itself. Raises OptionError when the checkpoint does
