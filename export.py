@@ -12,8 +12,7 @@ from src.machine import process
 
 def main():
     """Reads the options and exports."""
-    from src.config import read_options, unused_note
-    from src.run_data import take_run_data
+    from src.config import read_options, take_run_data, unused_note
 
     options = read_options(sys.argv[1:], "export.py", doc=__doc__)
     notes = [unused_note(options, "export.py")]

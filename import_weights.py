@@ -36,8 +36,8 @@ def main() -> None:
     from src.weights.files import open_weights
     from src.weights.load import OURS, assign, build_for, import_command
 
-    file = open_weights(arguments.source)
     typed = convert("classes", arguments.classes, {"classes": []})
+    file = open_weights(arguments.source)
     model, classes, translated = build_for(file, arguments.model, classes=typed, source=arguments.publisher)
     if translated.source == OURS:
         raise OptionError(f"'{file.path}' is a checkpoint of this repository already")

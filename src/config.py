@@ -13,9 +13,8 @@ from easydict import EasyDict
 from src.classes import named_classes
 from src.errors import OptionError
 from src.files import expand_home
-from src.option_rules import RENAMED, choice_problem, number_problem, rule_of
-from src.option_values import KINDS
-from src.recipes import ZOO_RECIPE, read_recipe, read_yaml
+from src.option_rules import DATA_OPTIONS, RENAMED, rule_of
+from src.recipes import KINDS, ZOO_RECIPE, read_recipe, read_yaml
 from src.text import wrap_paragraphs
 from src.version import version_line
 
@@ -45,24 +44,19 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
     recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
     if "dataset" in typed and typed["dataset"] != recipe.get("dataset", defaults["dataset"]):
         recipe = without_splits(recipe)
-    values = {key: convert(key, value, defaults, origin=f"{typed.get('config_path')}: ")
-              for key, value in recipe.items()}
-    values.update({key: convert(key, value, defaults) for key, value in typed.items()})
+    origin = f"{typed.get('config_path')}: "
+    values = {**defaults, **{key: convert(key, value, defaults, origin=origin) for key, value in recipe.items()},
+              **{key: convert(key, value, defaults) for key, value in typed.items()}}
     unused = [name for name in typed if program not in rule_of(name).programs]
     if strict and unused:
         used = ", --".join(name for name in defaults if program in rule_of(name).programs)
         raise OptionError(f"--{unused[0]} is not used by {program}, which takes --{used}")
-    options = EasyDict({**defaults, **values, "typed": sorted(typed)})
-    options.classes = named_classes(options.classes)  # from here on a list is names, and `coco` a class like others
-    return options
+    values["classes"] = named_classes(values["classes"])  # from here on `coco` is a class like others
+    return EasyDict({**values, "typed": sorted(typed)})
 
 
 def without_splits(recipe: dict) -> dict:
-    """A recipe without what it says of the splits of its own data set, for another one.
-
-    train2017 is not a split of VOC, and a TXT file not an annotation file of COCO. Places of files belong to a data set
-    only where the recipe names one.
-    """
+    """A recipe without the splits of its data set; places belong to a data set only if the recipe names one."""
     dropped = ("name", "place") if "dataset" in recipe else ("name",)
     return {key: value for key, value in recipe.items() if rule_of(key).split not in dropped}
 
@@ -128,7 +122,7 @@ def convert(key: str, value: object, defaults: dict, *, origin: str = "--") -> o
         raise OptionError(f"{origin}{key}={value!r}: expected {kind.expected}") from error
     if rule.is_path:
         result = expand_home(result)
-    problem = number_problem(rule, result) if isinstance(result, (int, float)) else choice_problem(rule, result)
+    problem = rule.problem(result)
     if problem:
         raise OptionError(f"{origin}{key}={value}: {problem}")
     return result
@@ -157,3 +151,39 @@ def option_help(option: str, meaning: str, width: int) -> str:
         before, head = f"{option}\n", " " * MEANINGS
     return before + textwrap.fill(meaning, width, initial_indent=head, subsequent_indent=" " * MEANINGS,
                                   break_long_words=False, break_on_hyphens=False)
+
+
+# --- the data of a run goes with its checkpoints
+
+def run_of(path: str) -> str | None:
+    """The folder of the run that a file lies in, at its top or in its ckpt/; None for a file elsewhere."""
+    folder = os.path.dirname(os.path.abspath(path))
+    run = os.path.dirname(folder) if os.path.basename(folder) == "ckpt" else folder
+    is_run = os.path.isfile(os.path.join(run, "config.yaml")) and os.path.isdir(os.path.join(run, "ckpt"))
+    return run if is_run else None
+
+
+def take_run_data(options: EasyDict) -> tuple[EasyDict, str]:
+    """Options with the data of the run that checkpoint_file_path lies in, and a line that says so, "" for no change.
+
+    What the command line or the recipe says is kept, and another --dataset takes nothing. Raises OptionError for a
+    config.yaml that cannot be read.
+    """
+    run = run_of(options.checkpoint_file_path) if options.checkpoint_file_path else None
+    if not run:
+        return options, ""
+    path = os.path.join(run, "config.yaml")
+    stored, given = read_yaml(path), set(options.typed)
+    given |= set(read_recipe(options.config_path)) if options.config_path else set()
+    if "dataset" in given and stored.get("dataset", options.dataset) != options.dataset:
+        return options, ""
+    taken = {name: convert(name, stored[name], options, origin=f"{path}: ") for name in DATA_OPTIONS
+             if name in stored and name not in given}
+    shown = " ".join(f"--{name}={as_typed(value)}" for name, value in taken.items() if value != options[name])
+    line = f"data of the run, from {os.path.relpath(path)}: {shown}" if shown else ""
+    return EasyDict({**options, **taken}), line
+
+
+def as_typed(value: object) -> object:
+    """A value as it stands in a command line."""
+    return f"[{','.join(value)}]" if isinstance(value, list) else value

@@ -46,7 +46,7 @@ def test_both_are_named_and_there_is_no_root(here):
              f"--val_anno_path={here.other}/val.json", f"--val_image_dir={here.other}/train2017")
     train, val = (here.split(split, *typed) for split in ("train", "val"))
     assert (train.image_dir, val.image_dir) == (str(here.tree / "train2017"), str(here.other / "train2017"))
-    assert train.target != val.target and val.count == 2
+    assert train.folder != val.folder and val.count == 2
 
 
 def test_one_folder_for_both_files(here):

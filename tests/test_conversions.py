@@ -46,15 +46,15 @@ def colours(split):
 
 def test_a_run_keeps_its_data_while_edited_annotations_are_converted(tree, call):
     first = call.txt()
-    names = {name: os.path.getmtime(os.path.join(first.target, name)) for name in os.listdir(first.target)}
+    names = {name: os.path.getmtime(os.path.join(first.folder, name)) for name in os.listdir(first.folder)}
     annotate(tree, "a.png 0,0,9,9,dog\n")
     second = call.txt()
-    assert second.target != first.target and (first.count, second.count) == (2, 1)
+    assert second.folder != first.folder and (first.count, second.count) == (2, 1)
     assert len(rows_of(first)) == 2 and len(rows_of(second)) == 1
-    assert names == {name: os.path.getmtime(os.path.join(first.target, name)) for name in os.listdir(first.target)}
+    assert names == {name: os.path.getmtime(os.path.join(first.folder, name)) for name in os.listdir(first.folder)}
     annotate(tree, "a.png 0,0,9,9,cat\nb.png 0,0,9,9,cat\n")
     again = call.txt()
-    assert not again.converted and again.target == first.target, "edited back: it is there still"
+    assert not again.converted and again.folder == first.folder, "edited back: it is there still"
 
 
 def test_what_nobody_reads_goes_when_the_source_is_converted_again(tree, call):
@@ -65,12 +65,12 @@ def test_what_nobody_reads_goes_when_the_source_is_converted_again(tree, call):
     del first
     annotate(tree, "b.png 0,0,9,9,dog\n")
     third = call.txt()
-    assert set(call.kept()) == {os.path.basename(split.target) for split in (second, other, third)}
+    assert set(call.kept()) == {os.path.basename(split.folder) for split in (second, other, third)}
     assert any(text.startswith("removed ") for text in call.said)
     del second
     annotate(tree, "b.png 0,0,9,9,ox\n")
     fourth = call.txt()
-    assert set(call.kept()) == {os.path.basename(split.target) for split in (other, third, fourth)}
+    assert set(call.kept()) == {os.path.basename(split.folder) for split in (other, third, fourth)}
 
 
 def test_nothing_is_removed_where_locks_cannot_tell(tree, call, monkeypatch):
@@ -88,20 +88,20 @@ def test_a_damaged_conversion_in_use_is_not_replaced_but_followed(tree, call):
     first = call.txt()
     os.remove(first.ground_truth)
     second = call.txt()
-    assert second.converted and second.target == first.target + "_2" and "ground_truth.json is missing" in call.why()
+    assert second.converted and second.folder == first.folder + "_2" and "ground_truth.json is missing" in call.why()
     assert os.path.isfile(first.files[0]) and len(rows_of(first)) == 2
-    assert call.txt().target == second.target and call.txt(rank=1).target == second.target
+    assert call.txt().folder == second.folder and call.txt(rank=1).folder == second.folder
 
 
 def test_leftovers_of_killed_conversions_of_other_annotations_go(tree, call):
-    first = call.txt().target
+    first = call.txt().folder
     os.rename(first, first + conversions.TEMPORARY)
     annotate(tree, "a.png 0,0,9,9,dog\n")
     assert call.kept() != [] and call.txt().converted and len(call.kept()) == 1
 
 
 def test_folders_of_others_are_let_be(tree, call):
-    target = call.txt().target
+    target = call.txt().folder
     others = [f"{target}_old", f"{target}x", target[:-9], target[:-1]]
     for path in others:
         os.mkdir(path)
@@ -152,7 +152,7 @@ def test_a_rank_on_another_host_takes_copies_of_other_times(bmps, call, monkeypa
     monkeypatch.setattr(prepare, "POLL_SECONDS", 0.01)
     split = call.txt()
     os.utime(bmps / "images/a.bmp", ns=(1, 1))
-    assert call.txt(rank=1).target == split.target, "its host has copies, and it must not wait for ever"
+    assert call.txt(rank=1).folder == split.folder, "its host has copies, and it must not wait for ever"
     assert call.txt().converted, "rank 0 goes by its own images"
 
 
@@ -163,12 +163,12 @@ def test_a_rank_beside_rank_0_waits_while_that_may_convert_replaced_images(bmps,
     repaint(bmps / "images/b.bmp", 200)
     polls, find = [], prepare.find_conversion
     monkeypatch.setattr(prepare, "find_conversion", lambda *args, **more: polls.append(more) or find(*args, **more))
-    with conversions.locked(str(bmps / "mr")):  # as rank 0 does while it converts
+    with conversions.conversion_lock(str(bmps / "mr")):  # as rank 0 does while it converts
         waiter = ThreadPoolExecutor(1).submit(Caller(bmps).txt, rank=1)
         while len(polls) < 5 and not waiter.done():
             time.sleep(0.01)
         assert not waiter.done() and polls == [{}] * len(polls), "times count as well"
-    assert waiter.result(20).target == split.target
+    assert waiter.result(20).folder == split.folder
 
 
 def test_images_that_were_missing_and_still_are_change_nothing(bmps, call):
@@ -195,7 +195,7 @@ def test_processes_hold_what_they_read(tree):
     held, other = Caller(tree).txt(), Caller(tree)
     annotate(tree, "a.png 0,0,9,9,dog\n")
     other.txt()
-    assert not conversions.remove_unread(held.target) and os.path.isdir(held.target)
-    target = held.target
+    assert not conversions.remove_unread(held.folder) and os.path.isdir(held.folder)
+    target = held.folder
     del held
     assert conversions.remove_unread(target) and not os.path.exists(target)

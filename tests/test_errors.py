@@ -157,9 +157,9 @@ def test_the_text_of_mindspore_becomes_one_line():
 
 
 def test_a_reader_without_memory_is_not_taken_for_damaged_files():
-    from src.data.loader import unreadable  # imports MindSpore
-    assert out_of_memory(unreadable(RuntimeError("[Out of memory] row 3"), "x"))
-    assert isinstance(unreadable(RuntimeError("row 3 is cut short"), "x"), DataError)
+    from src.data.mindrecord import read_error
+    assert out_of_memory(read_error(RuntimeError("[Out of memory] row 3"), "x"))
+    assert isinstance(read_error(RuntimeError("row 3 is cut short"), "x"), DataError)
 
 
 def test_memory_in_a_program():

@@ -8,7 +8,7 @@ import pytest
 from conftest import coco_tree, picture, rows_of, txt_tree
 
 from src.classes import COCO_CLASSES
-from src.data import convert, loader
+from src.data import loader, mindrecord
 from src.data.images import decode_image
 from src.data.loader import EvalLoader
 from src.data.prepare import prepare_split
@@ -22,7 +22,7 @@ def test_rows_and_ground_truth(tmp_path, call):
     split = call.coco()
     assert (split.classes, split.category_ids) == (["ant", "cat"], [2, 7])
     assert (split.count, split.boxes_per_class) == (2, [1, 1])
-    assert split.converted and split.faults == 2 and split.target == os.path.dirname(split.files[0])
+    assert split.converted and split.finding_count == 2 and split.folder == os.path.dirname(split.files[0])
     empty, full = rows_of(split)
     assert (empty["index"], empty["image_id"], empty["height"], empty["width"]) == (0, 5, 20, 40)
     assert empty["boxes"].tolist() == [[0, 0, 0, 0]] and empty["labels"].tolist() == [-1], "stands for no box"
@@ -49,8 +49,8 @@ def test_whom_the_umask_lets_read_may_read_all_files(tmp_path, call, mask, mode)
         split = call.txt()
     finally:
         os.umask(before)
-    assert {entry.stat().st_mode & 0o777 for entry in os.scandir(split.target)} == {mode}
-    assert len(os.listdir(split.target)) == 5
+    assert {entry.stat().st_mode & 0o777 for entry in os.scandir(split.folder)} == {mode}
+    assert len(os.listdir(split.folder)) == 5
 
 
 def test_txt_ground_truth_is_clipped(tmp_path, call):
@@ -58,7 +58,7 @@ def test_txt_ground_truth_is_clipped(tmp_path, call):
     split = call.txt()
     truth = json.load(open(split.ground_truth, encoding="utf-8"))
     assert [(item["bbox"], item["area"]) for item in truth["annotations"]] == [([0, 5, 20, 10], 200)]
-    assert split.faults == 2 and "box clipped" in split.summary and "box dropped" in split.summary
+    assert split.finding_count == 2 and "box clipped" in split.summary and "box dropped" in split.summary
     assert len(open(split.report, encoding="utf-8").readlines()) == 3
 
 
@@ -72,15 +72,15 @@ def test_difficult_is_kept(tmp_path):
         "<xmax>20</xmax><ymax>12</ymax></bndbox></object></annotation>")
     split = prepare_split("val", "voc", mindrecord_dir=str(tmp_path / "mr"), classes=[], voc_root=str(tmp_path),
                           log=lambda text: None)
-    assert split.name == "test", "there is no list val.txt"
-    assert rows_of(split)[0]["difficult"].tolist() == [1] and split.faults == 0
+    assert split.name == "test", "the list val.txt does not exist"
+    assert rows_of(split)[0]["difficult"].tolist() == [1] and split.finding_count == 0
     annotation = json.load(open(split.ground_truth, encoding="utf-8"))["annotations"][0]
     assert (annotation["bbox"], annotation["difficult"], annotation["ignore"]) == ([4, 2, 16, 10], 1, 1)
 
 
 def test_row_numbers_are_places_in_the_ground_truth_in_several_files_too(tmp_path, call, monkeypatch):
-    monkeypatch.setattr(convert, "CHUNK", 4)
-    monkeypatch.setattr(convert, "FILE_BYTES", 1)
+    monkeypatch.setattr(mindrecord, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(mindrecord, "FILE_BYTES", 1)
     names = [f"{number}.png" for number in range(11)]
     txt_tree(tmp_path, "".join(f"{name} 0,0,{number + 1},9,cat\n" for number, name in enumerate(names)), names)
     split = call.txt()
@@ -97,7 +97,7 @@ def test_a_batch_fails_for_an_image_that_has_rotted_and_names_it(tmp_path, call,
     good = loader.decode_image
     monkeypatch.setattr(loader, "decode_image", lambda data, *size: good(b"rotten" if calls.pop() else data, *size))
     calls = [False, True, False]
-    with pytest.raises(DataError, match="image of row [0-2] in .*data.prepare000' is damaged; remove the folder"):
+    with pytest.raises(DataError, match="image of row [0-2] in .*data.mindrecord000' is damaged; remove the folder"):
         list(EvalLoader(split.files, rows=3, image_size=8, batch_size=3, workers=1))
 
 
@@ -109,7 +109,7 @@ def test_rows_that_are_not_there_are_no_samples(tmp_path, call):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_batches_come_in_order_and_whole_however_many_threads(tmp_path, call, workers):
+def test_batches_come_in_order_and_complete_with_any_number_of_threads(tmp_path, call, workers):
     names = [f"{number}.png" for number in range(11)]
     txt_tree(tmp_path, "".join(f"{name} 0,0,9,9,cat\n" for name in names), names)
     for number, name in enumerate(names):
@@ -141,13 +141,13 @@ def test_wrong_size_is_reported_and_the_image_believed(tmp_path, call):
     split = call.coco()
     row = rows_of(split)[0]
     assert (row["height"], row["width"], row["boxes"].tolist()) == (20, 40, [[0, 0, 1, 1]])
-    assert "80 x 40 is written, the image has 40 x 20 pixels" in split.summary and split.faults == 1
+    assert "80 x 40 is written, the image has 40 x 20 pixels" in split.summary and split.finding_count == 1
 
 
 def test_classes_without_boxes_are_a_note(tmp_path, call):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat\n")
     split = call.txt(["cat", "dog"], strict=True)
-    assert split.faults == 0 and "no training box is of class 'dog'" in split.summary
+    assert split.finding_count == 0 and "no training box is of class 'dog'" in split.summary
 
 
 def test_a_misspelt_class_is_named(tmp_path, call):
@@ -191,7 +191,7 @@ def test_real_coco(tmp_path, shared):
     root = shared("coco")
     split = prepare_split("train", "coco", mindrecord_dir=str(tmp_path), classes=COCO_CLASSES, coco_root=root,
                           strict=True, log=lambda text: None)
-    assert (split.count, sum(split.boxes_per_class), split.faults) == (220, 1947, 0)
+    assert (split.count, sum(split.boxes_per_class), split.finding_count) == (220, 1947, 0)
     rows = rows_of(split)
     assert [int(row["index"]) for row in rows] == list(range(220)), "one file: row number = index"
     assert sum(row["labels"][0] == -1 for row in rows) == 3 and sum(row["crowd"].sum() for row in rows) == 19
@@ -209,5 +209,5 @@ def test_real_voc_names_its_two_faulty_boxes(tmp_path, shared):
     for name, images, boxes in (("train", 205, 2804), ("val", 87, 1137)):
         split = prepare_split(name, "voc", mindrecord_dir=str(tmp_path), classes=[], voc_root=shared("bccd"),
                               log=lambda text: None)
-        assert (split.count, sum(split.boxes_per_class), split.faults) == (images, boxes, 1)
+        assert (split.count, sum(split.boxes_per_class), split.finding_count) == (images, boxes, 1)
         assert "under 1 pixel" in split.summary

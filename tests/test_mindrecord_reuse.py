@@ -1,4 +1,4 @@
-"""When a conversion is made anew, how the ranks wait, options that lead nowhere, and prepare_data.py."""
+"""When data are converted again, how the ranks wait, options that lead nowhere, and prepare_data.py."""
 import os
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from src.data.annotations import SplitMissing
 from src.data.prepare import prepare_split
 from src.errors import DataError, EnvironmentFault, OptionError, SSDError
 
-# --- when it is made anew
+# --- when data are converted again
 
 def test_reused_until_the_source_changes(tmp_path, call):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat\n")
@@ -33,7 +33,7 @@ def test_two_lists_of_classes_are_kept_side_by_side(tmp_path, call):
 
 def damage(split, kind):
     """Makes a conversion unusable."""
-    manifest = os.path.join(split.target, "manifest.json")
+    manifest = os.path.join(split.folder, "manifest.json")
     if kind == "half":
         with open(split.files[0], "r+b") as file:
             file.truncate(1000)
@@ -47,7 +47,7 @@ def damage(split, kind):
 
 
 @pytest.mark.parametrize("kind, reason", [
-    ("half", "has another size"), ("db", "data.prepare000.db is missing"), ("truth", "ground_truth.json is missing"),
+    ("half", "has another size"), ("db", "data.mindrecord000.db is missing"), ("truth", "ground_truth.json is missing"),
     ("manifest", "manifest is missing"), ("broken manifest", "broken"), ("schema", "another version")])
 def test_damage_is_seen_and_mended(tmp_path, call, kind, reason):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat\n")
@@ -59,7 +59,7 @@ def test_damage_is_seen_and_mended(tmp_path, call, kind, reason):
 
 def test_leftovers_of_a_killed_conversion(tmp_path, call):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat\n")
-    target = call.txt().target
+    target = call.txt().folder
     os.rename(target, target + ".tmp")
     os.remove(target + ".tmp/manifest.json")
     assert call.txt().converted and call.kept() == [os.path.basename(target)]

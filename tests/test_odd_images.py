@@ -3,7 +3,6 @@ import io
 import os
 import struct
 import zlib
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from src.data.image_bytes import BadImage
 from src.data.images import MAX_IMAGE_PIXELS, check_image, decode_image, read_image
 from src.errors import DataError
+from src.inference.sources import open_source
 
 END = b"\xff\xd9"
 
@@ -110,15 +110,15 @@ def test_every_kind_of_pixels_is_read_as_rgb(check, kind):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_jpeg_without_its_end_marker_is_whole_one_without_data_is_not(check, options, mode):
+def test_a_jpeg_without_its_end_marker_is_complete_but_not_without_data(check, options, mode):
     image = Image.fromarray(picture()).convert(mode)
     data = encoded(image, "JPEG", **options)
     assert data.endswith(END)
-    whole = check(data)
-    assert whole.data == data
+    complete = check(data)
+    assert complete.data == data
     for short in (data[:-2], data[:-1]):
         for pixels in (check(short).pixels, decode_image(short)):
-            np.testing.assert_allclose(np.int32(pixels), whole.pixels, atol=2)  # CMYK has two formulas
+            np.testing.assert_allclose(np.int32(pixels), complete.pixels, atol=2)  # CMYK has two formulas
     assert decode_image(half(data)) is None
     for cut in (half(data), half(data) + END):
         assert check(cut).startswith("it is JPEG, cut short"), cut[-2:]
@@ -227,7 +227,7 @@ def test_conversion_keeps_what_can_be_read_and_names_the_rest(tmp_path, capfd):
     split = call.txt()
     assert capfd.readouterr().err == ""
     rows = rows_of(split)
-    assert [int(row["image_id"]) for row in rows] == [1, 2, 5] and split.faults == 3
+    assert [int(row["image_id"]) for row in rows] == [1, 2, 5] and split.finding_count == 3
     stored = np.frombuffer(rows[2]["image"], np.uint8).tobytes()
     assert stored == files["e.jpg"], "an ordinary file is stored as it is"
     for row, shape in zip(rows, ((10, 20, 3), (48, 64, 3), (48, 64, 3))):
@@ -238,14 +238,12 @@ def test_conversion_keeps_what_can_be_read_and_names_the_rest(tmp_path, capfd):
 
 
 def test_predict_names_what_is_no_picture_and_no_video(tmp_path):
-    import predict
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="is a named pipe; give an image"):
-        predict.image_files(str(tmp_path / "pipe"))
+        open_source(str(tmp_path / "pipe"))
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
-    options = SimpleNamespace(source=str(tmp_path / "x.heic"), output_path=str(tmp_path))
     with pytest.raises(DataError, match="neither a picture .* nor a video that opens: it is HEIC"):
-        list(predict.predict_video(None, options, []))
+        open_source(str(tmp_path / "x.heic"))
 
 
 def test_too_little_memory_is_not_taken_for_a_damaged_image(tmp_path, monkeypatch):

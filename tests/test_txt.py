@@ -200,7 +200,7 @@ def test_a_class_that_is_named_as_a_number_is_itself(tmp_path):
 def test_01_without_a_list_of_classes_converts(tmp_path, call):
     txt_tree(tmp_path, "a.png 1,1,20,18,01\nb.png 1,1,20,18,2\n")
     split = call.txt()
-    assert split.classes == ["1", "2"] and split.boxes_per_class == [1, 1] and split.faults == 0
+    assert split.classes == ["1", "2"] and split.boxes_per_class == [1, 1] and split.finding_count == 0
 
 
 @pytest.mark.parametrize("text, form", [

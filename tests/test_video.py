@@ -1,6 +1,7 @@
 """Videos that are read as a player shows them and written whole, and names of drawings that never meet."""
 import os
 import struct
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,8 +10,9 @@ from programs import ROOT, write_video
 
 import predict
 from src.errors import DataError, EnvironmentFault
-from src.inference import video
-from src.inference.video import VideoFile, VideoSource, drawing_path
+from src.inference import drawings
+from src.inference.drawings import VideoWriter, drawing_names, video_path
+from src.inference.sources import VideoReader, open_source
 
 # of a tkhd box: the matrix a b u c d v x y w, which turns by so many degrees clockwise (ISO/IEC 14496-12, 8.3.2)
 MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0), 0: (1, 0, 0, 1)}
@@ -32,8 +34,8 @@ def marked_video(path, turn):
 
 
 def frames(path):
-    source = VideoSource(str(path))
-    found = list(source)
+    source = VideoReader(str(path))
+    found = [picture.pixels for picture in source]
     source.close()
     return found
 
@@ -51,9 +53,9 @@ def test_a_rotation_tag_is_followed(tmp_path, turn, shape, corner):
 
 @pytest.mark.parametrize("size", [(41, 23), (40, 23), (41, 24), (40, 24)])
 def test_sides_are_made_even_and_it_is_told(tmp_path, size):
-    drawn = VideoFile(str(tmp_path / "a.mp4"), 10)
+    drawn = VideoWriter(str(tmp_path / "a.mp4"), 10)
     for _ in range(4):
-        drawn.write(np.full((*size[::-1], 3), 200, np.uint8))
+        drawn.write(np.full((*size[::-1], 3), 200, np.uint8), {})
     drawn.close()
     even = tuple(side + side % 2 for side in size)
     found = frames(tmp_path / "a.mp4")
@@ -65,66 +67,71 @@ def test_sides_are_made_even_and_it_is_told(tmp_path, size):
 @pytest.mark.parametrize("rate, written, told", [(10, 10, 0), (100000, 25, 1), (0, 25, 0), (float("nan"), 25, 0),
                                                  (float("inf"), 25, 1), (-3, 25, 0), (29.97, 29.97, 0)])
 def test_a_rate_that_no_player_has(tmp_path, rate, written, told):
-    drawn = VideoFile(str(tmp_path / "a.mp4"), rate)
+    drawn = VideoWriter(str(tmp_path / "a.mp4"), rate)
     for _ in range(3):
-        drawn.write(np.zeros((16, 16, 3), np.uint8))
+        drawn.write(np.zeros((16, 16, 3), np.uint8), {})
     drawn.close()
-    source = VideoSource(str(tmp_path / "a.mp4"))
+    source = VideoReader(str(tmp_path / "a.mp4"))
     assert source.rate == pytest.approx(written, rel=1e-3) and len(drawn.notes) == told
     source.close()
 
 
 def test_frames_of_another_size_are_kept(tmp_path):
-    drawn = VideoFile(str(tmp_path / "a.mp4"), 10)
+    drawn = VideoWriter(str(tmp_path / "a.mp4"), 10)
     for side in (16, 32, 17):
-        drawn.write(np.zeros((side, side, 3), np.uint8))
+        drawn.write(np.zeros((side, side, 3), np.uint8), {})
     drawn.close()
     assert [frame.shape for frame in frames(tmp_path / "a.mp4")] == [(16, 16, 3)] * 3
 
 
 def test_no_encoder_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(video.cv2, "VideoWriter_fourcc", lambda *_: 0)
-    drawn = VideoFile(str(tmp_path / "a.none"), 10)
-    with pytest.raises(EnvironmentFault, match="no encoder"):
-        drawn.write(np.zeros((16, 16, 3), np.uint8))
+    monkeypatch.setattr(drawings.cv2, "VideoWriter_fourcc", lambda *_: 0)
+    drawn = VideoWriter(str(tmp_path / "a.none"), 10)
+    with pytest.raises(EnvironmentFault, match="no MPEG-4 encoder"):
+        drawn.write(np.zeros((16, 16, 3), np.uint8), {})
 
 
 def test_a_file_that_lacks_frames_is_an_error(tmp_path):
-    drawn = VideoFile(str(tmp_path / "a.mp4"), 10)
+    drawn = VideoWriter(str(tmp_path / "a.mp4"), 10)
     for _ in range(3):
-        drawn.write(np.zeros((16, 16, 3), np.uint8))
-    drawn.written += 1
+        drawn.write(np.zeros((16, 16, 3), np.uint8), {})
+    drawn.count += 1
     with pytest.raises(EnvironmentFault, match="does not hold all 4 frames"):
         drawn.close()
 
 
 def test_nothing_is_written_without_frames(tmp_path):
-    VideoFile(str(tmp_path / "a.mp4"), 10).close()
+    VideoWriter(str(tmp_path / "a.mp4"), 10).close()
     assert os.listdir(tmp_path) == []
 
 
 def test_what_is_no_video(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
     with pytest.raises(DataError, match="nor a video that opens"):
-        VideoSource(str(tmp_path / "a.mp4"), (".jpg",))
+        VideoReader(str(tmp_path / "a.mp4"))
     with pytest.raises(DataError, match="no such camera"):
-        VideoSource("99")
+        VideoReader("99")
 
 
 def test_names_of_drawn_videos():
-    assert drawing_path("0", "out") == os.path.join("out", "camera0.mp4")
-    assert drawing_path("in/a.b.mov", "out") == os.path.join("out", "a.b.mp4")
+    assert video_path("0", "out") == os.path.join("out", "camera0.mp4")
+    assert video_path("in/a.b.mov", "out") == os.path.join("out", "a.b.mp4")
 
 
-def test_an_interrupted_video_is_whole_up_to_there(tmp_path, monkeypatch):
+def test_an_interrupted_video_is_whole_up_to_there(tmp_path):
     write_video(tmp_path / "in.mp4", 6)
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(predict, "detect", lambda _, image, least: (image, []))
-    options = type("Options", (), {"source": str(tmp_path / "in.mp4"), "output_path": str(tmp_path / "out"),
-                                   "draw_score": 0.5})
-    work = predict.predict_video(None, options, [])
-    assert [next(work)["frame"] for _ in range(4)] == [0, 1, 2, 3]
-    work.close()
+    calls = iter(range(4))
+
+    def detect(_):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)
+    source = open_source(str(tmp_path / "in.mp4"))
+    writer = drawings.open_drawings(source, str(tmp_path / "out"))
+    predictor = SimpleNamespace(detect=detect, classes=[])
+    rows, interrupted = predict.predict_pictures(predictor, source, writer, draw_score=0.5)
+    assert interrupted and [row["frame"] for row in rows] == [0, 1, 2, 3]
     assert len(frames(tmp_path / "out" / "in.mp4")) == 4
 
 
@@ -141,7 +148,7 @@ def test_an_interrupted_video_is_whole_up_to_there(tmp_path, monkeypatch):
     (["\u00fc.jpg", "u\u0308.jpg"], ["\u00fc.jpg.png", "u\u0308.jpg_2.png"]),
 ])
 def test_no_two_drawings_have_one_name(names, drawings):
-    found = predict.drawing_names([os.path.join("in", name) for name in names])
+    found = drawing_names([os.path.join("in", name) for name in names])
     assert [found[os.path.join("in", name)] for name in names] == drawings
 
 

@@ -1,33 +1,28 @@
-"""Folders of converted data: which one is fit for use, who reads it, and which may go.
+"""The folders of conversions: their names, who reads them, and which may be removed.
 
 A conversion is a folder <dataset>_<split>_<hash of source paths and classes>_<hash of the annotations>[_<number>]. It
-is made aside and renamed: there whole or not. Who reads one holds a shared lock on it as long as its Split lives, and
-only a folder that nobody reads is ever removed: what a run reads stays as it is, whatever is converted meanwhile.
+is made aside and renamed, so that it is complete or not there. Who reads one holds a shared lock on it as long as its
+Split lives, and only a folder that nobody reads is ever removed: what a run reads stays as it is.
 """
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from src.data.image_bytes import file_size
+from src.errors import EnvironmentFault
 
-DIGITS = 8           # of a hash in a name
-TEMPORARY = ".tmp"
-
-
-def base_path(mindrecord_dir: str, names: str, origin: list, fingerprint: str) -> str:
-    """Where the conversions of one source with these annotations lie, but for a number; origin: paths and classes."""
-    digest = hashlib.sha256(os.fsencode("\n".join(origin))).hexdigest()[:DIGITS]
-    return os.path.join(mindrecord_dir, f"{names.replace(os.sep, '_')}_{digest}_{fingerprint[:DIGITS]}")
+HASH_DIGITS = 8      # of a hash in a name
+TEMPORARY = ".tmp"   # ends the name of a folder while it is written
 
 
-class Reader:
-    """A conversion in use; while this object lives, remove_unread() lets its folder be."""
+class ReadLock:
+    """A conversion in use; while this object lives, remove_unread() does not remove its folder."""
 
     def __init__(self, folder: str):
         """Raises OSError where there is no such folder."""
@@ -39,153 +34,104 @@ class Reader:
         if handle := getattr(self, "handle", None):
             os.close(handle)
 
-    def in_place(self):
+    def is_in_place(self) -> bool:
         """Whether the folder that was locked still has its name."""
         with contextlib.suppress(OSError):
             return os.path.samestat(os.fstat(self.handle), os.stat(self.folder))
         return False
 
 
-def find_conversion(bases: list, wanted: dict, image_dir: str, times: bool = True) -> tuple:
-    """(Reader of a conversion that is fit for use, or None; why there is none).
+def conversion_path(mindrecord_dir: str, name: str, *, origin: list[str], fingerprint: str) -> str:
+    """Where the conversions of a split lie, without their number.
 
-    bases: paths without the last number, the most welcome first. wanted: what its manifest must say. times: images must
-    have the very times of then, not the sizes alone.
+    name: of data set and split; origin: paths of the source and names of the classes; fingerprint: of the annotations.
     """
-    reason = ""
-    for base in bases:
-        for folder in reversed(conversions(base)):
-            with contextlib.suppress(OSError):
-                reader = Reader(folder)
-                why = stale(folder, wanted) or changed_image(folder, image_dir, times)
-                if not why and reader.in_place():
-                    return reader, ""
-                reason = reason or why
-    earlier = any(conversions(base[:-DIGITS - 1], any_annotations=True) for base in bases)
-    return None, reason or ("the annotations have changed" if earlier else "it is not there yet")
+    digest = hashlib.sha256(os.fsencode("\n".join(origin))).hexdigest()[:HASH_DIGITS]
+    return os.path.join(mindrecord_dir, f"{name.replace(os.sep, '_')}_{digest}_{fingerprint[:HASH_DIGITS]}")
 
 
-def conversions(base: str, any_annotations: bool = False, temporary: bool = False) -> list:
-    """The folders of a base, the oldest first. any_annotations: base lacks the hash of the annotations."""
-    parent, name = os.path.split(base)
-    pattern = (re.escape(name) + (rf"_[0-9a-f]{{{DIGITS}}}" if any_annotations else "") + r"(_(\d+))?"
-               + (f"({re.escape(TEMPORARY)})?" if temporary else ""))
+def list_conversions(path: str, *, any_annotations: bool = False, temporary: bool = False) -> list[str]:
+    """The conversions of a conversion_path(), the oldest first. any_annotations: of all fingerprints of its source;
+    temporary: unfinished ones too."""
+    parent, name = os.path.split(path)
+    pattern = re.escape(name)
+    if any_annotations:
+        pattern = re.escape(name[:-HASH_DIGITS]) + rf"[0-9a-f]{{{HASH_DIGITS}}}"
+    pattern += r"(_(\d+))?"
+    if temporary:
+        pattern += f"({re.escape(TEMPORARY)})?"
     with contextlib.suppress(OSError):
-        found = [(int(match[2] or 1), entry.path) for entry in os.scandir(parent)
-                 if (match := re.fullmatch(pattern, entry.name))]
-        return [path for _, path in sorted(found)]
+        matches = [(re.fullmatch(pattern, entry.name), entry.path) for entry in os.scandir(parent)]
+        return [folder for _, folder in sorted((int(match[2] or 1), folder) for match, folder in matches if match)]
     return []
 
 
-def stale(folder: str, wanted: dict) -> str:
-    """Why the conversion in folder cannot be used, or "" when it can."""
-    try:
-        manifest = read_manifest(folder)
-        if manifest["schema"] != wanted["schema"]:
-            return "another version of this program wrote it"
-        if manifest["fingerprint"] != wanted["fingerprint"]:
-            return "the annotations have changed"
-        if wanted["asked_classes"] not in (manifest["asked_classes"], manifest["classes"]):
-            return "it has other classes"
-        files, left_out, _ = manifest["files"].items(), manifest["left_out"].items(), manifest["images"].items()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return "its manifest is missing or broken"
-    for name, size in files:
-        if file_size(os.path.join(folder, name)) != size:
-            return f"{name} is missing or has another size"
-    for path, size in left_out:
-        if file_size(path) != size:
-            return f"'{path}' could not be used and has changed since"
-    return ""
-
-
-def image_facts(paths: list, image_dir: str) -> dict:
-    """{path below image_dir: "size time"}, time in nanoseconds; "-" for a file that is not there."""
-    return {os.path.relpath(path, image_dir): image_fact(path) for path in paths}
-
-
-def image_fact(path):
-    """The size and the time of change of a file as a text."""
-    try:
-        state = os.stat(path)
-    except (OSError, ValueError):
-        return "-"
-    return f"{state.st_size} {state.st_mtime_ns}"
-
-
-def changed_image(folder, image_dir, times):
-    """Which image is not as it was when it was converted, in words, or "".
-
-    Where all of the images have gone, the conversion stands for them.
-    """
-    then = {name: fact for name, fact in read_manifest(folder)["images"].items() if fact != "-"}
-    changed, gone = "", 0
-    for name, fact in then.items():
-        now = image_fact(os.path.join(image_dir, name))
-        gone += now == "-"
-        if now != fact and (times or now.split()[0] != fact.split()[0]):
-            changed = changed or name
-        if changed and gone == 0:
-            break
-    return "" if not changed or gone == len(then) else f"image '{changed}' has changed since"
-
-
-def free_folder(base: str) -> str:
-    """A path for a new conversion: that of a folder nobody reads, which is removed, or the next number."""
+def free_folder(path: str) -> str:
+    """The folder of a new conversion: one that nobody reads, which is removed, or the next number."""
     for number in count(1):
-        folder = base if number == 1 else f"{base}_{number}"
+        folder = path if number == 1 else f"{path}_{number}"
         if not os.path.lexists(folder) or remove_unread(folder):
             return folder
 
 
 def remove_unread(folder: str) -> bool:
     """Removes a conversion unless somebody reads it, or locks cannot tell. Returns whether it has gone."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
-            return True
-        finally:
-            os.close(handle)
+    with contextlib.suppress(OSError), open_folder(folder) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+        return True
     return not os.path.lexists(folder)
 
 
-def put_in_place(temporary: str, folder: str, base: str, log: Callable) -> Reader:
-    """Renames a new conversion, and removes what nobody reads of those that it replaces -> its Reader."""
+@contextlib.contextmanager
+def temporary_folder(folder: str) -> Iterator[str]:
+    """A new folder to write a conversion in, removed at the end unless put in place. Raises EnvironmentFault."""
+    temporary = folder + TEMPORARY
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a conversion that was killed
+        os.makedirs(temporary)
+        yield temporary
+    except OSError as error:
+        raise EnvironmentFault(f"'{temporary}' cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(temporary: str, path: str, log: Callable[[str], None]) -> ReadLock:
+    """Renames a new conversion, and removes those that it replaces and nobody reads. path: its conversion_path()."""
+    folder = temporary[:-len(TEMPORARY)]
     os.rename(temporary, folder)
-    reader = Reader(folder)
-    for path in conversions(base[:-DIGITS - 1], any_annotations=True, temporary=True):
-        if path != folder and remove_unread(path):
-            log(f"removed {path}, an earlier conversion that nothing reads")
-    return reader
+    lock = ReadLock(folder)
+    for other in list_conversions(path, any_annotations=True, temporary=True):
+        if other != folder and remove_unread(other):
+            log(f"removed {other}, an earlier conversion that nothing reads")
+    return lock
 
 
 @contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """One process at a time converts into folder; a file system without locks lets all pass."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+def conversion_lock(mindrecord_dir: str) -> Iterator[None]:
+    """One process at a time converts into a folder; a file system without locks lets all pass."""
+    with open_folder(mindrecord_dir) as handle:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(handle)
 
 
-def is_locked(folder: str) -> bool:
-    """Whether a process converts into folder just now, as far as locks can tell."""
+def is_converting(mindrecord_dir: str) -> bool:
+    """Whether a process holds the conversion_lock(), as far as locks can tell."""
+    with open_folder(mindrecord_dir) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+    return False
+
+
+@contextlib.contextmanager
+def open_folder(folder: str) -> Iterator[int]:
+    """The file descriptor of a folder, for locks."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
+        yield handle
     finally:
         os.close(handle)
-
-
-def read_manifest(folder: str) -> dict:
-    """What a conversion says about itself."""
-    with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:
-        return json.load(file)

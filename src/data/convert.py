@@ -1,157 +1,150 @@
-"""Records and image files -> MindRecord rows and a COCO ground truth file; every image is decoded once, as a check."""
-import contextlib
+"""Converts a split: annotations and image files -> MindRecord files and a COCO ground truth file.
+
+A conversion holds data.mindrecord* (and .db), ground_truth.json, report.csv and manifest.json. Every image is decoded
+once, as a check.
+"""
+from __future__ import annotations
+
 import json
 import math
 import os
 import shutil
 import zlib
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
+from src.data.annotations import SplitFiles
+from src.data.conversions import ReadLock, free_folder, put_in_place, temporary_folder
+from src.data.findings import Report
 from src.data.image_bytes import BadImage, file_size
-from src.data.images import bad_image_message, captured_stderr, check_image
-from src.data.records import Box, finish_record, fractions
+from src.data.images import CheckedImage, bad_image_message, captured_stderr, check_image
+from src.data.labels import refuse_misspelt
+from src.data.manifest import SCHEMA_VERSION, Manifest, Wanted, file_state, write_manifest
+from src.data.mindrecord import mindrecord_row, mindrecord_writer
+from src.data.records import Annotations, Record, finish_record
 from src.errors import DataError, EnvironmentFault
 from src.progress import track
 
-SCHEMA = {
-    "index": {"type": "int64"},  # from 0: the place of the image in ground_truth.json
-    "image_id": {"type": "int64"},
-    "image": {"type": "bytes"},  # the file as it was, or where OpenCV cannot read that silently, a PNG of its pixels
-    "height": {"type": "int32"},
-    "width": {"type": "int32"},
-    "boxes": {"type": "float32", "shape": [-1, 4]},  # x1, y1, x2, y2 in 0..1
-    "labels": {"type": "int32", "shape": [-1]},  # 1..C-1, or one -1 where the image has no box
-    "crowd": {"type": "int32", "shape": [-1]},
-    "difficult": {"type": "int32", "shape": [-1]},
-}
-CHUNK = 32             # images in memory at a time
-FILE_BYTES = 4 << 30   # of images in one MindRecord file
-SMALL_PAGE, LARGE_PAGE = 1 << 25, 1 << 28  # MindRecord's usual page, which a row must fit into, and its largest
-SHARE = 3 / 4          # of a page for the image, the rest is for its boxes
-PLAIN = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # what others become grows, up to so many times
-GROWTH = 30
+IMAGES_AT_ONCE = 32  # in memory
+SMALL_PAGE, LARGE_PAGE = 1 << 25, 1 << 28  # bytes: MindRecord's usual page, which a row must fit into, and its largest
+IMAGE_SHARE = 3 / 4  # of a page; the rest is for the boxes
+PLAIN_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # of images that are stored as they are
+PNG_GROWTH = 30      # how many times its size another image may have as a PNG
 
 
-def write_images(records, target, image_dir, classes, category_ids, as_annotated, report):
-    """Writes data.prepare* and ground_truth.json into target -> {count, boxes_per_class, left_out (path: size),
-    content (checksum of all image bytes)}.
+def convert_split(files: SplitFiles, wanted: Wanted, *, training: bool, reason: str,
+                  log: Callable[[str], None]) -> ReadLock:
+    """Converts a split; after an error nothing is left. reason: why it is converted, for the log."""
+    folder, report = free_folder(wanted.paths[0]), Report()
+    log(f"converting {files.name} into {folder}: {reason}")
+    annotations = files.read(classes=wanted.classes, report=report)
+    if training:
+        refuse_misspelt(annotations.classes, report.class_names)
+    with temporary_folder(folder) as temporary:
+        images = {os.path.relpath(record.path, files.image_dir): file_state(record.path)
+                  for record in annotations.records}
+        written = write_images(annotations, files, temporary, report=report)
+        for name, count in zip(annotations.classes, written["boxes_per_class"]):
+            if training and count == 0:
+                report.add("class without boxes", files.files[0], f"no training box is of class '{name}'")
+        report.judge_boxes(files.files[0])
+        log(f"{files.name}: {written['count']} images, {sum(written['boxes_per_class'])} boxes, "
+            f"{report.finding_count} finding(s)")
+        if report.counts:
+            log(report.summary())
+        report.write_csv(os.path.join(temporary, "report.csv"))
+        write_manifest(temporary, Manifest(
+            schema=SCHEMA_VERSION, fingerprint=wanted.fingerprint, asked_classes=wanted.classes,
+            classes=annotations.classes, category_ids=annotations.category_ids, faults=report.finding_count,
+            summary=report.summary(), images=images, **written,
+            files={entry.name: entry.stat().st_size for entry in os.scandir(temporary)}))
+        return put_in_place(temporary, wanted.paths[0], log)
 
-    as_annotated: the ground truth holds the boxes unclipped. Raises DataError when no image can be used.
+
+def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, report: Report) -> dict:
+    """Writes data.mindrecord* and ground_truth.json into folder -> the fields of a Manifest that tell of them.
+
+    Raises DataError when no image can be used.
     """
-    sizes = {record.path: max(file_size(record.path), 0) for record in records}
-    needed, free = sum(sizes.values()), shutil.disk_usage(target).free
-    if needed > free:
-        raise EnvironmentFault(f"the images take {needed >> 20} MiB, '{target}' has only {free >> 20} MiB left")
-    images, annotations, boxes, left_out, content = [], [], Counter(), {}, 0
-    largest = max((size * (1 if path.lower().endswith(PLAIN) else GROWTH) for path, size in sizes.items()), default=0)
-    page = LARGE_PAGE if largest > SMALL_PAGE * SHARE else SMALL_PAGE
-    with mindrecord_writer(target, page) as write:
-        for record, data, found, note in track(loaded(records, page), len(records), "checking images"):
-            if data is None:
-                report.add(found, record.source, note)
+    records, classes, category_ids = annotations
+    categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes)]
+    truth = {"images": [], "annotations": [], "categories": categories}
+    box_counts, left_out, content = Counter(), {}, 0
+    page_size = choose_page_size(records, folder)
+    with mindrecord_writer(folder, page_size) as write_row:
+        images = load_images(records, int(page_size * IMAGE_SHARE))
+        for image, record in zip(track(images, len(records), "checking images"), records):
+            if isinstance(image, BadImage):
+                report.add(f"image {image.kind}", record.source, bad_image_message(record.path, image))
                 left_out[record.path] = file_size(record.path)
                 continue
-            if note:
-                report.add("image damaged", record.source, f"'{record.path}' is {note}")
-            content = zlib.crc32(data, content)
-            finished = finish_record(record, found, report)
-            write(mindrecord_row(len(images), finished, data))
-            images.append({"id": record.truth_id, "file_name": os.path.relpath(record.path, image_dir),
-                           "height": finished.height, "width": finished.width})
-            annotations += coco_annotations(record if as_annotated else finished, category_ids, len(annotations) + 1)
-            boxes.update(box.label for box in finished.boxes)
-        if not images:
+            if image.note:
+                report.add("image damaged", record.source, f"'{record.path}' is {image.note}")
+            finished = finish_record(record, image.size, report)
+            write_row(mindrecord_row(len(truth["images"]), finished, image.data))
+            truth["images"].append({"id": record.truth_id, "file_name": os.path.relpath(record.path, files.image_dir),
+                                    "height": finished.height, "width": finished.width})
+            truth["annotations"] += coco_annotations(record if files.as_annotated else finished, category_ids,
+                                                     len(truth["annotations"]) + 1)
+            box_counts.update(box.label for box in finished.boxes)
+            content = zlib.crc32(image.data, content)
+        if not truth["images"]:
             reason = report.findings[-1].reason if report.findings else "the annotations name none"
-            raise DataError(f"no usable image in '{image_dir}': {reason}")
-    categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes)]
-    with open(os.path.join(target, "ground_truth.json"), "w", encoding="utf-8") as file:
-        file.write(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    for entry in os.scandir(target):  # MindRecord lets only the owner read; others may share the folder
-        shutil.copymode(file.name, entry.path)
-    per_class = [boxes[label] for label in range(1, len(classes) + 1)]
-    return {"count": len(images), "boxes_per_class": per_class, "left_out": left_out, "content": f"{content:08x}"}
+            raise DataError(f"no usable image in '{files.image_dir}': {reason}")
+    truth_path = os.path.join(folder, "ground_truth.json")
+    with open(truth_path, "w", encoding="utf-8") as file:
+        file.write(json.dumps(truth))
+    for entry in os.scandir(folder):  # MindRecord lets only the owner read; others may share the folder
+        shutil.copymode(truth_path, entry.path)
+    boxes_per_class = [box_counts[label] for label in range(1, len(classes) + 1)]
+    return {"count": len(truth["images"]), "boxes_per_class": boxes_per_class, "left_out": left_out,
+            "content": f"{content:08x}"}
 
 
-def loaded(records, page):
-    """Yields (record, encoded bytes, (height, width), note on damage) in order; of an image that gives no picture None,
-    the kind of finding and the reason instead of the last three."""
+def choose_page_size(records: list[Record], folder: str) -> int:
+    """The page of MindRecord that the largest image fits into. Raises EnvironmentFault when the disk is too small."""
+    sizes = {record.path: max(file_size(record.path), 0) for record in records}
+    needed, free = sum(sizes.values()), shutil.disk_usage(folder).free
+    if needed > free:
+        raise EnvironmentFault(f"the images take {needed >> 20} MiB, '{folder}' has only {free >> 20} MiB left")
+    for path, size in sizes.items():
+        growth = 1 if path.lower().endswith(PLAIN_ENDINGS) else PNG_GROWTH
+        if size * growth > SMALL_PAGE * IMAGE_SHARE:
+            return LARGE_PAGE
+    return SMALL_PAGE
+
+
+def load_images(records: list[Record], max_bytes: int) -> Iterator[CheckedImage | BadImage]:
+    """Reads and checks the images of records, in order. max_bytes: that an image may take, encoded."""
     with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:
-        for start in range(0, len(records), CHUNK):
-            chunk = records[start:start + CHUNK]
-            with captured_stderr() as lines:  # libraries seldom write a line: listen to all images at once
-                found = list(pool.map(partial(load, page, listen=False), chunk))
-            yield from map(partial(load, page), chunk) if lines else found
+        for start in range(0, len(records), IMAGES_AT_ONCE):
+            chunk = records[start:start + IMAGES_AT_ONCE]
+            # the libraries seldom write about damage: capture it for all of them at once
+            with captured_stderr() as lines:
+                images = list(pool.map(partial(load_image, max_bytes=max_bytes, capture=False), chunk))
+            if lines:
+                images = [load_image(record, max_bytes=max_bytes) for record in chunk]
+            yield from images
 
 
-def load(page, record, listen=True):
-    """The image of a record as loaded() yields it; listen: as of check_image(); page: of MindRecord, in bytes."""
+def load_image(record: Record, *, max_bytes: int, capture: bool = True) -> CheckedImage | BadImage:
+    """Reads and checks the image of a record. capture: as of check_image()."""
     try:
-        image = check_image(record.path, record.height, record.width, capture=listen)
+        image = check_image(record.path, record.height, record.width, capture=capture)
     except BadImage as error:
-        kind = "image missing" if error.missing else "image unreadable"
-        return record, None, kind, bad_image_message(record.path, error)
-    if len(image.data) > page * SHARE:
-        return record, None, "image too large", (f"'{record.path}' takes {len(image.data) >> 20} MiB, at most "
-                                                 f"{int(page * SHARE) >> 20} fit into a row; save it smaller, as JPEG")
-    return record, image.data, image.pixels.shape[:2], image.note
+        return error
+    if len(image.data) > max_bytes:
+        return BadImage(f"it takes {len(image.data) >> 20} MiB, at most {max_bytes >> 20} fit into a row; save it "
+                        "smaller, as JPEG", "too large")
+    return image._replace(pixels=None)  # IMAGES_AT_ONCE of them could fill the memory
 
 
-def mindrecord_row(index, record, data):
-    """One row of SCHEMA. MindDataset gives zero boxes the shape (): an image without any gets a zero box, label -1."""
-    shown = record if record.boxes else replace(record, boxes=[Box(0, "", (0, 0, 0, 0), label=-1)])
-    labels, crowd, difficult = (np.array([getattr(box, name) for box in shown.boxes], np.int32)
-                                for name in ("label", "crowd", "difficult"))
-    return {"index": index, "image_id": record.image_id, "image": data, "height": record.height, "width": record.width,
-            "boxes": fractions(shown), "labels": labels, "crowd": crowd, "difficult": difficult}
-
-
-def coco_annotations(record, category_ids, first_id):
+def coco_annotations(record: Record, category_ids: list, first_id: int) -> list[dict]:
     """COCO annotations of a record with ids from first_id on; boxes without a finite area above 0 are left out."""
     usable = [box for box in record.boxes if all(map(math.isfinite, box.pixels)) and min(box.pixels[2:]) > 0]
     return [{"id": number, "image_id": record.truth_id, "category_id": category_ids[box.label - 1],
              "bbox": box.pixels, "area": box.pixels[2] * box.pixels[3] if box.area is None else box.area,
              "iscrowd": int(box.crowd), "ignore": int(box.difficult), "difficult": int(box.difficult)}
             for number, box in enumerate(usable, first_id)]
-
-
-@contextlib.contextmanager
-def mindrecord_writer(target, page):
-    """Gives write(row), which fills data.prepare000, 001, .. one after another; page: bytes a row must fit into.
-
-    FileWriter's own shards are filled at random, and a row would no longer be found by its number.
-    """
-    # not at the top: ranks that wait and tests of everything else need no MindSpore
-    from mindspore.mindrecord import FileWriter
-    writers, rows, filled = [], [], FILE_BYTES
-
-    def flush():
-        if rows:
-            writers[-1].write_raw_data(rows)  # by the chunk: a call a row takes twice as long
-            rows.clear()
-
-    def write(row):
-        nonlocal filled
-        if filled >= FILE_BYTES:
-            flush()
-            writers.append(FileWriter(os.path.join(target, f"data.prepare{len(writers):03}")))
-            writers[-1].set_page_size(page)
-            writers[-1].add_schema(SCHEMA, "images with boxes")
-            filled = 0
-        rows.append(row)
-        filled += len(row["image"])
-        if len(rows) >= CHUNK:
-            flush()
-
-    try:
-        yield write
-        flush()
-        for writer in writers:
-            writer.commit()
-    except RuntimeError as error:
-        reason = next((line for line in str(error).splitlines() if line.startswith("[ERROR]")), str(error))
-        raise EnvironmentFault(f"MindRecord cannot write to '{target}': {reason}") from error

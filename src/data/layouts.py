@@ -1,29 +1,36 @@
 """Which data a folder holds, in words: for a user whose data set lies otherwise than it should."""
+from __future__ import annotations
+
 import os
 
 from src.data.images import IMAGE_ENDINGS
 
 KINDS = {"images": IMAGE_ENDINGS, "XML files": (".xml",), "JSON files": (".json",), "TXT files": (".txt",),
          "CSV files": (".csv",), "YAML files": (".yaml", ".yml")}
-VOC = (os.path.join("ImageSets", "Main"), os.path.join("train", "Annotations"))
-DEPTH, MOST_FOLDERS, SHOWN = 3, 300, 3  # levels and folders looked at; folders named of each kind
+VOC_LAYOUTS = (os.path.join("ImageSets", "Main"), os.path.join("train", "Annotations"))
+MAX_DEPTH, MAX_FOLDERS = 3, 300  # of folders that are listed
+MAX_NAMED = 3                    # folders of each kind in the message
 
 
 def what_is_there(root: str) -> str:
     """What lies below a folder, and what to do where it looks like a data set of a known kind; the end of a message."""
     listed = folders_below(root)
-    places = {kind: [folder for folder, names in listed if any(name.lower().endswith(endings) for name in names)]
-              for kind, endings in KINDS.items()}
-    found = [f"{kind} in {', '.join(folders[:SHOWN])}{' ..' if len(folders) > SHOWN else ''}"
-             for kind, folders in places.items() if folders]
+    places = {}  # kind: folders that hold it
+    for kind, endings in KINDS.items():
+        places[kind] = [folder for folder, names in listed if any(name.lower().endswith(endings) for name in names)]
+    found = []
+    for kind, folders in places.items():
+        if folders:
+            more = " .." if len(folders) > MAX_NAMED else ""
+            found.append(f"{kind} in {', '.join(folders[:MAX_NAMED])}{more}")
     return f"'{root}' has {', '.join(found) or 'no images and no annotations'}{advice(root, places, listed)}"
 
 
-def advice(root, places, listed):
+def advice(root: str, places: dict[str, list[str]], listed: list[tuple[str, list[str]]]) -> str:
     """What a user whose data lies like this may do, "" where nothing is known."""
-    inside = [folder for folder, _ in listed[1:] for layout in VOC if os.path.isdir(os.path.join(root, folder, layout))]
-    if inside:
-        return f"; is it --voc_root={os.path.join(root, inside[0])}?"
+    for folder, _ in listed[1:]:
+        if any(os.path.isdir(os.path.join(root, folder, layout)) for layout in VOC_LAYOUTS):
+            return f"; is it --voc_root={os.path.join(root, folder)}?"
     if places["XML files"]:
         return "; put or link XML files and images into such folders, or write the list, one image name a line"
     if places["JSON files"]:
@@ -38,10 +45,10 @@ def folders_below(root: str) -> list[tuple[str, list[str]]]:
     listed = []
     for path, folders, names in os.walk(root):
         relative = os.path.relpath(path, root)
-        if relative.count(os.sep) >= DEPTH - 1:
+        if relative.count(os.sep) >= MAX_DEPTH - 1:
             folders.clear()
         folders.sort()
         listed.append((relative, names))
-        if len(listed) == MOST_FOLDERS:
+        if len(listed) == MAX_FOLDERS:
             break
     return listed

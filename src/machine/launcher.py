@@ -125,7 +125,9 @@ def watch_launcher(launcher: int) -> None:
     """
     def stop(number: int, frame: object) -> None:
         if os.getppid() != launcher:  # nobody reads any longer, and a broken pipe would end the program before it saves
-            silence()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGUSR1, stop)
@@ -136,13 +138,6 @@ def watch_launcher(launcher: int) -> None:
             guard(worker, launcher)
         finally:
             os._exit(0)
-
-
-def silence() -> None:
-    """Sends standard output and error to nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
 
 
 def guard(worker: int, launcher: int) -> None:

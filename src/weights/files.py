@@ -1,6 +1,6 @@
 """The one door for files of weights: recognised by content, opened once, and nothing that they say is executed.
 
-A new format is a file in formats/, with a function `matches` and a function `read`, and a line in WEIGHT_FORMATS.
+A new format is a file in formats/ with a function that reads it, and a line in WEIGHT_FORMATS.
 """
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ class WeightFile(NamedTuple):
     path: str                      # as it was given
     kind: str                      # a kind of WEIGHT_FORMATS, or "mindspore"
     arrays: dict[str, np.ndarray]  # by the names that the file has
-    meta: dict                     # what a checkpoint of this repository says of itself, {} for all other files
+    meta: dict                     # what a checkpoint of this repository says of itself, {} for other files
 
 
 class WeightFormat(NamedTuple):
-    """A foreign format. Both functions take the file, opened at its beginning."""
+    """A foreign format, recognised by a magic number; `read` gives None for a file of another format that shares it."""
     kind: str
-    title: str                                       # what messages call it
-    matches: Callable[[BinaryIO], bool]
-    read: Callable[[BinaryIO], dict[str, np.ndarray]]  # may raise anything for damaged bytes
+    title: str     # for messages
+    offset: int    # where in the file the magic number stands
+    magic: bytes
+    read: Callable[[BinaryIO], dict[str, np.ndarray] | None]
 
 
-WEIGHT_FORMATS = (  # the first that matches reads the file
-    WeightFormat("torch", "PyTorch .pth", pytorch.matches, pytorch.read),
-    WeightFormat("npz", "NumPy .npz", numpy_zip.matches, numpy_zip.read),
-    WeightFormat("safetensors", ".safetensors", safetensors.matches, safetensors.read),
-    WeightFormat("paddle", "Paddle .pdparams", paddle.matches, paddle.read),
-    WeightFormat("tfjs", "TensorFlow.js model.json (or its folder)", tfjs.matches, tfjs.read),
+WEIGHT_FORMATS = (  # the first that gives arrays
+    WeightFormat("torch", "PyTorch .pth", 0, b"PK\3\4", pytorch.read_archive),
+    WeightFormat("npz", "NumPy .npz", 0, b"PK\3\4", numpy_zip.read),
+    WeightFormat("safetensors", ".safetensors", 8, b"{", safetensors.read),
+    WeightFormat("torch", "PyTorch .pth", 0, b"\x80", pytorch.read_pickles),
+    WeightFormat("paddle", "Paddle .pdparams", 0, b"\x80", paddle.read),
+    WeightFormat("tfjs", "TensorFlow.js model.json (or its folder)", 0, b"{", tfjs.read),
 )
-KNOWN = f"{', '.join(known.title for known in WEIGHT_FORMATS)} and MindSpore .ckpt"
+KNOWN = ", ".join(dict.fromkeys([known.title for known in WEIGHT_FORMATS] + ["MindSpore .ckpt"]))
 
 
 def open_weights(path: str) -> WeightFile:
@@ -51,59 +53,48 @@ def open_weights(path: str) -> WeightFile:
     place = existing_file(path)
     try:
         with open(place, "rb") as file:
-            known = find_format(file)
-            arrays = known.read(file) if known else {}
+            kind, arrays = read_foreign(file)
     except Exception as error:  # damaged bytes raise whatever they lead to
-        raise DataError(f"weights '{place}': {reason_of(error, place)}") from error
-    if known is None:
-        from src.weights.checkpoint import load  # the only reader that needs MindSpore, which opens files by itself
-        return WeightFile(path, "mindspore", *load(place))
+        reason = str(error)
+        if not isinstance(error, DataError):
+            verdict = "cannot be read" if isinstance(error, PermissionError) else "damaged or cut short"
+            reason = f"{verdict} ({os.path.getsize(place)} bytes; {type(error).__name__}: {error})"
+        raise DataError(f"weights '{place}': {' '.join(reason.split())[:300]}") from error
+    if kind == "mindspore":
+        from src.weights.checkpoint import load  # the only reader that needs MindSpore, which opens the file itself
+        return WeightFile(path, kind, *load(place))
     if not arrays:
         raise DataError(f"weights '{place}': there are no tensors in it")
-    return WeightFile(path, known.kind, plain_arrays(arrays), meta={})
-
-
-def reason_of(error: Exception, path: str) -> str:
-    """Why a file could not be read, in one line."""
-    if isinstance(error, DataError):
-        reason = str(error)
-    elif isinstance(error, PermissionError):
-        reason = f"cannot be read: {error.strerror}"
-    else:
-        reason = f"damaged or cut short ({os.path.getsize(path)} bytes; {type(error).__name__}: {error})"
-    return " ".join(reason.split())[:300]
+    cut = len("module.") if all(name.startswith("module.") for name in arrays) else 0
+    return WeightFile(path, kind, {name[cut:]: np.asarray(array, array.dtype.newbyteorder("="), "C")
+                                   for name, array in arrays.items()}, meta={})
 
 
 def existing_file(path: str) -> str:
     """The file at a path, or the model.json in a folder. Raises OptionError, which names the checkpoints near by."""
     folder = path if os.path.isdir(path) else os.path.dirname(path)
-    if os.path.isdir(path):
-        path = os.path.join(path, "model.json")
-    if os.path.isfile(path):
-        return path
-    places = Path(folder), Path(folder, "ckpt")
-    checkpoints = sorted(str(found.relative_to(folder)) for place in places for found in place.glob("*.ckpt"))
+    place = os.path.join(path, "model.json") if os.path.isdir(path) else path
+    if os.path.isfile(place):
+        return place
+    checkpoints = sorted(str(found.relative_to(folder)) for pattern in ("*.ckpt", "ckpt/*.ckpt")
+                         for found in Path(folder).glob(pattern))
     remedy = f"one of the files in '{folder or '.'}': {', '.join(checkpoints)}" if checkpoints else f"a file of {KNOWN}"
-    raise OptionError(f"'{path}' is not a file; give {remedy}")
+    raise OptionError(f"'{place}' is not a file; give {remedy}")
 
 
-def find_format(file: BinaryIO) -> WeightFormat | None:
-    """The foreign format of an open file, None for a MindSpore checkpoint. Raises DataError for an unknown format."""
+def read_foreign(file: BinaryIO) -> tuple[str, dict[str, np.ndarray]]:
+    """The kind and the arrays of a file, none for a MindSpore checkpoint. Raises DataError for an unknown format."""
     for known in WEIGHT_FORMATS:
-        file.seek(0)
-        if known.matches(file):
+        file.seek(known.offset)
+        if file.read(len(known.magic)) == known.magic:
             file.seek(0)
-            return known
+            arrays = known.read(file)
+            if arrays is not None:
+                return known.kind, arrays
     file.seek(0)
     if file.read(1) == b"\n" or file.name.endswith(".ckpt"):  # field 1 of the protobuf message
-        return None
+        return "mindspore", {}
     raise DataError(f"unknown format ({os.path.getsize(file.name)} bytes); known are {KNOWN}")
-
-
-def plain_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Contiguous arrays in the byte order of this machine, by their names without a common "module."."""
-    prefix = "module." if all(name.startswith("module.") for name in arrays) else ""
-    return {name[len(prefix):]: np.asarray(array, array.dtype.newbyteorder("="), "C") for name, array in arrays.items()}
 
 
 def open_newest(folder: str, say: Callable[[str], None]) -> WeightFile:

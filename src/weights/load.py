@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
+from mindspore import nn
 
 from src.classes import named_classes
 from src.ema import averaged
@@ -33,26 +33,25 @@ class Translated(NamedTuple):
 
 @dataclass
 class LoadReport:
-    """What became of the arrays of a file and of the parameters of a network."""
+    """What became of the parameters of a network and the arrays of a file, by name."""
     source: str                                        # as of Translated
-    loaded: list[str] = field(default_factory=list)    # names of the parameters that were filled
-    skipped: list[str] = field(default_factory=list)   # parameters of another shape, with both shapes
-    missing: list[str] = field(default_factory=list)   # parameters that the file does not hold
-    left_out: list[str] = field(default_factory=list)  # parameters that were not wanted from the file
+    loaded: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)   # of another shape, with both shapes
+    left_out: list[str] = field(default_factory=list)  # not wanted from the file
+    missing: list[str] = field(default_factory=list)   # not in the file
     unused: list[str] = field(default_factory=list)    # arrays without a parameter, but for the state of a training
 
     @property
     def complete(self) -> bool:
-        """Whether every parameter was filled."""
-        return not self.skipped and not self.missing and not self.left_out
+        """Whether every parameter was loaded."""
+        return not (self.skipped or self.left_out or self.missing)
 
     @property
     def backbone_only(self) -> bool:
-        """Whether all of the backbone was filled and nothing of the head. L2Norm starts at 20 in any network."""
-        lacking = [name for name in self.missing
-                   if name.startswith("backbone.") and not name.startswith("backbone.l2_norm.")]
+        """Whether all of the backbone was loaded and nothing of the head. The L2Norm starts at 20 in any network."""
+        lacks = any(name.startswith("backbone.") and ".l2_norm." not in name for name in self.missing)
         has_head = any(name.startswith("head.") for name in self.loaded)
-        return not (lacking or has_head or self.skipped)
+        return not (lacks or has_head or self.skipped)
 
     def text(self, path: str) -> str:
         """A table for people. path: of the file."""
@@ -60,10 +59,8 @@ class LoadReport:
         for title, rows in (("skipped, another shape", self.skipped), ("skipped, filter_weight", self.left_out),
                             ("not in the file, new weights", self.missing),
                             ("in the file, no such parameter", self.unused)):
-            lines.append(f"  {title:<32}{len(rows):>5}")
-            lines += [f"      {row}" for row in rows[:MAX_ROWS]]
-            if len(rows) > MAX_ROWS:
-                lines.append(f"      ... and {len(rows) - MAX_ROWS} more")
+            shown = rows if len(rows) <= MAX_ROWS else [*rows[:MAX_ROWS], f"... and {len(rows) - MAX_ROWS} more"]
+            lines += [f"  {title:<32}{len(rows):>5}", *(f"      {row}" for row in shown)]
         if self.unused and self.complete:
             lines.append(f"  the {len(self.unused)} left over are not weights of this network: all its parameters are "
                          "filled")
@@ -80,12 +77,12 @@ def translate_weights(network: SSD, file: WeightFile, source: str = "auto") -> T
     if source == "auto" and (file.meta or not shapes.keys().isdisjoint(file.arrays)):
         translated = Translated(averaged(file.arrays))
     else:
-        found = guess_source(file.arrays, shapes) if source == "auto" else source
-        if found is None:
+        source = guess_source(file.arrays, shapes) if source == "auto" else source
+        if source is None:
             raise OptionError(f"'{file.path}' fits this network by no known names (it begins with "
                               f"{', '.join(list(file.arrays)[:3])}); known are {', '.join(SOURCES)}; is it of "
                               "another --model or --width?")
-        translated = Translated(*convert_weights(found, file.arrays, shapes), found)
+        translated = Translated(*convert_weights(source, file.arrays, shapes), source)
     for name in shapes.keys() & translated.arrays.keys():
         array = translated.arrays[name]
         wrong = array.size - int(np.isfinite(array).sum())
@@ -95,7 +92,7 @@ def translate_weights(network: SSD, file: WeightFile, source: str = "auto") -> T
     return translated
 
 
-def shapes_of(network: ms.nn.Cell) -> dict[str, tuple]:
+def shapes_of(network: nn.Cell) -> dict[str, tuple]:
     """{name: shape} of all parameters."""
     return {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
 
@@ -105,18 +102,17 @@ def class_parameters(network: SSD) -> set[str]:
     return {parameter.name for layer in network.head.class_layers() for parameter in layer.get_parameters()}
 
 
-def assign(cell: ms.nn.Cell, translated: Translated, leave_out: Sequence[str] = ()) -> LoadReport:
-    """Puts arrays into the parameters of the same name and shape. leave_out: names of parameters that stay."""
-    report = LoadReport(translated.source)
-    left = dict(translated.arrays)
+def assign(cell: nn.Cell, translated: Translated, leave_out: Collection[str] = ()) -> LoadReport:
+    """Puts arrays into the parameters of the same name and shape, but for those that leave_out names."""
+    report, left = LoadReport(translated.source), dict(translated.arrays)
     for parameter in cell.get_parameters():
         array = left.pop(parameter.name, None)
         if array is None:
             report.missing.append(parameter.name)
         elif parameter.name in leave_out:
             report.left_out.append(parameter.name)
-        elif tuple(array.shape) != tuple(parameter.shape):
-            report.skipped.append(f"{parameter.name}: {tuple(array.shape)} in the file, {tuple(parameter.shape)} here")
+        elif array.shape != tuple(parameter.shape):
+            report.skipped.append(f"{parameter.name}: {array.shape} in the file, {tuple(parameter.shape)} here")
         else:
             parameter.set_data(ms.Tensor(array, parameter.dtype))
             report.loaded.append(parameter.name)
@@ -150,28 +146,19 @@ def load_pretrained(network: SSD, file: WeightFile, model: str, *, leave_out_cla
     if not report.loaded:
         raise OptionError(f"pre_trained '{file.path}': none of its {len(file.arrays)} tensors fits {model}; is it of "
                           "another network?")
-    refuse_random(network, report, frozen=frozen, path=file.path)
-    text = report.text(file.path)
-    written_for = file.meta.get("model", model)
-    if written_for != model:
-        text += f"\n  note: the file is of {written_for}, this is {model}: equal names may differ in meaning"
+    # norms, biases and L2Norm do not start at random; files of a backbone, or with folded norms, lack them
+    random = [name for name in shapes_of(network) if name.endswith(".weight") and ".l2_norm." not in name
+              and name not in report.loaded and f"{name}.".startswith(tuple(f"{prefix}." for prefix in frozen))]
+    if random:
+        raise OptionError(f"freeze_layer={','.join(frozen)}: {len(random)} of these weights would keep their random "
+                          f"initial values (first: {random[0]}), pre_trained '{file.path}' does not fill them; freeze "
+                          "less, or give weights that do")
+    text, own_model = report.text(file.path), file.meta.get("model", model)
+    if own_model != model:
+        text += f"\n  note: the file is of {own_model}, this is {model}: equal names may differ in meaning"
     if len(report.skipped) > len(report.loaded):
         text += "\n  note: most tensors have another shape; is the file of another --width?"
     return text
-
-
-def refuse_random(network: SSD, report: LoadReport, *, frozen: Sequence[str], path: str) -> None:
-    """Raises OptionError if weights under a frozen prefix were not loaded.
-
-    Norms, biases and the scales of L2Norm do not start at random; files of a backbone, or with folded norms, lack them.
-    """
-    prefixes, loaded = tuple(f"{prefix}." for prefix in frozen), set(report.loaded)
-    random = [name for name in shapes_of(network) if f"{name}.".startswith(prefixes) and name not in loaded
-              and name.endswith(".weight") and ".l2_norm." not in name]
-    if random:
-        raise OptionError(f"freeze_layer={','.join(frozen)}: {len(random)} of these weights would keep their random "
-                          f"initial values (first: {random[0]}), pre_trained '{path}' does not fill them; freeze less, "
-                          "or give weights that do")
 
 
 # --- which model a foreign file is of
@@ -182,14 +169,12 @@ def build_for(file: WeightFile, model: str, *, classes: list[str],
 
     classes: as typed; [] for those of COCO, or of VOC if the file has 21 class channels. source: of translate_weights.
     """
-    names = named_classes(classes or ["coco"])
+    names, voc = named_classes(classes or ["coco"]), named_classes(["voc"])
     built = build_model(model, len(names) + 1)
-    translated = translate_weights(built.network, file, source)
-    voc, shapes = named_classes(["voc"]), shapes_of(built.network)
-    channels = {name: len(translated.arrays[name]) for name in shapes.keys() & translated.arrays.keys()
-                if name.startswith("head.cls")}
-    if not classes and any(count * (len(names) + 1) == shapes[name][0] * (len(voc) + 1)
-                           for name, count in channels.items()):
+    translated, shapes = translate_weights(built.network, file, source), shapes_of(built.network)
+    ratios = {len(array) / shapes[name][0] for name, array in translated.arrays.items()
+              if name.startswith("head.cls") and name in shapes}
+    if not classes and (len(voc) + 1) / (len(names) + 1) in ratios:
         names, built = voc, build_model(model, len(voc) + 1)
     return built, names, translated
 
@@ -198,12 +183,12 @@ class Candidate(NamedTuple):
     """A model all of whose parameters a file holds."""
     model: str
     source: str   # of SOURCES
-    classes: int  # without background; 0 where the class layers do not agree
+    classes: int  # without background; 0 if the class layers do not agree
 
 
 def import_command(file: WeightFile) -> str | None:
     """The command that makes a checkpoint of a foreign file with all of a detector, None for any other file."""
-    found = [candidate for candidate in (match_model(file, model) for model in BUILDERS) if candidate]
+    found = list(filter(None, (match_model(file, model) for model in BUILDERS)))
     if not found:
         return None
     # two pairs of models have the same parameters: TensorFlow's anchors, and those of VOC, are told by the rest
@@ -215,21 +200,15 @@ def import_command(file: WeightFile) -> str | None:
 
 
 def match_model(file: WeightFile, model: str) -> Candidate | None:
-    """The Candidate of a model, None if the file does not hold it or has our names already."""
-    network = smallest(model)
-    shapes, layers = shapes_of(network), class_parameters(network)
+    """The Candidate of a model, None if the file does not hold all of it or has our names already."""
+    network = build_model(model, 2).network
+    shapes, class_layers = shapes_of(network), class_parameters(network)
     source = guess_source(file.arrays, shapes)
     if source is None or not shapes.keys().isdisjoint(file.arrays):
         return None
     arrays, _ = convert_weights(source, file.arrays, shapes)
-    if not all(name in arrays and (name in layers or arrays[name].shape == shapes[name]) for name in shapes):
+    if any(name not in arrays or (arrays[name].shape != shape and name not in class_layers)
+           for name, shape in shapes.items()):
         return None
-    counts = {2 * len(arrays[name]) // shapes[name][0] - 1 for name in layers}  # the network here has two classes
+    counts = {2 * len(arrays[name]) // shapes[name][0] - 1 for name in class_layers}
     return Candidate(model, source, counts.pop() if len(counts) == 1 else 0)
-
-
-def smallest(model: str) -> SSD:
-    """A network of two classes, of the size that is built fastest: parameters do not depend on it."""
-    with suppress(OptionError):
-        return build_model(model, 2, image_size=128).network
-    return build_model(model, 2).network

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,25 +27,13 @@ DROPPED = "dropped"  # what a rule makes of a name that counts neither as used n
 RESNET_CUT = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}  # children of torchvision's ResNet
 PADDLE_BLOCKS = ("2_1", "2_2", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2", "5_3", "5_4", "5_5", "5_6", "6")
 LEVEL_HEADS = ((r"loc\.(\d\..*)", r"head.box.\1"), (r"conf\.(\d\..*)", r"head.cls.\1"))
+BARE_BACKBONE = (r"((?:features\.\d+|conv1|bn1|layer\d)\..*)", r"backbone.\1")
 TORCH_EXTRAS = ((r"additional_blocks\.(.*)", r"neck.extras.\1"), *LEVEL_HEADS)
 
 
-def renumbered(layers: dict[str, str]) -> Callable[[re.Match], str]:
-    """Replacement of a rule whose first group is a key of layers and whose second is the rest of the name."""
-    return lambda match: f"backbone.{layers[match[1]]}.{match[2]}"
-
-
-def paddle_block(match: re.Match) -> str:
-    """Paddle's block (conv2_1 .. conv6) and its half -> the cell of MobileNetV1.features."""
-    half = 1 if match[2] == "depthwise" else 2
-    cell = 2 * PADDLE_BLOCKS.index(match[1]) + half
-    return f"backbone.features.{cell}.{match[3]}"
-
-
-def paddle_extra(match: re.Match) -> str:
-    """The k-th extra block of Paddle (1..4) -> ours."""
-    half = 0 if match[2] == "pointwise" else 1
-    return f"neck.extras.{int(match[1]) - 1}.{half}.{match[3]}"
+def resnet_child(match: re.Match) -> str:
+    """The number of a child of torchvision's ResNet, and the rest of the name -> ours."""
+    return f"backbone.{RESNET_CUT[match[1]]}.{match[2]}"
 
 
 SOURCES = {
@@ -59,8 +46,7 @@ SOURCES = {
         (r"(backbone\.features\..*)", r"\1"),
         (r"head\.classification_head\.module_list\.(.*)", r"head.cls.\1"),
         (r"head\.regression_head\.module_list\.(.*)", r"head.box.\1"),
-        (r"(features\.\d+\..*)", r"backbone.\1"),
-        (r"((?:conv1|bn1|layer\d)\..*)", r"backbone.\1"))),
+        BARE_BACKBONE)),
     # official/cv/SSD and its ImageNet backbones
     "mindspore_zoo": WeightSource(min_score=0.1, nms_threshold=0.6, max_boxes=100, resize="bilinear",
         box_order=(1, 0, 3, 2), rules=(
@@ -82,14 +68,13 @@ SOURCES = {
         (r"(?:network\.)?multi_box\.multi_loc_layers\.(.*)", r"head.box.\1"),
         (r"(?:network\.)?multi_box\.multi_cls_layers\.(.*)", r"head.cls.\1"),
         (r"network\.(\d+\..*)", r"backbone.features.\1"),
-        (r"(features\.\d+\..*)", r"backbone.\1"),
-        (r"((?:conv1|bn1|layer\d)\..*)", r"backbone.\1"))),
+        BARE_BACKBONE)),
     "nvidia": WeightSource(min_score=0.05, nms_threshold=0.5, max_boxes=200, resize="antialias",
         coordinate_major=True, rules=(
-        (r"feature_extractor\.feature_extractor\.([01456])\.(.*)", renumbered(RESNET_CUT)), *TORCH_EXTRAS)),
+        (r"feature_extractor\.feature_extractor\.([01456])\.(.*)", resnet_child), *TORCH_EXTRAS)),
     "mlperf": WeightSource(min_score=0.05, nms_threshold=0.5, max_boxes=200, resize="antialias",
         coordinate_major=True, rules=(
-        (r"model\.layer1\.([0145])\.(.*)", renumbered(RESNET_CUT)),
+        (r"model\.layer1\.([0145])\.(.*)", resnet_child),
         (r"model\.layer2\.0\.(.*)", r"backbone.layer3.\1"), *TORCH_EXTRAS)),
     "uvipen": WeightSource(min_score=0.05, nms_threshold=0.5, max_boxes=200, resize="antialias",
         coordinate_major=True, rules=(
@@ -107,8 +92,12 @@ SOURCES = {
     "paddle": WeightSource(min_score=0.01, nms_threshold=0.45, max_boxes=200, resize="bilinear",
         background="last", rules=(
         (r"(?:backbone\.)?conv1\.(.*)", r"backbone.features.0.\1"),
-        (r"(?:backbone\.)?conv(\d(?:_\d)?)\._(depthwise|pointwise)_conv\.(.*)", paddle_block),
-        (r"(?:backbone\.)?conv7_(\d)\.(pointwise|normal)_conv\.(.*)", paddle_extra),
+        (r"(?:backbone\.)?conv(\d(?:_\d)?)\._depthwise_conv\.(.*)",
+         lambda m: f"backbone.features.{2 * PADDLE_BLOCKS.index(m[1]) + 1}.{m[2]}"),
+        (r"(?:backbone\.)?conv(\d(?:_\d)?)\._pointwise_conv\.(.*)",
+         lambda m: f"backbone.features.{2 * PADDLE_BLOCKS.index(m[1]) + 2}.{m[2]}"),
+        (r"(?:backbone\.)?conv7_(\d)\.pointwise_conv\.(.*)", lambda m: f"neck.extras.{int(m[1]) - 1}.0.{m[2]}"),
+        (r"(?:backbone\.)?conv7_(\d)\.normal_conv\.(.*)", lambda m: f"neck.extras.{int(m[1]) - 1}.1.{m[2]}"),
         (r"ssd_head\.boxes(\d)\.(.*)", r"head.box.\1.\2"),
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
     # names and layouts are turned by from_tensorflow before; with antialias it gives its known AP of 0.2939
@@ -119,7 +108,8 @@ SOURCES = {
 # cells that the model zoo and Paddle put around a convolution and its norm; `backbone.features` is ours
 WRAPPERS = ((r"(?<!backbone)\.features\.([01])\.", r".\1."), (r"down_sample_layer", "downsample"),
             (r"\._conv\.", ".0."), (r"\._batch_norm\.", ".1."))
-NORMS = (("running_mean", "running_var"), ("_mean", "_variance"))  # PyTorch, Paddle
+NORM_KINDS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
+              "_mean": "moving_mean", "_variance": "moving_variance"}  # PyTorch, Paddle
 BOX_OUTPUT = re.compile(r"head\.box(_out|\.\d+(\.3)?)\.(weight|bias)")
 CLASS_OUTPUT = re.compile(r"head\.cls(_out|\.\d+(\.3)?)\.(weight|bias)")
 
@@ -140,10 +130,13 @@ def convert_weights(source: str, arrays: dict[str, np.ndarray],
     publisher, converted, unused = SOURCES[source], {}, []
     arrays = from_tensorflow(arrays) if source == "tfjs" else rename_norms(decimate_vgg(arrays))
     for theirs, array in arrays.items():
-        name = rename(theirs, publisher.rules)
+        name = apply_rules(theirs, publisher.rules)
         if name is None:
             unused.append(theirs)
-        elif BOX_OUTPUT.fullmatch(name):
+            continue
+        for wrapper, plain in WRAPPERS:
+            name = re.sub(wrapper, plain, name)
+        if BOX_OUTPUT.fullmatch(name):
             converted[name] = box_rows(array, publisher)
         elif CLASS_OUTPUT.fullmatch(name) and name in shapes:
             shapes_a_cell = shapes[name.replace("cls", "box", 1)][0] // 4
@@ -165,26 +158,16 @@ def guess_source(arrays: dict[str, np.ndarray], shapes: dict[str, tuple]) -> str
     return best if counts[best] else None
 
 
-def rename(name: str, rules: tuple) -> str | None:
-    """Our name by the first rule that matches all of the name, None without one."""
-    renamed = apply_rules(name, rules)
-    if renamed is not None:
-        for wrapper, plain in WRAPPERS:
-            renamed = re.sub(wrapper, plain, renamed)
-    return renamed
-
-
 def rename_norms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """PyTorch's and Paddle's names of BatchNorm parameters -> MindSpore's; counters of batches are dropped."""
-    renamed = dict(arrays)
-    for mean, variance in NORMS:
-        for name in [name for name in arrays if name.endswith(f".{mean}")]:
-            prefix = name[:-len(mean)]
-            for theirs, ours in (("weight", "gamma"), ("bias", "beta"), (mean, "moving_mean"),
-                                 (variance, "moving_variance")):
-                if prefix + theirs in renamed:
-                    renamed[prefix + ours] = renamed.pop(prefix + theirs)
-            renamed.pop(f"{prefix}num_batches_tracked", None)
+    norms = {name.rpartition(".")[0] for name in arrays if name.endswith((".running_mean", "._mean"))}
+    renamed = {}
+    for name, array in arrays.items():
+        layer, _, kind = name.rpartition(".")
+        if layer not in norms:
+            renamed[name] = array
+        elif kind != "num_batches_tracked":
+            renamed[f"{layer}.{NORM_KINDS.get(kind, kind)}"] = array
     return renamed
 
 

@@ -14,14 +14,12 @@ CODES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bf16", "I64": "i8", "I3
          "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "b1"}
 
 
-def matches(file: BinaryIO) -> bool:
-    """Whether a JSON object begins behind a plausible length."""
-    return int.from_bytes(file.read(8), "little") <= MAX_HEADER and file.read(1) == b"{"
-
-
-def read(file: BinaryIO) -> dict[str, np.ndarray]:
+def read(file: BinaryIO) -> dict[str, np.ndarray] | None:
     """Eight bytes of length, so much JSON {name: dtype, shape, data_offsets}, the numbers in little endian."""
-    header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER:
+        return None
+    header = json.loads(file.read(length))
     data = file.read()
     header.pop("__metadata__", None)
     arrays = {}

@@ -13,7 +13,6 @@ from src.weights.formats.raw_numbers import to_numbers
 
 # where training programs keep the state dict; the first that holds tensors wins, else the place with the most tensors
 STATE_DICTS = ("state_dict", "model", "model_state_dict", "ema", "network")
-MAX_NESTING = 4  # how many of them may lie in each other
 # PyTorch's types of storages by the codes of raw_numbers
 STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bf16",
             "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1",
@@ -37,10 +36,6 @@ class Call:
         self.state = state
 
 
-class Bytes(Call):
-    """_codecs.encode(text, "latin1") or, without any, bytes(): how protocol 2 writes them."""
-
-
 class Array(Call):
     """A numpy array: state is version, shape, dtype, whether in Fortran order, data."""
 
@@ -50,7 +45,7 @@ class Array(Call):
         code, order = dtype.arguments[0], dtype.state[1]
         if not re.fullmatch(r"[biufc]\d+", code) or order not in ("<", ">", "|", "="):
             raise DataError(f"an array in it has the type '{code}'; only numbers are read")
-        if isinstance(data, Bytes):
+        if isinstance(data, Call):  # _codecs.encode(text, "latin1") or, without any, bytes(): protocol 2
             data = "".join(data.arguments[:1])
         if isinstance(data, str):
             data = data.encode("latin1")
@@ -94,8 +89,8 @@ class Dictionary(dict):
 # set attributes of the classes themselves.
 GLOBALS = {("collections", "OrderedDict"): Dictionary, ("torch", "Size"): Call, ("torch", "device"): Call,
            ("torch._utils", "_rebuild_tensor_v2"): Tensor, ("torch._utils", "_rebuild_parameter"): Parameter,
-           ("numpy", "dtype"): Call, ("numpy", "ndarray"): Call, ("_codecs", "encode"): Bytes,
-           ("__builtin__", "bytes"): Bytes,
+           ("numpy", "dtype"): Call, ("numpy", "ndarray"): Call, ("_codecs", "encode"): Call,
+           ("__builtin__", "bytes"): Call,
            ("numpy.core.multiarray", "_reconstruct"): Array, ("numpy._core.multiarray", "_reconstruct"): Array,
            ("numpy.core.multiarray", "scalar"): Call, ("numpy._core.multiarray", "scalar"): Call}
 
@@ -133,20 +128,15 @@ def to_arrays(tree: Any, storages: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 def find_tensors(tree: Any) -> dict[str, Call]:
     """{name: tensor} of a state dict, or of the one inside a checkpoint. Leaves out all that is not a tensor."""
-    return named_tensors(tree, MAX_NESTING) or max(map(own_tensors, dictionaries(tree)), key=len, default={})
+    named = named_tensors(tree, 4) if isinstance(tree, dict) else {}
+    return named or max(map(own_tensors, dictionaries(tree)), key=len, default={})
 
 
-def named_tensors(tree: Any, depth: int) -> dict[str, Call]:
+def named_tensors(tree: dict, depth: int) -> dict[str, Call]:
     """{name: tensor} of the first of STATE_DICTS that holds tensors, {} without one. depth: how deep to search."""
-    if not isinstance(tree, dict) or not depth:
-        return {}
-    for key in STATE_DICTS:
-        inner = tree.get(key)
-        if isinstance(inner, dict):
-            tensors = named_tensors(inner, depth - 1) or own_tensors(inner)
-            if tensors:
-                return tensors
-    return {}
+    inner = [tree[key] for key in STATE_DICTS if isinstance(tree.get(key), dict)] if depth else []
+    found = (named_tensors(state, depth - 1) or own_tensors(state) for state in inner)
+    return next(filter(None, found), {})
 
 
 def own_tensors(tree: dict) -> dict[str, Call]:

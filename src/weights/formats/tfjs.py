@@ -15,11 +15,6 @@ CODES = {"float32": "f4", "float16": "f2", "int32": "i4", "uint16": "u2", "uint8
          "complex64": "c8"}
 
 
-def matches(file: BinaryIO) -> bool:
-    """Whether the file is a JSON object."""
-    return file.read(1) == b"{"
-
-
 def read(file: BinaryIO) -> dict[str, np.ndarray]:
     """The weights of all groups; those of a group lie one after the other in its shards, in little endian."""
     model = json.load(file)
