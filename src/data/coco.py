@@ -128,8 +128,6 @@ def drop_namesakes(categories: dict[int, str], annotations: list[dict], report: 
     Roboflow writes such a parent of all classes. Where none of them has boxes the last one stays.
     """
     counts = Counter(categories.values())
-    if max(counts.values(), default=1) == 1:
-        return
     used = {id_key(item.get("category_id")) for item in annotations}
     for key, name in list(categories.items()):
         if counts[name] > 1 and key not in used:

@@ -49,7 +49,8 @@ def convert_split(files: SplitFiles, wanted: Wanted, *, training: bool, reason: 
         for name, count in zip(annotations.classes, written["boxes_per_class"]):
             if training and count == 0:
                 report.add("class without boxes", files.files[0], f"no training box is of class '{name}'")
-        report.judge_boxes(files.files[0])
+        if reason := report.forms.other_form():
+            report.add("box format", files.files[0], reason)
         log(f"{files.name}: {written['count']} images, {sum(written['boxes_per_class'])} boxes, "
             f"{report.finding_count} finding(s)")
         if report.counts:

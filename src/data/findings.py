@@ -110,11 +110,6 @@ class Report:
             self.add("class name changed", file, f"{name!r} is read as '{line}'")
         return line
 
-    def judge_boxes(self, file: str) -> None:
-        """Adds one finding where most boxes look as if they were written in another form than they are read in."""
-        if reason := self.forms.other_form():
-            self.add("box format", file, reason)
-
     @property
     def finding_count(self) -> int:
         """How many findings there are, without mere notes."""
