@@ -13,8 +13,7 @@ from src.machine import process
 
 def main():
     """Reads the options and evaluates."""
-    from src.config import read_options, unused_note
-    from src.run_data import take_run_data
+    from src.config import read_options, take_run_data, unused_note
 
     options = read_options(sys.argv[1:], "eval.py", doc=__doc__)
     notes = [unused_note(options, "eval.py")]
@@ -97,7 +96,7 @@ def model_split(options, predict, *, rank, say):
 
 def result_folder(options):
     """eval/ in output_path when that was given, else in the run the checkpoint lies in, else beside the file."""
-    from src.run_data import run_of
+    from src.config import run_of
     path = options.checkpoint_file_path
     folder = options.output_path if "output_path" in options.typed else \
         run_of(path) or os.path.dirname(os.path.abspath(path))

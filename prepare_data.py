@@ -7,7 +7,7 @@ import sys
 from src.errors import run_main
 
 
-def main():
+def main() -> None:
     """Converts the training and the validation split; one may be missing."""
     from src.config import read_options, split_options, unused_note
 
@@ -20,33 +20,28 @@ def main():
     from src.data.annotations import SplitMissing
     from src.data.labels import classes_from
     from src.data.prepare import prepare_split
+    from src.text import one_line
 
     classes, missing, origin = options.classes, [], "correct --classes or leave it out"
-    for split in ("train", "val"):
+    for name in ("train", "val"):
         try:
             with classes_from(origin):
-                converted = prepare_split(**split_options(options, split), classes=classes)
+                split = prepare_split(**split_options(options, name), classes=classes)
         except SplitMissing as error:
             missing.append(error)
             continue
-        origin = f"the list is that of {converted.name}: give the validation split of the same data"
-        classes = converted.classes  # a validation split without some class must not renumber the others
-        show(converted)
+        origin = f"the list is that of {split.name}: give the validation split of the same data"
+        classes = split.classes  # a validation split without some class must not renumber the others
+        print(f"{split.name}: {split.count} images, {sum(split.boxes_per_class)} boxes in {split.folder}")
+        for class_name, count in zip(split.classes, split.boxes_per_class):
+            print(f"{count:>9}  {one_line(class_name)}")
+        if split.finding_count and not split.converted:
+            print(f"found at conversion:\n{split.summary}")
+        print(f"report: {split.report}\n")
     if len(missing) == 2:
         raise missing[0]
     for error in missing:
         print(f"only one split: {error}")
-
-
-def show(split):
-    """Prints what a split holds and what was found wrong with it."""
-    from src.text import one_line
-    print(f"{split.name}: {split.count} images, {sum(split.boxes_per_class)} boxes in {split.folder}")
-    for name, count in zip(split.classes, split.boxes_per_class):
-        print(f"{count:>9}  {one_line(name)}")
-    if split.finding_count and not split.converted:
-        print(f"found at conversion:\n{split.summary}")
-    print(f"report: {split.report}\n")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@
     python train.py --help
 """
 import contextlib
+import os
 import sys
 
 from src.errors import run_main, smaller_batch
 from src.machine import process
-from src.text import split_names
+
+MAX_NAMES = 25  # classes in a line
 
 
 def main():
@@ -17,70 +19,112 @@ def main():
     from src.config import read_options
 
     options = read_options(sys.argv[1:], "train.py", doc=__doc__)
-    with contextlib.ExitStack() as held:
-        train(options, held)
-
-
-def train(options, held):
-    """Wires the parts together and runs the loop. held: closed at the end, however it comes."""
-    from src.config import unused_note
-    from src.option_rules import graph_options, shared_options
-
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
+    from src.training.build import choose_overfit
+    from src.training.run_folder import hold_run_folder
+
+    options = choose_overfit(options)
+    with smaller_batch("batch_size", options.batch_size):
+        rank, world = join(options)
+        # only rank 0 writes into the folder of the run
+        hold = hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext()
+        with hold:
+            train(options, rank, world)
+
+
+def join(options):
+    """Checks the options, starts the device and joins the other processes. Returns rank, world."""
     import mindspore as ms
 
-    from src.data.prepare import describe_split
     from src.machine import distributed
     from src.machine.compat import set_deterministic
-    from src.machine.compile_cache import use_cache
-    from src.models.freeze import freeze_layers
-    from src.models.initialize import he_initialize
-    from src.models.norms import choose_norms
-    from src.models.ssd import build_model
-    from src.training.build import build_loader, build_rates, build_step, check_weights, choose_overfit, choose_score
-    from src.training.log import RunLog
-    from src.training.resume import find_saved
-    from src.training.run_folder import check_run_folder, hold_run_folder
-    from src.training.trainer import Run, check_options, prepare_splits
+    from src.option_rules import shared_options
+    from src.training.checks import check_options, check_weights
+    from src.training.run_folder import check_run_folder
 
-    choose_overfit(options)
-    held.enter_context(smaller_batch("batch_size", options.batch_size))
     check_options(options)
     check_weights(options)
-    check_run_folder(options.output_path, options.resume)
+    check_run_folder(options.output_path, resume=options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     distributed.check_equal({f"--{key}": value for key, value in shared_options(options).items()}, rank, world)
-    if rank == 0:
-        held.enter_context(hold_run_folder(options.output_path, options.resume))
     ms.set_seed(options.seed)
     if options.deterministic:
         set_deterministic()
-    log = RunLog(rank == 0)
+    return rank, world
+
+
+def train(options, rank, world):
+    """Builds the parts and runs the loop."""
+    from src.config import unused_note
+    from src.files import read_json
+    from src.machine.compile_cache import use_cache
+    from src.training import build
+    from src.training.log import RunLog
+    from src.training.loop import Loop
+    from src.training.meter import peak_memory
+    from src.training.resume import find_saved, start
+
+    log = RunLog(first=rank == 0)
     note = unused_note(options, "train.py")
     if note:
         log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
-    train_split, val_split = prepare_splits(options, rank, log.say)
-    distributed.check_equal({f"the data of {split.name}": describe_split(split) for split in (train_split, val_split)
-                             if split}, rank, world)
+    train_split, val_split = build.build_splits(options, rank=rank, world=world, say=log.say)
 
-    model = build_model(options.model, len(train_split.classes) + 1, image_size=options.image_size, width=options.width)
-    model = choose_score(model, options.loss)
-    if options.weight_init == "he":
-        he_initialize(model.network, model.num_classes, options.seed)
-    loader = build_loader(options, train_split, model, rank, world)
-    rates = build_rates(options, loader.steps)
-    run = Run(options, model, train_split, val_split, loader, log, rank, world)
-    run.load_pretrained()
-    choose_norms(model.network, options.batch_norm, world)
-    frozen = freeze_layers(model.network, split_names(options.freeze_layer))
-    step = build_step(options, model, rates, world)
-    start = run.attach(step, saved)
-    facts = {**graph_options(options), "classes": model.num_classes, "processes": world, "order": run.owed}
-    use_cache(options.compile_cache, facts, step.get_parameters())
-    run.open(start, frozen)
-    run.train(rates, start)
+    model, frozen = build.build_training_model(options, train_split.classes, world=world, say=log.say)
+    loader = build.build_loader(options, train_split, model, rank=rank, world=world)
+    rates = build.build_rates(options, loader.steps)
+    step = build.build_step(options, model, rates, world=world)
+
+    state = build.build_state(options, loader.steps, saved)
+    facts = build.build_facts(options, model, train_split, world=world)
+    start(step, state, saved, now=options, facts=facts, say=log.say, rank=rank, world=world)
+    validator = build.build_validator(options, model, step, split=val_split, log=log, rank=rank, world=world)
+    saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
+    graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due}
+    use_cache(options.compile_cache, graph, step.get_parameters())
+    open_run(options, log, state, model=model, loader=loader, classes=train_split.classes, frozen=frozen,
+             validator=validator)
+
+    images = read_json(train_split.ground_truth)["images"]
+    Loop(step, loader, state, rates=rates, validator=validator, saver=saver, log=log,
+         image_names=[image["file_name"] for image in images], log_interval=options.log_interval).run()
+    name = "mAP (area)" if options.dataset == "voc" else "AP"
+    best = f", best {name} {state.best:.4f} in best.ckpt" if state.best >= 0 else ""
+    log.say(f"done: {saver.folder}/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")
+
+
+def open_run(options, log, state, *, model, loader, classes, frozen, validator):
+    """Makes the folder of the run, opens its log, and tells and draws what is trained."""
+    from src.config import save_options
+    from src.evaluation.report import draw_training_batch
+    from src.files import make_folder
+    from src.metrics import split_notes
+    from src.training.build import describe_run
+    from src.training.checks import hints
+
+    folder = options.output_path
+    if log.first:
+        for name in ("ckpt", "eval"):
+            make_folder(os.path.join(folder, name))
+        save_options(options, os.path.join(folder, "config.yaml"))
+        # a run that early_stop has ended takes no step again
+        steps_done = state.total_steps if state.is_stalled else state.steps_done
+        log.open(folder, steps_per_epoch=loader.steps, steps_done=steps_done, evaluated=not state.epoch_end_due)
+    facts = describe_run(options, model, loader, classes=len(classes), frozen=frozen)
+    log.write(facts)
+    names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes
+    lines = [", ".join(f"{key} {value}" for key, value in facts.items()), f"classes: {', '.join(names)}"]
+    lines += hints(options, loader)
+    if validator:
+        lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes)
+    for line in lines:
+        log.say(line)
+    if log.first:
+        path = os.path.join(folder, "train_batch.png")
+        draw_training_batch(path, next(iter(loader.epoch(0))), anchors=model.anchors, classes=classes)
+        log.picture("train/first_batch", path, 0)
 
 
 if __name__ == "__main__":

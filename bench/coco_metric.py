@@ -29,8 +29,8 @@ def main():
     if not difference <= 1e-15:
         raise SystemExit(f"error: the engines differ by {difference}")
     print(f"largest difference of the twelve numbers: {difference:.1e}")
-    report([row(f"COCO metric, {options.images} images, {len(detections)} detections", times["hotcoco"],
-                times["pycocotools"], "s", "pycocotools")], options.json)
+    report([row(f"COCO metric, {options.images} images, {len(detections)} detections", ours=times["hotcoco"],
+                peer=times["pycocotools"], unit="s", compared_with="pycocotools")], options.json)
 
 
 def draw(count):

@@ -18,8 +18,8 @@ def arguments(doc):
     return parser
 
 
-def row(name, ours, peer, unit, compared_with, limit=None, better="lower"):
-    """One line of a table. ratio: how many times better ours is than the peer; better: which unit value is."""
+def row(name, *, ours, peer, unit, compared_with, limit=None, better="lower"):
+    """One line of a table. ratio: how many times better ours is than the peer; better: which values are."""
     ratio = peer / ours if better == "lower" else ours / peer
     return {"name": name, "ours": ours, "peer": peer, "compared_with": compared_with, "ratio": ratio, "limit": limit,
             "unit": unit, "machine": machine(), "date": time.strftime("%Y-%m-%d"), "commit": commit()}
@@ -28,11 +28,12 @@ def row(name, ours, peer, unit, compared_with, limit=None, better="lower"):
 def report(rows, path=None):
     """Prints the rows and writes them to path."""
     print(f"{machine()}, {time.strftime('%Y-%m-%d')}, commit {commit()}")
-    width = max(len(one["name"]) for one in rows)
-    for one in rows:
-        limit = "" if one["limit"] is None else f", limit {one['limit']:.4g}"
-        print(f"{one['name']:<{width}}  ours {one['ours']:.4g} {one['unit']}, {one['compared_with']} {one['peer']:.4g}"
-              f"{limit}: {one['ratio']:.2f} times")
+    width = max(len(line["name"]) for line in rows)
+    for line in rows:
+        name, limit = line["name"].ljust(width), line["limit"]
+        limit = "" if limit is None else f", limit {limit:.4g}"
+        print(f"{name}  ours {line['ours']:.4g} {line['unit']}, {line['compared_with']} {line['peer']:.4g}{limit}: "
+              f"{line['ratio']:.2f} times")
     if path:
         with open(path, "w", encoding="utf-8") as file:
             json.dump(rows, file, indent=1)

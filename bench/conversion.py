@@ -46,8 +46,8 @@ def main():
     files = os.listdir(images)
     size = sum(os.path.getsize(os.path.join(images, name)) for name in files) >> 20
     print(f"{len(files)} images, {size} MiB; peak memory {peak_memory():.2f} GiB")
-    report([row("conversion to MindRecord", statistics.median(times[convert]), statistics.median(times[copy]), "s",
-                "copying the files")], options.json)
+    report([row("conversion to MindRecord", ours=statistics.median(times[convert]),
+                peer=statistics.median(times[copy]), unit="s", compared_with="copying the files")], options.json)
     shutil.rmtree(scratch)
 
 

@@ -27,8 +27,8 @@ def main():
     here = os.path.abspath(__file__), f"--model={options.model}"
     ours = in_fresh_process(*here, "--steps=9", environment={"ONEDNN_MAX_CPU_ISA": "AVX2"})
     plain = in_fresh_process(*here, "--steps=1", environment={"ONEDNN_MAX_CPU_ISA": ""})
-    report([row(f"train step {options.model}, batch {BATCH}, CPU", ours, plain, "s", "MindSpore out of the box")],
-           options.json)
+    report([row(f"train step {options.model}, batch {BATCH}, CPU", ours=ours, peer=plain, unit="s",
+                compared_with="MindSpore out of the box")], options.json)
 
 
 def measure(name, steps):
@@ -47,7 +47,7 @@ def measure(name, steps):
     step = TrainStep(model, DetectionLoss(FocalLoss(alpha=0.75)), optimizer)
     step.set_train()
     rng, size, anchors = np.random.default_rng(0), model.image_size, len(model.anchors)
-    batch = [ms.Tensor(one) for one in (
+    batch = [ms.Tensor(part) for part in (
         rng.integers(0, 256, (BATCH, size, size, 3), np.uint8), (rng.random((BATCH, anchors)) < 0.01).astype(np.int32),
         rng.normal(size=(BATCH, anchors, 4)).astype(np.float32), np.float32(0))]
     return median_seconds(lambda: step(*batch).asnumpy(), steps)

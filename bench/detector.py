@@ -4,7 +4,7 @@
 
 Score maps are drawn: around each of 12 objects every anchor with an IoU above .4 has the class at logit 0 +- 1, all
 else is background, at -6 +- 1 as in a trained network, or at -3.5 +- 1 as in the first epochs, where one score in ten
-exceeds the least one and the loop has the more to do. Both sides find boxes above 0.1 with NMS 0.6. The published side
+exceeds the minimum and the loop has the more to do. Both sides find boxes above 0.1 with NMS 0.6. The published side
 (model zoo official/cv/SSD, src/eval_utils.py, built here at equal cost) gets scores and decoded boxes that the network
 has computed already, and runs for each class a mask and a greedy NMS in numpy; it may keep 100 boxes a class. Our best
 100 must be its best 100: an IoU here counts no extra pixel, so boxes at the edge of 0.6 may differ, and are counted.
@@ -12,7 +12,7 @@ has computed already, and runs for each class a mask and a greedy NMS in numpy; 
 import numpy as np
 from common import arguments, median_seconds, report, row
 
-MIN_SCORE, NMS_IOU, MOST = 0.1, 0.6, 100
+MIN_SCORE, NMS_IOU, MAX_BOXES = 0.1, 0.6, 100
 
 
 def main():
@@ -42,20 +42,20 @@ def measure(ms, name, state, background):
             return self.finish(logits, deltas)
 
     model = build_model(name, 81)
-    cell = Finish(model, MIN_SCORE, NMS_IOU, max_boxes=MOST)
+    cell = Finish(model, MIN_SCORE, NMS_IOU, max_boxes=MAX_BOXES)
     cell.set_train(False)
     logits, deltas = draw(model, background)
     inputs = ms.Tensor(logits[None]), ms.Tensor(deltas[None])
-    ours = median_seconds(lambda: [one.asnumpy() for one in cell(*inputs)], 21)
-    found = [one.asnumpy()[0] for one in cell(*inputs)]
+    ours = median_seconds(lambda: [output.asnumpy() for output in cell(*inputs)], 21)
+    _, found_scores, found_labels, count = [output.asnumpy()[0] for output in cell(*inputs)]
     scores, boxes = 1 / (1 + np.exp(-logits)), np.clip(box_ops.decode(deltas, model.anchors), 0, 1)
     theirs = median_seconds(lambda: published(scores, boxes), 5)
-    expected = sorted(published(scores, boxes), key=lambda one: -one[0])[:MOST]
-    same = sum(any(np.isclose(found[1][:found[3]], score, atol=1e-6) & (found[2][:found[3]] == label))
-               for score, label, _ in expected)
-    print(f"{name}, {state}: {same} of the {len(expected)} best boxes of the loop are among ours ({found[3]})")
-    return row(f"detector without network, {name}, {len(model.anchors)} x 81, {state}", ours * 1e3, theirs * 1e3, "ms",
-               "numpy loop over classes")
+    expected = sorted(published(scores, boxes), key=lambda box: -box[0])[:MAX_BOXES]
+    scores, labels = found_scores[:count], found_labels[:count]
+    same = sum(any(np.isclose(scores, score, atol=1e-6) & (labels == label)) for score, label, _ in expected)
+    print(f"{name}, {state}: {same} of the {len(expected)} best boxes of the loop are among ours ({count})")
+    return row(f"detector without network, {name}, {len(model.anchors)} x 81, {state}", ours=ours * 1e3,
+               peer=theirs * 1e3, unit="ms", compared_with="numpy loop over classes")
 
 
 def draw(model, background):
@@ -86,11 +86,11 @@ def published(scores, boxes):
 
 
 def greedy(boxes, scores):
-    """Indices that NMS keeps, at most MOST, each side of a box counted with one more pixel."""
+    """Indices that NMS keeps, at most MAX_BOXES, each side of a box counted with one more pixel."""
     x1, y1, x2, y2 = boxes.T
     area = (x2 - x1 + 1) * (y2 - y1 + 1)
     order, kept = scores.argsort()[::-1], []
-    while len(order) > 0 and len(kept) < MOST:
+    while len(order) > 0 and len(kept) < MAX_BOXES:
         best, order = order[0], order[1:]
         kept.append(best)
         wide = np.maximum(np.minimum(x2[best], x2[order]) - np.maximum(x1[best], x1[order]) + 1, 0)

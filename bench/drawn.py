@@ -13,14 +13,14 @@ def draw_weights(model, pictures):
 
     from src.models.detector import RawDetector
     rng = np.random.default_rng(0)
-    for one in model.network.get_parameters():
-        if one.ndim == 4:
-            scale = np.sqrt(2 / np.prod(one.shape[1:]))
-            one.set_data(ms.Tensor(rng.normal(0, scale, one.shape).astype(np.float32)))
+    for weight in model.network.get_parameters():
+        if weight.ndim == 4:
+            scale = np.sqrt(2 / np.prod(weight.shape[1:]))
+            weight.set_data(ms.Tensor(rng.normal(0, scale, weight.shape).astype(np.float32)))
     raw = RawDetector(model)
     raw.set_train(False)
     for part, wanted, output in zip(("cls", "box"), (2, 0.5), raw(ms.Tensor(pictures))):
-        for one in model.network.head.get_parameters():
-            if re.search(rf"{part}(_out|\.\d+(\.3)?)\.weight$", one.name):  # .3: the 1x1 convolution of SSDLite
-                one.set_data(one * float(wanted / output.asnumpy().std()))
+        for weight in model.network.head.get_parameters():
+            if re.search(rf"{part}(_out|\.\d+(\.3)?)\.weight$", weight.name):  # .3: the 1x1 convolution of SSDLite
+                weight.set_data(weight * float(wanted / output.asnumpy().std()))
     return model

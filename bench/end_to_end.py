@@ -31,23 +31,16 @@ def main():
 
     from src.data.loader import TrainLoader
     from src.data.prepare import prepare_split
-    from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
     from src.matching import Matcher
     from src.models.ssd import build_model
-    from src.optim import build_optimizer
-    from src.training.step import TrainStep
     ms.set_context(mode=ms.GRAPH_MODE)
     folder = os.path.join(tempfile.gettempdir(), "bench_mindrecord")
     split = prepare_split("train", "coco", mindrecord_dir=folder, classes=[], log=lambda text: None,
                           coco_root=options.coco_root, split_name=options.train_data_type)
     model = build_model(options.model, len(split.classes) + 1)
-    optimizer = build_optimizer(model.network.trainable_params(), np.full(99, 1e-4, np.float32))
-    loss = FocalLoss() if model.score == "sigmoid" else MultiBoxLoss()
-    step = TrainStep(model, DetectionLoss(loss), optimizer)
-    step.set_train()
     loader = TrainLoader(split.files, Matcher(model.anchors), rows=split.count, policy="zoo",
                          image_size=model.image_size, batch_size=options.batch_size, workers=process.loader_threads())
-    flag = ms.Tensor(np.float32(0))
+    step, flag = build_step(model), ms.Tensor(np.float32(0))
 
     def run(batch):
         return step(*map(ms.Tensor, batch), flag).asnumpy()
@@ -60,8 +53,20 @@ def main():
         run(batch)
         times.append(time.perf_counter() - begun)
         begun = time.perf_counter()
-    report([row(f"step with loader, {options.model}, batch {options.batch_size}, CPU", statistics.median(times), alone,
-                "s", "the step alone")], options.json)
+    report([row(f"step with loader, {options.model}, batch {options.batch_size}, CPU", ours=statistics.median(times),
+                peer=alone, unit="s", compared_with="the step alone")], options.json)
+
+
+def build_step(model):
+    """The TrainStep of train.py for a model, with its own loss."""
+    from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
+    from src.optim import build_optimizer
+    from src.training.step import TrainStep
+    optimizer = build_optimizer(model.network.trainable_params(), np.full(99, 1e-4, np.float32))
+    loss = FocalLoss() if model.score == "sigmoid" else MultiBoxLoss()
+    step = TrainStep(model, DetectionLoss(loss), optimizer)
+    step.set_train()
+    return step
 
 
 if __name__ == "__main__":

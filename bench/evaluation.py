@@ -42,10 +42,11 @@ def main():
 
     def evaluate():
         return compute_metrics(collect_detections(predict, loader, quiet=True), truth, dataset="coco")
-    whole = median_seconds(evaluate, 3)
+    total = median_seconds(evaluate, 3)
     name = f"evaluation of {split.count} images, {predict.meta['model']}"
     print(f"decoding {decoding:.2f} s, detector {detecting:.2f} s")
-    report([row(name, whole, decoding + detecting, "s", "decoding + detector")], options.json)
+    report([row(name, ours=total, peer=decoding + detecting, unit="s", compared_with="decoding + detector")],
+           options.json)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python bench/files.py ssd.onnx ssd_fp16.onnx ssd_int8.onnx [--repeats=20] [--rounds=3] [--json=FILE]
 
 Files for one picture or for any number; the programs' own kernels for MindIR (src/machine/process.py). In every round
-each file runs in a process of its own, for the threads of one would disturb the next. The least time and the median of
-all calls: where other programs run, the least says more.
+each file runs in a process of its own, for the threads of one would disturb the next. The shortest time and the median
+of all calls: where other programs run, the shortest says more.
 """
 import json
 import os
@@ -34,7 +34,7 @@ def main():
     rows = [{"name": path, "megabytes": os.path.getsize(path) / 1e6, "least_ms": min(taken),
              "median_ms": statistics.median(taken)} for path, taken in times.items()]
     for row in rows:
-        print("{name}: {megabytes:.1f} MB, least {least_ms:.1f} ms, median {median_ms:.1f} ms".format(**row))
+        print("{name}: {megabytes:.1f} MB, shortest {least_ms:.1f} ms, median {median_ms:.1f} ms".format(**row))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(rows, file, indent=1)

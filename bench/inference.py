@@ -22,7 +22,7 @@ from drawn import draw_weights
 
 MODEL, CLASSES = "ssd300_resnet50", 81
 SETTINGS = {"min_score": 0.05, "nms_threshold": 0.5, "nms_candidates": 1000, "max_boxes": 100, "resize": "bilinear"}
-LEAST = {"network": 1e-3, "detector": 1e-3}  # differences that are still rounding; boxes are fractions of the image
+TOLERANCES = {"network": 1e-3, "detector": 1e-3}  # of what is rounding; boxes are fractions of the image
 
 
 def main():
@@ -30,7 +30,7 @@ def main():
     parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--side", help="measure one side alone and print its number")
-    parser.add_argument("--part", default="network", choices=LEAST)
+    parser.add_argument("--part", default="network", choices=TOLERANCES)
     parser.add_argument("--folder", help="where the prepared files are")
     options = parser.parse_args()
     if options.side:
@@ -48,46 +48,48 @@ def measure(options):
                                 f"--folder={options.folder}", f"--repeats={options.repeats}", environment=environment)
     side("prepare", ONEDNN_MAX_CPU_ISA="AVX2")
     rows = []
-    for part in LEAST:
+    for part in TOLERANCES:
         peer = side("torch", part, ONEDNN_MAX_CPU_ISA="")
         ours = {"MindIR": side("mindir", part, ONEDNN_MAX_CPU_ISA="AVX2"),
                 "ONNX": side("onnx", part, ONEDNN_MAX_CPU_ISA="")}
-        rows += [row(f"SSD300-ResNet50 {part}, batch 1, {name}", seconds, peer, "s", "PyTorch 2.13 eager")
+        rows += [row(f"SSD300-ResNet50 {part}, batch 1, {name}", ours=seconds, peer=peer, unit="s",
+                     compared_with="PyTorch 2.13 eager")
                  for name, seconds in ours.items()]
     return rows
 
 
 def prepare(options):
     """Draws the weights; writes them, both exports of both parts, a picture and what the network makes of it."""
-    from src.export.mindir import export_mindir
-    from src.export.onnx import export_onnx
+    from src.export.exporter import export_model
     from src.inference.description import describe, detector_arguments
     from src.inference.exported import run_cell
     from src.models.detector import Detector, RawDetector
     from src.models.ssd import build_model
     picture = np.random.default_rng(1).integers(0, 256, (1, 300, 300, 3), np.uint8)
-    for part in LEAST:
+    for part in TOLERANCES:
         model = draw_weights(build_model(MODEL, CLASSES), picture)
         if part == "network":  # before the exports, which fold the norms
-            weights = {name: one.asnumpy() for name, one in model.network.parameters_dict().items()}
+            weights = {name: weight.asnumpy() for name, weight in model.network.parameters_dict().items()}
             np.savez(os.path.join(options.folder, "weights.npz"), **weights)
             np.savez(os.path.join(options.folder, "facts.npz"), anchors=model.anchors, mean=model.mean, std=model.std)
         thresholds = detector_arguments(SETTINGS)
         cell = RawDetector(model) if part == "network" else Detector(model, **thresholds)
         np.savez(os.path.join(options.folder, f"{part}.npz"), picture, *run_cell(cell, picture))
         meta = describe(model, [f"class{number}" for number in range(1, CLASSES)], SETTINGS)
-        for export, ending in ((export_mindir, "mindir"), (export_onnx, "onnx")):
-            export(model, meta, os.path.join(options.folder, f"{part}.{ending}"), 1, part == "network")
+        for ending in ("mindir", "onnx"):
+            export_model(model, meta, os.path.join(options.folder, f"{part}.{ending}"), batch_size=1,
+                         raw=part == "network")
 
 
 def timed(call, options):
     """Median seconds of call(picture) -> arrays, after it gave what the network gives."""
     picture, *expected = np.load(os.path.join(options.folder, f"{options.part}.npz")).values()
     found = call(picture)
-    # of a detector the sorted scores: equal ones may come in any order
-    for one, other in list(zip(expected, found))[slice(None) if options.part == "network" else slice(1, 2)]:
-        difference = np.abs(one - other).max() / max(1, np.abs(one).max())
-        if not difference <= LEAST[options.part]:  # NaN is not
+    if options.part == "detector":  # only the sorted scores: equal ones may come in any order
+        expected, found = expected[1:2], found[1:2]
+    for wanted, output in zip(expected, found):
+        difference = np.abs(wanted - output).max() / max(1, np.abs(wanted).max())
+        if not difference <= TOLERANCES[options.part]:  # NaN is not
             sys.exit(f"{options.side} differs from the network by {difference:.3g}")
     return median_seconds(lambda: call(picture), options.repeats, warm=2)
 
@@ -96,7 +98,7 @@ def mindir(options):
     """The exported file in MindSpore."""
     import mindspore as ms
     cell = ms.nn.GraphCell(ms.load(os.path.join(options.folder, f"{options.part}.mindir")))
-    return timed(lambda picture: [one.asnumpy() for one in cell(ms.Tensor(picture))], options)
+    return timed(lambda picture: [output.asnumpy() for output in cell(ms.Tensor(picture))], options)
 
 
 def onnx(options):
@@ -121,12 +123,12 @@ def pytorch(options):
             outputs = network(pixels.permute(0, 3, 1, 2))
             if options.part == "detector":
                 outputs = finish(*outputs, facts["anchors"])
-            return [one.numpy() for one in outputs]
+            return [output.numpy() for output in outputs]
     return timed(call, options)
 
 
 def fill(network, weights):
-    """Gives the peer our weights {name: array}: part by part, its layers come in the order of ours."""
+    """Gives the peer our weights {name: array}: part by part, its layers come in the same order."""
     from torch import from_numpy, nn
     renamed = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
     for prefix, part in (("backbone.", network.backbone), ("neck.", network.extras), ("head.cls.", network.logits),
@@ -136,7 +138,7 @@ def fill(network, weights):
             if name.startswith(prefix):
                 stem, _, last = name.rpartition(".")
                 layers.setdefault(stem, {})[renamed.get(last, last)] = from_numpy(value)
-        modules = [one for one in part.modules() if isinstance(one, (nn.Conv2d, nn.BatchNorm2d))]
+        modules = [module for module in part.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))]
         for module, values in zip(modules, layers.values(), strict=True):
             module.load_state_dict(values, strict=isinstance(module, nn.Conv2d))
 
@@ -166,10 +168,10 @@ def greedy(boxes, threshold):
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
     over = shared / (area[:, None] + area - shared) > threshold
     alive, kept = torch.ones(len(boxes), dtype=torch.bool), []
-    for one in range(len(boxes)):
-        if alive[one]:
-            kept.append(one)
-            alive &= ~over[one]
+    for index in range(len(boxes)):
+        if alive[index]:
+            kept.append(index)
+            alive &= ~over[index]
     return torch.tensor(kept, dtype=torch.long)
 
 

@@ -39,8 +39,8 @@ def main():
     for case in CASES:
         numbers = {side: in_fresh_process(os.path.abspath(__file__), *sys.argv[1:], f"--side={side}", f"--case={case}")
                    for side in ("published", "ours", "decode")}
-        rows.append(row(f"training loader, {case}", numbers["ours"], numbers["published"], "images/s",
-                        "the published structure", numbers["decode"], "higher"))
+        rows.append(row(f"training loader, {case}", ours=numbers["ours"], peer=numbers["published"], unit="images/s",
+                        compared_with="the published structure", limit=numbers["decode"], better="higher"))
     report(rows, options.json)
 
 
@@ -76,7 +76,7 @@ def ours(options):
 
 
 def published(options):
-    """The published structure, whatever the policy: its crop, resize, flip and colours are those of policy zoo."""
+    """The published structure, for any policy: its crop, resize, flip and colours are those of policy zoo."""
     import mindspore.dataset as ds
     import mindspore.dataset.vision as vision
     import numpy as np
@@ -163,14 +163,14 @@ def published_match(boxes, labels, corners, anchors):
     return targets, classes.astype(np.int32), np.int32(len(chosen))
 
 
-def pairwise(boxes, one):
+def pairwise(boxes, box):
     """IoU of boxes [N, 4] with one box, a column at a time."""
     import numpy as np
     x1, y1, x2, y2 = np.split(boxes, 4, axis=-1)
-    wide = np.maximum(np.minimum(x2, one[2]) - np.maximum(x1, one[0]), 0)
-    high = np.maximum(np.minimum(y2, one[3]) - np.maximum(y1, one[1]), 0)
+    wide = np.maximum(np.minimum(x2, box[2]) - np.maximum(x1, box[0]), 0)
+    high = np.maximum(np.minimum(y2, box[3]) - np.maximum(y1, box[1]), 0)
     shared = wide * high
-    return np.squeeze(shared / ((x2 - x1) * (y2 - y1) + (one[2] - one[0]) * (one[3] - one[1]) - shared), axis=1)
+    return np.squeeze(shared / ((x2 - x1) * (y2 - y1) + (box[2] - box[0]) * (box[3] - box[1]) - shared), axis=1)
 
 
 def decode(options):
@@ -179,7 +179,7 @@ def decode(options):
     import numpy as np
     cv2.setNumThreads(1)
     folder = os.path.join(options.coco_root, options.train_data_type)
-    files = [np.fromfile(entry.path, np.uint8) for entry in sorted(os.scandir(folder), key=lambda one: one.name)]
+    files = [np.fromfile(entry.path, np.uint8) for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)]
     with ThreadPoolExecutor(options.workers) as pool:
         def batches():
             while True:

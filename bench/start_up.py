@@ -34,7 +34,8 @@ def main():
                        f"--config_path={ROOT}/config/{RECIPES[name]}", "--run_eval=False", "--max_steps=1",
                        "--loss_scale=1", "--lr=0.001", "--output_path=run", "--amp_level=O0"]
             first, second = run(command, scratch), run(command, scratch)
-            rows.append(row(f"first step of {name}, second start", second, first, "s", "first start"))
+            rows.append(row(f"first step of {name}, second start", ours=second, peer=first, unit="s",
+                            compared_with="first start"))
     report(rows, options.json)
 
 

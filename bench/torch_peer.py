@@ -54,8 +54,8 @@ class SSD300(nn.Module):
     @staticmethod
     def flat(convolutions, maps, values):
         """One convolution a map, its values in the order of the anchors."""
-        return torch.cat([one(x).permute(0, 2, 3, 1).reshape(len(x), -1, values)
-                          for one, x in zip(convolutions, maps)], 1)
+        return torch.cat([convolution(x).permute(0, 2, 3, 1).reshape(len(x), -1, values)
+                          for convolution, x in zip(convolutions, maps)], 1)
 
 
 def loss(logits, deltas, labels, targets):

@@ -34,7 +34,7 @@ def main():
         if mine["parameters"] != peer["parameters"]:
             raise SystemExit(f"error: {mine['parameters']} parameters against {peer['parameters']}")
         name = f"train step ssd300_resnet50, batch {batch}, CPU"
-        rows.append(row(name, mine["seconds"], peer["seconds"], "s", "PyTorch"))
+        rows.append(row(name, ours=mine["seconds"], peer=peer["seconds"], unit="s", compared_with="PyTorch"))
     report(rows, options.json)
 
 
@@ -62,9 +62,9 @@ def ours(size, steps):
                                 weight_decay=DECAY, decay_exclude="none")
     step = TrainStep(model, DetectionLoss(MultiBoxLoss()), optimizer)
     step.set_train()
-    batch = [ms.Tensor(one) for one in (*batch_of(size), np.float32(0))]
+    batch = [ms.Tensor(part) for part in (*batch_of(size), np.float32(0))]
     seconds = median_seconds(lambda: step(*batch).asnumpy(), steps)
-    return {"seconds": seconds, "parameters": sum(one.size for one in parameters)}
+    return {"seconds": seconds, "parameters": sum(parameter.size for parameter in parameters)}
 
 
 def pytorch(size, steps):
@@ -83,7 +83,8 @@ def pytorch(size, steps):
         optimizer.step()
         return value.item()
 
-    return {"seconds": median_seconds(step, steps), "parameters": sum(one.numel() for one in network.parameters())}
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {"seconds": median_seconds(step, steps), "parameters": parameters}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
     python scripts/compare_metrics.py run/eval/metrics.json mindir/eval/metrics.json
 """
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -13,8 +15,8 @@ from src.errors import DataError, run_main
 from src.files import expand_home
 
 
-def main():
-    """Reads two files given on the command line."""
+def main() -> int:
+    """Compares two files given on the command line -> exit code."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("files", nargs=2, type=expand_home, metavar="METRICS_JSON",
                         help="metrics.json of an evaluation")
@@ -22,12 +24,17 @@ def main():
     keys = {**first, **second}
     unequal = {key for key in keys if not (first.get(key) == second.get(key) and math.isfinite(keys[key]))}
     for key in keys:
-        one, other = (f"{numbers[key]:8.4f}" if key in numbers else f"{'-':>8}" for numbers in (first, second))
-        print(f"{key:<14}{one}{other}  {'DIFFERENT' if key in unequal else 'equal'}")
+        result = "DIFFERENT" if key in unequal else "equal"
+        print(f"{key:<14}{as_cell(first.get(key))}{as_cell(second.get(key))}  {result}")
     return int(bool(unequal))
 
 
-def read_numbers(path):
+def as_cell(number: float | None) -> str:
+    """A number as it stands in a column, - for none."""
+    return f"{'-':>8}" if number is None else f"{number:8.4f}"
+
+
+def read_numbers(path: str) -> dict[str, float]:
     """The overall numbers of a metrics.json, without those by class. Raises DataError."""
     try:
         with open(path, encoding="utf-8") as file:

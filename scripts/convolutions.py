@@ -4,6 +4,7 @@
 """
 import os
 import sys
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,11 +14,23 @@ from src.errors import run_main
 from src.files import expand_home
 from src.machine import process
 
-# name, input channels, output channels, kernel, stride, groups, side
-CONVOLUTIONS = (("3x3", 64, 64, 3, 1, 1, 75), ("depthwise", 96, 96, 3, 2, 96, 75), ("7x7", 3, 64, 7, 2, 1, 150))
+
+class Convolution(NamedTuple):
+    """A layer to try."""
+    name: str
+    inputs: int   # channels
+    outputs: int  # channels
+    kernel: int   # side in pixels
+    stride: int
+    groups: int
+    side: int     # of the images in pixels
 
 
-def main():
+CONVOLUTIONS = (Convolution("3x3", 64, 64, 3, 1, 1, 75), Convolution("depthwise", 96, 96, 3, 2, 96, 75),
+                Convolution("7x7", 3, 64, 7, 2, 1, 150))
+
+
+def main() -> None:
     """Reads the command line and computes."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("path", type=expand_home, help=".npz file to write")
@@ -26,7 +39,7 @@ def main():
     convolve(options.path, options.device)
 
 
-def convolve(path, device):
+def convolve(path: str, device: str) -> None:
     """Writes outputs and gradients of CONVOLUTIONS on a device as .npz."""
     process.prepare(device)
     import mindspore as ms
@@ -35,14 +48,14 @@ def convolve(path, device):
     distributed.start(device)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     rng, results = np.random.default_rng(1), {}
-    for name, channels, filters, kernel, stride, groups, side in CONVOLUTIONS:
-        images = ms.Tensor(rng.normal(size=(4, channels, side, side)), ms.float32)
-        layer = ms.nn.Conv2d(channels, filters, kernel, stride, pad_mode="pad", padding=kernel // 2, group=groups)
+    for name, inputs, outputs, kernel, stride, groups, side in CONVOLUTIONS:
+        images = ms.Tensor(rng.normal(size=(4, inputs, side, side)), ms.float32)
+        layer = ms.nn.Conv2d(inputs, outputs, kernel, stride, pad_mode="pad", padding=kernel // 2, group=groups)
         layer.weight.set_data(ms.Tensor(rng.normal(size=layer.weight.shape), ms.float32))
         forward = ms.ops.value_and_grad(lambda x, layer=layer: (layer(x) ** 2).mean(), 0, layer.trainable_params())
-        value, (inner, (outer,)) = forward(images)
-        results.update({f"{name} {what}": one.asnumpy() for what, one in
-                        (("loss", value), ("output", layer(images)), ("input gradient", inner), ("gradient", outer))})
+        loss, (input_gradient, (gradient,)) = forward(images)
+        found = {"loss": loss, "output": layer(images), "input gradient": input_gradient, "gradient": gradient}
+        results.update({f"{name} {what}": tensor.asnumpy() for what, tensor in found.items()})
     np.savez(path, **results)
 
 

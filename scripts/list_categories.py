@@ -5,78 +5,94 @@
     python scripts/list_categories.py --dataset=other --image_dir=DIR --anno_path=train.txt
 
 Only annotations are read, no image is opened; prepare_data.py checks everything. The ids are those of a COCO file, else
-the place in the list of classes. --classes=[a,b] lists these alone.
+the place in the list of classes. --classes=[a,b] lists only these.
 """
+from __future__ import annotations
+
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from easydict import EasyDict
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.config import read_options, split_options
 from src.data.annotations import Place, SplitMissing
 from src.data.findings import Report
-from src.data.formats import find_split
 from src.data.labels import refuse_misspelt
+from src.data.prepare import DATA_FORMATS
+from src.data.records import Record
 from src.errors import run_main
 from src.text import one_line
 
 
-def main():
+class Category(NamedTuple):
+    """What a split has of one class."""
+    number: int     # of a COCO file, else the place in the list of classes
+    name: str
+    boxes: int      # of all kinds
+    images: int
+    crowd: int      # boxes
+    difficult: int  # boxes
+
+
+def main() -> None:
     """Reads the options, prints a table a split; one of the two may be missing."""
     options = read_options(sys.argv[1:], "scripts/list_categories.py", doc=__doc__, strict=True)
     missing = []
     for split in ("train", "val"):
         try:
-            files, records, rows, report = read_split(options, split)
+            print_split(options, split)
         except SplitMissing as error:
             missing.append(error)
-            continue
-        empty = sum(not record.boxes for record in records)
-        print(f"{files.name}: {len(records):,} images, {empty:,} of them without boxes; "
-              f"{sum(row[2] for row in rows):,} boxes of {len(rows)} classes")
-        print(table(rows))
-        if report.finding_count:
-            print(f"{report.finding_count} finding(s) in the annotations; the first of each kind:")
-            print(report.summary(1))
-        print()
     if len(missing) == 2:
         raise missing[0]
     for error in missing:
         print(f"only one split: {error}")
 
 
-def read_split(options, split):
-    """The annotations of a split -> SplitFiles, list of Record, the rows of count_classes, Report."""
+def print_split(options: EasyDict, split: str) -> None:
+    """Prints the classes of split "train" or "val", and what was found in its annotations. Raises SplitMissing."""
     arguments = split_options(options, split)
     place = Place(**{name: arguments[name] for name in Place._fields})
-    files, report = find_split(split, options.dataset, place), Report()
+    files, report = DATA_FORMATS[options.dataset](split, place), Report()
     records, names, ids = files.read(classes=options.classes, report=report)
     if split == "train":
         refuse_misspelt(names, report.class_names)
-    return files, records, count_classes(records, names, ids), report
+    categories = count_classes(records, names, ids)
+    empty, boxes = sum(not record.boxes for record in records), sum(category.boxes for category in categories)
+    print(f"{files.name}: {len(records):,} images, {empty:,} of them without boxes; {boxes:,} boxes of "
+          f"{len(categories)} classes")
+    print(as_table(categories))
+    if report.finding_count:
+        print(f"{report.finding_count} finding(s) in the annotations; the first of each kind:\n{report.summary(1)}")
+    print()
 
 
-def count_classes(records, names, ids):
-    """[(id, name, boxes, images, crowd boxes, difficult boxes)] in label order; boxes count all kinds."""
+def count_classes(records: Iterable[Record], names: list[str], ids: list[int]) -> list[Category]:
+    """The categories in label order."""
     boxes, images, crowd, difficult = (Counter() for _ in range(4))
     for record in records:
         boxes.update(box.label for box in record.boxes)
         images.update({box.label for box in record.boxes})
         crowd.update(box.label for box in record.boxes if box.crowd)
         difficult.update(box.label for box in record.boxes if box.difficult)
-    return [(number, name, boxes[label], images[label], crowd[label], difficult[label])
+    return [Category(number, name, boxes[label], images[label], crowd[label], difficult[label])
             for label, (number, name) in enumerate(zip(ids, names), 1)]
 
 
-def table(rows):
-    """The rows as text; columns of crowd and difficult boxes only where there are any."""
-    titles = ("boxes", "images", "crowd", "difficult")
-    shown = [column for column in range(4) if column < 2 or any(row[2 + column] for row in rows)]
-    rows = [(number, one_line(name), *counts) for number, name, *counts in rows]
-    wide = max([len(name) for _, name, *_ in rows] + [5])
-    lines = [f"{'id':>6}  {'class':<{wide}}" + "".join(f"{titles[column]:>11}" for column in shown)]
-    for number, name, *counts in rows:
-        lines.append(f"{number:>6}  {name:<{wide}}" + "".join(f"{counts[column]:>11,}" for column in shown))
+def as_table(categories: list[Category]) -> str:
+    """The categories as text; columns of crowd and difficult boxes only where there are any."""
+    columns = [column for column in ("boxes", "images", "crowd", "difficult")
+               if column in ("boxes", "images") or any(getattr(category, column) for category in categories)]
+    names = [one_line(category.name) for category in categories]
+    width = max(map(len, [*names, "class"]))
+    lines = [f"{'id':>6}  {'class':<{width}}" + "".join(f"{column:>11}" for column in columns)]
+    for category, name in zip(categories, names):
+        counts = "".join(f"{getattr(category, column):>11,}" for column in columns)
+        lines.append(f"{category.number:>6}  {name:<{width}}{counts}")
     return "\n".join(lines)
 
 

@@ -4,11 +4,15 @@
     python scripts/model_info.py --model=ssd300_resnet50    one, level by level
 
 --classes=voc, --image_size and --width change what is counted, --freeze_layer what counts as trained; without
---classes there are the 80 of COCO. GMACs are thousand millions of multiply-accumulates of the convolutions on one
-image: other tools print FLOPs, which are twice as many, or call MACs FLOPs.
+--classes there are the 80 of COCO. GMACs are billions of multiply-accumulates of the convolutions on one image: other
+tools print FLOPs, which are twice as many, or call MACs FLOPs.
 """
+from __future__ import annotations
+
 import os
 import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,41 +24,59 @@ from src.errors import run_main
 from src.machine import process
 from src.text import split_names
 
+if TYPE_CHECKING:
+    import mindspore as ms
+    from mindspore import Parameter, nn
+
+    from src.models.ssd import Model
+
 PARTS = ("backbone", "neck", "head")
 
 
-def main():
+class Sizes(NamedTuple):
+    """What is counted of a model."""
+    parameters: int          # numbers that can be trained
+    trained: int             # those that freeze_layer leaves
+    macs: dict[str, int]     # multiply-accumulates by part of the network
+
+
+def main() -> None:
     """Reads the options, prints a table of all models or one model in detail."""
     options = read_options(sys.argv[1:], "scripts/model_info.py", doc=__doc__, strict=True)
     process.prepare()
-    from src.models.freeze import freeze_layers
     from src.models.ssd import BUILDERS, build_model
 
     classes = len(options.classes or COCO_CLASSES) + 1
-    single = "model" in options.typed or options.config_path
-    if not single:
-        print(f"{classes} classes with the background; GMACs are multiply-accumulates, not FLOPs\n")
-        print(f"{'model':<26}{'input':>6}{'anchors':>9}{'parameters':>13}{'trained':>13}{'GMACs':>9}")
-    for name in [options.model] if single else BUILDERS:
+    if "model" in options.typed or options.config_path:
+        model = build_model(options.model, classes, image_size=options.image_size, width=options.width)
+        print(describe_model(model, measure(model, options.freeze_layer)))
+        return
+    print(f"{classes} classes with the background; GMACs are multiply-accumulates, not FLOPs\n")
+    print(f"{'model':<26}{'input':>6}{'anchors':>9}{'parameters':>13}{'trained':>13}{'GMACs':>9}")
+    for name in BUILDERS:
         model = build_model(name, classes, image_size=options.image_size, width=options.width)
-        parameters = count_values(model.network.trainable_params())
-        freeze_layers(model.network, split_names(options.freeze_layer))
-        trained = count_values(model.network.trainable_params())
-        macs = count_macs(model.network, model.image_size)
-        if single:
-            print(describe(model, parameters, trained, macs))
-        else:
-            print(f"{name:<26}{model.image_size:>6}{len(model.anchors):>9,}{parameters:>13,}{trained:>13,}"
-                  f"{sum(macs.values()) / 1e9:>9.3f}", flush=True)
+        sizes = measure(model, options.freeze_layer)
+        print(f"{name:<26}{model.image_size:>6}{len(model.anchors):>9,}{sizes.parameters:>13,}{sizes.trained:>13,}"
+              f"{sum(sizes.macs.values()) / 1e9:>9.3f}", flush=True)
 
 
-def count_values(parameters):
-    """Numbers in a list of parameters."""
-    return sum(one.size for one in parameters)
+def measure(model: Model, freeze_layer: str) -> Sizes:
+    """Counts parameters and multiply-accumulates of a model; freezes layers of it."""
+    from src.models.freeze import freeze_layers
+
+    parameters = count_values(model.network.trainable_params())
+    freeze_layers(model.network, split_names(freeze_layer))
+    trained = count_values(model.network.trainable_params())
+    return Sizes(parameters, trained, count_macs(model.network, model.image_size))
 
 
-def count_macs(network, image_size):
-    """Multiply-accumulates of the convolutions on one image, counted while it runs -> {part of the network: count}.
+def count_values(parameters: Iterable[Parameter]) -> int:
+    """Numbers in some parameters."""
+    return sum(parameter.size for parameter in parameters)
+
+
+def count_macs(network: nn.Cell, image_size: int) -> dict[str, int]:
+    """Multiply-accumulates of the convolutions on one image, counted while it runs: {part of the network: count}.
 
     An output value of a convolution takes (input channels / groups) * kernel height * kernel width of them. Biases,
     norms and activations are left out, as in the published counts. A shared convolution counts at every call.
@@ -64,8 +86,8 @@ def count_macs(network, image_size):
     ms.set_context(mode=ms.PYNATIVE_MODE)  # hooks do not run in a compiled graph
     macs, hooks = dict.fromkeys(PARTS, 0), []
 
-    def counter(part):
-        def count(cell, inputs, output):
+    def counter(part: str) -> Callable:
+        def count(cell: nn.Conv2d, inputs: tuple, output: ms.Tensor) -> None:
             macs[part] += output.size * (cell.in_channels // cell.group) * int(np.prod(cell.kernel_size))
         return count
 
@@ -79,21 +101,21 @@ def count_macs(network, image_size):
     return macs
 
 
-def describe(model, parameters, trained, macs):
+def describe_model(model: Model, sizes: Sizes) -> str:
     """One model as text."""
-    gmacs = {part: count / 1e9 for part, count in macs.items()}
-    others = count_values(model.network.get_parameters()) - parameters
-    lines = [f"{model.name}: {model.image_size} x {model.image_size}, {model.num_classes} classes with the background, "
-             f"{model.score} scores",
-             f"  parameters  {parameters:,}, {trained:,} of them trained; {others:,} running statistics beside them",
-             f"  GMACs       {sum(gmacs.values()):.3f} ("
-             + ", ".join(f"{part} {count:.3f}" for part, count in gmacs.items())
-             + "): multiply-accumulates an image, not FLOPs",
-             f"  anchors     {len(model.anchors):,}",
-             "  cells      a cell  anchors  width x height in pixels"]
+    others = count_values(model.network.get_parameters()) - sizes.parameters
+    parts = ", ".join(f"{part} {count / 1e9:.3f}" for part, count in sizes.macs.items())
+    lines = [
+        f"{model.name}: {model.image_size} x {model.image_size}, {model.num_classes} classes with the background, "
+        f"{model.score} scores",
+        f"  parameters  {sizes.parameters:,}, {sizes.trained:,} of them trained; {others:,} running statistics more",
+        f"  GMACs       {sum(sizes.macs.values()) / 1e9:.3f} ({parts}): multiply-accumulates an image, not FLOPs",
+        f"  anchors     {len(model.anchors):,}",
+        "  cells      a cell  anchors  width x height in pixels"]
     for _, side, shapes in split_levels(model.anchors):
-        sizes = "  ".join(f"{w:.0f}x{h:.0f}" for w, h in shapes * model.image_size)
-        lines.append(f"  {f'{side} x {side}':<10} {len(shapes):>6} {side * side * len(shapes):>8,}  {sizes}")
+        cells, count = f"{side} x {side}", side * side * len(shapes)
+        pixels = "  ".join(f"{width:.0f}x{height:.0f}" for width, height in shapes * model.image_size)
+        lines.append(f"  {cells:<10} {len(shapes):>6} {count:>8,}  {pixels}")
     return "\n".join(lines)
 
 

@@ -16,8 +16,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, doc: str) -> None:
         super().__init__(description=wrap_paragraphs(doc, shutil.get_terminal_size().columns), allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
-        self.add_argument("--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS,
-                          help="show the version and exit")
+        self.add_argument("--version", action="version", version=version_line(), help="show the version and exit")
 
     def error(self, message: str) -> None:
         """Ends the program with exit 2 and names the known option that is nearest to an unknown one."""
@@ -27,11 +26,3 @@ class ArgumentParser(argparse.ArgumentParser):
             near = difflib.get_close_matches(unknown[0], self._option_string_actions, 1)
         hint = f"did you mean {near[0]}?" if near else "see --help"
         self.exit(2, f"error: {' '.join(message.split())}; {hint}\n")
-
-
-class ShowVersion(argparse.Action):
-    """Prints the version and exits."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(version_line())
-        parser.exit()

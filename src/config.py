@@ -13,9 +13,8 @@ from easydict import EasyDict
 from src.classes import named_classes
 from src.errors import OptionError
 from src.files import expand_home
-from src.option_rules import RENAMED, choice_problem, number_problem, rule_of
-from src.option_values import KINDS
-from src.recipes import ZOO_RECIPE, read_recipe, read_yaml
+from src.option_rules import DATA_OPTIONS, RENAMED, rule_of
+from src.recipes import KINDS, ZOO_RECIPE, read_recipe, read_yaml
 from src.text import wrap_paragraphs
 from src.version import version_line
 
@@ -44,27 +43,18 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
         typed.update({"config_path": own} if os.path.isfile(own) else {})
     recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
     if "dataset" in typed and typed["dataset"] != recipe.get("dataset", defaults["dataset"]):
-        recipe = without_splits(recipe)
-    values = {key: convert(key, value, defaults, origin=f"{typed.get('config_path')}: ")
-              for key, value in recipe.items()}
-    values.update({key: convert(key, value, defaults) for key, value in typed.items()})
+        # train2017 is not a split of VOC; places of files belong to a data set only where the recipe names one
+        dropped = ("name", "place") if "dataset" in recipe else ("name",)
+        recipe = {key: value for key, value in recipe.items() if rule_of(key).split not in dropped}
+    origin = f"{typed.get('config_path')}: "
+    values = {**defaults, **{key: convert(key, value, defaults, origin=origin) for key, value in recipe.items()},
+              **{key: convert(key, value, defaults) for key, value in typed.items()}}
     unused = [name for name in typed if program not in rule_of(name).programs]
     if strict and unused:
         used = ", --".join(name for name in defaults if program in rule_of(name).programs)
         raise OptionError(f"--{unused[0]} is not used by {program}, which takes --{used}")
-    options = EasyDict({**defaults, **values, "typed": sorted(typed)})
-    options.classes = named_classes(options.classes)  # from here on a list is names, and `coco` a class like others
-    return options
-
-
-def without_splits(recipe: dict) -> dict:
-    """A recipe without what it says of the splits of its own data set, for another one.
-
-    train2017 is not a split of VOC, and a TXT file not an annotation file of COCO. Places of files belong to a data set
-    only where the recipe names one.
-    """
-    dropped = ("name", "place") if "dataset" in recipe else ("name",)
-    return {key: value for key, value in recipe.items() if rule_of(key).split not in dropped}
+    values["classes"] = named_classes(values["classes"])  # from here on `coco` is a class like others
+    return EasyDict({**values, "typed": sorted(typed)})
 
 
 def unused_note(options: EasyDict, program: str) -> str:
@@ -121,14 +111,14 @@ def convert(key: str, value: object, defaults: dict, *, origin: str = "--") -> o
         hint = f"did you mean '{near}'?" if near else "see --help for all options"
         zoo = ZOO_RECIPE if key in ZOO_KEYS and origin != "--" else ""
         raise OptionError(f"{origin}{key} is not an option; {hint}{zoo}")
-    kind, rule = KINDS[type(defaults[key])], rule_of(key)
+    to_kind, expected = KINDS[type(defaults[key])]
     try:
-        result = kind.convert(value)
+        result = to_kind(value)
     except ValueError as error:
-        raise OptionError(f"{origin}{key}={value!r}: expected {kind.expected}") from error
-    if rule.is_path:
+        raise OptionError(f"{origin}{key}={value!r}: expected {expected}") from error
+    if rule_of(key).is_path:
         result = expand_home(result)
-    problem = number_problem(rule, result) if isinstance(result, (int, float)) else choice_problem(rule, result)
+    problem = rule_of(key).problem(result)
     if problem:
         raise OptionError(f"{origin}{key}={value}: {problem}")
     return result
@@ -157,3 +147,35 @@ def option_help(option: str, meaning: str, width: int) -> str:
         before, head = f"{option}\n", " " * MEANINGS
     return before + textwrap.fill(meaning, width, initial_indent=head, subsequent_indent=" " * MEANINGS,
                                   break_long_words=False, break_on_hyphens=False)
+
+
+# --- the data of a run goes with its checkpoints
+
+def run_of(path: str) -> str | None:
+    """The folder of the run that a file lies in, at its top or in its ckpt/; None for a file elsewhere."""
+    folder = os.path.dirname(os.path.abspath(path))
+    run = os.path.dirname(folder) if os.path.basename(folder) == "ckpt" else folder
+    is_run = os.path.isfile(os.path.join(run, "config.yaml")) and os.path.isdir(os.path.join(run, "ckpt"))
+    return run if is_run else None
+
+
+def take_run_data(options: EasyDict) -> tuple[EasyDict, str]:
+    """Options with the data of the run that checkpoint_file_path lies in, and a line that says so, "" for no change.
+
+    What is typed or in the recipe is kept, and another --dataset takes nothing. Raises OptionError.
+    """
+    run = run_of(options.checkpoint_file_path) if options.checkpoint_file_path else None
+    if not run:
+        return options, ""
+    path = os.path.join(run, "config.yaml")
+    stored, given = read_yaml(path), set(options.typed)
+    given |= set(read_recipe(options.config_path)) if options.config_path else set()
+    if "dataset" in given and stored.get("dataset", options.dataset) != options.dataset:
+        return options, ""
+    taken = {name: convert(name, stored[name], options, origin=f"{path}: ") for name in DATA_OPTIONS
+             if name in stored and name not in given}
+    shown = {name: f"[{','.join(value)}]" if isinstance(value, list) else value for name, value in taken.items()
+             if value != options[name]}
+    words = " ".join(f"--{name}={value}" for name, value in shown.items())
+    line = f"data of the run, from {os.path.relpath(path)}: {words}" if words else ""
+    return EasyDict({**options, **taken}), line

@@ -5,14 +5,9 @@ import math
 from typing import NamedTuple
 
 # what reads options, as a user starts it
-TRAIN = frozenset({"train.py"})
-EVAL = frozenset({"eval.py"})
-EXPORT = frozenset({"export.py"})
-PREDICT = frozenset({"predict.py"})
-PREPARE = frozenset({"prepare_data.py"})
-CATEGORIES = frozenset({"scripts/list_categories.py"})
-ANCHORS = frozenset({"scripts/anchor_stats.py"})
-SIZES = frozenset({"scripts/model_info.py"})
+TRAIN, EVAL, EXPORT, PREDICT, PREPARE, CATEGORIES, ANCHORS, SIZES = (frozenset({name}) for name in (
+    "train.py", "eval.py", "export.py", "predict.py", "prepare_data.py", "scripts/list_categories.py",
+    "scripts/anchor_stats.py", "scripts/model_info.py"))
 DETECTORS = TRAIN | EVAL | EXPORT | PREDICT
 DATA = TRAIN | EVAL | EXPORT | PREPARE | CATEGORIES | ANCHORS  # the options that say which data it is, and where
 EVERY = DETECTORS | DATA | SIZES
@@ -36,6 +31,20 @@ class Rule(NamedTuple):
     def needs_steps(self) -> bool:
         """Whether a change of the option has an effect only where steps are left to run."""
         return self.in_graph and not self.per_host and not self.after_end
+
+    def problem(self, value: object) -> str:
+        """What is wrong with a value of the right type, "" for nothing."""
+        if isinstance(value, (int, float)):
+            too_small = value <= self.minimum if self.exclusive else value < self.minimum
+            if not too_small and value <= self.maximum:
+                return ""
+            if self.maximum < math.inf:
+                return f"must lie between {self.minimum} and {self.maximum}"
+            return f"must be above {self.minimum}" if self.exclusive else f"must be at least {self.minimum}"
+        if not self.choices or value in self.choices:
+            return ""
+        near = [f"; did you mean {choice}?" for choice in self.choices if choice.lower() == value.lower()]
+        return f"allowed are {', '.join(self.choices)}{''.join(near)}"
 
 
 RULES = {
@@ -146,22 +155,3 @@ def shared_options(options: dict) -> dict:
 def graph_options(options: dict) -> dict:
     """The options on which compiled graphs depend."""
     return {name: value for name, value in options.items() if name != "typed" and rule_of(name).in_graph}
-
-
-def number_problem(rule: Rule, value: float) -> str:
-    """What is wrong with a number, "" for nothing."""
-    too_small = value <= rule.minimum if rule.exclusive else value < rule.minimum
-    if not too_small and value <= rule.maximum:
-        return ""
-    if rule.maximum < math.inf:
-        return f"must lie between {rule.minimum} and {rule.maximum}"
-    return f"must be above {rule.minimum}" if rule.exclusive else f"must be at least {rule.minimum}"
-
-
-def choice_problem(rule: Rule, value: str) -> str:
-    """What is wrong with a value that is not one of the choices, "" for nothing."""
-    if not rule.choices or value in rule.choices:
-        return ""
-    near = [choice for choice in rule.choices if choice.lower() == value.lower()]
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"allowed are {', '.join(rule.choices)}{hint}"

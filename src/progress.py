@@ -7,11 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 from rich import progress
 
-Item = TypeVar("Item")
 QUIET_SECONDS = 5  # shortest time between two lines of progress in a log file
 
 
@@ -31,14 +29,14 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() and not any(name in os.environ for name in ("MS_ROLE", "OMPI_COMM_WORLD_RANK"))
 
 
-def track(items: Iterable[Item], total: int, title: str, *, quiet: bool = False) -> Iterable[Item]:
+def track(items: Iterable, total: int, title: str, *, quiet: bool = False) -> Iterable:
     """The items, with a bar and the time that is left on a terminal, or a line now and then in a log file."""
     if quiet:
         return items
     return progress.track(items, title, total) if on_terminal() else track_by_lines(items, total, title)
 
 
-def track_by_lines(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
+def track_by_lines(items: Iterable, total: int, title: str) -> Iterator:
     """The items, with a line every tenth of them, unless the last line is only seconds old, and one at the end."""
     start = printed = time.time()
     for done, item in enumerate(items, 1):

@@ -1,7 +1,9 @@
-"""Recipes: YAML files of options, each of which may begin with another one."""
+"""What recipes and users write -> values of options. A recipe is a YAML file of options that may begin with another."""
 from __future__ import annotations
 
+import math
 import os
+import re
 
 import yaml
 
@@ -9,6 +11,7 @@ from src.errors import OptionError
 from src.files import expand_home
 
 ZOO_RECIPE = "; is it a recipe of the model zoo? config/ has one for each of its models"
+TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 class Word(str):
@@ -65,3 +68,81 @@ def read_yaml(path: str, loader: type = yaml.SafeLoader) -> dict:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise OptionError(f"{path} must hold 'key: value' lines with names of options")
     return values
+
+
+# --- values: what does not fit the type raises ValueError
+
+def to_bool(value: object) -> bool:
+    """True or False, as a word or a number."""
+    if str(value).lower() not in TRUTH:
+        raise ValueError(value)
+    return TRUTH[str(value).lower()]
+
+
+def to_int(value: object) -> int:
+    """A whole number; 8.5 and True are not."""
+    return int(str(value))
+
+
+def to_float(value: object) -> float:
+    """A finite number. PyYAML reads 1e-3 as a string; True is not a number."""
+    number = float(str(value))
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
+
+
+def to_text(value: object) -> str:
+    """A string; None and the model zoo's "None" mean empty."""
+    if isinstance(value, (list, dict)):
+        raise ValueError(value)
+    return "" if value is None or value == "None" else str(value)
+
+
+def to_list(value: object) -> list[str]:
+    """A list of names as they are written, from a list of a recipe, "[a,b]" or "a, b"."""
+    if isinstance(value, str) and not isinstance(value, Word):
+        if value.startswith("{") and ":" in value:
+            raise ValueError(value)
+        value = read_brackets(value) if value.startswith("[") else read_commas(value)
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        raise ValueError(value)
+    return [str(item) for item in value]
+
+
+def read_commas(text: str) -> list[str]:
+    """The items of "a, 'b, c', d's"; quotes are part of the names unless some hold a comma together."""
+    quoted = "|".join(f"{quote}[^{quote}]*,[^{quote}]*{quote}" for quote in "'\"")
+    items = re.findall(rf"(?:^|,\s*)((?:{quoted}|[^,]*?)(?=\s*(?:,|$)))", text)
+    if any(re.fullmatch(quoted, item) for item in items):
+        items = [re.sub(r"""^(["'])(.*)\1$""", r"\2", item) for item in items]
+    return [item for item in items if item]
+
+
+def read_brackets(text: str) -> list[str]:
+    """The items of "[a, 'b, c', d: e]" as they are written."""
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(text) from error
+    if not isinstance(node, yaml.SequenceNode):
+        raise ValueError(text)
+    return [read_item(item, text) for item in node.value]
+
+
+def read_item(node: yaml.Node, text: str) -> str:
+    """One item of a list as it is written; the map bear: 1 is not a name."""
+    written = text[node.start_mark.index:node.end_mark.index].strip()
+    if isinstance(node, yaml.ScalarNode) and not written.startswith(("&", "!")):  # YAML's anchors and tags
+        return node.value
+    number = re.fullmatch(r"[-+.\d]*", written.rpartition(":")[2].strip())
+    if not isinstance(node, yaml.MappingNode) or written.startswith("{") or number:
+        raise ValueError(written)
+    return written
+
+
+# by the type of the default: the function that converts, and what it expects in words
+KINDS = {bool: (to_bool, "True or False"), int: (to_int, "a whole number"), float: (to_float, "a number"),
+         str: (to_text, "a text"),
+         list: (to_list, "a list such as [a,b] of names, each of one letter or more; quote a name with a colon, a "
+                         "comma or a #")}

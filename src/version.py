@@ -7,13 +7,11 @@ __version__ = "1.0.0"
 
 def git_commit() -> str:
     """The commit of the source tree, "unknown" outside git."""
-    here = os.path.dirname(os.path.abspath(__file__))
+    command = ["git", "-C", os.path.dirname(os.path.abspath(__file__)), "rev-parse", "--short", "HEAD"]
     try:
-        done = subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, check=True)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.decode().strip()
 
 
 def version_line() -> str:

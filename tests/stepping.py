@@ -1,4 +1,4 @@
-"""A network of two weights with a TrainStep that can be computed by hand, its batches, and a log that keeps."""
+"""A network of two weights with a TrainStep that can be computed by hand, its batches, and a loop with small fakes."""
 import contextlib
 
 import mindspore as ms
@@ -9,6 +9,8 @@ from src.ema import WeightAverage
 from src.models.ssd import Model
 from src.optim import build_optimizer
 from src.training import step as step_module
+from src.training.loop import Loop
+from src.training.state import RunState
 
 
 class Line(nn.Cell):
@@ -59,6 +61,60 @@ class Log:
     @contextlib.contextmanager
     def bar(self, total):
         yield lambda done, text: None
+
+    def close(self):
+        self.said.append("closed")
+
+
+class Saver:
+    """Keeps the steps after which last.ckpt would be written, and (epoch, step) of each end of an epoch."""
+
+    def __init__(self):
+        self.saved, self.epochs = [], []
+
+    @contextlib.contextmanager
+    def saving_at_fault(self, state):
+        yield
+
+    def save_last(self, state):
+        self.saved.append(state.steps_done)
+
+    def after_step(self, state):
+        pass
+
+    def after_epoch(self, state, *, evaluated, ended):
+        self.epochs.append((state.epoch, state.steps_done))
+
+
+class Validator:
+    """Ends the run after so many evaluations."""
+
+    def __init__(self, evaluations):
+        self.left = evaluations
+
+    def is_due(self, state):
+        return True
+
+    def validate(self, state):
+        self.left -= 1
+        return {}
+
+    def ends_run(self, state, metrics):
+        return self.left == 0
+
+
+def make_loop(step, loader, rates, *, start=0, total=0, validator=None, saver=None, log=None, **more):
+    """A Loop from step `start` to `total` (0: to the last one) with fakes for what is not given."""
+    state = RunState(loader.steps, total or len(rates), steps_done=start)
+    more.setdefault("image_names", Names())
+    return Loop(step, loader, state, rates=rates, validator=validator, saver=saver or Saver(), log=log or Log(), **more)
+
+
+class Names:
+    """Image names of any row: img0, img1, .."""
+
+    def __getitem__(self, row):
+        return f"img{row}"
 
 
 def build(rates, loss_scale=1.0, dynamic=False, grad_clip=0.0, weight_decay=0.0, loss=None, average=False,

@@ -4,38 +4,66 @@ import re
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from programs import ROOT, read_rows, run, succeed
+from stepping import Loader, make_loop
 
 from src.errors import Interrupted
-from src.training import loop as engine
-from src.training.meter import Meter
-from src.training.trainer import Run
+from src.training.saver import Saver
+from src.training.state import RunState
+from src.training.validator import Validator
 from src.weights import checkpoint
 
-OPTIONS = {"eval_start_epoch": 1, "eval_interval": 1, "save_checkpoint_epochs": 1, "save_checkpoint_steps": 0,
-           "keep_checkpoint_max": 5, "max_steps": 0, "log_interval": 1, "early_stop": 0}
+
+class Written(Saver):
+    """A Saver that keeps names and meta of what it would write."""
+
+    def __init__(self, **more):
+        super().__init__(SimpleNamespace(get_parameters=lambda: []), "run/ckpt", facts={"options": {"lr": 1}}, **more)
+        self.saved = []
+
+    def write(self, name, state, *, settled=False, keep=0):
+        def save_run(folder, name, parameters, *, meta, keep):
+            self.saved.append({**meta, "name": name})
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "save_run", save_run)
+            super().write(name, state, settled=settled, keep=keep)
 
 
-class Bare(Run):
-    """A run of three epochs of four steps; keeps names and meta of what it saves."""
+class Evaluates(Validator):
+    """A Validator that calls a function instead, whose result ends the run."""
 
-    def __init__(self, evaluate=lambda: False, truth=True, **options):
-        self.options, self.truth, self.act = SimpleNamespace(**{**OPTIONS, **options}), truth, evaluate
-        self.loader, self.meter, self.log = SimpleNamespace(steps=4), Meter(12, 1), None
-        self.rank, self.world, self.folder, self.owed = 0, 1, "run/ckpt", False
-        self.step = SimpleNamespace(get_parameters=lambda: [], set_train=lambda: None)
-        self.settled, self.kept, self.steps_done, self.saved = 0, None, 0, []
+    def __init__(self, saver, act, **more):
+        super().__init__(None, None, None, None, "", "run", None, **more)
+        self.saver, self.act = saver, act
 
-    def save(self, name, steps_done=None, keep=0, settled=False):
-        super_rank, self.rank = self.rank, 1  # all of saving but the file
-        super().save(name, steps_done, keep, settled)
-        self.rank = super_rank
-        self.saved.append((name, settled))
+    def validate(self, state):
+        self.saver.saved.append("evaluated")
+        return {"ends": self.act()}
 
-    def evaluate(self, epoch, steps_done):
-        self.saved.append("evaluated")
-        return self.act()
+    def ends_run(self, state, metrics):
+        return metrics["ends"]
+
+
+class Scoreless(RunState):
+    """A RunState that counts no scores."""
+
+    def count_score(self, score):
+        return False
+
+
+def after(epoch, saver, evaluate=lambda: False, evaluates=True, interval=1):
+    """The Loop of a run of three epochs of four steps, after an epoch."""
+    validator = Evaluates(saver, evaluate, interval=interval) if evaluates else None
+    loop = make_loop(None, Loader(4), np.ones(12), validator=validator, saver=saver)
+    loop.state = Scoreless(4, 12, steps_done=4 * epoch, epoch_end_due=True)
+    return loop
+
+
+def names(saver):
+    return [row if row == "evaluated" else (row["name"], row["settled"]) for row in saver.saved]
 
 
 LAST, DONE = ("last", False), ("last", True)
@@ -43,64 +71,53 @@ LAST, DONE = ("last", False), ("last", True)
 
 @pytest.mark.parametrize("epoch, options, expected", [
     (1, {}, [LAST, "evaluated", DONE, ("epoch_0001", True)]),
-    (1, {"truth": None}, [DONE, ("epoch_0001", True)]),
-    (1, {"eval_interval": 2}, [DONE, ("epoch_0001", True)]),
-    (2, {"eval_interval": 2, "save_checkpoint_epochs": 3}, [LAST, "evaluated", DONE]),
-    (1, {"eval_interval": 2, "save_checkpoint_epochs": 3}, []),
-    (1, {"eval_interval": 2, "save_checkpoint_epochs": 3, "save_checkpoint_steps": 3}, [DONE]),
-    (3, {"eval_interval": 2, "save_checkpoint_epochs": 2}, [LAST, "evaluated", DONE, ("epoch_0003", True)]),
-    (1, {"evaluate": lambda: True, "save_checkpoint_epochs": 3}, [LAST, "evaluated", DONE, ("epoch_0001", True)])])
+    (1, {"evaluates": False}, [DONE, ("epoch_0001", True)]),
+    (1, {"interval": 2}, [DONE, ("epoch_0001", True)]),
+    (2, {"interval": 2, "epoch_interval": 3}, [LAST, "evaluated", DONE]),
+    (1, {"interval": 2, "epoch_interval": 3}, []),
+    (1, {"interval": 2, "epoch_interval": 3, "step_interval": 3}, [DONE]),
+    (3, {"interval": 2, "epoch_interval": 2}, [LAST, "evaluated", DONE, ("epoch_0003", True)]),
+    (1, {"evaluate": lambda: True, "epoch_interval": 3}, [LAST, "evaluated", DONE, ("epoch_0001", True)])])
 def test_the_order(epoch, options, expected):
-    run = Bare(**options)
-    assert run.after_epoch(epoch, 4 * epoch) == ("evaluate" in options) and run.saved == expected
-    assert run.settled == 4 * epoch and run.kept == (4 * epoch if expected else None)
+    saver = Written(**{key: options[key] for key in ("epoch_interval", "step_interval") if key in options})
+    loop = after(epoch, saver, **{key: value for key, value in options.items() if not key.endswith("_interval")})
+    assert loop.end_epoch() == ("evaluate" in options) and names(saver) == expected
+    assert not loop.state.epoch_end_due and saver.last_saved == (4 * epoch if expected else None)
 
 
-def test_an_evaluation_that_fails_has_the_epoch_saved_and_owed():
+def test_an_evaluation_that_fails_has_the_epoch_saved_and_still_due():
     def fail():
         raise MemoryError
 
-    run = Bare(fail)
+    saver = Written()
+    loop = after(2, saver, fail)
     with pytest.raises(MemoryError):
-        run.after_epoch(2, 8)
-    assert run.saved == [LAST, "evaluated"] and run.kept == 8 and run.settled == 0
+        loop.end_epoch()
+    assert names(saver) == [LAST, "evaluated"] and saver.last_saved == 8 and loop.state.epoch_end_due
 
 
 @pytest.mark.parametrize("steps, total, settled, expected", [
     (4, 12, 0, False), (4, 12, 4, True), (5, 12, 4, True), (0, 12, 0, True), (6, 6, 4, False), (12, 12, 8, False)])
-def test_what_a_checkpoint_says_is_still_to_do(monkeypatch, steps, total, settled, expected):
+def test_what_a_checkpoint_says_is_still_to_do(steps, total, settled, expected):
     """At the end of an epoch or of the run, unless it was done: a fault in the next epoch's first batch saves again."""
-    from src.training import trainer as module
-    metas = []
-    monkeypatch.setattr(module, "describe", lambda *rest, **facts: facts)
-    monkeypatch.setattr(module.checkpoint, "save_run", lambda folder, name, parameters, meta, keep: metas.append(meta))
-
-    class Saving(Bare):
-        save = Run.save
-
-        def surroundings(self):
-            return {}
-
-    run = Saving()
-    run.options, run.model, run.split = {"lr": 1, "typed": []}, None, SimpleNamespace(classes=[], category_ids=[])
-    run.meter.total, run.settled, run.best, run.since_best = total, settled, -1, 0
-    run.save("last", steps)
-    assert metas[0]["settled"] is expected and metas[0]["options"] == {"lr": 1}
+    state, saver = RunState(4, total, steps_done=settled), Written()
+    while state.steps_done < steps:
+        state.count_step()
+    saver.save_last(state)
+    assert saver.saved[0]["settled"] is expected and saver.saved[0]["options"] == {"lr": 1}
 
 
 @pytest.mark.parametrize("kept, words", [(None, "nothing was saved yet"), (4, r"run/ckpt/last\.ckpt holds the state "
                                                                          r"after step 4, --resume=True goes on")])
-def test_the_second_signal_says_what_was_saved(monkeypatch, tmp_path, kept, words):
-    def interrupt(*rest):
+def test_the_second_signal_says_what_was_saved(kept, words):
+    def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "train", interrupt)
-    run = Bare()
-    (tmp_path / "truth.json").write_text('{"images": []}')
-    run.split, run.finish, run.kept, run.meter.done = SimpleNamespace(ground_truth=str(tmp_path / "truth.json")), \
-        lambda: None, kept, 6
+    loop = make_loop(SimpleNamespace(set_train=lambda: None), Loader(4), np.ones(12), start=6,
+                     saver=Written(last_saved=kept))
+    loop.train = interrupt
     with pytest.raises(Interrupted, match=f"^interrupted at once, after step 6; {words}"):
-        run.train([], 0)
+        loop.run()
 
 
 def test_the_row_of_an_evaluation_that_comes_again_is_taken_out(tmp_path):
@@ -110,7 +127,7 @@ def test_the_row_of_an_evaluation_that_comes_again_is_taken_out(tmp_path):
     for evaluated in (True, False):
         path.write_text("\n".join(rows) + "\n")
         log = RunLog()
-        log.open(str(tmp_path), 8, evaluated)
+        log.open(str(tmp_path), steps_done=8, evaluated=evaluated)
         log.close()
         assert path.read_text().splitlines() == rows[:3 if evaluated else 2]
 

@@ -100,10 +100,11 @@ def test_other_weights_are_told_with_what_to_do(together, options, advice):
     import mindspore as ms
 
     from src.training.resume import check_same_state
+    from src.training.state import RunState
 
     def compare(rank, number, **options):
         step = SimpleNamespace(get_parameters=lambda: [ms.Parameter(np.full(3, number, np.float32), name="a")])
-        return check_same_state(step, [0, -1.0], SimpleNamespace(**options), rank=rank, world=2)
+        return check_same_state(step, RunState(1, 1), options, rank=rank, world=2)
 
     assert together(*(lambda rank=rank: compare(rank, 1, **options) for rank in (0, 1))) == [None, None]
     errors = together(*(lambda rank=rank: compare(rank, rank, **options) for rank in (0, 1)))

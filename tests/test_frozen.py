@@ -5,7 +5,7 @@ from programs import run
 from src.config import read_options
 from src.errors import OptionError
 from src.models.ssd import build_model
-from src.training.build import check_weights
+from src.training.checks import check_weights
 from src.weights import checkpoint
 from src.weights.files import open_weights
 from src.weights.load import load_pretrained

@@ -24,7 +24,7 @@ def test_rows_that_will_come_again_are_taken_out(tmp_path):
     rows = [{"classes": 4}, {"step": 2, "loss": 3.0}, {"step": 2, "AP": 0.1}, {"step": 4, "loss": 2.0}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 6, "lo')
     log = logger.RunLog()
-    log.open(str(tmp_path), 3)
+    log.open(str(tmp_path), steps_done=3)
     log.write({"step": 4, "loss": 1.5})
     log.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [*rows[:3], {"step": 4, "loss": 1.5}]

@@ -76,7 +76,7 @@ def test_published_sizes(name, expected):
     macs = model_info.count_macs(model.network, model.image_size)
     assert model_info.count_values(model.network.trainable_params()) == parameters
     assert sum(macs.values()) / 1e9 == pytest.approx(gmacs, rel=0.01)
-    text = model_info.describe(model, parameters, 0, macs)
+    text = model_info.describe_model(model, model_info.Sizes(parameters, 0, macs))
     assert f"{parameters:,}" in text and f"{len(model.anchors):,}" in text and "not FLOPs" in text
 
 

@@ -7,14 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from programs import MPIRUN, ROOT, left_behind, run, succeed
-from stepping import Loader, Log, build
+from stepping import Loader, Saver, build, make_loop
 
 from src.data.prefetch import Prefetcher
 from src.errors import ALL, ALONE, ANOTHER, DataError, Interrupted
-from src.training import loop as engine
+from src.training import loop as loop_module
 from src.training import step
-from src.training import trainer as run_module
-from src.training.meter import Meter
 
 
 class Watched(Loader):
@@ -101,12 +99,11 @@ def test_an_epoch_that_does_not_come_is_closed():
 @pytest.mark.parametrize("fails, done", [((0, 2), 2), ((1, 0), 3), ((1, 1), 4)])
 def test_the_loop_saves_before_the_batch_that_fails_and_hands_on_the_error(fails, done):
     step, _ = build([0.1] * 6)
-    saved, epochs = [], []
+    saver = Saver()
     with pytest.raises(Interrupted) as caught:
-        engine.train(step, Watched(3, fails), np.full(6, 0.1), Log(), Meter(6, 1), save=saved.append,
-                     after_epoch=lambda *one: epochs.append(one))
+        make_loop(step, Watched(3, fails), np.full(6, 0.1), saver=saver).train()
     cause = caught.value.__cause__
-    assert saved == [done] and epochs == ([(1, 3)] if done > 3 else [])
+    assert saver.saved == [done] and saver.epochs == ([(1, 3)] if done > 3 else [])
     assert cause.met_by == ALONE and str(cause) == (f"row 3 is damaged; after step {done} the state was saved, "
                                                     "--resume=True goes on from here")
 
@@ -119,31 +116,31 @@ def test_the_others_hear_that_another_process_ended_it():
             import mindspore as ms
             return ms.Tensor([{"stops": 1.0}.get(name, 1.0) for name in step.NUMBERS], ms.float32)
 
-    saved = []
+    saver = Saver()
     with pytest.raises(Interrupted, match="another process was interrupted or met an error after step 1") as caught:
-        engine.train(Step(), Watched(3), np.full(3, 0.1), Log(), Meter(3, 1), save=saved.append)
-    assert saved == [1] and caught.value.met_by == ANOTHER and caught.value.__cause__ is None
+        make_loop(Step(), Watched(3), np.full(3, 0.1), saver=saver).train()
+    assert saver.saved == [1] and caught.value.met_by == ANOTHER and caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("caught, error, everyone, met_by", [
+@pytest.mark.parametrize("signals, error, everyone, met_by", [
     ([2], None, True, ALL), ([2], None, False, ALONE), ([], None, False, ANOTHER), ([], DataError("x"), False, ALONE)])
-def test_who_ends_the_loop_speaks(caught, error, everyone, met_by):
-    assert engine.stopped(4, caught, error, everyone).met_by == met_by
+def test_who_ends_the_loop_speaks(signals, error, everyone, met_by):
+    loop = make_loop(None, Watched(3), np.ones(6))
+    loop.signals, loop.batches.error = signals, error
+    assert loop.interruption(everyone=everyone).met_by == met_by
 
 
 @pytest.mark.parametrize("cause", [None, DataError("x"), MemoryError("y")])
 def test_a_run_ends_with_the_error_of_its_process_when_all_have_saved(cause, monkeypatch):
-    class Ends(run_module.Run):
-        def __init__(self):
-            self.step, self.world = SimpleNamespace(set_train=lambda: None), 2
-
-        def loop(self, rates, start):
-            raise Interrupted("together") from cause
+    def train():
+        raise Interrupted("together") from cause
 
     waited = []
-    monkeypatch.setattr(run_module, "wait_for_all", waited.append)
+    monkeypatch.setattr(loop_module, "wait_for_all", waited.append)
+    loop = make_loop(SimpleNamespace(set_train=lambda: None), Watched(3), np.ones(6))
+    loop.train = train
     with pytest.raises(type(cause) if cause else Interrupted):
-        Ends().train([], 0)
+        loop.run()
     assert waited == [2]
 
 
@@ -159,11 +156,11 @@ def damage():
     from src.data import loader
     prepare, count = loader.TrainLoader.prepare, [0]
 
-    def fail(self, row, epoch, places):
+    def fail(self, epoch, row, places):
         count[0] += 1
         if os.environ["MS_NODE_ID"] == "1" and epoch == {epoch} and count[0] > {after}:
             raise {error}
-        return prepare(self, row, epoch, places)
+        return prepare(self, epoch, row, places)
 
     loader.TrainLoader.prepare = fail
 

@@ -20,7 +20,7 @@ track = src.progress.track
 def tell(items, total, title, *, quiet=False):
     if title == "evaluating":
         from src.machine.distributed import digest_of
-        network = sys._getframe(2).f_locals["self"].model.network
+        network = sys._getframe(2).f_locals["self"].step.network
         values = {{one.name: one.asnumpy() for one in network.get_parameters()}}
         with open(os.path.join({folder!r}, "rank_" + os.environ["MS_NODE_ID"]), "a", encoding="utf-8") as file:
             total_mean = sum(float(value.sum()) for name, value in values.items() if name.endswith(".moving_mean"))

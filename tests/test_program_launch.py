@@ -66,9 +66,9 @@ from src.errors import run_main
 
 add = src.training.meter.Meter.add
 
-def fail(self, *numbers):
-    add(self, *numbers)
-    if os.environ["MS_NODE_ID"] == "1" and len(self.steps) == 1 and self.timed > 12:
+def fail(self, numbers, **times):
+    add(self, numbers, **times)
+    if os.environ["MS_NODE_ID"] == "1" and len(self.state.unlogged) == 1 and self.timed > 12:
         raise {error}("injected")
 
 src.training.meter.Meter.add = fail

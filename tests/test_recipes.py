@@ -10,16 +10,8 @@ from src.config import read_options
 from src.data.policies import build_policy
 from src.errors import OptionError
 from src.models.ssd import BUILDERS
-from src.training.build import (
-    OVERFIT,
-    build_loss,
-    build_rates,
-    check_milestones,
-    choose_overfit,
-    scaling_hint,
-    start_hint,
-)
-from src.training.trainer import check_options
+from src.training.build import OVERFIT, build_loss, build_rates, choose_overfit
+from src.training.checks import check_epochs, check_options, scaling_hint, start_hint
 
 STEPS = 100  # an epoch in these tests
 # {recipe: {step: learning rate}}; the first step, the end of the warm-up, both sides of each milestone. The step after
@@ -123,13 +115,11 @@ def test_training_from_scratch_with_weights_meant_for_a_backbone_is_told():
 
 def test_the_linear_rule_is_told_for_another_batch():
     options = options_of("ssd_resnet50_fpn_config_gpu.yaml")
-    assert scaling_hint(options, 8) == ""
-    assert "--lr=0.00625" in scaling_hint(options, 1)
-    assert "this run has 6" in scaling_hint(options, 1, 6)  # cut to the images there are
-    options.accumulate = 8
-    assert scaling_hint(options, 1) == ""
+    assert scaling_hint(options, 8 * options.batch_size) == ""
+    assert "--lr=0.00625" in scaling_hint(options, options.batch_size)
+    assert "this run has 6" in scaling_hint(options, 6)  # cut to the images there are
     typed = read_options([f"--config_path={PATHS['ssd_resnet50_fpn_config_gpu.yaml']}", "--lr=0.1"])
-    assert scaling_hint(typed, 1) == ""
+    assert scaling_hint(typed, 6) == ""
 
 
 @pytest.mark.parametrize("recipe", [recipe for recipe in PATHS if recipe != "demo.yaml"])
@@ -141,12 +131,12 @@ def test_each_recipe_says_the_batch_its_rate_is_for(recipe):
 
 def test_the_self_test_leaves_what_was_typed():
     arguments = [f"--config_path={PATHS['ssd300_resnet50_coco.yaml']}", "--overfit=4", "--lr=0.1"]
-    options = read_options(arguments)
-    choose_overfit(options)
+    before = read_options(arguments)
+    options = choose_overfit(before)
+    assert before == read_options(arguments), "options are not changed in place"
     assert options.lr == 0.1 and options.batch_size == 4 and options.weight_init == "he" and options.run_eval
     assert options.lr_schedule == OVERFIT["lr_schedule"]
-    options = read_options([*arguments, "--pre_trained=x.pth"])
-    choose_overfit(options)
+    options = choose_overfit(read_options([*arguments, "--pre_trained=x.pth"]))
     assert options.weight_init == "published"
 
 
@@ -155,6 +145,6 @@ def test_epochs_must_be_left_behind_those_of_the_checkpoint(skipped, resume, ref
     options = read_options([f"--pre_trained_epoch_size={skipped}", f"--resume={resume}", "--epoch_size=60"])
     if refused:
         with pytest.raises(OptionError, match="pre_trained_epoch_size=60 leaves none of the 60 epochs"):
-            check_milestones(options)
+            check_epochs(options)
     else:
-        check_milestones(options)
+        check_epochs(options)

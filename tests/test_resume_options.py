@@ -1,7 +1,6 @@
 """What --resume takes over from the options, what it refuses, and that it does so before any data is converted."""
 import json
 import os
-from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -14,7 +13,9 @@ from stepping import run as run_step
 from src.config import read_options
 from src.errors import OptionError
 from src.training import resume
-from src.training.trainer import check_options
+from src.training.build import build_rates, build_state
+from src.training.checks import check_options
+from src.training.state import RunState
 from src.weights import checkpoint
 
 META = {"model": "ssd300_mobilenet_v2", "classes": ["a", "b"], "image_size": 300, "width": 1.0, "best": 0.5,
@@ -181,48 +182,51 @@ def test_a_state_that_does_not_fit_names_what_has_changed():
 
 # --- where a run begins
 
-def attached(steps_done=None, skipped_epochs=0, **meta):
-    """A Run of six steps an epoch that took a step -> Run, first step to run."""
-    from src.training.meter import Meter
-    from src.training.trainer import Run
-
-    class Bare(Run):
-        def __init__(self):
-            self.options = EasyDict(OPTIONS, resume=steps_done is not None, pre_trained_epoch_size=skipped_epochs,
-                                    early_stop=0, epoch_size=4, min_score=0, nms_threshold=0, nms_candidates=0,
-                                    max_boxes=0, resize="bilinear", output_path="x", pre_trained="")
-            self.model = SimpleNamespace(name="line", image_size=2, width=1.0, mean=(0,), std=(1,), score="x")
-            self.loader, self.split = SimpleNamespace(steps=6), SimpleNamespace(classes=["a"], count=6, fingerprint="f")
-            self.log = SimpleNamespace(say=lambda text: None)
-            self.rank, self.world, self.meter, self.owed = 0, 1, Meter(24, 1), False
-            self.best, self.since_best, self.kept, self.settled = -1, 0, None, -1
-
-    run, (step, _) = Bare(), build([0.1] * 24)
-    facts = {"model": "line", "classes": ["a"], "image_size": 2, "width": 1.0, "best": 0.5, "steps_done": steps_done,
-             "steps_per_epoch": 6, **meta}
-    saved = steps_done and resume.Saved(state_of(), facts, "x.ckpt", {})
-    return run, run.attach(step, saved)
+def started(steps_done=None, skipped_epochs=0, **meta):
+    """A run of six steps an epoch that took a step -> its TrainStep, its state."""
+    options = EasyDict(OPTIONS, resume=steps_done is not None, pre_trained_epoch_size=skipped_epochs, early_stop=0,
+                       epoch_size=4, max_steps=0, output_path="x", pre_trained="")
+    facts = {"model": "line", "classes": ["a"], "image_size": 2, "width": 1.0, "processes": 1, "train_images": 6,
+             "annotations": "f", "mindspore": ms.__version__}
+    saved = None
+    if steps_done:
+        meta = {**facts, "best": 0.5, "steps_done": steps_done, "steps_per_epoch": 6, **meta}
+        saved = resume.Saved(state_of(), meta, "x.ckpt", {})
+    step, _ = build([0.1] * 24)
+    state = build_state(options, 6, saved)
+    resume.start(step, state, saved, now=options, facts=facts, say=lambda text: None, rank=0, world=1)
+    return step, state
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 3])
 def test_epochs_that_the_checkpoint_saw_count_for_the_schedule(epochs):
-    run, start = attached(skipped_epochs=epochs)
-    assert start == run.meter.done == 6 * epochs == int(run.step.optimizer.global_step.asnumpy()[0])
+    step, state = started(skipped_epochs=epochs)
+    assert state.steps_done == 6 * epochs == int(step.optimizer.global_step.asnumpy()[0])
 
 
 @pytest.mark.parametrize("meta, expected", [({}, 9), ({"steps_per_epoch": 12}, 4), ({"steps_per_epoch": 3}, 18)])
 def test_a_resumed_run_goes_on_in_the_schedule_where_it_is_in_its_epochs(meta, expected):
     """Whatever count of the optimiser the checkpoint has: older ones left out the steps that were skipped."""
-    run, start = attached(9, **meta)
-    assert start == expected == int(run.step.optimizer.global_step.asnumpy()[0])
-    assert run.kept == expected
+    step, state = started(9, **meta)
+    assert state.steps_done == expected == int(step.optimizer.global_step.asnumpy()[0])
+
+
+@pytest.mark.parametrize("meta, due, unlogged", [
+    ({}, False, []), ({"settled": True}, False, []),
+    ({"settled": False, "unlogged": [{"loss": 1}]}, True, [{"loss": 1}]),
+    ({"settled": False, "steps_done": 9}, False, []), ({"unlogged": [{"loss": 1}], "steps_per_epoch": 3}, False, [])])
+def test_what_a_checkpoint_leaves_to_do(meta, due, unlogged):
+    """Of older ones some keys are absent: nothing is left to do then."""
+    meta = {"best": 0.5, "steps_done": 12, "steps_per_epoch": 6, **meta}
+    state = RunState.from_meta(meta, steps_per_epoch=6, total_steps=24)
+    assert state.epoch_end_due == due and state.unlogged == unlogged and state.since_best == 0
+    assert RunState.from_meta(state.to_meta(), steps_per_epoch=6, total_steps=24) == state
 
 
 # --- train.py
 
 @pytest.mark.long
 def test_skipped_epochs_through_the_program(place, trained, tmp_path):
-    from src.training.build import build_rates
     folder = tmp_path / "run"
     options = ("--epoch_size=3", "--pre_trained_epoch_size=1", "--run_eval=False", "--log_interval=1")
     succeed(place, "train.py", *place.data, f"--output_path={folder}", f"--pre_trained={trained.last}", *options)

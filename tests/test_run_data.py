@@ -4,11 +4,10 @@ import os
 import pytest
 import yaml
 
-from src.config import read_options
+from src.config import read_options, run_of, take_run_data
 from src.data.labels import OtherClasses, classes_from
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.files import output_folder
-from src.run_data import run_of, take_run_data
 
 OWN = {"dataset": "voc", "voc_root": "data/voc", "classes": ["on", "c: d"], "val_data_type": "test", "lr": 0.5,
        "batch_size": 3, "augmentation": "flip", "num_workers": 7,

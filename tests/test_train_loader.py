@@ -7,7 +7,8 @@ from conftest import coco_tree, picture, txt_tree
 
 from src.config import read_options
 from src.errors import DataError
-from src.training.build import batch_hint, build_loader
+from src.training.build import build_loader
+from src.training.checks import batch_hint
 
 MODEL = SimpleNamespace(anchors=np.array([[.5, .5, .5, .5], [.2, .5, .4, 1]], np.float32), image_size=8, mean=(0, 0, 0))
 
@@ -15,7 +16,7 @@ MODEL = SimpleNamespace(anchors=np.array([[.5, .5, .5, .5], [.2, .5, .4, 1]], np
 def loader_of(split, *typed, world=1, rank=0):
     """(Options, TrainLoader) of a Split for a command line."""
     options = read_options(["--augmentation=plain", "--num_workers=1", *typed])
-    return options, build_loader(options, split, MODEL, rank, world)
+    return options, build_loader(options, split, MODEL, rank=rank, world=world)
 
 
 CUT, FILLED = "a batch of {} over all processes is more than {}: it is cut to {}", (

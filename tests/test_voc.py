@@ -6,8 +6,7 @@ from annotation_files import BNDBOX, CAT, voc_read, voc_tree
 from conftest import arrays, found, picture
 
 from src.data.findings import Report
-from src.data.voc import read_voc
-from src.data.xml_files import read_xml
+from src.data.voc import read_voc, read_xml
 from src.errors import DataError
 
 # --- sound trees, and trees that cannot be used

@@ -1,7 +1,8 @@
 """What the readers of all formats share.
 
 A reader is `read_<format>(two places, *, classes, report) -> Annotations`: boxes in pixels as annotated, nothing
-clipped, no image opened; each oddity is a finding in the report. records.finish_record() does the rest.
+clipped, no image opened; each oddity is a finding in the report. `<format>_split(split, place) -> SplitFiles` says what
+it reads. A new format is a file with both, and a line in prepare.DATA_FORMATS.
 """
 from __future__ import annotations
 
@@ -9,10 +10,13 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from src.data.findings import Report, Unusable
-from src.data.records import Annotations, Record
+from src.data.findings import Unusable
+from src.data.records import Annotations
 from src.data.values import shown
 from src.errors import DataError
+
+# what --dataset may be meant where an option is given
+DATASET_OF = {"coco_root": "coco", "voc_root": "voc", "image_dir": "other", "anno_path": "other"}
 
 
 class SplitMissing(DataError):
@@ -36,6 +40,15 @@ class SplitFiles(NamedTuple):
     image_dir: str
     read: Callable[..., Annotations]  # read(classes=[..], report=Report)
     as_annotated: bool = False        # COCO's protocol evaluates against unclipped boxes
+
+
+def require_root(place: Place, option: str, content: str, *, error: type[DataError] = DataError) -> None:
+    """Raises `error` unless the option with the folder of a data set is given, DataError unless that is a folder."""
+    if not getattr(place, option):
+        hints = [f"; {name} is given, is it --dataset={dataset}?" for name, dataset in DATASET_OF.items()
+                 if getattr(place, name) and dataset != DATASET_OF[option]]
+        raise error(f"--{option} is empty; give the folder with {content}{''.join(hints[:1])}")
+    require_folder(getattr(place, option), option)
 
 
 def require_folder(path: str, name: str) -> None:
@@ -67,12 +80,6 @@ def image_path(image_dir: str, name: object) -> str:
     if not usable:
         raise Unusable(f"its file name {shown(name)} is not one that a file can have")
     path, turned = (os.path.abspath(os.path.join(image_dir, text)) for text in (name, name.replace("\\", "/")))
-    return turned if turned != path and not os.path.exists(path) and os.path.exists(turned) else path
-
-
-def add_record(records: dict, record: Record, *, key: object, report: Report) -> None:
-    """Adds an image under its id or path; a second one of the same key becomes a finding."""
-    if key in records:
-        report.add("duplicated id", record.source, f"image {key} belongs to {records[key].source} already")
-    else:
-        records[key] = record
+    if turned != path and not os.path.exists(path) and os.path.exists(turned):
+        return turned
+    return path

@@ -7,13 +7,12 @@ import os
 import re
 from collections import Counter
 from functools import partial
-from typing import NamedTuple
 
-from src.data.annotations import Place, SplitFiles, SplitMissing, add_record, image_path, read_text, require_folder
+from src.data.annotations import Place, SplitFiles, SplitMissing, image_path, read_text, require_folder, require_root
 from src.data.coco_masks import mask_box
 from src.data.findings import Report, Unusable
 from src.data.labels import derived_classes, label_records
-from src.data.records import Annotations, Box, Record
+from src.data.records import Annotations, Box, Record, add_record
 from src.data.values import shown, to_flag, to_number, to_pixels, to_size
 from src.errors import DataError
 
@@ -22,14 +21,13 @@ COCO_KEYS = {"images": ("id", "file_name"), "annotations": (), "categories": ("i
 NUMBER = re.compile("0|-?[1-9][0-9]{0,17}")  # "007" is a text: it may be another image than 7
 
 
-class Category(NamedTuple):
-    """An entry of 'categories'."""
-    id: object  # as the file writes it: a number or its text
-    name: str
-
-
 def coco_split(split: str, place: Place) -> SplitFiles:
     """Where a split of COCO lies: an annotation file and an image folder, each as named or else as usual."""
+    if place.coco_root or not (place.anno_path and place.image_dir):
+        # the places of the training split alone may be named
+        content = ("annotations/ and the image folders, or name a file and a folder by --anno_path and --image_dir, "
+                   "for validation by --val_anno_path and --val_image_dir")
+        require_root(place, "coco_root", content, error=SplitMissing if split == "val" else DataError)
     usual, prefix = place.split_name or f"{split}2017", "" if split == "train" else "val_"
     path = place.anno_path
     if not path:
@@ -48,23 +46,20 @@ def coco_split(split: str, place: Place) -> SplitFiles:
 
 
 def read_coco(file: str, image_dir: str, *, classes: list[str], report: Report) -> Annotations:
-    """Reads a COCO instances file. classes: names, or [] = its categories by id.
-
-    Raises DataError on a file or folder that cannot be used.
-    """
+    """Reads a COCO instances file. classes: names, or [] = its categories by id. Raises DataError."""
     data = load_coco(file)
     require_folder(image_dir, "image folder")
     categories = read_categories(data["categories"], file, report)
     drop_namesakes(categories, data["annotations"], report)
-    found = [category.name for category in categories.values()]
-    report.class_names.update(found)
-    names = list(classes) or derived_classes(found, file)
+    report.class_names.update(categories.values())
+    names = list(classes) or derived_classes(list(categories.values()), file)
     records = read_images(data["images"], file, image_dir=image_dir, report=report)
     for number, item in enumerate(data["annotations"], 1):
         read_annotation(item, number, records=records, categories=categories, report=report)
     label_records(records.values(), names, file=file, report=report)
-    ids = {category.name: category.id for category in categories.values()}
-    free = max(categories, default=0) + 1
+    written = {id_key(item["id"]): item["id"] for item in reversed(data["categories"])}
+    ids = {name: written[key] for key, name in categories.items()}
+    free = max(categories, default=0) + 1  # for classes without a category
     return Annotations(list(records.values()), names, [ids.get(name, free + index) for index, name in enumerate(names)])
 
 
@@ -109,45 +104,37 @@ def id_key(value: object) -> int | float | str | None:
     return int(value) if value.is_integer() else value
 
 
-def read_categories(items: list[dict], file: str, report: Report) -> dict[int, Category]:
-    """The entries of 'categories' by id. Raises DataError for one id with two names."""
+def read_categories(items: list[dict], file: str, report: Report) -> dict[int, str]:
+    """The names of 'categories' by id, each on one line. Raises DataError for one id with two names."""
     categories = {}
-    for item in sorted(items, key=lambda item: id_key(item["id"])):
-        key = id_key(item["id"])
-        with report.catching("category unusable", f"category {key}"):
-            name = category_name(item["name"], key, report)
-            known = categories.setdefault(key, Category(item["id"], name))
-            if known.name != name:
-                raise DataError(f"annotation file '{file}': category id {key} has two names, '{known.name}' and "
+    for key, name in sorted(((id_key(item["id"]), item["name"]) for item in items), key=lambda pair: pair[0]):
+        place = f"category {key}"
+        with report.catching("category unusable", place):
+            if isinstance(name, (int, float)) and not isinstance(name, bool):
+                report.add("class name changed", place, f"its name {shown(name)} is read as text")
+                name = str(name)
+            if not isinstance(name, str) or not name.strip():
+                raise Unusable(f"its name {shown(name)} is not text with a letter in it; its boxes are left out")
+            name = report.class_name(name, place)
+            if categories.setdefault(key, name) != name:
+                raise DataError(f"annotation file '{file}': category id {key} has two names, '{categories[key]}' and "
                                 f"'{name}'; give each class an id of its own")
     return categories
 
 
-def category_name(name: object, key: int, report: Report) -> str:
-    """The name of a category as text on one line. Raises Unusable for what cannot be a name."""
-    if isinstance(name, (int, float)) and not isinstance(name, bool):
-        report.add("class name changed", f"category {key}", f"its name {shown(name)} is read as text")
-        return str(name)
-    if not isinstance(name, str) or not name.strip():
-        raise Unusable(f"its name {shown(name)} is not text with a letter in it; its boxes are left out")
-    return report.class_name(name, f"category {key}")
-
-
-def drop_namesakes(categories: dict[int, Category], annotations: list[dict], report: Report) -> None:
+def drop_namesakes(categories: dict[int, str], annotations: list[dict], report: Report) -> None:
     """Takes a category without boxes out of `categories` where another one has its name.
 
     Roboflow writes such a parent of all classes. Where none of them has boxes the last one stays.
     """
-    counts = Counter(category.name for category in categories.values())
-    if max(counts.values(), default=1) == 1:
-        return
+    counts = Counter(categories.values())
     used = {id_key(item.get("category_id")) for item in annotations}
-    for key, category in list(categories.items()):
-        if counts[category.name] > 1 and key not in used:
-            counts[category.name] -= 1
+    for key, name in list(categories.items()):
+        if counts[name] > 1 and key not in used:
+            counts[name] -= 1
             del categories[key]
-            report.add("category left out", f"category {key}",
-                       f"it has no boxes and shares the name '{category.name}' with another category")
+            reason = f"it has no boxes and shares the name '{name}' with another category"
+            report.add("category left out", f"category {key}", reason)
 
 
 def read_images(items: list[dict], file: str, *, image_dir: str, report: Report) -> dict[object, Record]:
@@ -175,16 +162,16 @@ def read_images(items: list[dict], file: str, *, image_dir: str, report: Report)
     return records
 
 
-def read_annotation(item: dict, number: int, *, records: dict[object, Record], categories: dict[int, Category],
+def read_annotation(item: dict, number: int, *, records: dict[object, Record], categories: dict[int, str],
                     report: Report) -> None:
     """Adds the box of one entry of 'annotations' to its Record, or a finding. number: its place in the list."""
     written = item.get("id")
     if type(written) is int and abs(written) < 2 ** 63:
         number = written
-    record = records.get(id_key(item.get("image_id")))
+    image = item.get("image_id")
+    record = records.get(id_key(image))
     if record is None:
-        reason = f"no image has the id {shown(item.get('image_id'))}"
-        report.add("unknown image", f"annotation {number}", reason)
+        report.add("unknown image", f"annotation {number}", f"no image has the id {shown(image)}")
         return
     file, box = record.source, f"#{number}"
     area, crowd = None, False
@@ -197,8 +184,8 @@ def read_annotation(item: dict, number: int, *, records: dict[object, Record], c
         if not bbox and item.get(POLYGONS):
             bbox = mask_box(item[POLYGONS])
         pixels = to_pixels(bbox, f"bbox {shown(bbox)} is not four numbers", corners=False)
-        known = categories.get(id_key(item.get("category_id")))
-        name = known.name if known else f"category id {shown(item.get('category_id'))}"
+        category = item.get("category_id")
+        name = categories.get(id_key(category), f"category id {shown(category)}")
         record.boxes.append(Box(number, report.class_name(name, file), pixels, area, crowd))
 
 

@@ -8,10 +8,7 @@ MAX_SIDE = 1 << 16  # pixels; larger frames are damage, and their products leave
 
 
 def mask_box(segmentation: object) -> list[float]:
-    """Polygons [[x1, y1, x2, y2, ..], ..] or a run-length code {counts, size} -> its extent x, y, w, h in pixels.
-
-    Raises Unusable for what is neither.
-    """
+    """Polygons [[x1, y1, x2, y2, ..], ..] or a run-length code {counts, size} -> x, y, w, h in pixels, or Unusable."""
     try:
         return rle_box(segmentation) if isinstance(segmentation, dict) else polygon_box(segmentation)
     except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:

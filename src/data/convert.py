@@ -14,15 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
 
 from src.data.annotations import SplitFiles
 from src.data.conversions import ReadLock, free_folder, put_in_place, temporary_folder
 from src.data.findings import Report
 from src.data.image_bytes import BadImage, file_size
-from src.data.images import bad_image_message, captured_stderr, check_image
+from src.data.images import CheckedImage, bad_image_message, captured_stderr, check_image
 from src.data.labels import refuse_misspelt
-from src.data.manifest import SCHEMA_VERSION, Manifest, file_state, write_manifest
+from src.data.manifest import SCHEMA_VERSION, Manifest, Wanted, file_state, write_manifest
 from src.data.mindrecord import mindrecord_row, mindrecord_writer
 from src.data.records import Annotations, Record, finish_record
 from src.errors import DataError, EnvironmentFault
@@ -31,61 +30,45 @@ from src.progress import track
 IMAGES_AT_ONCE = 32  # in memory
 SMALL_PAGE, LARGE_PAGE = 1 << 25, 1 << 28  # bytes: MindRecord's usual page, which a row must fit into, and its largest
 IMAGE_SHARE = 3 / 4  # of a page; the rest is for the boxes
-PLAIN_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # other images become PNG and grow, up to so often:
-PNG_GROWTH = 30
+PLAIN_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # of images that are stored as they are
+PNG_GROWTH = 30      # how many times its size another image may have as a PNG
 
 
-class LoadedImage(NamedTuple):
-    """The image of a record, read and checked; without data, why it cannot be used."""
-    record: Record
-    note: str                      # what is wrong with it, or ""
-    finding: str = ""              # the kind of finding where it cannot be used
-    data: bytes = b""              # encoded
-    size: tuple[int, int] = (0, 0)  # height, width in pixels
-
-
-class Written(NamedTuple):
-    """What write_images() has written; fields as in Manifest."""
-    count: int
-    boxes_per_class: list[int]
-    left_out: dict[str, int]
-    content: str
-
-
-def convert_split(files: SplitFiles, path: str, *, classes: list[str], fingerprint: str, training: bool, reason: str,
+def convert_split(files: SplitFiles, wanted: Wanted, *, training: bool, reason: str,
                   log: Callable[[str], None]) -> ReadLock:
-    """Converts a split into a folder at a conversion_path(); after an error nothing is left.
-
-    classes: names or [] = those of the annotations; reason: why it is converted, for the log.
-    """
-    folder, report = free_folder(path), Report()
+    """Converts a split; after an error nothing is left. reason: why it is converted, for the log."""
+    folder, report = free_folder(wanted.paths[0]), Report()
     log(f"converting {files.name} into {folder}: {reason}")
-    annotations = files.read(classes=classes, report=report)
+    annotations = files.read(classes=wanted.classes, report=report)
     if training:
         refuse_misspelt(annotations.classes, report.class_names)
     with temporary_folder(folder) as temporary:
         images = {os.path.relpath(record.path, files.image_dir): file_state(record.path)
                   for record in annotations.records}
         written = write_images(annotations, files, temporary, report=report)
-        for name, count in zip(annotations.classes, written.boxes_per_class):
+        for name, count in zip(annotations.classes, written["boxes_per_class"]):
             if training and count == 0:
                 report.add("class without boxes", files.files[0], f"no training box is of class '{name}'")
-        report.judge_boxes(files.files[0])
-        boxes = sum(written.boxes_per_class)
-        log(f"{files.name}: {written.count} images, {boxes} boxes, {report.finding_count} finding(s)")
+        if reason := report.forms.other_form():
+            report.add("box format", files.files[0], reason)
+        log(f"{files.name}: {written['count']} images, {sum(written['boxes_per_class'])} boxes, "
+            f"{report.finding_count} finding(s)")
         if report.counts:
             log(report.summary())
         report.write_csv(os.path.join(temporary, "report.csv"))
         write_manifest(temporary, Manifest(
-            schema=SCHEMA_VERSION, fingerprint=fingerprint, asked_classes=classes, classes=annotations.classes,
-            category_ids=annotations.category_ids, faults=report.finding_count, summary=report.summary(),
-            files={entry.name: entry.stat().st_size for entry in os.scandir(temporary)}, images=images,
-            **written._asdict()))
-        return put_in_place(temporary, path, log)
+            schema=SCHEMA_VERSION, fingerprint=wanted.fingerprint, asked_classes=wanted.classes,
+            classes=annotations.classes, category_ids=annotations.category_ids, faults=report.finding_count,
+            summary=report.summary(), images=images, **written,
+            files={entry.name: entry.stat().st_size for entry in os.scandir(temporary)}))
+        return put_in_place(temporary, wanted.paths[0], log)
 
 
-def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, report: Report) -> Written:
-    """Writes data.mindrecord* and ground_truth.json into folder. Raises DataError when no image can be used."""
+def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, report: Report) -> dict:
+    """Writes data.mindrecord* and ground_truth.json into folder -> the fields of a Manifest that tell of them.
+
+    Raises DataError when no image can be used.
+    """
     records, classes, category_ids = annotations
     categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes)]
     truth = {"images": [], "annotations": [], "categories": categories}
@@ -93,21 +76,21 @@ def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, re
     page_size = choose_page_size(records, folder)
     with mindrecord_writer(folder, page_size) as write_row:
         images = load_images(records, int(page_size * IMAGE_SHARE))
-        for record, note, finding, data, size in track(images, len(records), "checking images"):
-            if finding:
-                report.add(finding, record.source, note)
+        for image, record in zip(track(images, len(records), "checking images"), records):
+            if isinstance(image, BadImage):
+                report.add(f"image {image.kind}", record.source, bad_image_message(record.path, image))
                 left_out[record.path] = file_size(record.path)
                 continue
-            if note:
-                report.add("image damaged", record.source, f"'{record.path}' is {note}")
-            finished = finish_record(record, size, report)
-            write_row(mindrecord_row(len(truth["images"]), finished, data))
+            if image.note:
+                report.add("image damaged", record.source, f"'{record.path}' is {image.note}")
+            finished = finish_record(record, image.size, report)
+            write_row(mindrecord_row(len(truth["images"]), finished, image.data))
             truth["images"].append({"id": record.truth_id, "file_name": os.path.relpath(record.path, files.image_dir),
                                     "height": finished.height, "width": finished.width})
             truth["annotations"] += coco_annotations(record if files.as_annotated else finished, category_ids,
                                                      len(truth["annotations"]) + 1)
             box_counts.update(box.label for box in finished.boxes)
-            content = zlib.crc32(data, content)
+            content = zlib.crc32(image.data, content)
         if not truth["images"]:
             reason = report.findings[-1].reason if report.findings else "the annotations name none"
             raise DataError(f"no usable image in '{files.image_dir}': {reason}")
@@ -117,7 +100,8 @@ def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, re
     for entry in os.scandir(folder):  # MindRecord lets only the owner read; others may share the folder
         shutil.copymode(truth_path, entry.path)
     boxes_per_class = [box_counts[label] for label in range(1, len(classes) + 1)]
-    return Written(len(truth["images"]), boxes_per_class, left_out, f"{content:08x}")
+    return {"count": len(truth["images"]), "boxes_per_class": boxes_per_class, "left_out": left_out,
+            "content": f"{content:08x}"}
 
 
 def choose_page_size(records: list[Record], folder: str) -> int:
@@ -133,8 +117,8 @@ def choose_page_size(records: list[Record], folder: str) -> int:
     return SMALL_PAGE
 
 
-def load_images(records: list[Record], max_bytes: int) -> Iterator[LoadedImage]:
-    """Reads and checks the images of records, in order."""
+def load_images(records: list[Record], max_bytes: int) -> Iterator[CheckedImage | BadImage]:
+    """Reads and checks the images of records, in order. max_bytes: that an image may take, encoded."""
     with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:
         for start in range(0, len(records), IMAGES_AT_ONCE):
             chunk = records[start:start + IMAGES_AT_ONCE]
@@ -146,18 +130,16 @@ def load_images(records: list[Record], max_bytes: int) -> Iterator[LoadedImage]:
             yield from images
 
 
-def load_image(record: Record, *, max_bytes: int, capture: bool = True) -> LoadedImage:
-    """Reads and checks the image of a record. max_bytes: that fit into a row; capture: as of check_image()."""
+def load_image(record: Record, *, max_bytes: int, capture: bool = True) -> CheckedImage | BadImage:
+    """Reads and checks the image of a record. capture: as of check_image()."""
     try:
         image = check_image(record.path, record.height, record.width, capture=capture)
     except BadImage as error:
-        finding = "image missing" if error.missing else "image unreadable"
-        return LoadedImage(record, bad_image_message(record.path, error), finding)
+        return error
     if len(image.data) > max_bytes:
-        reason = (f"'{record.path}' takes {len(image.data) >> 20} MiB, at most {max_bytes >> 20} fit into a row; save "
-                  "it smaller, as JPEG")
-        return LoadedImage(record, reason, "image too large")
-    return LoadedImage(record, image.note, data=image.data, size=image.pixels.shape[:2])
+        return BadImage(f"it takes {len(image.data) >> 20} MiB, at most {max_bytes >> 20} fit into a row; save it "
+                        "smaller, as JPEG", "too large")
+    return image._replace(pixels=None)  # IMAGES_AT_ONCE of them could fill the memory
 
 
 def coco_annotations(record: Record, category_ids: list, first_id: int) -> list[dict]:

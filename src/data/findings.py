@@ -3,17 +3,57 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from src.data.box_forms import BoxForms
 from src.errors import SSDError
 from src.text import one_line
 
 NOTES = ("class without boxes", "category left out")  # kinds that are told but do not count, not even for --strict=True
 KEPT_FINDINGS = 10000  # of a kind; further ones are only counted, so that memory stays flat
 MAX_REASON = 500       # letters
+NOT_UTF8 = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of letters; the others stand for bytes of a file name
+
+
+@dataclass
+class BoxForms:
+    """Counts what the four numbers of boxes could be, to notice files that write them in another form than is read."""
+    corners: bool = False  # x1, y1, x2, y2 is read, not x, y, w, h; readers set it
+    boxes: int = 0         # counted so far; of these
+    fractions: int = 0     # all four numbers lie in 0..1
+    other: int = 0         # inside the image when read in the other form
+    only_other: int = 0    # inside the image in no other way
+
+    def count(self, pixels: tuple[float, ...], size: tuple[int, int]) -> None:
+        """Counts one box. pixels: x, y, w, h as read; size: height, width of its image."""
+        def fits(right: float, bottom: float) -> bool:
+            return min(x, y) >= 0 and x < right <= size[1] + 1 and y < bottom <= size[0] + 1
+
+        x, y, w, h = pixels
+        written = (x, y, x + w, y + h) if self.corners else pixels
+        self.boxes += 1
+        self.fractions += all(0 <= value <= 1 for value in written) and max(written) > 0
+        if fits(x + written[2], y + written[3]) if self.corners else fits(w, h):
+            self.other += 1
+            self.only_other += not fits(x + w, y + h)
+
+    def other_form(self) -> str:
+        """In which other form most boxes seem to be written, in words; "" for none."""
+        read, other = "x, y, w, h", "x1, y1, x2, y2"
+        usual = self.only_other >= self.boxes / 2
+        if self.corners:
+            read, other = other, read
+            usual = self.only_other > self.boxes / 2  # a few boxes with swapped corners do not make another form
+        if 2 * self.fractions > self.boxes:
+            found = f"fractions of the image (or YOLO's centre, width and height); write pixels as {read}"
+        elif self.boxes and usual and self.other >= 0.9 * self.boxes:
+            found = f"{other}; write them as {read}"
+        else:
+            return ""
+        return f"boxes are read as {read} in pixels, but most look like {found}"
 
 
 class Unusable(ValueError):
@@ -29,18 +69,18 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         place = f"{self.file} {self.box}" if self.box else self.file
-        return visible(f"{place}: {self.reason}")
+        return one_line(f"{place}: {self.reason}")
 
 
 class Report:
     """Collects the findings of one split."""
 
     def __init__(self):
-        self.counts = Counter()            # findings by kind
-        self.findings: list[Finding] = []  # those that are kept, in order
-        self.class_names: set[str] = set()          # all that the annotations hold, known or not
-        self.changed_names: set[str] = set()        # those of them that are not read as written
-        self.forms = BoxForms()            # what the numbers of the boxes look like
+        self.counts = Counter()               # findings by kind
+        self.findings: list[Finding] = []     # those that are kept, in order
+        self.class_names: set[str] = set()    # all that the annotations hold, known or not
+        self.changed_names: set[str] = set()  # those that are not read as written
+        self.forms = BoxForms()               # what the numbers of the boxes look like
 
     def add(self, kind: str, file: str, reason: str, *, box: str | None = None) -> None:
         """Counts a finding and keeps it, unless there are very many of its kind."""
@@ -51,10 +91,7 @@ class Report:
 
     @contextlib.contextmanager
     def catching(self, kind: str, file: str, *, box: str | None = None) -> Iterator[None]:
-        """Makes a finding of any exception: the one net under all readers, as data files may hold anything.
-
-        Errors that already speak to the user pass.
-        """
+        """Makes a finding of any exception but those that speak to the user: data files may hold anything."""
         try:
             yield
         except (SSDError, MemoryError):
@@ -72,11 +109,6 @@ class Report:
             self.changed_names.add(name)
             self.add("class name changed", file, f"{name!r} is read as '{line}'")
         return line
-
-    def judge_boxes(self, file: str) -> None:
-        """Adds one finding where most boxes look as if they were written in another form than they are read in."""
-        if reason := self.forms.other_form():
-            self.add("box format", file, reason)
 
     @property
     def finding_count(self) -> int:
@@ -98,21 +130,7 @@ class Report:
         with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(Finding._fields)
-            writer.writerows(map(encodable, finding) for finding in self.findings)
+            writer.writerows([NOT_UTF8.sub("?", field or "") for field in finding] for finding in self.findings)
             for kind, count in self.counts.items():
                 if count > KEPT_FINDINGS:
                     writer.writerow((kind, "", "", f"and {count - KEPT_FINDINGS} more"))
-
-
-def visible(text: str) -> str:
-    """A text with what cannot be shown on one line, such as a line break or half a letter, as an escape."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
-def encodable(text: str | None) -> str | None:
-    """A text, or None, as a file can hold it: half a letter becomes an escape, a byte of a file name stays."""
-    try:
-        (text or "").encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-    return text

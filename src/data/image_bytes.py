@@ -10,13 +10,13 @@ import re
 import stat
 import zlib
 
-HEAD_BYTES = 4096      # of a file, that tell its kind
-MAX_SHOWN_TEXT = 40    # characters of a text that a message shows
+HEAD_BYTES = 4096    # of a file, that tell its kind
+MAX_SHOWN_TEXT = 40  # characters of a text that a message shows
 AGAIN = "fetch or copy it again"
 CONVERT = "convert it to JPEG or PNG"
 PAGES = "the answer of a web server instead of the picture; fetch it again"
 FILE_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
-                 (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+              (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 # (what a file begins with, what it is, what to do); the first that fits
 NOT_PICTURES = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the picture", "run 'git lfs pull' where it came from"),
@@ -39,16 +39,16 @@ NOT_PICTURES = (
 )
 PICTURES = (
     (rb"\xff\xd8", "JPEG"), (rb"\x89PNG", "PNG"), (rb"GIF8", "GIF"), (rb"BM", "BMP"), (rb"RIFF.{4}WEBP", "WebP"),
-    (rb"II[*+]\x00|MM\x00[*+]", "TIFF"), (rb"(?s).{4}ftypavi", "AVIF"), (rb"\x00\x00\x00\x0cjP|\xff\x4f\xff\x51",
-                                                                        "JPEG 2000"), (rb"8BPS", "PSD"))
+    (rb"II[*+]\x00|MM\x00[*+]", "TIFF"), (rb"(?s).{4}ftypavi", "AVIF"), (rb"8BPS", "PSD"),
+    (rb"\x00\x00\x00\x0cjP|\xff\x4f\xff\x51", "JPEG 2000"))
 
 
 class BadImage(Exception):
-    """Why a file cannot be decoded, in words; missing: there is no such file to read."""
+    """Why an image file cannot be used, in words. kind: "missing", "unreadable" or "too large"."""
 
-    def __init__(self, reason: str, *, missing: bool = False):
+    def __init__(self, reason: str, kind: str = "unreadable"):
         super().__init__(reason)
-        self.missing = missing
+        self.kind = kind
 
 
 def read_bytes(path: str, max_bytes: int = -1) -> bytes:
@@ -57,14 +57,14 @@ def read_bytes(path: str, max_bytes: int = -1) -> bytes:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             what = next((name for test, name in FILE_KINDS if test(mode)), "not a file")
-            raise BadImage(f"it is {what}, not a file; {AGAIN}", missing=True)
+            raise BadImage(f"it is {what}, not a file; {AGAIN}", "missing")
         with open(path, "rb") as file:
             return file.read(max_bytes)
     except OSError as error:
         reason = f"{error.strerror}; restore the file, or take it out of the annotations"
-        raise BadImage(reason, missing=True) from error
+        raise BadImage(reason, "missing") from error
     except ValueError as error:  # a NUL or half a character in the name
-        raise BadImage(f"this cannot be the name of a file ({error}); correct the annotations", missing=True) from error
+        raise BadImage(f"this cannot be the name of a file ({error}); correct the annotations", "missing") from error
 
 
 def describe_bytes(data: bytes) -> str:

@@ -34,15 +34,10 @@ STDERR_LOCK = threading.Lock()  # all threads share one standard error
 
 class CheckedImage(NamedTuple):
     """An image that was read and is complete."""
-    pixels: np.ndarray  # [H, W, 3] uint8 RGB
-    data: bytes         # what decode_image() makes the same pixels of, silently: the file's bytes, or a PNG
-    note: str           # what is wrong with it all the same, ""
-
-
-class Header(NamedTuple):
-    """What is known of an image before it is decoded."""
-    for_opencv: bool   # OpenCV reads its kind correctly
-    progressive: bool  # a JPEG that comes in several passes over all of the picture
+    pixels: np.ndarray     # [H, W, 3] uint8 RGB
+    size: tuple[int, int]  # H, W
+    data: bytes            # what decode_image() makes the same pixels of, silently: the file's bytes, or a PNG
+    note: str              # what is wrong with it all the same, ""
 
 
 def decode_image(data: bytes | np.ndarray, height: int = 0, width: int = 0) -> np.ndarray | None:
@@ -53,7 +48,9 @@ def decode_image(data: bytes | np.ndarray, height: int = 0, width: int = 0) -> n
     that check_image() has passed: of others a huge one takes its memory, and libjpeg may write lines of its own.
     """
     image = decode_by_opencv(data, height, width)
-    return decode_by_pillow(np.frombuffer(data, np.uint8).tobytes(), height, width) if image is None else image
+    if image is None:
+        image = decode_by_pillow(np.frombuffer(data, np.uint8).tobytes(), height, width)
+    return image
 
 
 def read_image(path: str, height: int = 0, width: int = 0) -> np.ndarray:
@@ -65,9 +62,9 @@ def read_image(path: str, height: int = 0, width: int = 0) -> np.ndarray:
 
 
 def bad_image_message(path: str, error: BadImage) -> str:
-    """One line about a file that cannot be decoded."""
-    problem = "cannot be read" if error.missing else "is not a complete image"
-    return f"'{path}' {problem}: {error}"
+    """One line about a file that cannot be used."""
+    problems = {"missing": "cannot be read", "unreadable": "is not a complete image", "too large": "is too large"}
+    return f"'{path}' {problems[error.kind]}: {error}"
 
 
 def check_image(path: str, height: int = 0, width: int = 0, *, capture: bool = True) -> CheckedImage:
@@ -76,19 +73,16 @@ def check_image(path: str, height: int = 0, width: int = 0, *, capture: bool = T
     capture: judge by what the libraries write to standard error, too; else the caller captures it.
     """
     data = read_bytes(path)
-    header = read_header(data)
-    image, stored = None, data
+    for_opencv = opencv_reads(data)
     with captured_stderr() if capture else contextlib.nullcontext([]) as lines:
-        if header.for_opencv:
-            image = decode_by_opencv(data, height, width)
-        if image is None:
-            image, stored = decode_by_pillow(data, height, width), None
+        found = decode_by_opencv(data, height, width) if for_opencv else None
+        image = decode_by_pillow(data, height, width) if found is None else found
     if image is None:
         raise BadImage(describe_jpeg(data) if data.startswith(START) else describe_bytes(data))
     note = damage_note(lines, data, image)
-    if stored is None or lines:
-        stored = cv2.imencode(".png", image[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 3))[1].tobytes()
-    return CheckedImage(image, stored, note)
+    if found is None or lines:
+        data = cv2.imencode(".png", image[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 3))[1].tobytes()
+    return CheckedImage(image, image.shape[:2], data, note)
 
 
 # --- OpenCV
@@ -133,7 +127,8 @@ def damage_note(lines: list[str], data: bytes, image: np.ndarray) -> str:
 def describe_jpeg(data: bytes) -> str:
     """describe_bytes() of a JPEG, with the share of its rows that is there."""
     image = pillow_rgb(data + END)
-    if image is None or read_header(data).progressive:
+    # a progressive one comes in several passes over all of the picture
+    if image is None or "progressive" in open_by_pillow(data + END).info:
         return describe_bytes(data)
     decoded = (image != image[-1, -1]).any(axis=2)  # the rest has one grey
     return f"it is JPEG, {cut_at(int(decoded.sum()), decoded.size)}; {AGAIN}"
@@ -185,16 +180,15 @@ def open_by_pillow(data: bytes) -> Image.Image | None:
     return image
 
 
-def read_header(data: bytes) -> Header:
-    """The Header of an encoded image. Raises BadImage for more than MAX_IMAGE_PIXELS."""
+def opencv_reads(data: bytes) -> bool:
+    """Whether OpenCV reads an image correctly, by its header. Raises BadImage for more than MAX_IMAGE_PIXELS."""
     image = open_by_pillow(data)
     if image is None:
-        return Header(for_opencv=True, progressive=False)
-    # OpenCV ignores the orientation of WebP, takes LAB for RGB, and damaged animated PNG files end the process
+        return True
+    # it ignores the orientation of WebP, takes LAB for RGB, and damaged animated PNG files end the process
     rotated = image.format == "WEBP" and orientation(image) != 1
     animated = image.format == "PNG" and getattr(image, "is_animated", False)
-    for_opencv = image.format in OPENCV_FORMATS and image.mode != "LAB" and not rotated and not animated
-    return Header(for_opencv, "progressive" in image.info)
+    return image.format in OPENCV_FORMATS and image.mode != "LAB" and not rotated and not animated
 
 
 def orientation(image: Image.Image) -> int:

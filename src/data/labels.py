@@ -43,9 +43,8 @@ def label_records(records: Collection[Record], classes: list[str], *, file: str,
     names = list(classes) or derived_classes(sorted(found), file, numbered=numbered)
     labels = {name: label for label, name in enumerate(names, 1)}
     if numbered:  # a number is a place in the list, unless a class has that very name
-        for name in found:
-            if name.isdecimal() and 1 <= int(name) <= len(names):
-                labels.setdefault(name, int(name))
+        places = {name: int(name) for name in found if name.isdecimal() and 1 <= int(name) <= len(names)}
+        labels = {**places, **labels}
     if found and found.isdisjoint(labels):
         raise OtherClasses(f"none of the classes [{', '.join(names)}] is in '{file}', which has "
                            f"[{', '.join(sorted(found))}]")
@@ -59,10 +58,7 @@ def label_records(records: Collection[Record], classes: list[str], *, file: str,
 
 
 def derived_classes(found: list[str], file: str, *, numbered: bool = False) -> list[str]:
-    """The classes of a file without a list: the names found, or "1".."largest" where all are numbers and `numbered`.
-
-    Raises DataError.
-    """
+    """The classes where no list is given: the names found, or with `numbered` "1".."largest" where all are numbers."""
     try:
         if not found:
             raise OptionError("no class is in it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
 
 import cv2
 import numpy as np
@@ -16,19 +16,10 @@ from src.data.transforms import GREY, Sample, augment, resize
 from src.errors import DataError
 from src.matching import Matcher
 
-FLAGS = ["labels", "crowd", "difficult"]
-COLUMNS = ["image", "height", "width", "boxes", *FLAGS, "index"]
+EVAL_COLUMNS = ["image", "height", "width", "index"]  # of mindrecord.SCHEMA
+TRAIN_COLUMNS = [*EVAL_COLUMNS, "boxes", "labels", "crowd", "difficult"]
 BATCHES_AHEAD = 3  # that are prepared while one is used
-
-
-class Row(NamedTuple):
-    """A row of MindRecord, its image decoded."""
-    image: np.ndarray      # [H, W, 3] uint8 RGB
-    boxes: np.ndarray      # [N, 4] x1, y1, x2, y2 in 0..1
-    labels: np.ndarray     # [N] 1..C-1; an image without boxes has one of label -1
-    crowd: np.ndarray      # [N] 0 or 1
-    difficult: np.ndarray  # [N] 0 or 1
-    index: np.ndarray      # its number
+Row = dict[str, np.ndarray]  # of MindRecord, by column
 
 
 class TrainLoader:
@@ -60,32 +51,31 @@ class TrainLoader:
 
     def has_targets(self) -> bool:
         """Whether any box can be trained on; as a rule the first row tells."""
-        return any(self.trainable(*flags).any() for flags in read_rows(self.files, np.arange(self.rows), FLAGS))
+        rows = read_rows(self.files, np.arange(self.rows), ["labels", "crowd", "difficult"])
+        return any(self.trainable(row).any() for row in rows)
 
-    def trainable(self, labels: np.ndarray, crowd: np.ndarray, difficult: np.ndarray) -> np.ndarray:
+    def trainable(self, row: Row) -> np.ndarray:
         """Which boxes [N] of a row are training targets."""
-        return (labels > 0) & (crowd == 0) & ((difficult == 0) | self.use_difficult)
+        return (row["labels"] > 0) & (row["crowd"] == 0) & ((row["difficult"] == 0) | self.use_difficult)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[np.ndarray]]:
         """Iterates over the batches of this process, from first_step on."""
         rows = self.order(epoch)[first_step:, self.rank].reshape(-1)
         anchors, size = len(self.matcher.anchors), self.image_size
         parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
+        return batches(self.files, rows, partial(self.prepare, epoch), columns=TRAIN_COLUMNS, parts=parts,
+                       batch_size=self.batch_size, workers=self.workers)
 
-        def prepare(row: Row, places: list[np.ndarray]) -> None:
-            self.prepare(row, epoch, places)
-
-        return batches(self.files, rows, prepare, parts=parts, batch_size=self.batch_size, workers=self.workers)
-
-    def prepare(self, row: Row, epoch: int, places: list[np.ndarray]) -> None:
+    def prepare(self, epoch: int, row: Row, places: list[np.ndarray]) -> None:
         """Augments a row and matches its boxes into its places in a batch."""
         images, labels, targets, index = places
-        rng = np.random.default_rng((self.seed, epoch, int(row.index)))
-        chosen = self.trainable(row.labels, row.crowd, row.difficult)
-        sample = Sample(row.image, row.boxes.reshape(-1, 4)[chosen], row.labels[chosen])
+        rng = np.random.default_rng((self.seed, epoch, int(row["index"])))
+        chosen = self.trainable(row)
+        sample = Sample(row_image(row, self.files[0]), row["boxes"].reshape(-1, 4)[chosen], row["labels"][chosen])
         sample = augment(sample, self.policy, size=self.image_size, rng=rng)
         positive, positive_labels, deltas = self.matcher.match(sample.boxes, sample.labels)
-        images[:], labels[:], targets[:], index[...] = sample.image, 0, 0, row.index
+        images[:], index[...] = sample.image, row["index"]
+        labels[:], targets[:] = 0, 0
         labels[positive], targets[positive] = positive_labels, deltas
 
 
@@ -102,38 +92,37 @@ class EvalLoader:
         self.rows = np.arange(rank, rows, world)
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
-        size = self.image_size
+        parts = [((self.image_size, self.image_size, 3), np.uint8), ((), np.int64)]
+        return batches(self.files, self.rows, self.prepare, columns=EVAL_COLUMNS, parts=parts,
+                       batch_size=self.batch_size, workers=self.workers)
 
-        def prepare(row: Row, places: list[np.ndarray]) -> None:
-            places[0][:], places[1][...] = resize(row.image, size, self.resize), row.index
-
-        parts = [((size, size, 3), np.uint8), ((), np.int64)]
-        return batches(self.files, self.rows, prepare, parts=parts, batch_size=self.batch_size, workers=self.workers)
+    def prepare(self, row: Row, places: list[np.ndarray]) -> None:
+        """Resizes a row's image into its place in a batch."""
+        images, index = places
+        images[:] = resize(row_image(row, self.files[0]), self.image_size, self.resize)
+        index[...] = row["index"]
 
 
 def batches(files: list[str], rows: np.ndarray, prepare: Callable[[Row, list[np.ndarray]], None], *,
-            parts: list[tuple[tuple[int, ...], type]], batch_size: int, workers: int) -> Iterator[list[np.ndarray]]:
+            columns: list[str], parts: list[tuple[tuple[int, ...], type]], batch_size: int,
+            workers: int) -> Iterator[list[np.ndarray]]:
     """Reads the given rows in order and yields batches, each a list of arrays; the last may be shorter.
 
-    parts: shape and type of each array of a sample. prepare(row, places) fills them, in one of the `workers` threads:
-    decoding, resizing and colours are OpenCV's, which lets other threads run. Raises DataError for an image that can no
-    longer be decoded.
+    parts: shape and type of each array of a sample. prepare(row, places in the batch) fills them in one of the
+    `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads run.
     """
     if len(rows) == 0:
         return
     cv2.setNumThreads(1)  # one thread a sample is enough
     # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
-    columns_of_rows = read_rows(files, rows, COLUMNS)
+    reader = read_rows(files, rows, columns)
     pool, waiting = ThreadPoolExecutor(workers), deque()
-
-    def work(columns: tuple[np.ndarray, ...], places: list[np.ndarray]) -> None:
-        prepare(decode_row(columns, files[0]), places)
 
     def begin(batch: list[np.ndarray]) -> list[Future]:
         tasks = []
         try:
-            for number, columns in zip(range(len(batch[0])), columns_of_rows):
-                tasks.append(pool.submit(work, columns, [part[number, ...] for part in batch]))
+            for number, row in zip(range(len(batch[0])), reader):
+                tasks.append(pool.submit(prepare, row, [part[number, ...] for part in batch]))
         except (RuntimeError, ValueError) as error:
             raise read_error(error, files[0]) from error
         if len(tasks) < len(batch[0]):
@@ -153,14 +142,13 @@ def batches(files: list[str], rows: np.ndarray, prepare: Callable[[Row, list[np.
         pool.shutdown(cancel_futures=True)
 
 
-def decode_row(columns: tuple[np.ndarray, ...], file: str) -> Row:
-    """The Row of what read_rows() gives of COLUMNS. Raises DataError."""
-    image, height, width, *columns = columns
-    pixels = decode_image(image, int(height), int(width))
-    if pixels is None:
-        raise DataError(f"the image of row {columns[-1]} in '{file}' is damaged; remove the folder of that file, and "
+def row_image(row: Row, file: str) -> np.ndarray:
+    """The image of a row, [H, W, 3] uint8 RGB. Raises DataError."""
+    image = decode_image(row["image"], int(row["height"]), int(row["width"]))
+    if image is None:
+        raise DataError(f"the image of row {row['index']} in '{file}' is damaged; remove the folder of that file, and "
                         "the next run converts the data again")
-    return Row(pixels, *columns)
+    return image
 
 
 def finish(batch: list[np.ndarray], tasks: list[Future]) -> list[np.ndarray]:

@@ -29,6 +29,14 @@ class Manifest(NamedTuple):
     images: dict[str, str]      # path of each image below the image folder: its file_state()
 
 
+class Wanted(NamedTuple):
+    """What a conversion must be to be used."""
+    paths: list[str]  # conversion_path() for these classes, and for no list: it may have found exactly these classes
+    fingerprint: str
+    classes: list[str]
+    image_dir: str
+
+
 def fingerprint(files: list[str]) -> str:
     """SHA-256 over names and bytes; a missing file or a folder counts by its name."""
     digest = hashlib.sha256()
@@ -62,18 +70,16 @@ def read_manifest(folder: str) -> Manifest:
     return Manifest(*(data.get(name) for name in Manifest._fields))
 
 
-def why_stale(folder: str, *, fingerprint: str, classes: list[str], image_dir: str, compare_times: bool) -> str:
-    """Why a conversion cannot be used for annotations of this fingerprint and these classes, or "" when it can.
-
-    compare_times: images must have their times of then, not just their sizes.
-    """
+def why_stale(folder: str, wanted: Wanted, *, compare_times: bool) -> str:
+    """Why a conversion is not the wanted one, or "". compare_times: images must have their old times and sizes, not
+    just the sizes."""
     try:
         manifest = read_manifest(folder)
         if manifest.schema != SCHEMA_VERSION:
             return "another version of this program wrote it"
-        if manifest.fingerprint != fingerprint:
+        if manifest.fingerprint != wanted.fingerprint:
             return "the annotations have changed"
-        if classes not in (manifest.asked_classes, manifest.classes):
+        if wanted.classes not in (manifest.asked_classes, manifest.classes):
             return "it has other classes"
         for name, size in manifest.files.items():
             if file_size(os.path.join(folder, name)) != size:
@@ -81,7 +87,7 @@ def why_stale(folder: str, *, fingerprint: str, classes: list[str], image_dir: s
         for path, size in manifest.left_out.items():
             if file_size(path) != size:
                 return f"'{path}' could not be used and has changed since"
-        return changed_image(manifest.images, image_dir, compare_times)
+        return changed_image(manifest.images, wanted.image_dir, compare_times)
     except (OSError, ValueError, TypeError, AttributeError):
         return "its manifest is missing or broken"
 

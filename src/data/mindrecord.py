@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,7 @@ SCHEMA = {
     "height": {"type": "int32"},
     "width": {"type": "int32"},
     "boxes": {"type": "float32", "shape": [-1, 4]},  # x1, y1, x2, y2 in 0..1
-    "labels": {"type": "int32", "shape": [-1]},  # 1..C-1, or one -1 where the image has no box
+    "labels": {"type": "int32", "shape": [-1]},  # 1..C-1, or a single -1 where the image has no box
     "crowd": {"type": "int32", "shape": [-1]},
     "difficult": {"type": "int32", "shape": [-1]},
 }
@@ -80,13 +80,13 @@ def mindrecord_writer(folder: str, page_size: int) -> Iterator[Callable[[dict], 
         raise EnvironmentFault(f"MindRecord cannot write to '{folder}': {reason}") from error
 
 
-def read_rows(files: list[str], rows: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, ...]]:
+def read_rows(files: list[str], rows: np.ndarray, columns: list[str]) -> Iterator[dict[str, np.ndarray]]:
     """Columns of the given rows [n] in order, a row as often as it is named."""
     import mindspore.dataset as ds
     length = rows.max() + 1  # MindSpore takes no longer list of rows than a file has; this many it has at least
     for piece in np.split(rows, range(length, len(rows), length)):
         data = ds.MindDataset(files, columns, 1, sampler=ds.SubsetSampler(piece.tolist()))
-        yield from data.create_tuple_iterator(num_epochs=1, output_numpy=True)
+        yield from data.create_dict_iterator(num_epochs=1, output_numpy=True)
 
 
 def read_error(error: Exception, file: str) -> Exception:

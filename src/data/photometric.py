@@ -28,7 +28,7 @@ class ColorJitter:
     """Brightness, contrast and saturation by a factor U(1 - a, 1 + a), hue by U(-a, a) turns; random order, all always.
 
     8-bit between the steps. Source: torchvision and MindSpore's RandomColorAdjust, both after Pillow; the defaults are
-    the model zoo's, official/cv/SSD. With hue 0 there is no step of hue.
+    the model zoo's, official/cv/SSD. hue 0: without that step.
     """
 
     def __init__(self, *, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, hue: float = 0.0):

@@ -4,34 +4,9 @@ Where a source has a fault, what it meant is done and the fault named; docs/reci
 """
 from __future__ import annotations
 
-from src.data.photometric import (
-    ColorJitter,
-    ColorStep,
-    ColorTwist,
-    PhotometricDistort,
-    add_brightness,
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hsv_saturation,
-    adjust_hue,
-    adjust_saturation,
-)
-from src.data.transforms import (
-    GREY,
-    INTERPOLATIONS,
-    Expand,
-    ExpandThenCrop,
-    HorizontalFlip,
-    MinIoUCrop,
-    Resize,
-    Transform,
-    all_exceed,
-    all_reach,
-    any_reaches,
-    fitting_sides,
-    fraction_sides,
-    scaled_sides,
-)
+from src.data import photometric, transforms
+from src.data.photometric import ColorJitter, ColorStep, ColorTwist, PhotometricDistort
+from src.data.transforms import GREY, Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, Transform
 
 
 def build_policy(name: str, size: int, fill: tuple[float, ...] = GREY) -> list[Transform]:
@@ -59,13 +34,14 @@ def ssd(size: int, fill: tuple[float, ...]) -> list[Transform]:
     it turns by 36 degrees, and stops at 0 instead of going round. Also corrected: a crop holds the centre of some
     object (caffe's may hold none, and then trains nothing).
     """
-    distort = PhotometricDistort(brightness=ColorStep(add_brightness, -32, 32),
-                                 contrast=ColorStep(adjust_brightness, 0.5, 1.5),
-                                 saturation=ColorStep(adjust_hsv_saturation, 0.5, 1.5),
-                                 hue=ColorStep(adjust_hue, -18 / 360, 18 / 360))
-    crop = MinIoUCrop(min_ious=(None, 0.1, 0.3, 0.5, 0.7, 0.9, 0), accepts=any_reaches, draw_sides=scaled_sides,
-                      shuffled=True, at_once=50)
-    return [ExpandThenCrop(Expand(fill), crop, distort), Resize(size, tuple(INTERPOLATIONS)), HorizontalFlip()]
+    distort = PhotometricDistort(brightness=ColorStep(photometric.add_brightness, -32, 32),
+                                 contrast=ColorStep(photometric.adjust_brightness, 0.5, 1.5),
+                                 saturation=ColorStep(photometric.adjust_hsv_saturation, 0.5, 1.5),
+                                 hue=ColorStep(photometric.adjust_hue, -18 / 360, 18 / 360))
+    crop = MinIoUCrop(min_ious=(None, 0.1, 0.3, 0.5, 0.7, 0.9, 0), accepts=transforms.any_reaches,
+                      draw_sides=transforms.scaled_sides, shuffled=True, at_once=50)
+    resize = Resize(size, interpolations=tuple(transforms.INTERPOLATIONS))
+    return [ExpandThenCrop(Expand(fill), crop, distort), resize, HorizontalFlip()]
 
 
 def paddle(size: int, fill: tuple[float, ...]) -> list[Transform]:
@@ -74,12 +50,12 @@ def paddle(size: int, fill: tuple[float, ...]) -> list[Transform]:
     Hue moves by +-18 of 256, 25 degrees. Corrected: the configuration's brightness [0.5, 1.125, 0.875] is misordered,
     what is meant is low .875, high 1.125, probability .5; and "allow_no_crop: Fasle", read as true, means false.
     """
-    distort = PhotometricDistort(brightness=ColorStep(adjust_brightness, 0.875, 1.125),
-                                 contrast=ColorStep(adjust_contrast, 0.5, 1.5),
-                                 saturation=ColorStep(adjust_saturation, 0.5, 1.5),
-                                 hue=ColorStep(adjust_hue, -18 / 256, 18 / 256))
-    crop = MinIoUCrop(min_ious=(0, 0.1, 0.3, 0.5, 0.7, 0.9), accepts=any_reaches, draw_sides=fitting_sides,
-                      shuffled=True, at_once=50)
+    distort = PhotometricDistort(brightness=ColorStep(photometric.adjust_brightness, 0.875, 1.125),
+                                 contrast=ColorStep(photometric.adjust_contrast, 0.5, 1.5),
+                                 saturation=ColorStep(photometric.adjust_saturation, 0.5, 1.5),
+                                 hue=ColorStep(photometric.adjust_hue, -18 / 256, 18 / 256))
+    crop = MinIoUCrop(min_ious=(0, 0.1, 0.3, 0.5, 0.7, 0.9), accepts=transforms.any_reaches,
+                      draw_sides=transforms.fitting_sides, shuffled=True, at_once=50)
     return [distort, ExpandThenCrop(Expand(fill), crop), Resize(size), HorizontalFlip()]
 
 
@@ -89,8 +65,8 @@ def mlperf(size: int) -> list[Transform]:
     -1 is its crop without a condition, which a box outside the crop does not spoil. Corrected: boxes are counted from
     the pixels that are cut out (there up to a pixel off).
     """
-    crop = MinIoUCrop(min_ious=(None, 0.1, 0.3, 0.5, 0.7, 0.9, -1), trials=1, accepts=all_exceed,
-                      draw_sides=fraction_sides)
+    crop = MinIoUCrop(min_ious=(None, 0.1, 0.3, 0.5, 0.7, 0.9, -1), trials=1, accepts=transforms.all_exceed,
+                      draw_sides=transforms.fraction_sides)
     colors = ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
     return [crop, Resize(size), HorizontalFlip(), colors]
 
@@ -101,6 +77,6 @@ def nvidia(size: int) -> list[Transform]:
     Its hue of +-0.5 degrees changes next to nothing but is what was trained with. Not taken over: DALI's smoothing when
     it shrinks an image, because evaluation does not smooth.
     """
-    crop = MinIoUCrop(min_ious=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9), trials=1, accepts=all_reach,
-                      draw_sides=fraction_sides)
+    crop = MinIoUCrop(min_ious=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9), trials=1, accepts=transforms.all_reach,
+                      draw_sides=transforms.fraction_sides)
     return [crop, Resize(size), HorizontalFlip(), ColorTwist()]

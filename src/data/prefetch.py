@@ -1,4 +1,10 @@
 """An error in the batches of one of several processes is known a step early, so that all can stop together."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
 from src.data.loader import TrainLoader
 
 
@@ -14,7 +20,7 @@ class Prefetcher:
         self.loader, self.total_steps, self.error = loader, total_steps, None
         self.begun = {}  # epoch: its iterator and first batch, while the last batch of the epoch before is used
 
-    def epoch(self, epoch, first=0):
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[list[np.ndarray]]:
         """Iterates over the batches of an epoch, from step `first` of it on."""
         if self.loader.world == 1:
             yield from self.loader.epoch(epoch, first)
@@ -33,7 +39,7 @@ class Prefetcher:
             yield batch
             batch = following
 
-    def prepare(self, source):
+    def prepare(self, source: Iterator[list[np.ndarray]]) -> list[np.ndarray] | None:
         """The next batch, None at the end and where it cannot be had."""
         try:
             return next(source, None)
@@ -41,7 +47,7 @@ class Prefetcher:
             self.error = error
             return None
 
-    def close(self):
+    def close(self) -> None:
         """Ends the threads of an epoch that was begun and will not come."""
         for source, _ in self.begun.values():
             source.close()

@@ -6,27 +6,22 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from src.classes import checked_classes
 from src.data.annotations import Place, SplitFiles
+from src.data.coco import coco_split
 from src.data.conversions import ReadLock, conversion_lock, conversion_path, is_converting, list_conversions
 from src.data.convert import convert_split
-from src.data.formats import find_split
-from src.data.manifest import fingerprint, read_manifest, why_stale
+from src.data.manifest import Wanted, fingerprint, read_manifest, why_stale
+from src.data.txt import txt_split
+from src.data.voc import voc_split
 from src.errors import DataError, EnvironmentFault, RankFault
 
+# What --dataset may be. A new format is a file like txt.py and a line here.
+DATA_FORMATS = {"coco": coco_split, "voc": voc_split, "other": txt_split}
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5      # in which rank 0 begins to convert images that have other times
 SILENCE_SECONDS = 900  # after which a conversion that writes nothing counts as dead
-
-
-class Wanted(NamedTuple):
-    """What a conversion must be to be used."""
-    paths: list[str]  # conversion_path() for these classes, and for no list: it may have found exactly these classes
-    fingerprint: str
-    classes: list[str]
-    image_dir: str
 
 
 @dataclass
@@ -59,24 +54,24 @@ def prepare_split(split: str, dataset: str, *, mindrecord_dir: str, classes: lis
     can be written.
     """
     classes, mindrecord_dir = checked_classes(classes), os.path.abspath(mindrecord_dir)
-    files = find_split(split, dataset, Place(**place))
+    files = DATA_FORMATS[dataset](split, Place(**place))
     try:
         os.makedirs(mindrecord_dir, exist_ok=True)
     except OSError as error:
         raise EnvironmentFault(f"mindrecord_dir '{mindrecord_dir}' cannot be made: {error.strerror}") from error
-    name, digest = f"{dataset}_{files.name}", fingerprint(files.files)
+    digest = fingerprint(files.files)
     origin = [os.path.abspath(files.files[0]), os.path.abspath(files.image_dir)]
-    paths = [conversion_path(mindrecord_dir, name, origin=[*origin, *names], fingerprint=digest)
+    paths = [conversion_path(mindrecord_dir, f"{dataset}_{files.name}", origin=[*origin, *names], fingerprint=digest)
              for names in (classes, [])]
-    wanted = Wanted(paths, digest, classes, files.image_dir)
+    wanted, converted = Wanted(paths, digest, classes, files.image_dir), False
     if rank:
-        return open_split(files, wait_for_rank_0(wanted, log), converted=False, strict=strict, log=log)
-    with conversion_lock(mindrecord_dir):
-        lock, reason = find_conversion(wanted)
-        converted = lock is None
-        if converted:
-            lock = convert_split(files, paths[0], classes=classes, fingerprint=digest, training=split == "train",
-                                 reason=reason, log=log)
+        lock = wait_for_rank_0(wanted, log)
+    else:
+        with conversion_lock(mindrecord_dir):
+            lock, reason = find_conversion(wanted)
+            converted = lock is None
+            if converted:
+                lock = convert_split(files, wanted, training=split == "train", reason=reason, log=log)
     return open_split(files, lock, converted=converted, strict=strict, log=log)
 
 
@@ -87,8 +82,7 @@ def find_conversion(wanted: Wanted, *, compare_times: bool = True) -> tuple[Read
         for folder in reversed(list_conversions(path)):
             with contextlib.suppress(OSError):
                 lock = ReadLock(folder)
-                reason = why_stale(folder, fingerprint=wanted.fingerprint, classes=wanted.classes,
-                                   image_dir=wanted.image_dir, compare_times=compare_times)
+                reason = why_stale(folder, wanted, compare_times=compare_times)
                 if not reason and lock.is_in_place():
                     return lock, ""
                 first_reason = first_reason or reason

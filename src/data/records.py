@@ -48,6 +48,14 @@ class Annotations(NamedTuple):
     category_ids: list          # of each class, as the annotation file writes it; else 1..C-1
 
 
+def add_record(records: dict, record: Record, *, key: object, report: Report) -> None:
+    """Adds an image under its id or path; a second one of the same key becomes a finding."""
+    if key in records:
+        report.add("duplicated id", record.source, f"image {key} belongs to {records[key].source} already")
+    else:
+        records[key] = record
+
+
 def finish_record(record: Record, size: tuple[int, int], report: Report) -> Record:
     """The record with boxes clipped to its image and unusable ones left out. size: height, width of the image."""
     height, width = size
@@ -62,20 +70,15 @@ def finish_record(record: Record, size: tuple[int, int], report: Report) -> Reco
         clipped = [min(max(value, 0), limit) for value, limit in zip(corners, (width, height, width, height))]
         left, top, right, bottom = clipped
         inside = (left, top, right - left, bottom - top)
+        place = f"#{box.number} [{x:g}, {y:g}, {x + w:g}, {y + h:g}]"
         if reason := why_dropped(box.pixels, inside):
-            report.add("box dropped", record.source, reason, box=described(box))
+            report.add("box dropped", record.source, reason, box=place)
             continue
         if any(abs(value - inner) > CLIP_TOLERANCE for value, inner in zip(corners, clipped)):
             reason = f"it leaves the image of {width} x {height} pixels"
-            report.add("box clipped", record.source, reason, box=described(box))
+            report.add("box clipped", record.source, reason, box=place)
         finished.append(box._replace(pixels=inside))
     return replace(record, height=height, width=width, boxes=finished)
-
-
-def described(box: Box) -> str:
-    """A box as findings name it: its number and x1, y1, x2, y2."""
-    x, y, w, h = box.pixels
-    return f"#{box.number} [{x:g}, {y:g}, {x + w:g}, {y + h:g}]"
 
 
 def why_dropped(annotated: tuple[float, ...], inside: tuple[float, ...]) -> str:
@@ -92,6 +95,6 @@ def why_dropped(annotated: tuple[float, ...], inside: tuple[float, ...]) -> str:
 
 def fractions(record: Record) -> np.ndarray:
     """The boxes of a Record as x1, y1, x2, y2 in 0..1, [N, 4] float32."""
-    x, y, w, h = np.array([box.pixels for box in record.boxes], np.float64).reshape(-1, 4).T
+    x, y, w, h = np.array([box.pixels for box in record.boxes], np.float64).reshape(-1, 4).T  # [N] each
     size = (record.width, record.height, record.width, record.height)
-    return np.float32(np.stack([x, y, x + w, y + h], axis=1) / size)
+    return np.float32(np.stack([x, y, x + w, y + h], axis=1) / size)  # [N, 4]

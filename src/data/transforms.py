@@ -1,7 +1,6 @@
-"""Training geometry (numpy, cv2): crop, expand, flip, resize.
+"""Training geometry (numpy, cv2): crop, expand, flip, resize. Each transform turns a Sample into a Sample.
 
-A transform is called with a Sample and a random generator and returns a Sample. A size is (width, height) in pixels. A
-window is x1, y1, x2, y2 in whole pixels of an image, [4] int, and may reach beyond it.
+A size is (width, height) in pixels. A window is x1, y1, x2, y2 in pixels of an image, [4] int, and may reach beyond it.
 """
 from __future__ import annotations
 
@@ -69,9 +68,7 @@ def pixel_sides(size: tuple[int, int], rng: Generator, count: int) -> np.ndarray
 
 def fraction_sides(_size: tuple[int, int], rng: Generator, count: int) -> np.ndarray:
     """Sides U(.3, 1) of the image, kept where the ratio of these fractions is .5..2 (DALI, MLPerf)."""
-    sides = rng.uniform(0.3, 1.0, (count, 2))
-    aspect = sides[:, 1] / sides[:, 0]
-    return sides[(aspect >= 0.5) & (aspect <= 2)]
+    return pixel_sides((1, 1), rng, count)
 
 
 def scaled_sides(_size: tuple[int, int], rng: Generator, count: int) -> np.ndarray:
@@ -95,14 +92,14 @@ class MinIoUCrop:
     """Random crop that keeps an overlap with the objects; boxes stay when their centre is inside.
 
     A minimal IoU is drawn, then crops; the first one that the rule accepts and that holds the centre of a box is taken.
-    When all trials fail, the next minimal IoU is drawn. An image without boxes is not cropped. The defaults are the
-    model zoo's (the idea: SSD paper section 2.2).
+    When all trials fail, the next minimal IoU is drawn. An image without boxes is not cropped. The defaults are those
+    of the model zoo (the idea: SSD paper section 2.2).
     """
     min_ious: tuple[float | None, ...] = (None, 0.1, 0.3, 0.5, 0.7, 0.9)  # None: no crop
     trials: int = 50                                                      # crops for each minimal IoU
     accepts: Callable[[np.ndarray, float], np.ndarray] = not_between
     draw_sides: Callable[[tuple[int, int], Generator, int], np.ndarray] = pixel_sides
-    shuffled: bool = False  # each minimal IoU comes once, in random order, and after the last one there is no crop
+    shuffled: bool = False  # each minimal IoU comes once, in random order, and then the image stays as it is
     at_once: int = 1        # crops drawn and judged together: faster where most are refused
 
     def __call__(self, sample: Sample, rng: Generator) -> Sample:
@@ -174,9 +171,9 @@ class ExpandThenCrop:
     def __call__(self, sample: Sample, rng: Generator) -> Sample:
         height, width = sample.image.shape[:2]
         canvas = self.expand.draw_window((width, height), rng)
-        canvas_width, canvas_height = canvas[2:] - canvas[:2]
         on_canvas = to_region(sample.boxes, canvas / (width, height, width, height))
-        window = self.crop.draw_window(on_canvas, (canvas_width, canvas_height), rng) + np.tile(canvas[:2], 2)
+        window = self.crop.draw_window(on_canvas, tuple(canvas[2:] - canvas[:2]), rng)
+        window += np.tile(canvas[:2], 2)  # from the canvas to the image
         visible = np.clip(window, 0, (width, height, width, height))
         sample = crop(sample, visible)
         if self.distort:
@@ -191,9 +188,7 @@ class Resize:
     interpolations: tuple[str, ...] = ("bilinear",)  # of INTERPOLATIONS; one of them is drawn
 
     def __call__(self, sample: Sample, rng: Generator) -> Sample:
-        choice = 0
-        if len(self.interpolations) > 1:
-            choice = rng.integers(len(self.interpolations))
+        choice = rng.integers(len(self.interpolations)) if len(self.interpolations) > 1 else 0
         return sample._replace(image=resize(sample.image, self.size, self.interpolations[choice]))
 
 

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from src.data.annotations import Place, SplitFiles, SplitMissing, image_path, read_text, require_folder
-from src.data.findings import Report, Unusable, visible
+from src.data.annotations import Place, SplitFiles, SplitMissing, image_path, read_text, require_folder, require_root
+from src.data.findings import Report, Unusable
 from src.data.labels import label_records
 from src.data.records import Annotations, Box, Record
 from src.data.txt_fields import class_of, is_box, is_image, is_number, looks_like, split_line
 from src.data.values import shown, to_pixels
 from src.errors import DataError
+from src.text import one_line
 
 BAD = "bad line"
 FORM = "each line is 'image.jpg x1,y1,x2,y2,class ...' in pixels, as in 'a.jpg 10,20,110,220,cat 5,5,50,60,dog'"
@@ -21,6 +22,7 @@ TABS = "a path with spaces needs tabs between the fields"
 
 def txt_split(split: str, place: Place) -> SplitFiles:
     """A split in TXT form: a file for each split, one image folder."""
+    require_root(place, "image_dir", "the images that the TXT names")
     option = {"train": "anno_path", "val": "val_anno_path"}[split]
     if not place.anno_path:
         way_out = "" if split == "train" else " (train.py does without by --run_eval=False)"
@@ -60,7 +62,7 @@ def check_without_boxes(file: str, lines: dict[int, str], *, classes: list[str],
         finding = report.findings[0]
         number = int(finding.file.rpartition(":")[2])
         raise DataError(f"annotation file '{file}' has no usable box; line {number}, {shown(lines[number].strip())}: "
-                        f"{visible(finding.reason)}; {FORM}")
+                        f"{one_line(finding.reason)}; {FORM}")
     if not classes:
         raise DataError(f"{file}: no class is in it, as no line has a box; line {number} is {shown(line.strip())}; "
                         f"{FORM}; where no image shall have a box, name the classes with --classes=[a,b]")
@@ -95,7 +97,7 @@ def read_line(line: str, source: str, image_dir: str, *, classes: list[str], rep
     records = [Record(0, image_path(image_dir, path), 0, 0, source, []) for path, _ in images]
     for record, (path, fields) in zip(records, images):
         if " " in path and "\t" not in line and not exists(path):
-            report.add(BAD, source, f"there is no image '{path}'; {TABS}")
+            report.add(BAD, source, f"image '{path}' does not exist; {TABS}")
         for number, field in enumerate(fields, 1):
             add_field(record, number, field, classes=classes, report=report)
     return records
@@ -135,11 +137,11 @@ def why_unusable(line: str, images: list[tuple[str, list[str]]], exists: Callabl
     for part in filter(is_image, [*fields, *glued]):
         return f"'{part}' ends like an image where a box should be, as if two lines had run together"
     if not images[0][0]:
-        return "there is no image in front of the boxes"
+        return "no image stands in front of the boxes"
     odd = [path for path, _ in images if not is_image(path) and not exists(path)]
-    if odd or fields and not any(map(is_box, fields)):
-        if form := looks_like(line):
-            return f"it looks like {form}"
+    without_boxes = fields and not any(map(is_box, fields))
+    if (odd or without_boxes) and (form := looks_like(line)):
+        return f"it looks like {form}"
     return f"'{odd[0]}' is neither a file nor has it the ending of an image; {TABS}" if odd else ""
 
 
@@ -151,16 +153,11 @@ def add_field(record: Record, number: int, field: str, *, classes: list[str], re
         reason = f"{name} is not a class; numbers count from 1"
         report.add("unknown class", record.source, reason, box=f"#{number}")
         return
-    with report.catching(BAD, record.source, box=f"#{number}"):
-        reason = f"'{field}' is not x1,y1,x2,y2,class{field_hint(field, corners, name)}"
-        pixels = to_pixels(corners if name else (), reason, corners=True)
-        record.boxes.append(Box(number, report.class_name(label, record.source), pixels))
-
-
-def field_hint(field: str, corners: list[str], name: str) -> str:
-    """What may be wrong with a field that is not a box: its parts before the last and the last."""
+    hint = "" if "," in field else f"; {TABS}"
     if len(corners) == 4 and all(map(is_number, [*corners[1:], name])) and not is_number(corners[0]):
-        return "; the class comes last"
-    if len(corners) == 3 and all(map(is_number, [*corners, name])):
-        return "; it has no class"
-    return "" if "," in field else f"; {TABS}"
+        hint = "; the class comes last"
+    elif len(corners) == 3 and all(map(is_number, [*corners, name])):
+        hint = "; it has no class"
+    with report.catching(BAD, record.source, box=f"#{number}"):
+        pixels = to_pixels(corners if name else (), f"'{field}' is not x1,y1,x2,y2,class{hint}", corners=True)
+        record.boxes.append(Box(number, report.class_name(label, record.source), pixels))

@@ -12,7 +12,7 @@ FLAG_WORDS = {"true": True, "yes": True, "false": False, "no": False, "": False}
 def to_number(value: object) -> float:
     """A float from a number or its text."""
     try:
-        if isinstance(value, bool) or isinstance(value, str) and "_" in value:  # Python reads True as 1, 1_0 as 10
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # Python reads True as 1, 1_0 as 10
             raise ValueError(value)
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -35,10 +35,7 @@ def to_size(value: object) -> int:
 
 
 def to_pixels(numbers: object, reason: str, *, corners: bool) -> tuple[float, ...]:
-    """Four numbers, x1, y1, x2, y2 with `corners`, else x, y, w, h -> x, y, w, h in pixels.
-
-    reason: of Unusable where they are not four numbers.
-    """
+    """x1, y1, x2, y2 with `corners`, else x, y, w, h -> x, y, w, h. reason: that they are not four numbers."""
     try:
         x, y, width, height = map(to_number, numbers if isinstance(numbers, (list, tuple)) else ())
     except ValueError as error:  # Unusable is one

@@ -2,21 +2,23 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from src.data.annotations import Place, SplitFiles, SplitMissing, add_record, read_text, require_folder
+from src.data.annotations import Place, SplitFiles, SplitMissing, read_text, require_folder, require_root
 from src.data.findings import Report, Unusable
 from src.data.labels import label_records
 from src.data.layouts import what_is_there
-from src.data.records import Annotations, Box, Record
+from src.data.records import Annotations, Box, Record, add_record
 from src.data.values import to_flag, to_pixels, to_size
 from src.data.voc_names import ImageFolder, by_stem, listed_file, xml_names
-from src.data.xml_files import read_xml, tags, texts
 from src.errors import DataError
 
 UNREADABLE = "annotation unreadable"
+DECLARED = re.compile(rb"""<\?xml[^>]*\bencoding\s*=\s*["']([\w.:-]+)""")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 LAYOUTS = ("known are ImageSets/Main/<split>.txt with Annotations/ and JPEGImages/, and <split>/Annotations/ with "
            "<split>/Images/ (eval/ for val)")
@@ -24,6 +26,7 @@ LAYOUTS = ("known are ImageSets/Main/<split>.txt with Annotations/ and JPEGImage
 
 def voc_split(split: str, place: Place) -> SplitFiles:
     """A split of VOC as named, or else as usual; test stands in for a val that is not there."""
+    require_root(place, "voc_root", "Annotations/, JPEGImages/ and ImageSets/Main/")
     if place.split_name:
         return find_voc(place.voc_root, [place.split_name])
     try:
@@ -33,10 +36,7 @@ def voc_split(split: str, place: Place) -> SplitFiles:
 
 
 def find_voc(root: str, splits: list[str]) -> SplitFiles:
-    """The first of these splits that is there, as VOC or the model zoo has it. Raises DataError.
-
-    files: the list of its images, or the folder of its XML files, and these files.
-    """
+    """The first of these splits that is there; files: its list, or the zoo's folder, and the XML files."""
     for split in splits:
         zoo = os.path.join(root, "eval" if split == "val" else split)
         list_file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
@@ -142,3 +142,32 @@ def corner_pixels(box: Element) -> tuple[float, ...]:
         raise Unusable(f"the bndbox needs one {' and one '.join(odd)} (it holds {tags(box)})")
     corners = [values[0] for values in found.values()]
     return to_pixels(corners, f"bndbox {', '.join(corners)} is not four numbers", corners=True)
+
+
+def read_xml(path: str) -> Element:
+    """The root of an XML file; its tags in small letters and without namespaces. Raises what the parser raises.
+
+    Expat fetches no external entity, and ends a file whose entities grow without measure with an error.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        root = ElementTree.fromstring(data)
+    except (ValueError, LookupError):  # expat reads UTF and one byte a letter; Python decodes gb2312, big5, shift_jis
+        declared = DECLARED.search(data[:200])
+        if not declared:
+            raise
+        root = ElementTree.fromstring(data.decode(declared[1].decode()))  # of a text the declaration does not count
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2].lower()
+    return root
+
+
+def texts(node: Element, tag: str) -> list[str]:
+    """What the children of a node with this tag say, white space as in a sentence; empty ones are left out."""
+    return [text for child in node.findall(tag) if (text := " ".join((child.text or "").split()))]
+
+
+def tags(node: Element) -> str:
+    """The tags below a node, in words."""
+    return ", ".join(f"<{child.tag}>" for child in node) or "nothing"

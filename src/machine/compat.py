@@ -24,8 +24,6 @@ def refuse_old(what: str) -> None:
                                "runs on it")
 
 
-# --- stand-ins for operators, with the signatures of 2.10
-
 def old_clamp(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """Each number limited to low .. high."""
     return ops.maximum(ops.minimum(values, high), low)
@@ -52,8 +50,6 @@ def old_narrow(values: Tensor, axis: int, start: int, length: int) -> Tensor:
     size = tuple([length if other == axis else values.shape[other] for other in range(values.ndim)])
     return ops.slice(values, begin, size)
 
-
-# --- the rest
 
 def old_load_checkpoint(path: str) -> dict[str, ms.Parameter]:
     """A checkpoint of 1.10 or 2.10; 1.10 cannot read the checksum at the end of a file, so it reads a copy without.

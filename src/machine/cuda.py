@@ -93,8 +93,6 @@ def installed(package: str) -> str | None:
         return None
 
 
-# --- the driver
-
 def open_driver() -> ctypes.CDLL | None:
     """The driver's library, which is not started by that; None on a machine without."""
     with contextlib.suppress(OSError):
@@ -132,8 +130,6 @@ def check_driver() -> str:
     raise EnvironmentFault(f"device_target=GPU, but the NVIDIA driver cannot be used: {reason}; CUDA 11 needs a card "
                            "and driver 450.80 or newer ('nvidia-smi' shows both), or use --device_target=CPU")
 
-
-# --- the user's CUDA
 
 def user_cuda() -> tuple[dict[str, str] | None, str]:
     """The CUDA 11 that the user's CUDA_HOME names: {library: file} or None, and why not ("" without a CUDA_HOME).
@@ -181,8 +177,6 @@ def output_of(*command: str) -> str:
         return ""
 
 
-# --- the packages
-
 def package_libraries(path: list[str] | None = None) -> tuple[dict[str, str], list[str]]:
     """The libraries of requirements-gpu.txt: {library: file}, and the missing ones with their packages as text.
 
@@ -227,19 +221,17 @@ def make_home(runtime: str) -> str:
 
 def fill_home(home: str, runtime: str) -> None:
     """Writes what is missing or damaged in a folder of make_home."""
+    def write_nvcc(path: str) -> None:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(NVCC)
+        os.chmod(path, 0o755)
+
     for name in RUNTIME_NAMES:
         link = os.path.join(home, "lib64", name)
         if not os.path.islink(link) or os.readlink(link) != runtime:
             put(link, lambda path: os.symlink(runtime, path))
     if nvcc_release(home) != RELEASE:
         put(os.path.join(home, "bin", "nvcc"), write_nvcc)
-
-
-def write_nvcc(path: str) -> None:
-    """Writes the stand-in for nvcc."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(NVCC)
-    os.chmod(path, 0o755)
 
 
 def put(path: str, write: Callable[[str], None]) -> None:

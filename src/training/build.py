@@ -1,108 +1,118 @@
-"""What a recipe chooses: data, loss, learning rates, precision, the training step."""
-import dataclasses
+"""Builds the parts of a training from its options: data, model, loss, schedule, step, validator, saver."""
+from __future__ import annotations
 
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+
+import mindspore as ms
+import numpy as np
+from easydict import EasyDict
 from mindspore import dtype as mstype
 
-from src.data.loader import TrainLoader
+from src.config import split_options
+from src.data.labels import classes_from
+from src.data.loader import EvalLoader, TrainLoader
+from src.data.prepare import Split, describe_split, prepare_split
 from src.ema import WeightAverage
-from src.errors import DataError, OptionError
+from src.errors import DataError
+from src.evaluation.evaluate import first_images
+from src.files import read_json
+from src.inference.description import describe
+from src.inference.predictor import from_model
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.lr_schedule import cosine, multistep, warmup
 from src.machine.compat import auto_mixed_precision
+from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
 from src.models.freeze import freeze_layers
+from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
-from src.models.ssd import build_model
+from src.models.norms import choose_norms
+from src.models.ssd import Model, build_model
 from src.optim import build_optimizer
+from src.option_rules import graph_options
 from src.text import split_names
+from src.training.checks import why_no_boxes
+from src.training.log import RunLog
+from src.training.resume import Saved
+from src.training.saver import Saver
+from src.training.state import RunState
 from src.training.step import TrainStep
+from src.training.validator import Validator
+from src.version import git_commit
+from src.weights.files import open_weights
+from src.weights.load import load_pretrained
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
-# the self-test of --overfit: from nothing to boxes of a few images by heart, whatever the recipe trains for
+# the self-test of --overfit memorises a few images from scratch, whatever the recipe trains for
 OVERFIT = {"augmentation": "plain", "run_eval": True, "epoch_size": 300, "eval_interval": 25,
            "save_checkpoint_epochs": 300, "lr_schedule": "cosine", "lr": 0.02, "lr_init": 0.002, "warmup_epochs": 0.0,
            "warmup_steps": 20, "grad_clip": 10.0, "lr_batch": 0, "weight_decay": 0.0, "min_score": 0.05}
 
 
-def choose_overfit(options):
-    """The options of --overfit=N: N images, their own evaluation, and OVERFIT, where nothing else was typed."""
-    if options.overfit:
-        wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit),
-                  "weight_init": options.weight_init if options.pre_trained else "he"}
-        options.update({key: value for key, value in wanted.items() if key not in options.typed})
+def choose_overfit(options: EasyDict) -> EasyDict:
+    """The options of a run; with overfit=N those of OVERFIT on N images, but for what was typed."""
+    if not options.overfit:
+        return options
+    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit),
+              "weight_init": options.weight_init if options.pre_trained else "he"}
+    return EasyDict({**options, **{key: value for key, value in wanted.items() if key not in options.typed}})
 
 
-def scaling_hint(options, world, batch=0):
-    """What the linear rule (https://arxiv.org/abs/1706.02677 section 2.1) makes of lr, "" where lr is meant for it.
+def build_splits(options: EasyDict, *, rank: int, world: int,
+                 say: Callable[[str], None]) -> tuple[Split, Split | None]:
+    """The training split, and the validation split with run_eval (else None), converted when needed.
 
-    batch: images of a step over all processes, where that is not what the options say.
+    With overfit both are the training split. Raises OptionError unless all processes have the same data.
     """
-    batch = batch or options.batch_size * options.accumulate * world
-    if options.lr_batch in (0, batch) or "lr" in options.typed:
-        return ""
-    return (f"lr {options.lr:g} is for a batch of {options.lr_batch}; this run has {batch}, for which the linear rule "
-            f"gives --lr={options.lr * batch / options.lr_batch:.3g}")
+    train = prepare_split(**split_options(options, "train"), classes=options.classes, rank=rank, log=say)
+    val = train if options.overfit else None
+    if options.run_eval and not options.overfit:
+        origin = "that of --classes" if options.classes else f"that of the training split {train.name}"
+        with classes_from(f"the list is {origin}: give the validation split of the same data"):
+            val = prepare_split(**split_options(options, "val"), classes=train.classes, rank=rank, log=say)
+    splits = [split for split in (train, val) if split]
+    check_equal({f"the data of {split.name}": describe_split(split) for split in splits}, rank, world)
+    return train, val
 
 
-def start_hint(options):
-    """What training from scratch lacks, "" where weights come from somewhere."""
-    if options.pre_trained or options.resume or options.weight_init != "published":
-        return ""
-    return ("no --pre_trained weights: --weight_init=published is meant for a pretrained backbone; from scratch "
-            "--weight_init=he learns sooner")
+def build_training_model(options: EasyDict, classes: list[str], *, world: int,
+                         say: Callable[[str], None]) -> tuple[Model, int]:
+    """The Model with its initial weights, and how many of its tensors are frozen."""
+    model = build_model(options.model, len(classes) + 1, image_size=options.image_size, width=options.width)
+    if options.loss != "auto":  # else the score function is that of the published model
+        model = dataclasses.replace(model, score=SCORES[options.loss])
+    network, frozen = model.network, split_names(options.freeze_layer)
+    if options.weight_init == "he":
+        he_initialize(network, model.num_classes, options.seed)
+    if options.pre_trained and not options.resume:
+        say(load_pretrained(network, open_weights(options.pre_trained), model.name,
+                            leave_out_classes=options.filter_weight, frozen=frozen))
+    choose_norms(network, options.batch_norm, world)
+    return model, freeze_layers(network, frozen)
 
 
-def choose_score(model, loss):
-    """The Model with the score function that belongs to a loss; "auto" leaves the published one."""
-    return model if loss == "auto" else dataclasses.replace(model, score=SCORES[loss])
-
-
-def build_loader(options, split, model, rank, world):
+def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, world: int) -> TrainLoader:
     """The TrainLoader of a Split for a Model, of the first `overfit` images where that is set.
 
     A batch larger than the images there are is cut. Raises DataError when no box can be trained on.
     """
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     rows = min(options.overfit or split.count, split.count)
+    batch_size = min(options.batch_size, -(-rows // (options.accumulate * world)))  # at most one step for all
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
-                         batch_size=fitting_batch(options, rows, world) * options.accumulate, seed=options.seed,
-                         rank=rank, world=world, workers=options.num_workers or loader_threads(),
-                         use_difficult=options.use_difficult, fill=model.mean)
+                         batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
+                         workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
+                         fill=model.mean)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
     return loader
 
 
-def fitting_batch(options, rows, world):
-    """batch_size, or the least one that takes all images in one step where those are fewer."""
-    return min(options.batch_size, -(-rows // (options.accumulate * world)))
-
-
-def why_no_boxes(options, split):
-    """What became of the boxes of a Split none of which can be trained on, and what to do, in words."""
-    if not sum(split.boxes_per_class):
-        return (f"none was left at conversion, see {split.report}; correct the annotations, --classes or the options "
-                "that say where they are")
-    if options.overfit:
-        return f"none of its first {options.overfit} images has one that is not a crowd; give a larger --overfit"
-    hint = "" if options.use_difficult else ", or set --use_difficult=True"
-    return f"all {sum(split.boxes_per_class)} are marked crowd or difficult; annotate single objects{hint}"
-
-
-def batch_hint(options, loader):
-    """What is not as batch_size says, in words, or ""."""
-    wanted, steps = options.batch_size * options.accumulate * loader.world, loader.steps
-    images = f"{loader.rows} image{'s' if loader.rows > 1 else ''}"
-    batch = loader.batch_size * loader.world
-    cut = (f"a batch of {wanted} over all processes is more than {images}: it is cut to {batch}"
-           if batch < wanted else "")
-    filled = (f"{images} in {steps} step{'s' if steps > 1 else ''} of {batch}: the last one of an epoch is filled up "
-              f"with {loader.repeated()} of its first images") if loader.repeated() else ""
-    return "; ".join(filter(None, (cut, filled)))
-
-
-def build_loss(options, score):
+def build_loss(options: EasyDict, score: str) -> DetectionLoss:
     """The DetectionLoss of a score function."""
     if score == "sigmoid":
         classification = FocalLoss(options.gamma, options.alpha)
@@ -111,56 +121,20 @@ def build_loss(options, score):
     return DetectionLoss(classification, "image" if options.loss_normalizer == "image" else "batch")
 
 
-def build_rates(options, epoch_steps):
+def build_rates(options: EasyDict, steps_per_epoch: int) -> np.ndarray:
     """Learning rate of every step of the run, [steps] float32."""
-    total = options.epoch_size * epoch_steps
-    warm = options.warmup_steps or round(options.warmup_epochs * epoch_steps)
+    total = options.epoch_size * steps_per_epoch
+    warm = options.warmup_steps or round(options.warmup_epochs * steps_per_epoch)
     if options.lr_schedule == "cosine":
         rates = cosine(options.lr, lr_end=options.lr * options.lr_end_rate, start=warm, total_steps=total)
     else:
-        milestones, factors = ([float(one) for one in options[name]] for name in ("lr_milestones", "lr_factors"))
-        rates = multistep(options.lr, milestones=[round(one * epoch_steps) for one in milestones], factors=factors,
-                          total_steps=total)
+        milestones = [round(float(epoch) * steps_per_epoch) for epoch in options.lr_milestones]
+        factors = [float(factor) for factor in options.lr_factors]
+        rates = multistep(options.lr, milestones=milestones, factors=factors, total_steps=total)
     return warmup(rates, options.lr_init, warm)
 
 
-def check_milestones(options):
-    """Raises OptionError unless the lists of a multistep schedule are rising epochs and as many factors, and unless
-    epochs are left that the pretrained checkpoint did not see."""
-    if not options.resume and options.pre_trained_epoch_size >= options.epoch_size:
-        raise OptionError(f"pre_trained_epoch_size={options.pre_trained_epoch_size} leaves none of the "
-                          f"{options.epoch_size} epochs of --epoch_size; raise it to the epochs of both together")
-    try:
-        milestones, factors = ([float(one) for one in options[name]] for name in ("lr_milestones", "lr_factors"))
-    except ValueError as error:
-        raise OptionError(f"lr_milestones={options.lr_milestones}, lr_factors={options.lr_factors}: {error}") from error
-    fitting = sorted(set(milestones)) == milestones and len(milestones) == len(factors)
-    if options.lr_schedule == "multistep" and not fitting:
-        raise OptionError(f"lr_milestones={milestones} and lr_factors={factors}: expected as many rising epochs as "
-                          "factors, for example [43,54] and [0.1,0.01]")
-
-
-def check_weights(options):
-    """Raises OptionError where parts of the network are to stay as they are, but no weights are given: random ones.
-
-    A misspelt name of a layer is told before that.
-    """
-    if options.pre_trained or options.resume:
-        return
-    frozen = split_names(options.freeze_layer)
-    if frozen:
-        freeze_layers(build_model(options.model, 2, image_size=options.image_size, width=options.width).network, frozen)
-    reasons = {"freeze_layer": frozen and "keeps those layers at their random initial values",
-               "filter_weight": options.filter_weight and "leaves class layers of those weights out",
-               "batch_norm": options.batch_norm == "frozen" and "keeps statistics that no training has measured"}
-    for key, reason in reasons.items():
-        if reason:
-            off = {"freeze_layer": "", "filter_weight": False, "batch_norm": "own"}[key]
-            raise OptionError(f"{key}={options[key]} without --pre_trained {reason}; give --pre_trained=FILE "
-                              f"(ckpt/README.md says where weights come from), or --{key}={off} to train from scratch")
-
-
-def build_step(options, model, rates, world):
+def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int) -> TrainStep:
     """The TrainStep with loss, optimiser and precision. rates: of every step, as of build_rates."""
     optimizer = build_optimizer(model.network.trainable_params(), rates, kind=options.optimizer,
                                 momentum=options.momentum, weight_decay=options.weight_decay,
@@ -173,11 +147,8 @@ def build_step(options, model, rates, world):
                      average=average)
 
 
-def mixed_precision(model, level, kind="float16"):
-    """The Model with its network cast as amp_level says; the loss stays in float32 whatever the level.
-
-    kind: the short type, float16 or bfloat16.
-    """
+def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:
+    """The Model with its network cast as amp_level says to kind, float16 or bfloat16; the loss stays in float32."""
     if level == "O0":
         return model
     network = auto_mixed_precision(model.network, level, kind)
@@ -185,3 +156,53 @@ def mixed_precision(model, level, kind="float16"):
         if isinstance(cell, L2Norm) and level in ("O2", "O3"):
             cell.to_float(mstype.float32)  # else PyNative mode takes its sum of squares in the short type
     return dataclasses.replace(model, network=network)
+
+
+def build_state(options: EasyDict, steps_per_epoch: int, saved: Saved | None) -> RunState:
+    """Where the run starts: where the Saved of a resumed run is, or after the epochs of the pretrained checkpoint."""
+    total = options.epoch_size * steps_per_epoch
+    limits = {"steps_per_epoch": steps_per_epoch, "total_steps": min(total, options.max_steps or total),
+              "early_stop": options.early_stop}
+    if saved:
+        return RunState.from_meta(saved.meta, **limits)
+    return RunState(**limits, steps_done=options.pre_trained_epoch_size * steps_per_epoch)
+
+
+def build_validator(options: EasyDict, model: Model, step: TrainStep, *, split: Split | None,
+                    log: RunLog, rank: int, world: int) -> Validator | None:
+    """The Validator on a Split, None without one. Its Predictor shares the network of the Model."""
+    if split is None:
+        return None
+    truth = first_images(read_json(split.ground_truth), options.overfit or options.eval_images)
+    loader = EvalLoader(split.files, rows=len(truth["images"]), image_size=model.image_size,
+                        batch_size=options.eval_batch_size, rank=rank, world=world,
+                        workers=options.num_workers or loader_threads(), resize=options.resize)
+    predict = from_model(model, split.classes, thresholds=options, batch_size=options.eval_batch_size)
+    return Validator(step, predict, loader, truth=truth, image_dir=split.image_dir, folder=options.output_path, log=log,
+                     dataset=options.dataset, engine=options.metric_engine, draw_score=options.draw_score,
+                     interval=options.eval_interval, start_epoch=options.eval_start_epoch,
+                     overfit=bool(options.overfit), rank=rank, world=world)
+
+
+def describe_run(options: EasyDict, model: Model, loader: TrainLoader, *, classes: int, frozen: int) -> dict:
+    """The first row of log.jsonl. frozen: tensors that are not trained."""
+    return {"mindspore": ms.__version__, "numpy": np.__version__, "device": options.device_target,
+            "processes": loader.world, "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
+            "parameters": sum(parameter.size for parameter in model.network.trainable_params()),
+            "anchors": len(model.anchors), "classes": classes, "train_images": loader.rows,
+            "batch": loader.batch_size * loader.world, "commit": git_commit(),
+            "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def build_facts(options: EasyDict, model: Model, split: Split, *, world: int) -> dict:
+    """What the checkpoints of a run say of themselves beside its RunState. split: of training."""
+    return describe(model, split.classes, options, category_ids=split.category_ids, options=graph_options(options),
+                    commit=git_commit(), processes=world, train_images=split.count,
+                    annotations=split.fingerprint[:12])
+
+
+def build_saver(options: EasyDict, step: TrainStep, state: RunState, *, facts: dict, rank: int, world: int) -> Saver:
+    """The Saver into ckpt/ of the folder of the run."""
+    return Saver(step, os.path.join(options.output_path, "ckpt"), facts=facts, rank=rank, world=world,
+                 step_interval=options.save_checkpoint_steps, epoch_interval=options.save_checkpoint_epochs,
+                 max_numbered=options.keep_checkpoint_max, last_saved=state.steps_done if options.resume else None)

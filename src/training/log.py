@@ -1,14 +1,18 @@
 """What a run tells: lines on the terminal, log.jsonl, TensorBoard scalars, all from the same numbers."""
+from __future__ import annotations
+
 import contextlib
 import json
 import math
 import os
 import struct
 import time
+from collections.abc import Callable, Iterator
 
 from rich import progress
 from rich.console import Console
 
+from src.evaluation.plots import plot_history
 from src.files import write_atomic
 from src.progress import on_terminal
 
@@ -16,28 +20,28 @@ from src.progress import on_terminal
 class RunLog:
     """Prints on the first process; once it has a folder, writes rows (dicts) to log.jsonl and TensorBoard there."""
 
-    def __init__(self, first=True):
-        self.first, self.folder, self.file, self.events = first, None, None, None
+    def __init__(self, *, first: bool = True):
+        self.first, self.folder, self.steps_per_epoch, self.file, self.events = first, "", 1, None, None
 
-    def open(self, folder, steps_done=0, evaluated=True):
-        """Chooses the folder; a process that is not the first never calls it and keeps quiet.
+    def open(self, folder: str, *, steps_per_epoch: int = 1, steps_done: int = 0, evaluated: bool = True) -> None:
+        """Chooses the folder; only the first process calls it.
 
-        steps_done: of a resumed run; rows of later steps, which will come again, are taken out of log.jsonl, and
-        unless it was evaluated after that step a row that says so too.
+        Takes out of log.jsonl what will come again: later rows than steps_done, and its evaluation unless `evaluated`.
         """
         path = os.path.join(folder, "log.jsonl")
         if os.path.exists(path):
-            rows = [row for row in read_log(path, steps_done)
-                    if evaluated or row.get("step") != steps_done or "loss" in row]
+            rows = read_log(path, steps_done)
+            if not evaluated:
+                rows = [row for row in rows if row.get("step") != steps_done or "loss" in row]
             write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        self.folder, self.file = folder, open(path, "a", encoding="utf-8")
+        self.folder, self.steps_per_epoch, self.file = folder, steps_per_epoch, open(path, "a", encoding="utf-8")
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Prints a line, on the first process."""
         if self.first:
             print(text, flush=True)
 
-    def write(self, row, group=None):
+    def write(self, row: dict, group: str = "") -> None:
         """Appends a row to log.jsonl (null for what is not finite) and its floats to TensorBoard under a group."""
         if not self.file:
             return
@@ -49,7 +53,7 @@ class RunLog:
             self.add_event(row["step"], [{"tag": f"{group}/{key}", "simple_value": value}
                                          for key, value in floats.items()])
 
-    def picture(self, tag, path, step):
+    def picture(self, tag: str, path: str, step: int) -> None:
         """Shows a PNG file in TensorBoard."""
         if not self.file or not os.path.isfile(path):  # a picture that could not be drawn
             return
@@ -59,7 +63,7 @@ class RunLog:
         image = {"encoded_image_string": data, "width": width, "height": height, "colorspace": 3}
         self.add_event(step, [{"tag": tag, "image": image}])
 
-    def add_event(self, step, values):
+    def add_event(self, step: int, values: list[dict]) -> None:
         """Appends to TensorBoard's file; values: dicts of the fields of summary_pb2.Summary.Value."""
         # here: half a second that other programs need not wait
         from tensorboard.compat.proto.event_pb2 import Event
@@ -69,7 +73,7 @@ class RunLog:
         self.events.flush()
 
     @contextlib.contextmanager
-    def bar(self, total):
+    def bar(self, total: int) -> Iterator[Callable[[int, str], None]]:
         """Gives a function of (steps done, text) that moves a bar with the remaining time, on a terminal."""
         if not self.first or not on_terminal():
             yield lambda done, text: None
@@ -79,32 +83,31 @@ class RunLog:
         with progress.Progress(*columns, console=Console(), transient=True, refresh_per_second=2) as bar:
             task = bar.add_task("", total=total, start=False)
 
-            def show(done, text):
+            def show(done: int, text: str) -> None:
                 if not bar.tasks[task].started:  # the first step compiles and would spoil the estimate
                     bar.start_task(task)
                 bar.update(task, completed=done, description=text)
 
             yield show
 
-    def close(self):
-        """Flushes and closes both files."""
-        for one in (self.file, self.events):
-            if one:
-                one.close()
+    def close(self) -> None:
+        """Draws the curves of all rows as training.png, of a resumed run from its beginning, and closes both files."""
+        rows = read_log(self.file.name) if self.file else []
+        if any("loss" in row for row in rows):
+            path = os.path.join(self.folder, "training.png")
+            plot_history(rows, path=path, steps_per_epoch=self.steps_per_epoch)
+        for file in filter(None, (self.file, self.events)):
+            file.close()
 
 
-def read_log(path, steps_done=None):
-    """The rows of a log.jsonl, of steps up to steps_done where that is given.
-
-    Of a step that ran again after a crash the later row; no line that was cut short.
-    """
+def read_log(path: str, steps_done: float = math.inf) -> list[dict]:
+    """The rows of a log.jsonl up to steps_done; of a step that ran again the later row, no line that was cut short."""
     rows = {}
     with open(path, encoding="utf-8") as file:
         for line in file:
             with contextlib.suppress(ValueError):
                 row = json.loads(line)
-                # facts of a start have no step
-                rows[("fact", len(rows)) if "step" not in row else (row["step"], "loss" in row)] = row
-    return [row for row in rows.values() if steps_done is None or row.get("step", 0) <= steps_done]
-
-
+                # the facts of a start have no step, and all of them stay
+                key = (row["step"], "loss" in row) if "step" in row else ("fact", len(rows))
+                rows[key] = row
+    return [row for row in rows.values() if row.get("step", 0) <= steps_done]

@@ -1,110 +1,174 @@
-"""The training step as one Cell, and the loop over its steps."""
+"""The loop over epochs and steps."""
+from __future__ import annotations
+
 import contextlib
 import itertools
 import math
 import signal
 import time
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from src.data.loader import TrainLoader
 from src.data.prefetch import Prefetcher
 from src.errors import ALL, ALONE, ANOTHER, Interrupted, NotFiniteError, SSDError
-from src.training.step import run_step
+from src.machine.distributed import wait_for_all
+from src.training.log import RunLog
+from src.training.meter import Meter
+from src.training.saver import Saver
+from src.training.state import RunState
+from src.training.step import TrainStep, run_step
+from src.training.validator import Validator
 
-MOST_SKIPPED = 20  # so many overflows in a row are no longer the loss scale's search
+MAX_SKIPPED = 20  # steps in a row; a dynamic loss scale needs fewer to find its value
+
+
+class Loop:
+    """Trains from the last step of a RunState to the end of the run.
+
+    rates: of every step of the run, as the optimiser has them; image_names: of every row of the data, for errors.
+    """
+
+    def __init__(self, step: TrainStep, loader: TrainLoader, state: RunState, *, rates: np.ndarray,
+                 validator: Validator | None, saver: Saver, log: RunLog, image_names: Sequence[str],
+                 log_interval: int = 10):
+        self.step, self.loader, self.state, self.rates = step, loader, state, rates
+        self.validator, self.saver, self.log = validator, saver, log
+        self.image_names, self.log_interval = image_names, log_interval
+        self.meter = Meter(state, images_per_step=loader.batch_size * loader.world)
+        self.batches = Prefetcher(loader, state.total_steps)
+        self.signals: list[int] = []  # that ask the run to stop
+        self.finite: list[bool] = []  # of each step, whether its gradients were
+
+    def run(self) -> None:
+        """Trains; saves the state, closes the log and lets all processes leave together, however the run ends."""
+        self.step.set_train()
+        try:
+            with contextlib.closing(self.log), self.saver.saving_at_fault(self.state):
+                self.train()
+        except KeyboardInterrupt as error:  # the second signal; only this process may have met it
+            raise Interrupted(f"interrupted at once, after step {self.state.steps_done}; "
+                              f"{self.saver.what_is_saved()}") from error
+        except (Interrupted, NotFiniteError) as error:  # which all processes meet at the same step
+            wait_for_all(self.loader.world)  # the first process that leaves ends the others
+            raise (error.__cause__ or error) from None  # the cause: what this process met alone
+        wait_for_all(self.loader.world)
+
+    def train(self) -> None:
+        """Trains epoch after epoch.
+
+        Raises NotFiniteError, Interrupted (from the error of the loader, where it came to one of several processes),
+        and what the loader raises.
+        """
+        if self.state.epoch_end_due and self.end_epoch():  # that of an interrupted run
+            return
+        total = self.state.total_steps
+        with contextlib.closing(self.batches), stop_signals() as self.signals, self.log.bar(total) as self.show:
+            while not (self.state.is_complete or self.state.is_stalled):
+                self.train_epoch()
+                if self.end_epoch():
+                    return
+
+    def train_epoch(self) -> None:
+        """Trains to the end of the epoch, or of the run: batch, step, log, save."""
+        state = self.state
+        epoch, first = divmod(state.steps_done, state.steps_per_epoch)
+        asked = time.time()
+        for *batch, rows in itertools.islice(self.batches.epoch(epoch, first), state.total_steps - state.steps_done):
+            began = time.time()
+            numbers = run_step(self.step, batch, stop=bool(self.signals or self.batches.error))
+            self.meter.add(numbers, data_time=began - asked, step_time=time.time() - began)
+            self.check_finite(numbers, rows)
+            state.count_step()
+            self.report(numbers, time.time() - asked)
+            if numbers["stops"]:
+                self.saver.save_last(state)
+                raise self.interruption(everyone=numbers["stops"] == self.loader.world) from self.batches.error
+            self.saver.after_step(state)
+            asked = time.time()
+        if not self.step.dynamic:
+            refuse_skipping(self.finite[-state.steps_per_epoch:])
+
+    def end_epoch(self) -> bool:
+        """What follows an epoch: validate, save. Returns whether the run ends here, before its last step."""
+        state, ended = self.state, False
+        evaluated = self.validator is not None and self.validator.is_due(state)
+        if evaluated:
+            self.saver.save_last(state)  # the evaluation may fail
+            metrics = self.validator.validate(state)
+            if metrics and state.count_score(metrics.get("AP", metrics.get("mAP_area"))):
+                self.saver.save_best(state)
+            ended = self.validator.ends_run(state, metrics)
+        self.saver.after_epoch(state, evaluated=evaluated, ended=ended)
+        state.epoch_end_due = False
+        return ended
+
+    def check_finite(self, numbers: dict, rows: np.ndarray) -> None:
+        """Raises NotFiniteError where the loss is not finite, or too many steps in a row were skipped."""
+        self.finite.append(bool(numbers["finite"]))
+        if math.isfinite(numbers["loss"]) and self.finite[-MAX_SKIPPED:] != [False] * MAX_SKIPPED:
+            return
+        epoch, step = self.state.steps_done // self.state.steps_per_epoch + 1, self.state.steps_done + 1
+        # the loss is a mean over the processes, of which one or more are the cause
+        if math.isfinite(numbers["own_loss"]) and not math.isfinite(numbers["loss"]):
+            raise NotFiniteError(f"the loss of another process is not finite at step {step}; it names the images")
+        raise NotFiniteError(
+            f"loss is {numbers['own_loss']}, gradient norm {numbers['grad_norm']} at step {step}, epoch {epoch}: lr "
+            f"{self.step.last_rate(self.rates):.3g}, loss scale {numbers['loss_scale']:g}, images "
+            f"{', '.join(self.image_names[row] for row in rows)}; usual causes: lr too high (lower --lr, raise "
+            "--warmup_epochs), no --grad_clip, a loss scale too large for float16; the weights before this step are in "
+            "ckpt/diverged.ckpt")
+
+    def report(self, numbers: dict, seconds: float) -> None:
+        """Shows the progress after a step, which took so many seconds, and logs every log_interval steps."""
+        state = self.state
+        if len(self.finite) == 1:
+            self.log.say(f"first step took {seconds:.1f} s (it compiles the graph, or reads it from --compile_cache)")
+        self.show(state.steps_done, f"loss {numbers['loss']:.4f}")
+        if state.steps_done % self.log_interval == 0 or state.is_complete:
+            row = self.meter.row(self.step.last_rate(self.rates))
+            self.log.write(row, "train")
+            self.log.say(self.meter.line(row))
+
+    def interruption(self, *, everyone: bool) -> Interrupted:
+        """What ends the loop when the state was saved because some process asked for it. everyone: all asked.
+
+        The error that this process met in its data, if any, gets to know that too.
+        """
+        error, after = self.batches.error, f"after step {self.state.steps_done}"
+        saved = "the state was saved, --resume=True goes on from here"
+        if isinstance(error, SSDError):
+            error.args, error.met_by = (f"{error}; {after} {saved}",), ALONE
+        if self.signals or error:
+            return Interrupted(f"interrupted {after}; {saved}", ALL if everyone else ALONE)
+        return Interrupted(f"another process was interrupted or met an error {after}; {saved}", ANOTHER)
 
 
 @contextlib.contextmanager
-def stop_signals():
+def stop_signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM in a list, so that a step ends before the program does; the second ends it at once.
 
     MindSpore's data engine makes a SIGTERM of SIGINT.
     """
-    caught = []
+    signals = []
 
-    def catch(number, frame):
-        if caught:
+    def catch(number: int, frame: object) -> None:
+        if signals:
             raise KeyboardInterrupt
-        caught.append(number)
+        signals.append(number)
 
     before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield caught
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def train(step, loader, rates, log, meter, start=0, most_steps=0, log_interval=10, image_name=str, save_steps=0,
-          save=lambda done: None, after_epoch=lambda epochs, done: False):
-    """Runs steps start .. len(rates) - 1 (or most_steps of them at most); step k belongs to epoch k // loader.steps.
-
-    rates: learning rate of every step, as the optimiser has them, for the log. meter: a Meter. image_name(row): how to
-    name an image in an error. save(steps_done): keeps the state, of a run that is stopped and within an epoch every
-    save_steps steps (0: not).
-    after_epoch(epochs_done, steps_done): evaluation and checkpoints; True ends the run. Raises NotFiniteError,
-    Interrupted (from the error of the loader, where it came to one of several processes), and what the loader raises.
-    """
-    total, done, finite = min(len(rates), most_steps or len(rates)), start, []
-    with stop_signals() as caught, log.bar(total) as show, contextlib.closing(Prefetcher(loader, total)) as ahead:
-        while done < total:
-            epoch, asked = done // loader.steps, time.time()
-            for *batch, rows in itertools.islice(ahead.epoch(epoch, done % loader.steps), total - done):
-                begun = time.time()
-                numbers = run_step(step, batch, stop=bool(caught or ahead.error))
-                meter.add(numbers, begun - asked, time.time() - begun)
-                finite.append(bool(numbers["finite"]))
-                if not math.isfinite(numbers["loss"]) or finite[-MOST_SKIPPED:] == [False] * MOST_SKIPPED:
-                    raise NotFiniteError(explain(numbers, done, epoch, lambda: step.last_rate(rates),
-                                                 map(image_name, rows)))
-                if done == start:
-                    log.say(f"first step took {time.time() - asked:.1f} s (it compiles the graph, or reads it from "
-                            "--compile_cache)")
-                done += 1
-                show(done, f"loss {numbers['loss']:.4f}")
-                if done % log_interval == 0 or done == total:
-                    row = meter.row(done, epoch + 1, step.last_rate(rates))
-                    log.write(row, "train")
-                    log.say(meter.line(row))
-                if numbers["stops"]:
-                    save(done)
-                    raise stopped(done, caught, ahead.error, numbers["stops"] == loader.world) from ahead.error
-                if save_steps and done % save_steps == 0 and done % loader.steps and done < total:
-                    save(done)
-                asked = time.time()
-            if not step.dynamic:
-                refuse_skipping(finite[-loader.steps:])
-            if after_epoch(epoch + 1, done):
-                return
-
-
-def stopped(done, caught, error, everyone):
-    """What ends a loop whose state was saved after `done` steps because some process asked for it.
-
-    caught: signals of this process; error: one that this process met, which gets to know that; everyone: all asked.
-    """
-    saved = "the state was saved, --resume=True goes on from here"
-    if isinstance(error, SSDError):
-        error.args, error.met_by = (f"{error}; after step {done} {saved}",), ALONE
-    if caught or error:
-        return Interrupted(f"interrupted after step {done}; {saved}", ALL if everyone else ALONE)
-    return Interrupted(f"another process was interrupted or met an error after step {done}; {saved}", ANOTHER)
-
-
-def refuse_skipping(finite):
+def refuse_skipping(finite: Sequence[bool]) -> None:
     """Raises NotFiniteError when most of these steps were skipped: a static loss scale will not get better."""
     skipped = finite.count(False)
     if skipped > len(finite) / 2:
         raise NotFiniteError(f"{skipped} of {len(finite)} steps were skipped, their gradients were not finite; lower "
                              "--lr or --loss_scale, or use --dynamic_loss_scale=True")
-
-
-def explain(numbers, done, epoch, rate, images):
-    """The message of a run that diverged; `loss` is a mean over the processes, of which one or more are the cause.
-
-    rate(): learning rate of the step.
-    """
-    if math.isfinite(numbers["own_loss"]) and not math.isfinite(numbers["loss"]):
-        return f"the loss of another process is not finite at step {done + 1}; it names the images"
-    return (f"loss is {numbers['own_loss']}, gradient norm {numbers['grad_norm']} at step {done + 1}, "
-            f"epoch {epoch + 1}: lr {rate():.3g}, loss scale {numbers['loss_scale']:g}, images {', '.join(images)}; "
-            f"usual causes: lr too high (lower --lr, raise --warmup_epochs), no --grad_clip, a loss scale too large "
-            f"for float16; the weights before this step are in ckpt/diverged.ckpt")

@@ -1,0 +1,76 @@
+"""The evaluation of a run on its validation split."""
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.data.loader import EvalLoader
+from src.evaluation.evaluate import collect_detections, compute_metrics, has_memorised
+from src.evaluation.report import draw_predictions
+from src.inference.predictor import Predictor
+from src.machine.distributed import all_reduce
+from src.training.log import RunLog
+from src.training.state import RunState
+from src.training.step import TrainStep
+
+LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
+
+
+@dataclass
+class Validator:
+    """Scores the network on the validation split. All processes call the methods alike and share the images."""
+    step: TrainStep         # trains the network, and keeps its average
+    predict: Predictor      # of the same network
+    loader: EvalLoader
+    truth: dict             # COCO dict of the images of the loader
+    image_dir: str          # what their file names are relative to
+    folder: str             # of the run
+    log: RunLog
+    dataset: str = "coco"   # whose protocol counts: coco, voc or other
+    engine: str = "hotcoco"
+    draw_score: float = 0.3
+    interval: int = 1       # epochs between two evaluations
+    start_epoch: int = 1    # the first epoch that is evaluated
+    overfit: bool = False   # self-test: the run ends when the images are memorised
+    rank: int = 0
+    world: int = 1
+
+    def is_due(self, state: RunState) -> bool:
+        """Whether an evaluation follows the epoch that has just ended."""
+        return state.epoch >= self.start_epoch and (state.epoch % self.interval == 0 or state.is_complete)
+
+    def validate(self, state: RunState) -> dict:
+        """Logs and returns the metrics, and draws some detections; {} on other processes than rank 0."""
+        average = self.step.average
+        self.step.set_train(False)
+        with average.in_place() if average else contextlib.nullcontext():
+            table = collect_detections(self.predict, self.loader, rank=self.rank, world=self.world)
+        self.step.set_train()
+        if self.rank > 0:
+            return {}
+        metrics, _ = compute_metrics(table, self.truth, dataset=self.dataset, engine=self.engine)
+        numbers = {name: metrics[name] for name in LOGGED if name in metrics}
+        self.log.write({"step": state.steps_done, "epoch": state.epoch, **numbers}, "eval")
+        self.log.say("  ".join([f"epoch {state.epoch}", *(f"{name} {value:.4f}" for name, value in numbers.items())]))
+        path = os.path.join(self.folder, "eval", "predictions.png")
+        if draw_predictions(path, truth=self.truth, table=table, image_dir=self.image_dir, draw_score=self.draw_score):
+            self.log.picture("eval/predictions", path, state.steps_done)
+        return metrics
+
+    def ends_run(self, state: RunState, metrics: dict) -> bool:
+        """Whether the run ends after an evaluation with these metrics: early_stop, or a self-test that has memorised.
+
+        All processes get the answer of rank 0. Raises SSDError when the last step of a self-test ends without.
+        """
+        ended = self.rank == 0 and state.is_stalled
+        if self.rank == 0 and self.overfit:
+            ended = has_memorised(metrics, images=len(self.truth["images"]), steps_done=state.steps_done,
+                                  last=state.is_complete, say=self.log.say)
+        elif ended:
+            self.log.say(f"{state.since_best} evaluations without a better score than {state.best:.4f}: the run ends")
+        if self.world > 1 and (state.early_stop or self.overfit):
+            ended = bool(all_reduce(np.array([ended], np.float32))[0])
+        return ended
