@@ -4,8 +4,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
-from typing import NamedTuple
 
 import yaml
 
@@ -143,17 +141,8 @@ def read_item(node: yaml.Node, text: str) -> str:
     return written
 
 
-class Kind(NamedTuple):
-    """What a type of options takes."""
-    convert: Callable[[object], object]
-    expected: str  # in words
-
-
-KINDS = {
-    bool: Kind(to_bool, "True or False"),
-    int: Kind(to_int, "a whole number"),
-    float: Kind(to_float, "a number"),
-    str: Kind(to_text, "a text"),
-    list: Kind(to_list, "a list such as [a,b] of names, each of one letter or more; quote a name with a colon, a comma "
-                        "or a #"),
-}
+# by the type of the default: the function that converts, and what it expects in words
+KINDS = {bool: (to_bool, "True or False"), int: (to_int, "a whole number"), float: (to_float, "a number"),
+         str: (to_text, "a text"),
+         list: (to_list, "a list such as [a,b] of names, each of one letter or more; quote a name with a colon, a "
+                         "comma or a #")}
