@@ -14,17 +14,15 @@ def main() -> None:
     """Reads the options and exports."""
     from src.config import read_options, take_run_data, unused_note
 
-    options = read_options(sys.argv[1:], "export.py", doc=__doc__)
-    notes = [unused_note(options, "export.py")]
+    options, data_note = read_options(sys.argv[1:], "export.py", doc=__doc__), ""
     if options.quantize == "int8":
-        options, taken = take_run_data(options)
-        notes.append(taken)
+        options, data_note = take_run_data(options)
     if not options.checkpoint_file_path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     if options.quantize != "none" and options.file_format != "ONNX":
         raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
     path = written_path(options.file_name, options.file_format)
-    for note in filter(None, notes):
+    for note in filter(None, (unused_note(options, "export.py"), data_note)):
         print(note, flush=True)
     process.prepare(options.device_target)
     with smaller_batch("export_batch_size", options.export_batch_size):

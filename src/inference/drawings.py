@@ -5,6 +5,7 @@ import math
 import os
 import unicodedata
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -88,7 +89,7 @@ class VideoWriter:
 
 
 def open_drawings(source: ImageFiles | VideoReader, folder: str) -> ImageWriter | VideoWriter:
-    """What the drawings of a source are written with."""
+    """What writes the drawings of a source."""
     if isinstance(source, ImageFiles):
         return ImageWriter(source.paths, folder)
     return VideoWriter(video_path(source.source, folder), source.rate)
@@ -112,7 +113,7 @@ def draw_objects(image: np.ndarray, detections: tuple, *, classes: list[str],
 
 def video_path(source: str, folder: str) -> str:
     """Where the drawn video of a video file or a camera goes."""
-    name = f"camera{source}" if source.isdigit() else stem(source)
+    name = f"camera{source}" if source.isdigit() else Path(source).stem
     return os.path.join(folder, f"{name}.mp4")
 
 
@@ -121,10 +122,10 @@ def drawing_names(paths: list[str]) -> dict[str, str]:
 
     No two are the same, not even on file systems that take "A" for "a", or one Unicode form of an umlaut for the other.
     """
-    counts, taken, names = Counter(fold_name(stem(path)) for path in paths), set(), {}
-    shared = {path: counts[fold_name(stem(path))] > 1 for path in paths}
+    counts, taken, names = Counter(fold_name(Path(path).stem) for path in paths), set(), {}
+    shared = {path: counts[fold_name(Path(path).stem)] > 1 for path in paths}
     for path in sorted(paths, key=shared.get):  # the plain names first
-        wanted = os.path.basename(path) if shared[path] else stem(path)
+        wanted = Path(path).name if shared[path] else Path(path).stem
         name, number = f"{wanted}.png", 1
         while fold_name(name) in taken:
             number += 1
@@ -137,8 +138,3 @@ def drawing_names(paths: list[str]) -> dict[str, str]:
 def fold_name(name: str) -> str:
     """A name as file systems compare it that mind neither case nor the Unicode form."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def stem(path: str) -> str:
-    """"pictures/a.jpg" -> "a"."""
-    return os.path.splitext(os.path.basename(path))[0]

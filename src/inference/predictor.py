@@ -80,9 +80,9 @@ def load_exported(path: str, batch_size: int = 1) -> Predictor:
 def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Model, Description]:
     """The Model of a weight file with its weights, and its Description.
 
-    defaults: values of FIXED_FIELDS and ADJUSTABLE_FIELDS where the file does not say them. overrides: what the user
-    typed of them, which must agree with what the weights are made for, and wins for the rest. Our checkpoints say all;
-    of another file the thresholds are those that its source evaluates with.
+    defaults: FIXED_FIELDS and ADJUSTABLE_FIELDS where the file does not say them. overrides: what the user typed, which
+    must agree with FIXED_FIELDS of the file and wins for the rest. The thresholds of a foreign file are those that its
+    source evaluates with.
     """
     if path.endswith(tuple(OPENERS)):
         raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
