@@ -42,31 +42,29 @@ def written_path(name, file_format):
 def write(options, path):
     """Exports, loads the file again and compares it with the network before success is printed."""
     from src.config import model_options
-    from src.export.mindir import export_mindir, refuse_neighbour
-    from src.export.onnx import export_onnx
+    from src.export.exporter import export_model, refuse_neighbour
     from src.files import output_folder
     from src.inference.description import sidecar_of
     from src.inference.predictor import load_model
     from src.machine import distributed
 
     distributed.start(options.device_target, options.device_id)
-    export = {"MINDIR": export_mindir, "ONNX": export_onnx}[options.file_format]
     with output_folder(os.path.dirname(os.path.abspath(path))):
         model, meta = load_model(options.checkpoint_file_path, **model_options(options))
         meta["quantize"] = options.quantize
         refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
-        lower = {"lower": fewer_bits(options, meta)} if options.quantize != "none" else {}
-        meta = export(model, meta, path, options.export_batch_size, options.raw, **lower)
+        quantize = None if options.quantize == "none" else build_quantize(options, meta)
+        meta = export_model(model, meta, path, batch_size=options.export_batch_size, raw=options.raw, quantize=quantize)
     print(f"wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB) and {sidecar_of(path)}")
     print(f"inputs  {json.dumps(meta['inputs'])}\noutputs {json.dumps(meta['outputs'])}")
     if "opset" in meta:
         print(f"opset   {json.dumps(meta['opset'])}: {' '.join(meta['operators'])}")
-    cost = "; eval.py says what it costs" if lower else ""
+    cost = "; eval.py says what it costs" if quantize else ""
     print(f"loaded again and compared with the network: largest difference {meta['largest_difference']:.2g}{cost}")
 
 
-def fewer_bits(options, meta):
-    """How --quantize changes a network; int8 looks at pictures of the validation split."""
+def build_quantize(options, meta):
+    """The function of quantize.py for --quantize; int8 measures ranges on pictures of the validation split."""
     import numpy as np
 
     from src.export.quantize import Int8, to_float16

@@ -23,8 +23,7 @@ def main() -> None:
     parser.add_argument("--from", dest="publisher", default="auto", choices=("auto", *SOURCES),
                         help="whose names and layout it has")
     parser.add_argument("--model", required=True, help="the model of this repository that it is for")
-    parser.add_argument("--output", type=expand_home, required=True,
-                        help="checkpoint to write, for example ckpt/ssd.ckpt")
+    parser.add_argument("--output", type=expand_home, required=True, help="checkpoint to write, such as ckpt/ssd.ckpt")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
     arguments = parser.parse_args()
     process.prepare()

@@ -96,6 +96,25 @@ def ssd_shapes(scales: Sequence[float], aspect_ratios: Sequence[Sequence[float]]
     return levels
 
 
+class AnchorTable(NamedTuple):
+    """The anchors of an SSD as its paper or configuration lists them, in pixels of its input."""
+    image_size: int                              # pixels
+    maps: tuple[int, ...]                        # side of each feature map, in cells
+    strides: tuple[float, ...]                   # between two cell centres, pixels
+    sizes: tuple[float, ...]                     # s_k of each level, and one behind the last, pixels
+    aspect_ratios: tuple[tuple[float, ...], ...]  # of each level; each is taken both ways
+
+    def anchors_per_cell(self) -> list[int]:
+        """Shapes on each level: two squares and two for each aspect ratio."""
+        return [2 + 2 * len(ratios) for ratios in self.aspect_ratios]
+
+    def tile(self) -> np.ndarray:
+        """The anchors [A, 4], not clipped to the image."""
+        strides = [stride / self.image_size for stride in self.strides]
+        scales = [size / self.image_size for size in self.sizes]
+        return tile_anchors(self.maps, strides, ssd_shapes(scales, self.aspect_ratios))
+
+
 def reduced_shapes(first: float, scales: Sequence[float]) -> list[np.ndarray]:
     """Shapes of the SSDs with 1917 anchors: on the first level a square of `first` and ratio 2 both ways, then six.
 

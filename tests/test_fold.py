@@ -55,7 +55,7 @@ def test_outputs_stay(name):
 
 
 def test_by_hand():
-    block = conv_norm(1, 1, batch_norm(eps=0.0), kernel=1, activation=None).set_train(False)
+    block = conv_norm(1, 1, batch_norm(eps=0.0), kernel_size=1, activation=None).set_train(False)
     values = {"0.weight": 3.0, "1.gamma": 8.0, "1.beta": 5.0, "1.moving_mean": 7.0, "1.moving_variance": 16.0}
     for one in block.get_parameters():
         one.set_data(ms.Tensor(np.full(one.shape, values[one.name], np.float32)))

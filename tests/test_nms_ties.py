@@ -7,8 +7,7 @@ import pytest
 from mindspore import nn, ops
 
 from src import boxes as box_ops
-from src.export.mindir import export_mindir
-from src.export.onnx import export_onnx
+from src.export.exporter import export_model
 from src.inference.description import describe, detector_arguments
 from src.inference.exported import run_cell
 from src.inference.predictor import load_exported
@@ -121,10 +120,10 @@ def test_the_cell(mode, model, kind):
 
 
 @pytest.mark.parametrize("batch_size", [0, 5])
-@pytest.mark.parametrize("ending, export", [("mindir", export_mindir), ("onnx", export_onnx)])
-def test_the_files(model, ending, export, batch_size, tmp_path):
+@pytest.mark.parametrize("ending", ["mindir", "onnx"])
+def test_the_files(model, ending, batch_size, tmp_path):
     path = str(tmp_path / f"ssd.{ending}")
-    export(model, describe(model, ["a", "b", "c"], THRESHOLDS), path, batch_size, raw=False)
+    export_model(model, describe(model, ["a", "b", "c"], THRESHOLDS), path, batch_size=batch_size, raw=False)
     check_all(load_exported(path).detect_batch, model, (5,) if batch_size else (1, 5))
 
 

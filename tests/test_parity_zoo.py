@@ -149,7 +149,7 @@ def units(shared):
 @pytest.mark.parametrize("name", ["conv_same_even", "conv_same_odd", "conv_same_k7", "conv_same_s1"])
 def test_same_convolution(units, name):
     x, w, stride, y = (units[2][f"{name}/{key}"] for key in ("x", "w", "stride", "y"))
-    cell = conv(x.shape[1], w.shape[0], w.shape[2], int(stride))
+    cell = conv(x.shape[1], w.shape[0], w.shape[2], stride=int(stride))
     cell.weight.set_data(ms.Tensor(w))
     assert np.abs(cell(ms.Tensor(x)).asnumpy() - y).max() < 1e-5
 

@@ -17,20 +17,18 @@ CODES = {"float32": "f4", "float16": "f2", "int32": "i4", "uint16": "u2", "uint8
 
 def read(file: BinaryIO) -> dict[str, np.ndarray]:
     """The weights of all groups; those of a group lie one after the other in its shards, in little endian."""
-    model = json.load(file)
+    model, arrays = json.load(file), {}
     if "weightsManifest" not in model:
         raise DataError("JSON without the weightsManifest of TensorFlow.js")
-    arrays = {}
     for group in model["weightsManifest"]:
         data, start = b"".join(read_shard(file.name, name) for name in group["paths"]), 0
         for entry in group["weights"]:
-            stored = entry.get("quantization", entry)["dtype"]
+            name, stored = entry["name"], entry.get("quantization", entry)["dtype"]
             if stored not in CODES:
-                raise DataError(f"'{entry['name']}' has the type {stored}; known are {', '.join(CODES)}")
+                raise DataError(f"'{name}' has the type {stored}; known are {', '.join(CODES)}")
             end = start + math.prod(entry["shape"]) * bytes_each(CODES[stored])
             numbers = dequantize(to_numbers(data[start:end], CODES[stored]), entry)
-            arrays[entry["name"]] = to_shape(numbers, entry["shape"], entry["name"])
-            start = end
+            arrays[name], start = to_shape(numbers, entry["shape"], name), end
         if start != len(data):
             raise DataError(f"{', '.join(group['paths'])} have {len(data)} bytes, model.json says {start}")
     return arrays
