@@ -114,7 +114,7 @@ def convert(key: str, value: object, defaults: dict, *, origin: str = "--") -> o
     to_kind, expected = KINDS[type(defaults[key])]
     try:
         result = to_kind(value)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise OptionError(f"{origin}{key}={value!r}: expected {expected}") from error
     if rule_of(key).is_path:
         result = expand_home(result)
