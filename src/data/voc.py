@@ -76,7 +76,7 @@ def read_voc(root: str, split: str, *, classes: list[str], report: Report) -> An
     origin, *xml_files = files.files
     xml_dir = origin if os.path.isdir(origin) else os.path.join(root, "Annotations")
     report.forms.corners = True
-    records, folders = {}, {}
+    records, folders = {}, {}  # records by path of the image, image folders by path below xml_dir
     for path in xml_files:
         with report.catching(UNREADABLE, path):
             inner = os.path.relpath(os.path.dirname(path), xml_dir)
