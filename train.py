@@ -26,14 +26,12 @@ def main():
 
     options = choose_overfit(options)
     with smaller_batch("batch_size", options.batch_size):
-        rank, world = join(options)
-        # only rank 0 writes into the folder of the run
-        hold = hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext()
-        with hold:
+        rank, world = prepare_run(options)
+        with hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext():
             train(options, rank, world)
 
 
-def join(options):
+def prepare_run(options):
     """Checks the options, starts the device and joins the other processes. Returns rank, world."""
     import mindspore as ms
 
@@ -63,23 +61,23 @@ def train(options, rank, world):
     from src.training.log import RunLog
     from src.training.loop import Loop
     from src.training.meter import peak_memory
-    from src.training.resume import find_saved, start
+    from src.training.resume import begin_run, find_saved
 
     log = RunLog(first=rank == 0)
     note = unused_note(options, "train.py")
     if note:
         log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
-    train_split, val_split = build.build_splits(options, rank=rank, world=world, say=log.say)
+    train_split, val_split = build.build_splits(options, rank=rank, world=world, log=log)
 
-    model, frozen = build.build_training_model(options, train_split.classes, world=world, say=log.say)
+    model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     rates = build.build_rates(options, loader.steps)
     step = build.build_step(options, model, rates, world=world)
 
     state = build.build_state(options, loader.steps, saved)
     facts = build.build_facts(options, model, train_split, world=world)
-    start(step, state, saved, now=options, facts=facts, say=log.say, rank=rank, world=world)
+    begin_run(step, state, saved, now=options, facts=facts, log=log, rank=rank, world=world)
     validator = build.build_validator(options, model, step, split=val_split, log=log, rank=rank, world=world)
     saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
     graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due}

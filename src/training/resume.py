@@ -13,6 +13,7 @@ from src.machine.distributed import check_equal, digest_of
 from src.models.ssd import published_size
 from src.option_rules import rule_of
 from src.recipes import read_yaml
+from src.training.log import RunLog
 from src.training.state import RunState
 from src.training.step import TrainStep
 from src.weights.files import open_newest
@@ -97,8 +98,8 @@ def refuse_idling(saved: Saved, now: dict) -> None:
                       "by --pre_trained)")
 
 
-def start(step: TrainStep, state: RunState, saved: Saved | None, *, now: dict, facts: dict, say: Callable[[str], None],
-          rank: int, world: int) -> None:
+def begin_run(step: TrainStep, state: RunState, saved: Saved | None, *, now: dict, facts: dict, log: RunLog, rank: int,
+              world: int) -> None:
     """Puts a TrainStep where the state is, with the values of a checkpoint if the run is resumed.
 
     now: the options; facts: what a checkpoint of this run says of itself. Raises OptionError when the checkpoint does
@@ -109,12 +110,12 @@ def start(step: TrainStep, state: RunState, saved: Saved | None, *, now: dict, f
         restore(step, saved, now)
         facts = {**facts, "steps_per_epoch": state.steps_per_epoch}
         for change in changes(saved, now, {key: facts[key] for key in SURROUNDINGS}):
-            say(f"changed since: {change}")
+            log.say(f"changed since: {change}")
         best = f"best so far {state.best:.4f}" if state.best >= 0 else "not evaluated yet"
         epoch = min(state.steps_done // state.steps_per_epoch + 1, now["epoch_size"])
-        say(f"resumed after step {state.steps_done}, epoch {epoch}, {best}, from {os.path.basename(saved.path)}")
+        log.say(f"resumed after step {state.steps_done}, epoch {epoch}, {best}, from {os.path.basename(saved.path)}")
         if state.is_complete:
-            say("all steps of this run are done; a larger --epoch_size (or --max_steps) goes on")
+            log.say("all steps of this run are done; a larger --epoch_size (or --max_steps) goes on")
     step.start_at(state.steps_done)
     check_same_state(step, state, now, rank=rank, world=world)
 

@@ -82,7 +82,7 @@ class TrainStep(nn.Cell):
         return loss * share * self.loss_scale, parts
 
     def share_of_positives(self, positives: Tensor) -> Tensor | float:
-        """The factor of this process in the mean over the processes: its positives by the mean of theirs."""
+        """The factor of this process in the mean over the processes: its positives by their mean."""
         if not self.global_positives or self.world == 1 or self.micro_steps > 1:
             return 1.0
         return ops.maximum(positives, 1.0) * self.world / ops.maximum(self.all_reduce(positives), 1.0)
