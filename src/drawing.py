@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,14 +16,6 @@ PALETTE = ("e6194b 3cb44b 4363d8 f58231 a53bd0 00b3b3 f032e6 8db600 ff7f9f 12806
 RIM = (20, 20, 20)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 TILE_SIDE, MAX_TILE_SIDE = 300, 900  # pixels of the shorter side of a picture in a grid, and at most of the longer one
-
-
-class Plate(NamedTuple):
-    """The name of a box, ready to be drawn."""
-    text: str
-    scale: float         # of the font
-    corners: np.ndarray  # [4] x1, y1, x2, y2 in pixels
-    color: tuple         # RGB
 
 
 def class_color(label: int) -> tuple[int, int, int]:
@@ -52,7 +43,7 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int], *, s
         corners = pixels[index, :2].tolist(), pixels[index, 2:].tolist()
         cv2.rectangle(canvas, *corners, RIM, line + 2)  # keeps the line visible where the picture has its colour
         cv2.rectangle(canvas, *corners, colors[index], line)
-    plates = []
+    texts, plates = [], np.zeros((0, 4))
     for index in reversed(order):  # the last is on top and chooses its place first
         label = int(labels[index])
         text = one_line(classes[label - 1]) if 1 <= label <= len(classes) else str(label)
@@ -60,11 +51,10 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int], *, s
             text += f" {scores[index]:.2f}"
         scale, size = label_size(canvas, text)
         if scale >= 0.2 and size[1] <= height:
-            taken = np.array([plate.corners for plate in plates]).reshape(-1, 4)
-            corners = free_place(size, pixels[index], canvas.shape, plates=taken, boxes=pixels)
-            plates.append(Plate(text, scale, corners, colors[index]))
-    for plate in reversed(plates):
-        draw_plate(canvas, plate)
+            plates = np.vstack([plates, free_place(size, pixels[index], canvas.shape, plates=plates, boxes=pixels)])
+            texts.append((text, scale, colors[index]))
+    for (text, scale, color), place in reversed(list(zip(texts, plates.astype(int).tolist()))):
+        draw_plate(canvas, text, place, scale=scale, color=color)
     return canvas
 
 
@@ -99,15 +89,14 @@ def shared_areas(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return area(np.concatenate(corners, axis=-1))
 
 
-def draw_plate(canvas: np.ndarray, plate: Plate) -> None:
-    """Writes the text on a filled plate."""
-    x1, y1, x2, y2 = plate.corners.tolist()
-    for ink, thickness in ((plate.color, -1), (RIM, 1)):
-        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), ink, thickness)
-    ink = RIM if np.dot(plate.color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)  # ITU-R BT.601 luma
-    (_, height), _ = cv2.getTextSize(plate.text, FONT, plate.scale, 1)
-    thickness = max(1, round(plate.scale * 1.6))
-    cv2.putText(canvas, plate.text, (x1 + 3, y1 + height + 2), FONT, plate.scale, ink, thickness, cv2.LINE_AA)
+def draw_plate(canvas: np.ndarray, text: str, place: list[int], *, scale: float, color: tuple) -> None:
+    """Writes text on a filled plate at place x1, y1, x2, y2 in pixels."""
+    x1, y1, x2, y2 = place
+    for fill, thickness in ((color, -1), (RIM, 1)):
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), fill, thickness)
+    ink = RIM if np.dot(color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)  # ITU-R BT.601 luma
+    (_, height), _ = cv2.getTextSize(text, FONT, scale, 1)
+    cv2.putText(canvas, text, (x1 + 3, y1 + height + 2), FONT, scale, ink, max(1, round(scale * 1.6)), cv2.LINE_AA)
 
 
 def to_tile(image: np.ndarray) -> np.ndarray:
