@@ -28,16 +28,21 @@ def main() -> None:
     arguments = parser.parse_args()
     process.prepare()
 
+    from src.classes import named_classes
     from src.config import convert
     from src.files import output_folder
     from src.inference.description import describe
+    from src.models.ssd import build_model
     from src.weights import checkpoint
     from src.weights.files import open_weights
-    from src.weights.load import OURS, assign, build_for, import_command
+    from src.weights.load import OURS, assign, import_command, match_model, translate_weights
 
     typed = convert("classes", arguments.classes, {"classes": []})
     file = open_weights(arguments.source)
-    model, classes, translated = build_for(file, arguments.model, classes=typed, source=arguments.publisher)
+    _, found = match_model(file, arguments.model, arguments.publisher)
+    classes = named_classes(typed or ["voc" if found == 20 else "coco"])
+    model = build_model(arguments.model, len(classes) + 1)
+    translated = translate_weights(model.network, file, arguments.publisher)
     if translated.source == OURS:
         raise OptionError(f"'{file.path}' is a checkpoint of this repository already")
     report = assign(model.network, translated)
