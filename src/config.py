@@ -114,7 +114,7 @@ def convert(key: str, value: object, defaults: dict, *, origin: str = "--") -> o
     to_kind, expected = KINDS[type(defaults[key])]
     try:
         result = to_kind(value)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise OptionError(f"{origin}{key}={value!r}: expected {expected}") from error
     if rule_of(key).is_path:
         result = expand_home(result)
@@ -127,7 +127,8 @@ def convert(key: str, value: object, defaults: dict, *, origin: str = "--") -> o
 def help_text(program: str, doc: str = "") -> str:
     """What the program does, and the options it uses with default and meaning, as wide as the terminal."""
     width = shutil.get_terminal_size().columns  # 80 where it is not known
-    lines = [f"{wrap_paragraphs(doc, width)}\n", f"usage: python {program} [--config_path=RECIPE] [--key=value ...]"]
+    lines = [wrap_paragraphs(doc, width),
+             f"\nusage: python {program} [--version] [--config_path=RECIPE] [--key=value ...]"]
     with open(DEFAULT_PATH, encoding="utf-8") as file:
         text = file.read()
     heading = []

@@ -3,9 +3,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.models.freeze import freeze_norms
+from src.models.freeze import choose_norms, freeze_norms
 from src.models.layers import BatchNorm
-from src.models.norms import choose_norms
 from src.models.ssd import build_model
 
 

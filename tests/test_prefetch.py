@@ -154,7 +154,7 @@ from src.errors import run_main
 
 def damage():
     from src.data import loader
-    prepare, count = loader.TrainLoader.prepare, [0]
+    prepare, count = loader.TrainLoader.prepare_sample, [0]
 
     def fail(self, epoch, row, places):
         count[0] += 1
@@ -162,7 +162,7 @@ def damage():
             raise {error}
         return prepare(self, epoch, row, places)
 
-    loader.TrainLoader.prepare = fail
+    loader.TrainLoader.prepare_sample = fail
 
 def main():
     before = train.process.prepare

@@ -55,7 +55,7 @@ def other_form(boxes, corners, size=(100, 80)):
     report = Report()
     report.forms.corners = corners
     found = [Box(number, "cat", to_pixels(numbers, "odd", corners=corners)) for number, numbers in enumerate(boxes, 1)]
-    finish_record(Record(1, "a.jpg", 0, 0, "a.jpg", found), (size[1], size[0]), report)
+    finish_record(Record(1, "a.jpg", "a.jpg", boxes=found), (size[1], size[0]), report)
     return report.forms.other_form()
 
 

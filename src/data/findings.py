@@ -87,7 +87,7 @@ class Report:
         self.counts[kind] += 1
         if self.counts[kind] <= KEPT_FINDINGS:
             reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} .."
-            self.findings.append(Finding(kind, file, box, reason))
+            self.findings.append(Finding(kind, file, box=box, reason=reason))
 
     @contextlib.contextmanager
     def catching(self, kind: str, file: str, *, box: str | None = None) -> Iterator[None]:

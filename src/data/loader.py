@@ -63,10 +63,10 @@ class TrainLoader:
         rows = self.order(epoch)[first_step:, self.rank].reshape(-1)
         anchors, size = len(self.matcher.anchors), self.image_size
         parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
-        return batches(self.files, rows, partial(self.prepare, epoch), columns=TRAIN_COLUMNS, parts=parts,
+        return batches(self.files, rows, partial(self.prepare_sample, epoch), columns=TRAIN_COLUMNS, parts=parts,
                        batch_size=self.batch_size, workers=self.workers)
 
-    def prepare(self, epoch: int, row: Row, places: list[np.ndarray]) -> None:
+    def prepare_sample(self, epoch: int, row: Row, places: list[np.ndarray]) -> None:
         """Augments a row and matches its boxes into its places in a batch."""
         images, labels, targets, index = places
         rng = np.random.default_rng((self.seed, epoch, int(row["index"])))
@@ -93,22 +93,22 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         parts = [((self.image_size, self.image_size, 3), np.uint8), ((), np.int64)]
-        return batches(self.files, self.rows, self.prepare, columns=EVAL_COLUMNS, parts=parts,
+        return batches(self.files, self.rows, self.prepare_sample, columns=EVAL_COLUMNS, parts=parts,
                        batch_size=self.batch_size, workers=self.workers)
 
-    def prepare(self, row: Row, places: list[np.ndarray]) -> None:
+    def prepare_sample(self, row: Row, places: list[np.ndarray]) -> None:
         """Resizes a row's image into its place in a batch."""
         images, index = places
         images[:] = resize(row_image(row, self.files[0]), self.image_size, self.resize)
         index[...] = row["index"]
 
 
-def batches(files: list[str], rows: np.ndarray, prepare: Callable[[Row, list[np.ndarray]], None], *,
+def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[Row, list[np.ndarray]], None], *,
             columns: list[str], parts: list[tuple[tuple[int, ...], type]], batch_size: int,
             workers: int) -> Iterator[list[np.ndarray]]:
     """Reads the given rows in order and yields batches, each a list of arrays; the last may be shorter.
 
-    parts: shape and type of each array of a sample. prepare(row, places in the batch) fills them in one of the
+    parts: shape and type of each array of a sample. prepare_sample(row, places in the batch) fills them in one of the
     `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads run.
     """
     if len(rows) == 0:
@@ -122,7 +122,7 @@ def batches(files: list[str], rows: np.ndarray, prepare: Callable[[Row, list[np.
         tasks = []
         try:
             for number, row in zip(range(len(batch[0])), reader):
-                tasks.append(pool.submit(prepare, row, [part[number, ...] for part in batch]))
+                tasks.append(pool.submit(prepare_sample, row, [part[number, ...] for part in batch]))
         except (RuntimeError, ValueError) as error:
             raise read_error(error, files[0]) from error
         if len(tasks) < len(batch[0]):

@@ -23,7 +23,9 @@ def to_flag(value: object) -> bool:
     """Whether a flag is set: of True, 1, "1", "1.0", "true" and their opposites; None: it is not."""
     if isinstance(value, str) and value.strip().lower() in FLAG_WORDS:
         return FLAG_WORDS[value.strip().lower()]
-    return bool(value) if value is None or isinstance(value, bool) else to_number(value) != 0
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    return to_number(value) != 0
 
 
 def to_size(value: object) -> int:

@@ -1,11 +1,13 @@
-"""Layers and norms that stay as they are in training."""
+"""What training leaves as it is in a network, and where its norms take their statistics from."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mindspore import nn
+from mindspore import nn, ops
 
 from src.errors import OptionError
+
+STATISTICS = (".moving_mean", ".moving_variance")  # endings of the names of what BatchNorm keeps of its batches
 
 
 def freeze_layers(network: nn.Cell, prefixes: Sequence[str]) -> int:
@@ -27,6 +29,21 @@ def freeze_layers(network: nn.Cell, prefixes: Sequence[str]) -> int:
     if not network.trainable_params():
         raise OptionError(f"freeze_layer={','.join(prefixes)}: nothing is left to train")
     return frozen
+
+
+def choose_norms(network: nn.Cell, kind: str, world: int) -> None:
+    """kind: "own" takes the statistics of each process, "sync" those over all `world` processes, "frozen" none."""
+    if kind == "frozen":
+        freeze_norms(network)
+    elif kind == "sync" and world > 1:
+        synchronise_norms(network, world)
+
+
+def synchronise_norms(network: nn.Cell, world: int) -> None:
+    """Takes the statistics over the batches of all `world` processes, which must have formed their cluster."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d):
+            cell.world, cell.all_reduce = world, ops.AllReduce()
 
 
 def freeze_norms(network: nn.Cell, prefix: str = "") -> None:

@@ -16,7 +16,7 @@ Conv = Callable[..., nn.Conv2d]  # the arguments of `conv` -> convolution
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d that survives a single value per channel, can be frozen, and be synchronised (models/norms.py).
+    """nn.BatchNorm2d that survives a single value per channel, can be frozen, and be synchronised (models/freeze.py).
 
     One value (batch 1 on a 1x1 map) normalises to beta, as the formula says; MindSpore 2.10 on CPU would write NaN into
     moving_variance in that case, so the running statistics are left alone.

@@ -1,4 +1,4 @@
-"""The SSD network and one named builder a published model, its numbers inside with their source."""
+"""The SSD network and one builder a published model; its docstring names the source of the numbers inside."""
 from __future__ import annotations
 
 import inspect
@@ -75,19 +75,13 @@ class Model:
 
 
 def ssd_resnet50_fpn(num_classes: int, image_size: int = 640) -> Model:
-    """SSD-ResNet50-FPN: 33,294,654 trainable parameters at 81 classes, 51,150 anchors at 640.
-
-    Source: model zoo official/cv/SSD, config/ssd_resnet50_fpn_config_gpu.yaml.
-    """
+    """Model zoo official/cv/SSD, ssd_resnet50_fpn_config_gpu.yaml: 33,294,654 trainable parameters at 81 classes."""
     backbone = ResNet(batch_norm(eps=1e-3, momentum=0.997))
     return fpn_model("ssd_resnet50_fpn", backbone, num_classes=num_classes, image_size=image_size)
 
 
 def ssd_mobilenet_v1_fpn(num_classes: int, image_size: int = 640) -> Model:
-    """SSD-MobileNetV1-FPN: 12,534,846 trainable parameters at 81 classes, 51,150 anchors at 640.
-
-    Source: model zoo official/cv/SSD, config/ssd_mobilenet_v1_fpn_config_gpu.yaml.
-    """
+    """Model zoo official/cv/SSD, ssd_mobilenet_v1_fpn_config_gpu.yaml: 12,534,846 trainable at 81 classes."""
     backbone = MobileNetV1(batch_norm(), taps=(10, 22, 26))
     return fpn_model("ssd_mobilenet_v1_fpn", backbone, num_classes=num_classes, image_size=image_size)
 
@@ -107,10 +101,9 @@ def fpn_model(name: str, backbone: nn.Cell, *, num_classes: int, image_size: int
 
 
 def ssd300_mobilenet_v2(num_classes: int, image_size: int = 300, width: float = 1.0) -> Model:
-    """SSD300-MobileNetV2 with SSDLite heads: 4,393,461 trainable parameters at 81 classes, 1917 anchors at 300.
+    """Model zoo official/cv/SSD, ssd300_config_gpu.yaml: 4,393,461 trainable parameters at 81 classes.
 
-    Source: model zoo official/cv/SSD, config/ssd300_config_gpu.yaml. `width` below 1 and other sizes are for machines
-    without an accelerator.
+    SSDLite heads. A `width` below 1 and other sizes are for machines without an accelerator.
     """
     norm = batch_norm(eps=1e-3, momentum=0.97)
     backbone = MobileNetV2(norm, width=width)
@@ -122,9 +115,9 @@ def ssd300_mobilenet_v2(num_classes: int, image_size: int = 300, width: float = 
 
 
 def ssd300_mobilenet_v2_tf(num_classes: int, image_size: int = 300) -> Model:
-    """SSD300-MobileNetV2 as in TensorFlow's Object Detection API (ssdlite_mobilenet_v2_coco), for its weights.
+    """TensorFlow Object Detection API, ssdlite_mobilenet_v2_coco: the network of ssd300_mobilenet_v2, for its weights.
 
-    The network of ssd300_mobilenet_v2; pixels are scaled to -1..1 and the anchors sit in the middle of their cells.
+    Pixels are scaled to -1..1 and the anchors sit in the middle of their cells.
     """
     zoo = ssd300_mobilenet_v2(num_classes, image_size)
     anchors = reduced_anchors(image_size, reduced_shapes(0.1, LINEAR_SCALES))
@@ -132,9 +125,9 @@ def ssd300_mobilenet_v2_tf(num_classes: int, image_size: int = 300) -> Model:
 
 
 def ssd300_mobilenet_v1(num_classes: int, image_size: int = 300) -> Model:
-    """SSD300-MobileNetV1 with 1x1 heads: 5,796,089 trainable parameters at 21 classes, 1917 anchors at 300.
+    """PaddleDetection, ssd_mobilenet_v1_300_120e_voc.yml: 5,796,089 trainable parameters at 21 classes.
 
-    Source: PaddleDetection, configs/ssd/ssd_mobilenet_v1_300_120e_voc.yml. Its background is the last class, here 0.
+    1x1 heads. Its background is the last class, here 0.
     """
     norm = batch_norm()
     backbone = MobileNetV1(norm, taps=(22, 26), activation=nn.ReLU, conv=torch_conv)
@@ -151,9 +144,9 @@ def ssd300_mobilenet_v1(num_classes: int, image_size: int = 300) -> Model:
 
 
 def ssd300_mobilenet_v1_zoo(num_classes: int, image_size: int = 300) -> Model:
-    """SSD300-MobileNetV1 with SSDLite heads: 11,294,517 trainable parameters at 81 classes, 1917 anchors at 300.
+    """Model zoo official/cv/SSD, ssd_mobilenet_v1_300_config_gpu.yaml (its model_name is ssd_mobilenet_v1).
 
-    Source: model zoo official/cv/SSD, config/ssd_mobilenet_v1_300_config_gpu.yaml (its model_name ssd_mobilenet_v1).
+    SSDLite heads; 11,294,517 trainable parameters at 81 classes.
     """
     norm = batch_norm(eps=1e-3, momentum=0.97)
     backbone = MobileNetV1(batch_norm(), taps=(14, 26))
@@ -178,10 +171,7 @@ def reduced_anchors(image_size: int, shapes: Sequence[np.ndarray], *, zoo_stride
 
 
 def ssdlite300_mobilenet_v2(num_classes: int, image_size: int = 300) -> Model:
-    """SSDLite300-MobileNetV2: 4,451,764 trainable parameters at 81 classes, 3000 anchors.
-
-    Source: uvipen/SSD-pytorch, src/model.py.
-    """
+    """uvipen/SSD-pytorch, src/model.py: 4,451,764 trainable parameters at 81 classes, 3000 anchors."""
     norm = batch_norm()
     backbone = MobileNetV2(norm, tap_expansion=True, conv=torch_conv)
     extras = (512, 256, 256, 64)
@@ -193,9 +183,9 @@ def ssdlite300_mobilenet_v2(num_classes: int, image_size: int = 300) -> Model:
 
 
 def ssd300_resnet50(num_classes: int, image_size: int = 300) -> Model:
-    """SSD300-ResNet50: 22,894,902 trainable parameters at 81 classes, 8732 anchors.
+    """NVIDIA DeepLearningExamples, SSD300 v1.1: 22,894,902 trainable parameters at 81 classes.
 
-    Source: NVIDIA DeepLearningExamples, SSD300 v1.1; yannqi/SSD-for-pytorch and uvipen/SSD-pytorch have the same.
+    yannqi/SSD-for-pytorch and uvipen/SSD-pytorch have the same.
     """
     norm = batch_norm()
     backbone = ResNet(norm, stages=STAGES_TO_C4, block=Bottleneck, conv=torch_conv, padding="half", last_gamma="ones")
@@ -204,9 +194,9 @@ def ssd300_resnet50(num_classes: int, image_size: int = 300) -> Model:
 
 
 def ssd300_resnet34(num_classes: int, image_size: int = 300) -> Model:
-    """SSD300-ResNet34: 19,972,534 trainable parameters at 81 classes, 8732 anchors.
+    """MLPerf training v0.7, single_stage_detector: 19,972,534 trainable parameters at 81 classes.
 
-    Source: MLPerf training v0.7, single_stage_detector. Its extra levels have biases and no norm.
+    Its extra levels have biases and no norm.
     """
     norm = batch_norm()
     backbone = ResNet(norm, stages=STAGES_TO_C4, block=BasicBlock, conv=torch_conv, padding="half", last_gamma="ones")
@@ -215,11 +205,7 @@ def ssd300_resnet34(num_classes: int, image_size: int = 300) -> Model:
 
 
 def ssd300_vgg16(num_classes: int, image_size: int = 300) -> Model:
-    """SSD300-VGG16: 35,641,826 trainable parameters at 91 classes, 8732 anchors.
-
-    Source: https://arxiv.org/abs/1512.02325, with the numbers of torchvision's ssd300_vgg16 (COCO), whose anchor
-    centres are not clamped.
-    """
+    """torchvision, ssd300_vgg16 (COCO), with centres of anchors not clipped: 35,641,826 trainable at 91 classes."""
     model = vgg_model("ssd300_vgg16", VGG_300_EXTRAS, COCO_300, num_classes=num_classes, image_size=image_size)
     anchors = COCO_300.tile()
     anchors[:, 2:] = anchors[:, 2:].clip(0, 1)
@@ -227,31 +213,22 @@ def ssd300_vgg16(num_classes: int, image_size: int = 300) -> Model:
 
 
 def ssd512_vgg16(num_classes: int, image_size: int = 512) -> Model:
-    """SSD512-VGG16: 36,038,196 trainable parameters at 81 classes, 24,564 anchors.
-
-    Source: https://arxiv.org/abs/1512.02325, with the numbers of lufficc/SSD, configs/vgg_ssd512_coco_trainval35k.yaml.
-    """
+    """lufficc/SSD, configs/vgg_ssd512_coco_trainval35k.yaml: 36,038,196 trainable parameters at 81 classes."""
     return vgg_model("ssd512_vgg16", VGG_512_EXTRAS, COCO_512, num_classes=num_classes, image_size=image_size)
 
 
 def ssd300_vgg16_voc(num_classes: int, image_size: int = 300) -> Model:
-    """SSD300-VGG16 with the larger anchors of VOC: 26,285,486 trainable parameters at 21 classes, 8732 anchors.
-
-    Source: https://arxiv.org/abs/1512.02325, lufficc/SSD configs/vgg_ssd300_voc0712.yaml, amdegroot/ssd.pytorch.
-    """
+    """lufficc/SSD, vgg_ssd300_voc0712.yaml, and amdegroot/ssd.pytorch: 26,285,486 trainable at 21 classes."""
     return vgg_model("ssd300_vgg16_voc", VGG_300_EXTRAS, VOC_300, num_classes=num_classes, image_size=image_size)
 
 
 def ssd512_vgg16_voc(num_classes: int, image_size: int = 512) -> Model:
-    """SSD512-VGG16 with the larger anchors of VOC: 27,188,676 trainable parameters at 21 classes, 24,564 anchors.
-
-    Source: https://arxiv.org/abs/1512.02325, lufficc/SSD configs/vgg_ssd512_voc0712.yaml.
-    """
+    """lufficc/SSD, configs/vgg_ssd512_voc0712.yaml: 27,188,676 trainable parameters at 21 classes."""
     return vgg_model("ssd512_vgg16_voc", VGG_512_EXTRAS, VOC_512, num_classes=num_classes, image_size=image_size)
 
 
 def vgg_model(name: str, extras: Sequence[Extra], table: AnchorTable, *, num_classes: int, image_size: int) -> Model:
-    """The SSD of the paper on VGG-16."""
+    """The SSD of the paper (https://arxiv.org/abs/1512.02325) on VGG-16."""
     network = classic_network(VGG16(), extras, table, num_classes=num_classes)
     model = table_model(name, network, table, num_classes=num_classes, image_size=image_size)
     return replace(model, mean=CAFFE_MEAN, std=(1.0,) * 3)

@@ -26,10 +26,9 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
-from src.models.freeze import freeze_layers
+from src.models.freeze import choose_norms, freeze_layers
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
-from src.models.norms import choose_norms
 from src.models.ssd import Model, build_model
 from src.optim import build_optimizer
 from src.option_rules import graph_options

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from src.errors import DataError, EnvironmentFault, NotFiniteError
 from src.machine.distributed import average_parameters
-from src.models.norms import STATISTICS
+from src.models.freeze import STATISTICS
 from src.training.state import RunState
 from src.training.step import TrainStep
 from src.weights import checkpoint
