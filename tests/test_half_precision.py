@@ -5,7 +5,7 @@ import onnx
 import pytest
 from mindspore import nn
 
-from src.export.onnx import run_graph
+from src.export.onnx_graph import run_graph
 from src.export.quantize import to_float16
 from src.models.layers import L2Norm, UpsampleTwice
 from src.models.ssd import Model

@@ -86,7 +86,7 @@ def test_network_outputs(reference, tag, scale, training, tolerance):
 
 
 def test_detections(reference):
-    """The detections of their network by all of our own detector, decoding and NMS included."""
+    """The detections of their network by our whole pipeline, decoding and NMS included."""
     reference.fill()
     detector = Detector(reference.model, min_score=0.01, nms_threshold=0.45, topk_candidates=4000, max_boxes=200)
     detector.set_train(False)

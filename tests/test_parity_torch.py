@@ -267,7 +267,7 @@ def published_rates(classic, name, milestones, factors, warmup_steps, lr_init=0.
     ("nvidia_1gpu_bs32_warmup300", 300), ("nvidia_8gpu_bs64_warmup300", 300),
     ("mlperf_8gpu_bs128_warmup2.619685", 299), ("mlperf_1gpu_bs32_warmup2.619685", 9599)])
 def test_rates_during_warmup(classic, name, steps):
-    """Theirs stop one step before the base rate and stay there, which is a fault; ours reach it."""
+    """Their rates stop one step before the base rate and stay there, their mistake; ours reach it."""
     theirs, ours = published_rates(classic, name, [200000], [0.1], steps)
     for step, lr in theirs.items():
         assert ours[step] == pytest.approx(lr if step < steps else lr / (1 - 1 / steps), rel=1e-6, abs=1e-12), step

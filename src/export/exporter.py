@@ -28,15 +28,15 @@ def export_model(model: Model, meta: Description, path: str, *, batch_size: int,
                  quantize: Callable | None = None) -> dict:
     """Writes path (.mindir or .onnx) and its .json. Returns the content of the .json.
 
-    model: its norms are folded (models/fold.py), so it cannot be trained afterwards. batch_size: images a call, 0 for a
-    file that takes any number. raw: logits and deltas, not detections. quantize: function of quantize.py, for ONNX.
-    Raises SSDError, and NotFiniteError for NaN or infinity, when the file and the network give different outputs.
+    model: it cannot be trained afterwards, for its norms are folded (models/fold.py). batch_size: images a call, 0 for
+    any number. raw: logits and deltas, not detections. quantize: of quantize.py, for ONNX. Raises SSDError when file
+    and network give different outputs, NotFiniteError for NaN or infinity.
     """
     ending = os.path.splitext(path)[1]
     if batch_size == 0 or ending == ".onnx":
         refuse_old("--export_batch_size=0" if batch_size == 0 else "--file_format=ONNX")
-    size = model.image_size
-    images = np.random.default_rng(0).integers(0, 256, (batch_size or 2, size, size, 3), np.uint8)
+    shape = batch_size or 2, model.image_size, model.image_size, 3  # a file for any number is tried with one and two
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     expected = require_finite(run_cell(RawDetector(model), images))
     fold_norms(model.network)
     trial = Trial(model, detector_arguments(meta), batch_size, raw, quantize, images, expected)
@@ -45,7 +45,7 @@ def export_model(model: Model, meta: Description, path: str, *, batch_size: int,
         with file_aside(target) as aside:
             outputs, difference, graph = WRITERS[ending](trial, aside)
             facts = {**meta, "raw": raw, "largest_difference": difference, **graph, "format": FORMATS[ending],
-                     "batch_size": batch_size, **describe_arrays(trial, outputs, meta["resize"])}
+                     "batch_size": batch_size, **describe_arrays(trial, outputs, RESIZES[meta["resize"]])}
             write_atomic(sidecar_of(target), json.dumps(facts, indent=1).encode())
             os.chmod(aside, 0o644)  # MindSpore lets only the owner read
             os.replace(aside, target)
@@ -55,21 +55,20 @@ def export_model(model: Model, meta: Description, path: str, *, batch_size: int,
     return facts
 
 
-def describe_arrays(trial: Trial, outputs: list[np.ndarray], resize: str) -> dict:
+def describe_arrays(trial: Trial, outputs: list[np.ndarray], resizing: str) -> dict:
     """Shapes and types of inputs and outputs, for the .json; the first side is None for any number of images."""
-    batch = trial.batch_size or None
-    shapes = {name: {"shape": [batch, *output.shape[1:]], "dtype": str(output.dtype)}
-              for name, output in zip(RAW if trial.raw else DETECTIONS, outputs)}
-    layout = f"NHWC, RGB, 0..255, {RESIZES[resize]}"
-    images = {"shape": [batch, *trial.images.shape[1:]], "dtype": "uint8", "layout": layout}
-    return {"outputs": shapes, "inputs": {"images": images}}
+    arrays = dict(zip(("images", *(RAW if trial.raw else DETECTIONS)), (trial.images, *outputs)))
+    about = {name: {"shape": [trial.batch_size or None, *array.shape[1:]], "dtype": str(array.dtype)}
+             for name, array in arrays.items()}
+    images = {**about.pop("images"), "layout": f"NHWC, RGB, 0..255, {resizing}"}
+    return {"outputs": about, "inputs": {"images": images}}
 
 
 @contextlib.contextmanager
 def file_aside(path: str) -> Iterator[str]:
-    """The name of a file beside path (absolute), which is removed at the end where it was not renamed.
+    """The name of a new file beside path (absolute); it is removed at the end where it was not renamed.
 
-    MindSpore's exports refuse spaces and all letters but a to z. So the name is relative to a temporary working folder,
+    MindSpore's exports refuse spaces and all letters but a to z, so the name is relative to a temporary working folder,
     which also takes what MindSpore leaves when it fails.
     """
     before = os.getcwd()

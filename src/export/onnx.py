@@ -7,16 +7,8 @@ import mindspore as ms
 import numpy as np
 
 from src.errors import OptionError, SSDError
-from src.export.onnx_graph import (
-    all_nodes,
-    convert_opset,
-    cut,
-    for_each_image,
-    free_batch,
-    join,
-    name_outputs,
-    opset_of,
-)
+from src.export import onnx_graph
+from src.export.onnx_graph import describe_graph, run_graph
 from src.export.trial import TOLERANCE, Trial, difference_of, refuse_difference
 from src.inference.description import DETECTIONS, RAW
 from src.inference.onnx_session import import_optional, open_session
@@ -46,7 +38,7 @@ def write_onnx(trial: Trial, path: str) -> tuple[list[np.ndarray], float, dict]:
         difference = max(difference, difference_of(trial.expected, run_graph(parts[0], trial.images)))
         if not trial.quantize:
             refuse_difference(difference)
-        joined = parts[0] if trial.raw else join(*parts)
+        joined = parts[0] if trial.raw else onnx_graph.join(*parts)
         onnx.save(joined, path)
         onnx.checker.check_model(path, full_check=True)
         return compare_joined(parts, trial, path), difference, describe_graph(joined)
@@ -66,15 +58,15 @@ def trace(cell: ms.nn.Cell, images: np.ndarray, path: str) -> ModelProto:
 
 def build_parts(model: ModelProto, trial: Trial) -> list[ModelProto]:
     """A traced ModelProto -> the network and, unless raw, the post-processing, as they are written."""
-    name_outputs(model, RAW if trial.raw else (*DETECTIONS, *RAW))
-    network, *finish = cut(model, [["images"], RAW] if trial.raw else [["images"], RAW, DETECTIONS])
+    onnx_graph.name_outputs(model, RAW if trial.raw else (*DETECTIONS, *RAW))
+    network, *finish = onnx_graph.cut(model, [["images"], RAW] if trial.raw else [["images"], RAW, DETECTIONS])
     if trial.batch_size == 0:
-        network = free_batch(network)
+        network = onnx_graph.free_batch(network)
     if trial.quantize:
         network = trial.quantize(network, trial.batch_size)
-    finish = [convert_opset(part, opset_of(network)) for part in finish]
+    finish = [onnx_graph.with_opset_of(network, part) for part in finish]
     if trial.batch_size == 0:
-        finish = [for_each_image(part) for part in finish]
+        finish = [onnx_graph.for_each_image(part) for part in finish]
     return [network, *finish]
 
 
@@ -111,16 +103,3 @@ def draw_predictions(batch_size: int, anchors: int, num_classes: int) -> tuple[n
         label = 1 + np.arange(count) % min(3, num_classes - 1)
         image[np.arange(first, first + count), label] = np.log(score / (1 - score))
     return logits, rng.normal(0, 0.5, (batch_size, anchors, 4)).astype(np.float32)
-
-
-def run_graph(model: ModelProto, *arrays: np.ndarray) -> list[np.ndarray]:
-    """The outputs of a ModelProto for arrays in the order of its inputs."""
-    session = open_session(model.SerializeToString())
-    names = [node.name for node in session.get_inputs()]
-    return session.run(None, dict(zip(names, arrays)))
-
-
-def describe_graph(model: ModelProto) -> dict:
-    """{"opset": {domain: version}, "operators": names in order} of a ModelProto."""
-    return {"opset": {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
-            "operators": sorted({node.op_type for node in all_nodes(model.graph)})}

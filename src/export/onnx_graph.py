@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.inference.onnx_session import import_optional
+from src.inference.onnx_session import import_optional, open_session
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -56,16 +56,11 @@ def cut(model: ModelProto, borders: Sequence[Sequence[str]]) -> list[ModelProto]
     return parts
 
 
-def opset_of(model: ModelProto) -> int:
-    """The version of the standard operator set that a model uses."""
-    return max(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
-
-
-def convert_opset(model: ModelProto, version: int) -> ModelProto:
-    """The model in a version of the standard operator set."""
-    if opset_of(model) == version:
-        return model
-    return import_optional("onnx").version_converter.convert_version(model, version)
+def with_opset_of(other: ModelProto, model: ModelProto) -> ModelProto:
+    """model in the version of the standard operator set that other has: only such models can be joined."""
+    wanted, version = (max(opset.version for opset in each.opset_import if opset.domain in ("", "ai.onnx"))
+                       for each in (other, model))
+    return model if version == wanted else import_optional("onnx").version_converter.convert_version(model, wanted)
 
 
 def join(first: ModelProto, second: ModelProto) -> ModelProto:
@@ -120,6 +115,18 @@ def free_sides(infos: Iterable[ValueInfoProto]) -> None:
     """Lets the first side of graph inputs and outputs be any number."""
     for info in infos:
         info.type.tensor_type.shape.dim[0].dim_param = FREE_SIDE
+
+
+def run_graph(model: ModelProto, *arrays: np.ndarray) -> list[np.ndarray]:
+    """The outputs of a model for arrays in the order of its inputs."""
+    session = open_session(model.SerializeToString())
+    return session.run(None, {node.name: array for node, array in zip(session.get_inputs(), arrays)})
+
+
+def describe_graph(model: ModelProto) -> dict:
+    """{"opset": {domain: version}, "operators": names in order} of a model."""
+    return {"opset": {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
+            "operators": sorted({node.op_type for node in all_nodes(model.graph)})}
 
 
 def drop_unused(model: ModelProto) -> ModelProto:

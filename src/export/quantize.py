@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.errors import DataError
-from src.export.onnx_graph import constants, convert_opset, drop_unused
+from src.export.onnx_graph import constants, drop_unused
 from src.inference.onnx_session import import_optional
 from src.progress import quiet
 
@@ -65,8 +65,8 @@ class Int8:
         self.images = images
 
     def __call__(self, model: ModelProto, batch_size: int) -> ModelProto:
-        quantization = importlib.import_module("onnxruntime.quantization")
-        model = drop_unused(convert_opset(model, OPSET))
+        onnx, quantization = import_optional("onnx"), importlib.import_module("onnxruntime.quantization")
+        model = drop_unused(onnx.version_converter.convert_version(model, OPSET))
         for number, node in enumerate(model.graph.node):
             node.name = f"{node.op_type}_{number}"  # a name by which it can be excluded
         types = quantization.QuantType
@@ -77,7 +77,7 @@ class Int8:
                 model, path, CalibrationReader(self.images, batch_size or 1), per_channel=True,
                 op_types_to_quantize=INT8_OPERATORS, activation_type=types.QUInt8, weight_type=types.QInt8,
                 nodes_to_exclude=last_convolutions(model))
-            return import_optional("onnx").load(path)
+            return onnx.load(path)
 
 
 def last_convolutions(model: ModelProto) -> list[str]:
