@@ -11,10 +11,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.classes import named_classes
 from src.ema import averaged
 from src.errors import DataError, OptionError
-from src.models.ssd import BUILDERS, SSD, Model, build_model
+from src.models.ssd import BUILDERS, SSD, build_model
 from src.weights.files import WeightFile
 from src.weights.names import SOURCES, Arrays, convert_weights, guess_source
 
@@ -160,21 +159,6 @@ def load_pretrained(network: SSD, file: WeightFile, model: str, *, leave_out_cla
 
 # --- which model a foreign file is of
 
-def build_for(file: WeightFile, model: str, *, classes: list, source: str) -> tuple[Model, list[str], Translated]:
-    """A Model for a file, its classes without background, and the arrays of the file for it.
-
-    classes: as typed; [] for those of COCO, or of VOC if the file has 21 class channels. source: of translate_weights.
-    """
-    names, voc = named_classes(classes or ["coco"]), named_classes(["voc"])
-    built = build_model(model, len(names) + 1)
-    translated, shapes = translate_weights(built.network, file, source), shapes_of(built.network)
-    ratios = {len(array) / shapes[name][0] for name, array in translated.arrays.items()
-              if name.startswith("head.cls") and name in shapes}
-    if not classes and (len(voc) + 1) / (len(names) + 1) in ratios:
-        names, built = voc, build_model(model, len(voc) + 1)
-    return built, names, translated
-
-
 def import_command(file: WeightFile) -> str | None:
     """The command that makes a checkpoint of a foreign file with all of a detector, None for any other file."""
     best, command = (), None
@@ -189,11 +173,11 @@ def import_command(file: WeightFile) -> str | None:
     return command
 
 
-def match_model(file: WeightFile, model: str) -> tuple[str | None, int]:
+def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str | None, int]:
     """The source of a file that holds all of a model, else None, and how many classes without background, else 0."""
     network = build_model(model, 2).network
     shapes, class_layers = shapes_of(network), class_parameters(network)
-    source = guess_source(file.arrays, shapes)
+    source = guess_source(file.arrays, shapes) if source == "auto" else source
     if source is None or not shapes.keys().isdisjoint(file.arrays):
         return None, 0
     arrays, _ = convert_weights(source, file.arrays, shapes)

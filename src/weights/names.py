@@ -119,12 +119,10 @@ def convert_weights(source: str, arrays: Arrays, shapes: dict[str, tuple]) -> tu
             continue
         for pattern, replacement in SECOND_RULES:
             name = re.sub(pattern, replacement, name)
-        channels = len(array) if array.ndim else 0
-        shapes_a_cell = shapes.get(name.replace("cls", "box", 1), (0,))[0] // 4
-        # channels of another model's head need not divide
-        if BOX_OUTPUT.fullmatch(name) and channels and channels % 4 == 0:
+        if BOX_OUTPUT.fullmatch(name):
             array = box_rows(array, publisher)
-        elif CLASS_OUTPUT.fullmatch(name) and name in shapes and channels and channels % shapes_a_cell == 0:
+        elif CLASS_OUTPUT.fullmatch(name) and name in shapes:
+            shapes_a_cell = shapes[name.replace("cls", "box", 1)][0] // 4
             array = class_rows(array, publisher, shapes_a_cell=shapes_a_cell,
                                num_classes=shapes[name][0] // shapes_a_cell)
         if name != DROPPED:
@@ -174,19 +172,28 @@ def decimate_vgg(arrays: Arrays) -> Arrays:
 
 
 def box_rows(array: np.ndarray, publisher: WeightSource) -> np.ndarray:
-    """A box layer [4 * shapes a cell, ...], shape-major and x first."""
+    """A box layer [4 * shapes a cell, ...], shape-major and x first; one of another model stays as it is."""
+    if not divides(4, array):
+        return array
     rows = split_channels(array, 4, publisher)  # [shapes a cell, 4, ...]
     return rows[:, list(publisher.box_order)].reshape(array.shape)
 
 
 def class_rows(array: np.ndarray, publisher: WeightSource, *, shapes_a_cell: int, num_classes: int) -> np.ndarray:
-    """A class layer [shapes a cell * classes, ...], shape-major, the background first, the used ones of 91 classes."""
+    """A class layer [shapes a cell * classes, ...], shape-major, the background first; 81 of 91 where 81 are wanted."""
+    if not divides(shapes_a_cell, array):
+        return array
     rows = split_channels(array, len(array) // shapes_a_cell, publisher)  # [shapes a cell, classes, ...]
     if publisher.background == "last":
         rows = np.roll(rows, 1, axis=1)
     if rows.shape[1] == COCO_CATEGORY_IDS[-1] + 1 and num_classes == len(COCO_CATEGORY_IDS) + 1:
         rows = rows[:, [0, *COCO_CATEGORY_IDS]]
     return rows.reshape(-1, *rows.shape[2:])
+
+
+def divides(count: int, array: np.ndarray) -> bool:
+    """Whether the output channels of a layer are a multiple of count."""
+    return array.ndim > 0 and len(array) > 0 and len(array) % count == 0
 
 
 def split_channels(array: np.ndarray, count: int, publisher: WeightSource) -> np.ndarray:
