@@ -105,8 +105,9 @@ def plot_history(rows: list[dict], *, path: str, steps_per_epoch: int) -> None:
     for axis, (title, names) in zip(axes, panels.items()):
         for name, color in zip(names, ACCENTS):
             x, y = zip(*((row["step"] / unit, row[name]) for row in rows if name in row))
-            marker = {"marker": "o", "markersize": 5 if len(x) == 1 else 3} if len(x) < 30 else {"markersize": 0}
-            axis.plot(x, y, color=color, label=name, linewidth=1, clip_on=False, **marker)
+            marker, size = ("o", 3) if len(x) < 30 else (None, 0)  # few points are marked, and a single one is larger
+            axis.plot(x, y, color=color, label=name, marker=marker, markersize=5 if len(x) == 1 else size, linewidth=1,
+                      clip_on=False)
         # from the whole number before the first point, so that there is a tick however few those are, to the last point
         axis.set(title=title, xlabel=label, xlim=(math.ceil(min(steps) / unit) - 1, max(steps) / unit))
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
@@ -118,10 +119,7 @@ def plot_history(rows: list[dict], *, path: str, steps_per_epoch: int) -> None:
 
 @not_fatal
 def plot_pr_curves(ground_truth: dict, detections: list[dict], *, path: str, engine: str = "hotcoco") -> None:
-    """Precision over recall at IoU 0.5 for every class, by COCO's rule for VOC too, as a PNG.
-
-    Arguments as of metrics.coco_metrics, categories in the order of the labels.
-    """
+    """Precision over recall at IoU 0.5 by class as a PNG, by COCO's rule for VOC too. Arguments: of coco_metrics."""
     curves = precision_curves(ground_truth, detections, engine)
     labels = {category["name"]: label for label, category in enumerate(ground_truth["categories"], 1)}
     recall = np.linspace(0, 1, 101)
