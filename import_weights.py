@@ -8,6 +8,7 @@ folder (TensorFlow.js), .ckpt (MindSpore).
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 
 from src.arguments import ArgumentParser
 from src.errors import OptionError, run_main
@@ -15,9 +16,9 @@ from src.files import expand_home
 from src.machine import process
 
 
-def main() -> None:
-    """Reads the arguments, converts, reports and writes the checkpoint."""
-    from src.weights.names import SOURCES, published_thresholds
+def read_arguments() -> Namespace:
+    """What the user typed."""
+    from src.weights.names import SOURCES
     parser = ArgumentParser(__doc__)
     parser.add_argument("source", type=expand_home, help="file, or folder with a model.json")
     parser.add_argument("--from", dest="publisher", default="auto", choices=("auto", *SOURCES),
@@ -25,9 +26,13 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="the model of this repository that it is for")
     parser.add_argument("--output", type=expand_home, required=True, help="checkpoint to write, such as ckpt/ssd.ckpt")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
-    arguments = parser.parse_args()
-    process.prepare()
+    return parser.parse_args()
 
+
+def main() -> None:
+    """Converts, reports and writes the checkpoint."""
+    arguments = read_arguments()
+    process.prepare()
     from src.classes import named_classes
     from src.config import convert
     from src.files import output_folder
@@ -36,6 +41,7 @@ def main() -> None:
     from src.weights import checkpoint
     from src.weights.files import open_weights
     from src.weights.load import OURS, assign, import_command, match_model, translate_weights
+    from src.weights.names import published_thresholds
 
     typed = convert("classes", arguments.classes, {"classes": []})
     file = open_weights(arguments.source)

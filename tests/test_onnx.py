@@ -184,7 +184,7 @@ def test_two_formats_share_a_json_only_if_it_fits_both(tmp_path):
     refuse_neighbour(str(tmp_path / "ssd.onnx"), facts)
     (tmp_path / "ssd.json").write_text(json.dumps({**facts, "format": "MINDIR"}))
     refuse_neighbour(str(tmp_path / "ssd.onnx"), facts)
-    refuse_neighbour(str(path), {**facts, "batch_size": 1})  # it goes with the file that is written anew
+    refuse_neighbour(str(path), {**facts, "batch_size": 1})  # it goes with the file that is written again
     with pytest.raises(OptionError, match="describes .*ssd.mindir' with batch_size 3, not 1; choose another --file_n"):
         refuse_neighbour(str(tmp_path / "ssd.onnx"), {**facts, "batch_size": 1})
     # a second format of the first model: its .json must not lose the other file's facts at the next export

@@ -121,7 +121,7 @@ def test_data_that_goes_away_ends_the_run_and_comes_back(place, whole):
     folder, data = place.folder / "robbed", place.folder / "robbed_data"
     options = (*place.data, f"--output_path={folder}", f"--mindrecord_dir={data}", *OPTIONS)
     code, errors = interrupt(place, "step 8/", "train.py", *options, act=lambda: shutil.rmtree(data))
-    assert code == 3 and "the next run converts the data anew" in errors.splitlines()[-1]
+    assert code == 3 and "the next run converts the data again" in errors.splitlines()[-1]
     text = succeed(place, "train.py", "--resume=True", f"--output_path={folder}")
     assert "resumed after step 9" in text and "converting" in text
     assert_same(folder, whole)

@@ -9,7 +9,7 @@ import numpy as np
 from src.errors import OptionError, SSDError
 from src.export import onnx_graph
 from src.export.onnx_graph import describe_graph, run_graph
-from src.export.trial import TOLERANCE, Trial, difference_of, refuse_difference
+from src.export.trial import Trial, difference_of, refuse_difference
 from src.inference.description import DETECTIONS, RAW
 from src.inference.onnx_session import import_optional, open_session
 from src.models.detector import RawDetector, TracedDetector
@@ -77,9 +77,7 @@ def compare_joined(parts: list[ModelProto], trial: Trial, path: str) -> list[np.
         outputs, expected = session.run(None, {"images": images}), [images]
         for part in parts:
             expected = run_graph(part, *expected)
-        if difference_of(expected, outputs) > TOLERANCE:
-            raise SSDError("the network and the post-processing give other outputs together than in turn; nothing was "
-                           "kept")
+        refuse_difference(difference_of(expected, outputs))
     return outputs
 
 

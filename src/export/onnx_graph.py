@@ -58,9 +58,15 @@ def cut(model: ModelProto, borders: Sequence[Sequence[str]]) -> list[ModelProto]
 
 def with_opset_of(other: ModelProto, model: ModelProto) -> ModelProto:
     """model in the version of the standard operator set that other has: only such models can be joined."""
-    wanted, version = (max(opset.version for opset in each.opset_import if opset.domain in ("", "ai.onnx"))
-                       for each in (other, model))
-    return model if version == wanted else import_optional("onnx").version_converter.convert_version(model, wanted)
+    wanted = standard_opset(other)
+    if standard_opset(model) == wanted:
+        return model
+    return import_optional("onnx").version_converter.convert_version(model, wanted)
+
+
+def standard_opset(model: ModelProto) -> int:
+    """The version of the standard operator set that a model uses."""
+    return max(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
 
 
 def join(first: ModelProto, second: ModelProto) -> ModelProto:
@@ -84,12 +90,13 @@ def free_batch(model: ModelProto) -> ModelProto:
     graph, held = model.graph, constants(model.graph)
     for number, node in enumerate(graph.node):
         values = [held.get(name) for name in node.input]
+        zeros = [value is not None and not value.any() for value in values]
         if node.op_type == "Reshape" and values[0] is None and values[1][0] == 1:
             shape = [0, *values[1][1:]]  # 0: as many as came
             set_input(graph, node, 1, name=f"free_shape_{number}", values=shape)
         elif node.op_type == "Slice" and values[0] is None and values[1][0] == 0 and len(values[1]) > 1:
             set_input(graph, node, 2, name=f"free_end_{number}", values=[SLICE_END, *values[2][1:]])
-        elif node.op_type == "Concat" and values[1] is None and is_zero(values[0]) and is_zero(values[-1]):
+        elif node.op_type == "Concat" and values[1] is None and zeros[0] and zeros[-1]:
             axis, dimensions = node.attribute[0].i, values[0].ndim
             widths = [0] * (2 * dimensions)
             widths[axis], widths[dimensions + axis] = values[0].shape[axis], values[-1].shape[axis]
@@ -104,11 +111,6 @@ def set_input(graph: GraphProto, node: NodeProto, place: int, *, name: str, valu
     """Makes integers input `place` of a node, as a new constant: other nodes may share the old one."""
     graph.initializer.append(import_optional("onnx").numpy_helper.from_array(np.array(values, np.int64), name))
     node.input[place] = name
-
-
-def is_zero(array: np.ndarray | None) -> bool:
-    """Whether it is an array, and of zeros."""
-    return array is not None and not array.any()
 
 
 def free_sides(infos: Iterable[ValueInfoProto]) -> None:

@@ -112,8 +112,7 @@ class MobileNetV2(nn.Cell):
 class MobileExtras(ExtraLevels):
     """Stride 16 and 32 features -> six levels: a 1x1 expansion by 6 of the first, the second, four halvings of it.
 
-    Source: model zoo official/cv/SSD, ssd300; with BatchNorm folded the expansion is TensorFlow OD's tap inside block
-    14.
+    Source: model zoo official/cv/SSD, ssd300. Folded, the expansion is the tap inside block 14 of TensorFlow OD.
     """
 
     def __init__(self, in_channels: tuple[int, int], norm: Norm):

@@ -61,11 +61,13 @@ class Loop:
         Raises NotFiniteError, Interrupted (from the error of the loader, where it came to one of several processes),
         and what the loader raises.
         """
-        if self.state.epoch_end_due and self.end_epoch():  # that of an interrupted run
+        stalled = self.state.is_stalled  # before an evaluation, which rank 0 alone counts
+        ended = self.state.epoch_end_due and self.end_epoch()  # that of an interrupted run
+        if stalled or ended:
             return
         total = self.state.total_steps
         with contextlib.closing(self.batches), stop_signals() as self.signals, self.log.bar(total) as self.show:
-            while not (self.state.is_complete or self.state.is_stalled):
+            while not self.state.is_complete:
                 self.train_epoch()
                 if self.end_epoch():
                     return

@@ -6,7 +6,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -33,8 +33,8 @@ def read_archive(file: BinaryIO) -> dict[str, np.ndarray] | None:
     tree = unpickler.load()
     big = f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder").strip() == b"big"
     order = ">" if big else "<"
-    return to_arrays(tree, {key: to_numbers(archive.read(f"{root}data/{key}"), storage.code, order)
-                            for key, storage in unpickler.storages.items()})
+    return to_arrays(tree, {key: to_numbers(archive.read(f"{root}data/{key}"), code, order)
+                            for key, code in unpickler.codes.items()})
 
 
 def read_pickles(file: BinaryIO) -> dict[str, np.ndarray] | None:
@@ -47,7 +47,7 @@ def read_pickles(file: BinaryIO) -> dict[str, np.ndarray] | None:
     unpickler = TensorUnpickler(file)
     tree, storages = unpickler.load(), {}
     for key in TensorUnpickler(file).load():
-        count, code = int.from_bytes(file.read(8), "little"), unpickler.storages[key].code
+        count, code = int.from_bytes(file.read(8), "little"), unpickler.codes[key]
         storages[key] = to_numbers(file.read(count * bytes_each(code)), code)
     return to_arrays(tree, storages)
 
@@ -91,8 +91,8 @@ class Tensor(Call):
         """A copy of what it shows of its storage. Raises DataError if it reaches beyond the storage."""
         if isinstance(self.arguments[0], Tensor):
             return self.arguments[0].value(storages)
-        storage, offset, size, stride = self.arguments[:4]
-        flat, offset = storages[storage.key], storage.start + offset
+        (key, start), offset, size, stride = self.arguments[:4]
+        flat, offset = storages[key], start + offset
         if len(size) != len(stride) or min((offset, *size, *stride)) < 0:
             raise DataError(f"a tensor in it has the size {size}, the strides {stride} and the offset {offset}")
         if 0 in size:
@@ -111,13 +111,6 @@ class Dictionary(dict):
         pass
 
 
-class Storage(NamedTuple):
-    """The numbers that tensors are views of."""
-    key: str
-    code: str
-    start: int  # where a view into it begins, in elements
-
-
 # Every global a file may name, and what stands for it. All of these have a __setstate__, without which a pickle could
 # set attributes of the classes themselves.
 GLOBALS = {("collections", "OrderedDict"): Dictionary, ("torch", "Size"): Call, ("torch", "device"): Call,
@@ -129,11 +122,11 @@ GLOBALS = {("collections", "OrderedDict"): Dictionary, ("torch", "Size"): Call, 
 
 
 class TensorUnpickler(pickle.Unpickler):
-    """Unpickler that knows the GLOBALS above and no others. `storages` collects the storages of tensors by key."""
+    """Unpickler that knows the GLOBALS above and no others. `codes` collects the types of all storages by key."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")  # of the texts that Python 2 wrote
-        self.storages: dict[str, Storage] = {}
+        self.codes: dict[str, str] = {}
 
     def find_class(self, module: str, name: str) -> type | str:
         """What stands for a global; for a type of storage its name. Raises DataError for any other global."""
@@ -144,14 +137,17 @@ class TensorUnpickler(pickle.Unpickler):
                             "save the state dict alone")
         return GLOBALS[module, name]
 
-    def persistent_load(self, pid: tuple) -> Storage:
-        """A storage: word, type, key, device, elements and, in older files, a view (key, start, elements) or None."""
+    def persistent_load(self, pid: tuple) -> tuple[str, int]:
+        """The key of a storage, and the element at which a view into it starts.
+
+        pid: word, type, key, device, elements and, in older files, a view (key, start, elements) or None.
+        """
         word, kind, key, *_ = pid
         if word != "storage":
             raise DataError(f"the file refers to a '{word}'; only storages of tensors are read")
         view = pid[5] if len(pid) > 5 else None
-        self.storages[key] = Storage(key, STORAGES[kind], start=view[1] if view else 0)
-        return self.storages[key]
+        self.codes[key] = STORAGES[kind]
+        return key, view[1] if view else 0
 
 
 def to_arrays(tree: Any, storages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
