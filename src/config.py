@@ -127,8 +127,8 @@ def convert(key: str, value: object, defaults: dict, *, origin: str = "--") -> o
 def help_text(program: str, doc: str = "") -> str:
     """What the program does, and the options it uses with default and meaning, as wide as the terminal."""
     width = shutil.get_terminal_size().columns  # 80 where it is not known
-    lines = [wrap_paragraphs(doc, width),
-             f"\nusage: python {program} [--version] [--config_path=RECIPE] [--key=value ...]"]
+    lines = [f"usage: python {program} [--version] [--config_path=RECIPE] [--key=value ...]\n",
+             wrap_paragraphs(doc, width)]
     with open(DEFAULT_PATH, encoding="utf-8") as file:
         text = file.read()
     heading = []

@@ -196,7 +196,7 @@ def id_order(number: float | str) -> tuple:
 
 
 def evaluate_boxes(ground_truth: dict, detections: list[dict], engine: str) -> tuple[np.ndarray, np.ndarray]:
-    """Runs a COCO engine -> stats [12] as COCO_NAMES, precision [10, 101, K]; -1 where there is no ground truth.
+    """Runs a COCO engine -> stats [12] as COCO_NAMES, precision [10, 101, K]; -1 without ground truth.
 
     The axes of precision: IoU .50, .55, .. .95; recall 0, .01, .. 1; categories by id. Up to 100 boxes of any size.
     """

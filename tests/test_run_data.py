@@ -79,7 +79,7 @@ def test_strict_refuses_what_is_not_used(capsys):
     with pytest.raises(SystemExit) as ended:
         read_options(["--help", "--lr=1"], name, doc="what x does", strict=True)
     text = capsys.readouterr().out
-    assert ended.value.code == 0 and text.startswith(f"what x does\n\nusage: python {name}")
+    assert ended.value.code == 0 and text.startswith(f"usage: python {name}") and "\n\nwhat x does\n" in text
     assert "\ndata:\n  --classes=[]" in text and "--lr=" not in text and "\nevaluation" not in text
 
 

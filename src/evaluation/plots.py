@@ -88,21 +88,24 @@ def lay_out(aspects: list[float], columns: int, head: float) -> tuple[np.ndarray
     return np.array(places) + (0, page[1], 0, 0), page
 
 
+def drawable(row: dict) -> dict:
+    """The numbers of a row of log.jsonl that exist: an AP of -1 does not."""
+    return {name: value for name, value in row.items() if isinstance(value, (int, float)) and value >= 0}
+
+
 @not_fatal
 def plot_history(rows: list[dict], *, path: str, steps_per_epoch: int) -> None:
     """Curves of a run as a PNG: loss with its parts, learning rate, AP; a panel without numbers is left out.
 
     rows: of log.jsonl; those with a step, which counts from 1, are drawn over epochs, in the first epoch over steps.
     """
-    rows = [{name: value for name, value in row.items() if isinstance(value, (int, float)) and value >= 0}
-            for row in rows if "step" in row]  # an AP of -1 does not exist
-    logged = set().union(*rows)
-    panels = {title: [name for name in names if name in logged] for title, names in PANELS.items()}
-    panels = {title: names for title, names in panels.items() if names}
-    steps = [row["step"] for row in rows]
+    rows = [drawable(row) for row in rows if "step" in row]
+    steps, logged = [row["step"] for row in rows], set().union(*rows)
+    panels = {title: names for title, names in PANELS.items() if logged & set(names)}
     unit, label = (steps_per_epoch, "epoch") if max(steps) > steps_per_epoch else (1, "step")
     figure, axes = new_figure(len(panels), width=5.2, height=3.8)
     for axis, (title, names) in zip(axes, panels.items()):
+        names = [name for name in names if name in logged]
         for name, color in zip(names, ACCENTS):
             x, y = zip(*((row["step"] / unit, row[name]) for row in rows if name in row))
             marker, size = ("o", 3) if len(x) < 30 else (None, 0)  # few points are marked, and a single one is larger

@@ -58,9 +58,15 @@ def cut(model: ModelProto, borders: Sequence[Sequence[str]]) -> list[ModelProto]
 
 def with_opset_of(other: ModelProto, model: ModelProto) -> ModelProto:
     """model in the version of the standard operator set that other has: only such models can be joined."""
-    wanted, version = (max(opset.version for opset in each.opset_import if opset.domain in ("", "ai.onnx"))
-                       for each in (other, model))
-    return model if version == wanted else import_optional("onnx").version_converter.convert_version(model, wanted)
+    wanted = standard_opset(other)
+    if standard_opset(model) == wanted:
+        return model
+    return import_optional("onnx").version_converter.convert_version(model, wanted)
+
+
+def standard_opset(model: ModelProto) -> int:
+    """The version of the standard operator set that a model uses."""
+    return max(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
 
 
 def join(first: ModelProto, second: ModelProto) -> ModelProto:

@@ -33,7 +33,7 @@ class Description(TypedDict, total=False):
     max_boxes: int        # detections an image
     resize: str           # a key of RESIZES
     mindspore: str        # version that wrote the file
-    version: str          # of this repository; files written before 1.0 lack it
+    version: str          # of this repository; older files lack it
 
 
 def describe(model: Model, classes: Sequence[str], thresholds: Mapping, **more: object) -> Description:

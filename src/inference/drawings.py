@@ -105,9 +105,10 @@ def draw_objects(image: np.ndarray, detections: tuple, *, classes: list[str],
     shown = scores >= draw_score
     boxes, scores, labels = boxes[shown], scores[shown], labels[shown]
     height, width = image.shape[:2]
-    objects = [{"class": classes[label - 1], "score": round(float(score), 4),
-                "box": [round(float(value), 1) for value in box * (width, height, width, height)]}
-               for box, score, label in zip(boxes, scores, labels)]
+    objects = []
+    for box, score, label in zip(boxes, scores, labels):
+        pixels = [round(float(value), 1) for value in box * (width, height, width, height)]
+        objects.append({"class": classes[label - 1], "score": round(float(score), 4), "box": pixels})
     return draw_boxes(image, boxes, labels, scores=scores, classes=classes), objects
 
 

@@ -10,8 +10,22 @@ STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 STAGES_TO_C4 = ((64, 3, 1), (128, 4, 2), (256, 6, 1))  # with conv4_x at stride 8: NVIDIA's SSD300 and MLPerf's
 
 
-class Bottleneck(nn.Cell):
-    """1x1 reduce, 3x3, 1x1 expand by 4, added to the input (projected by `downsample` where the shape changes)."""
+class Residual(nn.Cell):
+    """A block whose `body` is added to its input, which `downsample` projects where the shape changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return self.relu(x + y)
+
+
+class Bottleneck(Residual):
+    """1x1 reduce, 3x3, 1x1 expand by 4."""
     expansion = 4
 
     def __init__(self, in_channels: int, channels: int, stride: int, *, norm: Norm, conv: Conv, last_gamma: str):
@@ -23,20 +37,16 @@ class Bottleneck(nn.Cell):
         self.bn2 = norm(channels)
         self.conv3 = conv(channels, out_channels, 1)
         self.bn3 = norm(out_channels, gamma_init=last_gamma)
-        self.relu = nn.ReLU()
         self.downsample = build_downsample(in_channels, out_channels, stride, norm=norm, conv=conv)
 
-    def construct(self, x: Tensor) -> Tensor:
+    def body(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        if self.downsample is not None:
-            x = self.downsample(x)
-        return self.relu(x + y)
+        return self.bn3(self.conv3(y))
 
 
-class BasicBlock(nn.Cell):
-    """Two 3x3 convolutions, added to the input (projected by `downsample` where the shape changes)."""
+class BasicBlock(Residual):
+    """Two 3x3 convolutions."""
     expansion = 1
 
     def __init__(self, in_channels: int, channels: int, stride: int, *, norm: Norm, conv: Conv, last_gamma: str):
@@ -45,15 +55,11 @@ class BasicBlock(nn.Cell):
         self.bn1 = norm(channels)
         self.conv2 = conv(channels, channels, 3)
         self.bn2 = norm(channels, gamma_init=last_gamma)
-        self.relu = nn.ReLU()
         self.downsample = build_downsample(in_channels, channels, stride, norm=norm, conv=conv)
 
-    def construct(self, x: Tensor) -> Tensor:
+    def body(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        if self.downsample is not None:
-            x = self.downsample(x)
-        return self.relu(x + y)
+        return self.bn2(self.conv2(y))
 
 
 def build_downsample(in_channels: int, out_channels: int, stride: int, *, norm: Norm,
