@@ -11,22 +11,19 @@ from src.errors import OptionError, run_main, smaller_batch
 from src.machine import process
 
 
-def main():
+def main() -> None:
     """Reads the options and evaluates."""
     from src.config import read_options, take_run_data, unused_note
 
-    options = read_options(sys.argv[1:], "eval.py", doc=__doc__)
-    notes = [unused_note(options, "eval.py")]
-    options, taken = take_run_data(options)
-    notes.append(taken)
+    options, note = take_run_data(read_options(sys.argv[1:], "eval.py", doc=__doc__))
     with smaller_batch("eval_batch_size", options.eval_batch_size):
-        run(options, notes)
+        run(options, notes=[unused_note(options, "eval.py"), note])
 
 
-def run(options, notes):
+def run(options, *, notes: list) -> None:
     """Starts the devices, loads the model, evaluates it."""
     process.prepare(options.device_target, options.run_distribute, options.device_num)
-    from src.config import model_options
+    from src.config import model_options, run_of
     from src.files import output_folder
     from src.inference.predictor import load_predictor
     from src.machine import distributed
@@ -37,50 +34,52 @@ def run(options, notes):
     say = print if rank == 0 else (lambda text: None)
     for note in filter(None, notes):
         say(note)
-    predict = load_predictor(options.checkpoint_file_path, batch_size=options.eval_batch_size,
-                             compile_cache=options.compile_cache, **model_options(options))
-    folder = result_folder(options)
+    path = options.checkpoint_file_path
+    predict = load_predictor(path, batch_size=options.eval_batch_size, compile_cache=options.compile_cache,
+                             **model_options(options))
+    run_folder = run_of(path) or os.path.dirname(os.path.abspath(path))
+    folder = os.path.join(options.output_path if "output_path" in options.typed else run_folder, "eval")
     with output_folder(folder) if rank == 0 else contextlib.nullcontext():
         evaluate(options, predict, folder, rank=rank, world=world, say=say)
 
 
-def evaluate(options, predict, folder, *, rank, world, say):
+def evaluate(options, predict, folder: str, *, rank: int, world: int, say) -> None:
     """Runs the model over the split, writes metrics, detections and pictures into folder."""
     from src.data.loader import EvalLoader
+    from src.evaluation import plots, report
     from src.evaluation.evaluate import collect_detections, compute_metrics, first_images
-    from src.evaluation.report import draw_report
     from src.files import read_json
     from src.metrics import describe_evaluation, format_metrics, split_notes, write_metrics
 
-    split = model_split(options, predict, rank=rank, say=say)
+    split, meta = model_split(options, predict, rank=rank, say=say), predict.meta
     truth = first_images(read_json(split.ground_truth), options.eval_images)
-    loader = EvalLoader(split.files, rows=len(truth["images"]), image_size=predict.image_size,
-                        batch_size=predict.batch_size, rank=rank, world=world,
-                        workers=options.num_workers or process.loader_threads(), resize=predict.resize)
-    say(f"{predict.meta['model']} on {len(truth['images'])} images of {split.name}, min_score "
-        f"{predict.meta['min_score']}, nms_threshold {predict.meta['nms_threshold']}, at most "
-        f"{predict.meta['max_boxes']} boxes an image")
+    count = len(truth["images"])
+    loader = EvalLoader(split.files, rows=count, image_size=predict.image_size, batch_size=predict.batch_size,
+                        rank=rank, world=world, workers=options.num_workers or process.loader_threads(),
+                        resize=predict.resize)
+    say(f"{meta['model']} on {count} images of {split.name}, min_score {meta['min_score']}, nms_threshold "
+        f"{meta['nms_threshold']}, at most {meta['max_boxes']} boxes an image")
     start = time.time()
     table = collect_detections(predict, loader, rank=rank, world=world)
     if rank:
         return
     seconds = time.time() - start
     metrics, detections = compute_metrics(table, truth, dataset=options.dataset, engine=options.metric_engine)
-    about = describe_evaluation(options.dataset, split_name=split.name, images=len(truth["images"]), meta=predict.meta)
+    about = describe_evaluation(options.dataset, split_name=split.name, images=count, meta=meta)
     write_metrics(folder, {**metrics, "evaluation": about}, detections)
-    say(format_metrics(metrics))
-    for line in split_notes(truth, options.dataset, max_boxes=predict.meta["max_boxes"]):
-        say(line)
+    say("\n".join([format_metrics(metrics), *split_notes(truth, options.dataset, max_boxes=meta["max_boxes"])]))
     if not detections:
-        say(f"nothing was detected: no score exceeds min_score {predict.meta['min_score']} (after few steps of "
-            f"training scores are low; try --min_score=0.01)")
-    draw_report(folder, truth=truth, table=table, detections=detections, metrics=metrics, image_dir=split.image_dir,
-                draw_score=options.draw_score, engine=options.metric_engine)
-    say(f"{len(truth['images'])} images in {seconds:.1f} s ({len(truth['images']) / seconds:.1f} images/s with "
-        f"compiling); metrics.json, detections.json and pictures are in {folder}")
+        say(f"nothing was detected: no score exceeds min_score {meta['min_score']} (after few steps of training "
+            "scores are low; try --min_score=0.01)")
+    plots.plot_pr_curves(truth, detections, path=os.path.join(folder, "pr_curves.png"), engine=options.metric_engine)
+    plots.plot_per_class(metrics, path=os.path.join(folder, "per_class.png"))
+    report.draw_predictions(os.path.join(folder, "predictions.png"), truth=truth, table=table,
+                            image_dir=split.image_dir, draw_score=options.draw_score)
+    say(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s with compiling); metrics.json, "
+        f"detections.json and pictures are in {folder}")
 
 
-def model_split(options, predict, *, rank, say):
+def model_split(options, predict, *, rank: int, say):
     """The validation split with the classes of the model, converted when needed. Raises OptionError, DataError."""
     from src.config import split_options
     from src.data.labels import classes_from
@@ -92,15 +91,6 @@ def model_split(options, predict, *, rank, say):
     if list(split.classes) != list(predict.classes):
         raise OptionError(f"the model knows {', '.join(predict.classes)}; the data has {', '.join(split.classes)}")
     return split
-
-
-def result_folder(options):
-    """eval/ in output_path when that was given, else in the run the checkpoint lies in, else beside the file."""
-    from src.config import run_of
-    path = options.checkpoint_file_path
-    folder = options.output_path if "output_path" in options.typed else \
-        run_of(path) or os.path.dirname(os.path.abspath(path))
-    return os.path.join(folder, "eval")
 
 
 if __name__ == "__main__":

@@ -10,28 +10,26 @@ from src.errors import OptionError, run_main, smaller_batch
 from src.machine import process
 
 
-def main():
+def main() -> None:
     """Reads the options and exports."""
     from src.config import read_options, take_run_data, unused_note
 
-    options = read_options(sys.argv[1:], "export.py", doc=__doc__)
-    notes = [unused_note(options, "export.py")]
+    options, data_note = read_options(sys.argv[1:], "export.py", doc=__doc__), ""
     if options.quantize == "int8":
-        options, taken = take_run_data(options)
-        notes.append(taken)
+        options, data_note = take_run_data(options)
     if not options.checkpoint_file_path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     if options.quantize != "none" and options.file_format != "ONNX":
         raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
     path = written_path(options.file_name, options.file_format)
-    for note in filter(None, notes):
+    for note in filter(None, (unused_note(options, "export.py"), data_note)):
         print(note, flush=True)
     process.prepare(options.device_target)
     with smaller_batch("export_batch_size", options.export_batch_size):
         write(options, path)
 
 
-def written_path(name, file_format):
+def written_path(name: str, file_format: str) -> str:
     """The path of the file to write: the name with the ending of its format. Raises OptionError for a bare ending."""
     ending = {"MINDIR": ".mindir", "ONNX": ".onnx"}[file_format]
     if os.path.basename(name).removesuffix(ending) == "":
@@ -39,34 +37,32 @@ def written_path(name, file_format):
     return name if name.endswith(ending) else f"{name}{ending}"
 
 
-def write(options, path):
+def write(options, path: str) -> None:
     """Exports, loads the file again and compares it with the network before success is printed."""
     from src.config import model_options
-    from src.export.mindir import export_mindir, refuse_neighbour
-    from src.export.onnx import export_onnx
+    from src.export.exporter import export_model, refuse_neighbour
     from src.files import output_folder
     from src.inference.description import sidecar_of
     from src.inference.predictor import load_model
     from src.machine import distributed
 
     distributed.start(options.device_target, options.device_id)
-    export = {"MINDIR": export_mindir, "ONNX": export_onnx}[options.file_format]
     with output_folder(os.path.dirname(os.path.abspath(path))):
         model, meta = load_model(options.checkpoint_file_path, **model_options(options))
         meta["quantize"] = options.quantize
         refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
-        lower = {"lower": fewer_bits(options, meta)} if options.quantize != "none" else {}
-        meta = export(model, meta, path, options.export_batch_size, options.raw, **lower)
-    print(f"wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB) and {sidecar_of(path)}")
-    print(f"inputs  {json.dumps(meta['inputs'])}\noutputs {json.dumps(meta['outputs'])}")
+        quantize = None if options.quantize == "none" else build_quantize(options, meta)
+        meta = export_model(model, meta, path, batch_size=options.export_batch_size, raw=options.raw, quantize=quantize)
+    print(f"wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB) and {sidecar_of(path)}\n"
+          f"inputs  {json.dumps(meta['inputs'])}\noutputs {json.dumps(meta['outputs'])}")
     if "opset" in meta:
         print(f"opset   {json.dumps(meta['opset'])}: {' '.join(meta['operators'])}")
-    cost = "; eval.py says what it costs" if lower else ""
+    cost = "; eval.py says what it costs" if quantize else ""
     print(f"loaded again and compared with the network: largest difference {meta['largest_difference']:.2g}{cost}")
 
 
-def fewer_bits(options, meta):
-    """How --quantize changes a network; int8 looks at pictures of the validation split."""
+def build_quantize(options, meta: dict):
+    """The function of quantize.py for --quantize; int8 measures ranges on pictures of the validation split."""
     import numpy as np
 
     from src.export.quantize import Int8, to_float16

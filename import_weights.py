@@ -8,6 +8,7 @@ folder (TensorFlow.js), .ckpt (MindSpore).
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 
 from src.arguments import ArgumentParser
 from src.errors import OptionError, run_main
@@ -15,30 +16,39 @@ from src.files import expand_home
 from src.machine import process
 
 
-def main() -> None:
-    """Reads the arguments, converts, reports and writes the checkpoint."""
-    from src.weights.names import SOURCES, published_thresholds
+def read_arguments() -> Namespace:
+    """What the user typed."""
+    from src.weights.names import SOURCES
     parser = ArgumentParser(__doc__)
     parser.add_argument("source", type=expand_home, help="file, or folder with a model.json")
     parser.add_argument("--from", dest="publisher", default="auto", choices=("auto", *SOURCES),
                         help="whose names and layout it has")
     parser.add_argument("--model", required=True, help="the model of this repository that it is for")
-    parser.add_argument("--output", type=expand_home, required=True,
-                        help="checkpoint to write, for example ckpt/ssd.ckpt")
+    parser.add_argument("--output", type=expand_home, required=True, help="checkpoint to write, such as ckpt/ssd.ckpt")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
-    arguments = parser.parse_args()
-    process.prepare()
+    return parser.parse_args()
 
+
+def main() -> None:
+    """Converts, reports and writes the checkpoint."""
+    arguments = read_arguments()
+    process.prepare()
+    from src.classes import named_classes
     from src.config import convert
     from src.files import output_folder
     from src.inference.description import describe
+    from src.models.ssd import build_model
     from src.weights import checkpoint
     from src.weights.files import open_weights
-    from src.weights.load import OURS, assign, build_for, import_command
+    from src.weights.load import OURS, assign, import_command, match_model, translate_weights
+    from src.weights.names import published_thresholds
 
     typed = convert("classes", arguments.classes, {"classes": []})
     file = open_weights(arguments.source)
-    model, classes, translated = build_for(file, arguments.model, classes=typed, source=arguments.publisher)
+    _, found = match_model(file, arguments.model, arguments.publisher)
+    classes = named_classes(typed or ["voc" if found == 20 else "coco"])
+    model = build_model(arguments.model, len(classes) + 1)
+    translated = translate_weights(model.network, file, arguments.publisher)
     if translated.source == OURS:
         raise OptionError(f"'{file.path}' is a checkpoint of this repository already")
     report = assign(model.network, translated)

@@ -82,7 +82,6 @@ def predict_pictures(predict, pictures, drawings, *, draw_score: float) -> tuple
     except KeyboardInterrupt:
         return rows, True
     finally:
-        pictures.close()
         drawings.close()
     return rows, False
 

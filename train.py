@@ -11,6 +11,8 @@ import sys
 from src.errors import run_main, smaller_batch
 from src.machine import process
 
+MAX_NAMES = 25  # classes in a line
+
 
 def main():
     """Reads the options and trains."""
@@ -24,14 +26,12 @@ def main():
 
     options = choose_overfit(options)
     with smaller_batch("batch_size", options.batch_size):
-        rank, world = join(options)
-        # only rank 0 writes into the folder of the run
-        hold = hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext()
-        with hold:
+        rank, world = prepare_run(options)
+        with hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext():
             train(options, rank, world)
 
 
-def join(options):
+def prepare_run(options):
     """Checks the options, starts the device and joins the other processes. Returns rank, world."""
     import mindspore as ms
 
@@ -61,23 +61,23 @@ def train(options, rank, world):
     from src.training.log import RunLog
     from src.training.loop import Loop
     from src.training.meter import peak_memory
-    from src.training.resume import find_saved, start
+    from src.training.resume import begin_run, find_saved
 
     log = RunLog(first=rank == 0)
     note = unused_note(options, "train.py")
     if note:
         log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
-    train_split, val_split = build.build_splits(options, rank=rank, world=world, say=log.say)
+    train_split, val_split = build.build_splits(options, rank=rank, world=world, log=log)
 
-    model, frozen = build.build_training_model(options, train_split.classes, world=world, say=log.say)
+    model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     rates = build.build_rates(options, loader.steps)
     step = build.build_step(options, model, rates, world=world)
 
     state = build.build_state(options, loader.steps, saved)
     facts = build.build_facts(options, model, train_split, world=world)
-    start(step, state, saved, now=options, facts=facts, say=log.say, rank=rank, world=world)
+    begin_run(step, state, saved, now=options, facts=facts, log=log, rank=rank, world=world)
     validator = build.build_validator(options, model, step, split=val_split, log=log, rank=rank, world=world)
     saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
     graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due}
@@ -96,23 +96,33 @@ def train(options, rank, world):
 def open_run(options, log, state, *, model, loader, classes, frozen, validator):
     """Makes the folder of the run, opens its log, and tells and draws what is trained."""
     from src.config import save_options
+    from src.evaluation.report import draw_training_batch
+    from src.files import make_folder
     from src.metrics import split_notes
+    from src.training.build import describe_run
     from src.training.checks import hints
-    from src.training.opening import draw_first_batch, tell_facts
-    from src.training.run_folder import make_run_folder
 
-    lines = hints(options, loader)
-    if validator:
-        lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes)
+    folder = options.output_path
     if log.first:
-        make_run_folder(options.output_path)
-        save_options(options, os.path.join(options.output_path, "config.yaml"))
+        for name in ("ckpt", "eval"):
+            make_folder(os.path.join(folder, name))
+        save_options(options, os.path.join(folder, "config.yaml"))
         # a run that early_stop has ended takes no step again
         steps_done = state.total_steps if state.is_stalled else state.steps_done
-        log.open(options.output_path, steps_done=steps_done, evaluated=not state.epoch_end_due)
-    tell_facts(log, model, loader, classes=classes, frozen=frozen, device=options.device_target, hints=lines)
+        log.open(folder, steps_per_epoch=loader.steps, steps_done=steps_done, evaluated=not state.epoch_end_due)
+    facts = describe_run(options, model, loader, classes=len(classes), frozen=frozen)
+    log.write(facts)
+    names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes
+    lines = [", ".join(f"{key} {value}" for key, value in facts.items()), f"classes: {', '.join(names)}"]
+    lines += hints(options, loader)
+    if validator:
+        lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes)
+    for line in lines:
+        log.say(line)
     if log.first:
-        draw_first_batch(log, model, loader, classes=classes)
+        path = os.path.join(folder, "train_batch.png")
+        draw_training_batch(path, next(iter(loader.epoch(0))), anchors=model.anchors, classes=classes)
+        log.picture("train/first_batch", path, 0)
 
 
 if __name__ == "__main__":

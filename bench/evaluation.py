@@ -41,7 +41,7 @@ def main():
     detecting = median_seconds(lambda: [predict(images) for images in batches], 3)
 
     def evaluate():
-        return compute_metrics(collect_detections(predict, loader, quiet=True), truth, dataset="coco")
+        return compute_metrics(collect_detections(predict, loader), truth, dataset="coco", engine="hotcoco")
     total = median_seconds(evaluate, 3)
     name = f"evaluation of {split.count} images, {predict.meta['model']}"
     print(f"decoding {decoding:.2f} s, detector {detecting:.2f} s")

@@ -60,8 +60,7 @@ def measure(options):
 
 def prepare(options):
     """Draws the weights; writes them, both exports of both parts, a picture and what the network makes of it."""
-    from src.export.mindir import export_mindir
-    from src.export.onnx import export_onnx
+    from src.export.exporter import export_model
     from src.inference.description import describe, detector_arguments
     from src.inference.exported import run_cell
     from src.models.detector import Detector, RawDetector
@@ -77,8 +76,9 @@ def prepare(options):
         cell = RawDetector(model) if part == "network" else Detector(model, **thresholds)
         np.savez(os.path.join(options.folder, f"{part}.npz"), picture, *run_cell(cell, picture))
         meta = describe(model, [f"class{number}" for number in range(1, CLASSES)], SETTINGS)
-        for export, ending in ((export_mindir, "mindir"), (export_onnx, "onnx")):
-            export(model, meta, os.path.join(options.folder, f"{part}.{ending}"), 1, part == "network")
+        for ending in ("mindir", "onnx"):
+            export_model(model, meta, os.path.join(options.folder, f"{part}.{ending}"), batch_size=1,
+                         raw=part == "network")
 
 
 def timed(call, options):

@@ -8,12 +8,15 @@ training, but only that one. Level by level: the anchor sizes and the boxes whos
 the same levels that match more of these boxes, with the share before and after, or that there are none;
 docs/new_model.md says how to use them. --output_path also writes anchor_stats.png.
 """
+from __future__ import annotations
+
 import contextlib
-import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
+from easydict import EasyDict
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
@@ -21,21 +24,24 @@ from src.anchor_fit import fit_shapes
 from src.anchors import replace_shapes, split_levels
 from src.config import read_options, split_options
 from src.errors import DataError, run_main
+from src.files import output_folder, read_json
 from src.machine import process
 
-MOST_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
-CHUNK = 64          # boxes compared with all anchors at a time
+if TYPE_CHECKING:
+    from src.models.ssd import Model
+
+MAX_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
+CHUNK = 64         # boxes compared with all anchors at a time
 SMALL, LARGE = 32 ** 2, 96 ** 2  # COCO's limits of the area in pixels of the original image
-LEAST_GAIN = 0.01  # share of the boxes: less is no reason to give up trained heads
+MIN_GAIN = 0.01    # share of the boxes: a smaller gain is not worth new heads
 QUANTILES = (5, 25, 50, 75)      # percent
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
 
 
-def main():
+def main() -> None:
     """Reads the options, builds the model, measures."""
     options = read_options(sys.argv[1:], "scripts/anchor_stats.py", doc=__doc__, strict=True)
     process.prepare()
-    from src.files import output_folder
     from src.models.ssd import build_model
 
     model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
@@ -44,12 +50,11 @@ def main():
         measure(options, model, folder)
 
 
-def measure(options, model, folder):
+def measure(options: EasyDict, model: Model, folder: str | None) -> None:
     """Prints the tables for the boxes of the training split; draws the picture into folder, None for none."""
     from src.data.prepare import prepare_split
     split = prepare_split(**split_options(options, "train"), classes=options.classes)
-    with open(split.ground_truth, encoding="utf-8") as file:
-        boxes, areas, total = read_boxes(json.load(file), options.seed)
+    boxes, areas, total = read_boxes(read_json(split.ground_truth), options.seed)
     if not total:
         raise DataError(f"{split.name} has no boxes to measure")
     best, anchor = best_overlaps(boxes, model.anchors)
@@ -57,32 +62,32 @@ def measure(options, model, folder):
     print(f"{model.name}: {len(model.anchors):,} anchors at {model.image_size} pixels; {split.name}: {split.count:,} "
           f"images, {total:,} boxes{some}\n")
     print(overlap_table(best, areas, options.match_threshold))
-    sides = np.sqrt(box_ops.area(boxes)) * model.image_size
     print("\n" + level_table(model, anchor))
     print("\n" + suggestion(model, boxes, areas, best=best, threshold=options.match_threshold))
     if folder:
         path = os.path.join(folder, "anchor_stats.png")
-        draw(best, areas, sides, model, options.match_threshold, path)
+        sides = np.sqrt(box_ops.area(boxes)) * model.image_size
+        draw(best, areas, sides, model=model, threshold=options.match_threshold, path=path)
         print(f"\n{path}")
 
 
-def read_boxes(truth, seed, most=MOST_BOXES):
-    """A ground_truth.json -> boxes [N, 4] corner fractions, areas [N] in its pixels, and how many there are in all.
+def read_boxes(truth: dict, seed: int, max_boxes: int = MAX_BOXES) -> tuple[np.ndarray, np.ndarray, int]:
+    """A ground_truth.json -> boxes [N, 4] corner fractions, areas [N] in its pixels, and how many boxes there are.
 
-    Crowd boxes are left out; of more than `most` boxes a random choice is returned.
+    Crowd boxes are left out; of more than max_boxes a random choice is returned.
     """
     frames = {image["id"]: (image["width"], image["height"]) * 2 for image in truth["images"]}
     rows = [(*item["bbox"], *frames[item["image_id"]], item["area"]) for item in truth["annotations"]
             if not item["iscrowd"]]
     total = len(rows)
-    if total > most:
-        rows = [rows[index] for index in np.random.default_rng(seed).choice(total, most, replace=False)]
+    if total > max_boxes:
+        rows = [rows[index] for index in np.random.default_rng(seed).choice(total, max_boxes, replace=False)]
     table = np.array(rows, np.float64).reshape(-1, 9)
     corners = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
     return np.clip(corners / table[:, 4:8], 0, 1), table[:, 8], total
 
 
-def best_overlaps(boxes, anchors):
+def best_overlaps(boxes: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The IoU of each box [N, 4] with its best anchor, and that anchor's number, both [N]."""
     corners = box_ops.to_corners(anchors.astype(np.float64))
     best, anchor = np.zeros(len(boxes)), np.zeros(len(boxes), int)
@@ -93,16 +98,17 @@ def best_overlaps(boxes, anchors):
     return best, anchor
 
 
-def size_classes(areas):
+def size_classes(areas: np.ndarray) -> dict[str, np.ndarray]:
     """{name: [N] bool} of COCO's size classes, and of all."""
     return {"small": areas < SMALL, "medium": (areas >= SMALL) & (areas < LARGE), "large": areas >= LARGE,
             "all": np.ones(len(areas), bool)}
 
 
-def overlap_table(best, areas, threshold):
+def overlap_table(best: np.ndarray, areas: np.ndarray, threshold: float) -> str:
     """Share of boxes at the threshold and quantiles of the best IoU, by size class, as text."""
-    lines = [f"{'boxes':<8}{'count':>9}{f'IoU >= {threshold:g}':>13}" + "".join(f"{f'{one} %':>8}" for one in QUANTILES)
-             + "   quantiles of the best IoU"]
+    title = f"IoU >= {threshold:g}"
+    percents = "".join(f"{percent:>6} %" for percent in QUANTILES)
+    lines = [f"{'boxes':<8}{'count':>9}{title:>13}{percents}   quantiles of the best IoU"]
     for name, chosen in size_classes(areas).items():
         if chosen.any():
             share = (best[chosen] >= threshold).mean()
@@ -111,7 +117,7 @@ def overlap_table(best, areas, threshold):
     return "\n".join(lines)
 
 
-def level_table(model, anchor):
+def level_table(model: Model, anchor: np.ndarray) -> str:
     """Level by level the sizes of the anchors and how many of the boxes have their best anchor [N] there, as text."""
     levels = split_levels(model.anchors)
     starts = [level.start for level in levels]
@@ -120,39 +126,41 @@ def level_table(model, anchor):
     for (_, side, shapes), count in zip(levels, counts):
         now = np.sqrt(shapes.prod(axis=1)) * model.image_size
         span = f"{now.min():.0f}" if np.isclose(now.min(), now.max()) else f"{now.min():.0f} .. {now.max():.0f}"
-        lines.append(f"{f'{side} x {side}':<11}{f'{count:,} = {count / len(anchor):.1%}':>14}{span:>16}")
+        cells, share = f"{side} x {side}", f"{count:,} = {count / len(anchor):.1%}"
+        lines.append(f"{cells:<11}{share:>14}{span:>16}")
     return "\n".join(lines)
 
 
-def suggestion(model, boxes, areas, *, best, threshold):
-    """Text: better shapes level by level with the share of boxes they match, measured on the same boxes [N, 4], or that
-    the present ones are best.
+def suggestion(model: Model, boxes: np.ndarray, areas: np.ndarray, *, best: np.ndarray, threshold: float) -> str:
+    """Text: better shapes for each level with the share of boxes [N, 4] they match, or that the present ones are best.
 
-    best [N]: IoU of each box with the present anchors.
+    areas [N]: of the boxes in pixels; best [N]: IoU of each box with the present anchors.
     """
     shapes = fit_shapes(boxes, model.anchors, threshold=threshold, image_size=model.image_size)
-    after, _ = best_overlaps(boxes, replace_shapes(model.anchors, [one / model.image_size for one in shapes]))
+    after, _ = best_overlaps(boxes, replace_shapes(model.anchors, [level / model.image_size for level in shapes]))
     now, then = (best >= threshold).mean(), (after >= threshold).mean()
-    if then - now < LEAST_GAIN:
+    if then - now < MIN_GAIN:
         return (f"no better shapes were found: the present anchors match {now:.1%} of the boxes at IoU {threshold:g}, "
                 f"the best others tried {then:.1%}; keep the present ones")
     lines = [f"suggested shapes match {then:.1%} of these boxes at IoU {threshold:g}, the present ones {now:.1%}:"]
-    shares = {name: [(one[chosen] >= threshold).mean() for one in (best, after)]
-              for name, chosen in size_classes(areas).items() if chosen.any()}
-    lines.append("by size: " + ", ".join(f"{name} {one:.1%} -> {other:.1%}" for name, (one, other) in shares.items()))
+    shares = [f"{name} {(best[chosen] >= threshold).mean():.1%} -> {(after[chosen] >= threshold).mean():.1%}"
+              for name, chosen in size_classes(areas).items() if chosen.any()]
+    lines.append(f"by size: {', '.join(shares)}")
     lines.append(f"SHAPES = (  # width, height in pixels of {model.image_size}, a line a level; docs/new_model.md")
-    lines += [f"    ({', '.join(f'({w:g}, {h:g})' for w, h in one)})," for one in shapes]
+    for level in shapes:
+        pairs = ", ".join(f"({width:g}, {height:g})" for width, height in level)
+        lines.append(f"    ({pairs}),")
     return "\n".join([*lines, ")"])
 
 
-def draw(best, areas, sides, model, threshold, path):
-    """Histograms as a PNG: best IoU by size class; sizes of the boxes with those of the anchors."""
+def draw(best: np.ndarray, areas: np.ndarray, sides: np.ndarray, *, model: Model, threshold: float, path: str) -> None:
+    """Histograms as a PNG: best IoU [N] by size class; sides [N] of the boxes in pixels with those of the anchors."""
     from src.drawing import class_color
     from src.evaluation.plots import ACCENTS, INK, new_figure, save_figure
     figure, (left, right) = new_figure(2, width=6.2, height=4.0)
-    chosen = {name: one for name, one in size_classes(areas).items() if name != "all" and one.any()}
-    left.hist([best[one] for one in chosen.values()], np.linspace(0, 1, 41), stacked=True, color=ACCENTS[:len(chosen)],
-              label=[f"{name} ({one.sum():,})" for name, one in chosen.items()])
+    classes = {name: chosen for name, chosen in size_classes(areas).items() if name != "all" and chosen.any()}
+    left.hist([best[chosen] for chosen in classes.values()], np.linspace(0, 1, 41), stacked=True,
+              color=ACCENTS[:len(classes)], label=[f"{name} ({chosen.sum():,})" for name, chosen in classes.items()])
     left.axvline(threshold, color=INK, linestyle="--", label=f"threshold {threshold:g}")
     left.set(title="best IoU of each box with an anchor", xlabel="IoU", ylabel="boxes", xlim=(0, 1))
     left.legend(frameon=False)

@@ -1,12 +1,12 @@
-# Sourced by the other scripts: how they take words from the command line. --help prints the comment at the head of a
-# script; a word it does not know ends it with exit 2 and one line. The launch scripts turn their positional arguments,
-# as the model zoo has them, into options of the programs.
+# Sourced by the other scripts: how they read the command line. --help prints the comment at the head of a script; an
+# unknown word ends it with exit 2 and one line. The launch scripts turn their positional arguments, which are those of
+# the model zoo, into options of the programs.
 #   . scripts/arguments.sh
 
-# Ends with a code and an error of one line.
+# Ends the script with a code and an error of one line.
 fail() { echo "error: ${*:2}" >&2; exit "$1"; }
 
-# Ends with the comment at the head of the script when WORD asks for it.
+# Prints the comment at the head of the script and ends it when WORD asks for that.
 help_wanted() {  # [WORD]
     case ${1:-} in
         -h | --help)
@@ -19,29 +19,29 @@ help_wanted() {  # [WORD]
 # The first usage line of the script: the first comment line that is indented.
 usage() { sed -n '/^#   / { s///; s/   .*//; p; q; }' "$0"; }
 
-# For a script of positional arguments: ends unless at most MOST words came, none of them an option.
-at_most() {  # MOST WORD ...
-    local most=$1 word
+# For a script of positional arguments: ends it unless at most MAX words came, none of them an option.
+at_most() {  # MAX WORD ...
+    local max=$1 word
     shift
     for word in "$@"; do
         help_wanted "$word"
         [[ $word != -* ]] || fail 2 "'$word' is not an option of this script; usage: $(usage)"
     done
-    [ $# -le "$most" ] || fail 2 "$# arguments came, at most $most allowed; usage: $(usage)"
+    [ $# -le "$max" ] || fail 2 "$# arguments came, at most $max allowed; usage: $(usage)"
 }
 
-# For a script that hands further words on to a program: ends unless LEAST words came, none of these an option.
-at_least() {  # LEAST WORD ...
-    local least=$1 word
+# For a script that passes further words on to a program: ends it unless MIN words came, none of these an option.
+at_least() {  # MIN WORD ...
+    local min=$1 word
     shift
     help_wanted "${1:-}"
-    for word in "${@:1:least}"; do
+    for word in "${@:1:min}"; do
         [[ $word != --* ]] || fail 2 "'$word' came in place of an argument; usage: $(usage)"
     done
-    [ $# -ge "$least" ] || fail 2 "$# argument(s) came, at least $least needed; usage: $(usage)"
+    [ $# -ge "$min" ] || fail 2 "$# argument(s) came, at least $min needed; usage: $(usage)"
 }
 
-# Appends --NAME=WORD to `options` for as many of "NAME NAME" as there are words before the first --key=value; `rest` are the others.
+# Appends --NAME=WORD to `options` for each word before the first --key=value, as far as there are names; `rest` are the others.
 optional() {  # "NAME ..." WORD ...
     local name names=$1
     shift

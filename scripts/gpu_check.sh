@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Checks training, evaluation and export on a GPU against this machine's CPU, in one go of some minutes, with data it draws itself.
+# Checks training, evaluation and export on a GPU against this machine's CPU, in some minutes, with data it draws itself.
 #   bash scripts/gpu_check.sh [OUTPUT_FOLDER]
-# prints a table and writes it with card, driver and date to OUTPUT_FOLDER/gpu_check.log: the file to send us (docs/gpu.md).
-# The file has each row as soon as it is known. Exit 0 all is well, 1 a part FAILED, 2 OUTPUT_FOLDER exists, 4 the device does not start.
-# DEVICE=CPU QUICK=1 tries the script itself where there is no card.
+# prints a table and writes it with card, driver and date to OUTPUT_FOLDER/gpu_check.log: attach that file to a report (docs/gpu.md).
+# The file has each row as soon as it is known. Exit 0: all is well, 1: a part FAILED, 2: OUTPUT_FOLDER exists, 4: the device does
+# not start. DEVICE=CPU QUICK=1 tries the script itself on a machine without a card.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/arguments.sh"

@@ -4,6 +4,8 @@
 
 writes OUT/train2017, OUT/val2017 and OUT/annotations/instances_{train,val}2017.json. A seed gives the same files again.
 """
+from __future__ import annotations
+
 import json
 import os
 import sys
@@ -14,7 +16,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.errors import run_main
-from src.files import expand_home
+from src.files import expand_home, write_atomic
 
 DESCRIPTION = "drawn shapes, made by scripts/make_demo_data.py"
 CLASSES = ("circle", "triangle", "square", "star")
@@ -22,17 +24,17 @@ HUES = (0, 30, 110, 70)  # each class keeps to a family of colours, as road sign
 HUE_RANGE = 14
 SIZES = ((320, 240), (240, 320))  # width, height in pixels
 SIDE = (0.25, 0.45)   # diameter of a shape as a share of the short image side
-MOST = 3              # shapes an image
-TILT = np.pi / 12      # radians by which a shape may lean: 15 degrees
+MAX_SHAPES = 3        # an image
+TILT = np.pi / 12     # radians by which a shape may lean: 15 degrees
 EMPTY = 0.04          # share of images without a shape
 OVERLAP = 0.1         # of two boxes: intersection over the smaller one, so that neither hides the other
-CONTRAST = 90         # least distance in RGB between a shape and the background below it
+CONTRAST = 90         # smallest distance in RGB between a shape and the background below it
 SUBPIXEL = 4          # fractional bits of the drawn coordinates
 MARGIN = 14           # pixels around a shape that its shadow can reach
 
 
-def main():
-    """Reads the command line, draws both splits."""
+def main() -> int:
+    """Reads the command line, draws both splits -> exit code."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("out", type=expand_home, help="folder to write")
     parser.add_argument("--images", type=int, default=300, help="training images (default 300)")
@@ -43,7 +45,7 @@ def main():
         parser.error("--images, --val and --seed must not be negative")
     try:
         for number, (split, count) in enumerate((("train2017", options.images), ("val2017", options.val))):
-            boxes = write_split(options.out, split, count, (options.seed, number))
+            boxes = write_split(options.out, split, count=count, seed=(options.seed, number))
             print(f"{os.path.join(options.out, split)}: {count} images, {boxes} boxes")
     except OSError as error:
         print(f"error: {options.out} cannot be written: {error}", file=sys.stderr)
@@ -51,8 +53,8 @@ def main():
     return 0
 
 
-def write_split(out, split, count, seed):
-    """Draws one split into out and returns its number of boxes; the annotation file comes last and whole."""
+def write_split(out: str, split: str, *, count: int, seed: tuple[int, ...]) -> int:
+    """Draws a split into out, the annotation file last, and returns its number of boxes."""
     path = os.path.join(out, "annotations", f"instances_{split}.json")
     refuse_foreign(path)
     for folder in (os.path.join(out, split), os.path.dirname(path)):
@@ -68,14 +70,13 @@ def write_split(out, split, count, seed):
         annotations += [{"id": len(annotations) + index, "image_id": number, "iscrowd": 0, **shape}
                         for index, shape in enumerate(shapes, 1)]
     categories = [{"id": index, "name": name} for index, name in enumerate(CLASSES, 1)]
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        json.dump({"info": {"description": DESCRIPTION}, "images": images, "annotations": annotations,
-                   "categories": categories}, file)
-    os.replace(f"{path}.part", path)
+    truth = {"info": {"description": DESCRIPTION}, "images": images, "annotations": annotations,
+             "categories": categories}
+    write_atomic(path, json.dumps(truth).encode())
     return len(annotations)
 
 
-def refuse_foreign(path):
+def refuse_foreign(path: str) -> None:
     """Ends the program where path is an annotation file that this script did not write: it may be somebody's COCO."""
     if os.path.exists(path):
         with open(path, "rb") as file:
@@ -83,27 +84,27 @@ def refuse_foreign(path):
                 sys.exit(f"error: {path} is not from this script; name another folder")
 
 
-def draw_image(rng):
+def draw_image(rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
     """One image [H, W, 3] uint8 RGB and its shapes as COCO annotations (category_id, bbox, area)."""
     width, height = SIZES[rng.integers(len(SIZES))]
     canvas = draw_background(rng, height, width)
     shapes = []
-    wanted = 0 if rng.random() < EMPTY else rng.integers(1, MOST + 1)
+    wanted = 0 if rng.random() < EMPTY else rng.integers(1, MAX_SHAPES + 1)
     for _ in range(40 if wanted else 0):
         label = int(rng.integers(len(CLASSES)))
         diameter = min(width, height) * rng.uniform(*SIDE)
         center = rng.uniform((diameter * 0.3, diameter * 0.3), (width - diameter * 0.3, height - diameter * 0.3))
         points = center + outline(label, rng.uniform(-TILT, TILT)) * diameter / 2
         box = clipped_box(points, width, height)
-        if all(shared(box, shape["bbox"]) <= OVERLAP for shape in shapes):
-            area = paint(canvas, points, HUES[label], rng)
+        if all(overlap(box, shape["bbox"]) <= OVERLAP for shape in shapes):
+            area = paint(canvas, points, hue=HUES[label], rng=rng)
             shapes.append({"category_id": label + 1, "bbox": box, "area": area})
         if len(shapes) == wanted:
             break
     return np.clip(canvas, 0, 255).astype(np.uint8), shapes
 
 
-def outline(label, angle):
+def outline(label: int, angle: float) -> np.ndarray:
     """Corners [N, 2] of a class in the unit circle, point up or lying flat, then turned by angle."""
     count, inner = {"circle": (72, 1), "triangle": (3, 1), "square": (4, 1), "star": (10, 0.45)}[CLASSES[label]]
     upright = np.pi / 4 if CLASSES[label] == "square" else -np.pi / 2
@@ -112,22 +113,22 @@ def outline(label, angle):
     return np.stack([np.cos(at), np.sin(at)], axis=1) * radius[:, None]
 
 
-def clipped_box(points, width, height):
+def clipped_box(points: np.ndarray, width: int, height: int) -> list[float]:
     """The tight box x, y, w, h of corners [N, 2] inside the image, to a hundredth of a pixel."""
     low = np.clip(points.min(axis=0), 0, (width, height))
     high = np.clip(points.max(axis=0), 0, (width, height))
     return [round(float(value), 2) for value in (*low, *(high - low))]
 
 
-def shared(box, other):
+def overlap(box: list[float], other: list[float]) -> float:
     """Intersection of two boxes x, y, w, h over the smaller of them."""
     wide = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
     high = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
     return max(wide, 0) * max(high, 0) / min(box[2] * box[3], other[2] * other[3])
 
 
-def paint(canvas, points, hue, rng):
-    """Draws a shape with shadow, shading and rim into canvas [H, W, 3] float32; returns its pixels inside the image."""
+def paint(canvas: np.ndarray, points: np.ndarray, *, hue: int, rng: np.random.Generator) -> float:
+    """Draws a shape with shadow, shading and rim into canvas [H, W, 3] float32 -> its pixels inside the image."""
     low = np.maximum(np.floor(points.min(axis=0)).astype(int) - MARGIN, 0)
     high = np.ceil(points.max(axis=0)).astype(int) + MARGIN
     part, points = canvas[low[1]:high[1], low[0]:high[0]], points - low
@@ -146,7 +147,7 @@ def paint(canvas, points, hue, rng):
     return round(float(mask.sum()), 1)
 
 
-def fill(shape, points, thickness=0):
+def fill(shape: tuple[int, ...], points: np.ndarray, thickness: int = 0) -> np.ndarray:
     """Coverage [H, W] float32 0..1 of a polygon, antialiased; thickness > 0 draws only its edge."""
     mask = np.zeros(shape, np.uint8)
     # OpenCV puts whole numbers on pixel centres, COCO on pixel edges
@@ -158,7 +159,7 @@ def fill(shape, points, thickness=0):
     return mask.astype(np.float32) / 255
 
 
-def pick_color(rng, hue, below):
+def pick_color(rng: np.random.Generator, hue: int, below: np.ndarray) -> np.ndarray:
     """A vivid colour near a hue, far from the mean colour below it; the best of a few if none is far enough."""
     best, best_distance = None, -1
     for _ in range(12):
@@ -173,7 +174,7 @@ def pick_color(rng, hue, below):
     return best
 
 
-def draw_background(rng, height, width):
+def draw_background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A soft texture [H, W, 3] float32: a gradient of two muted colours with blobs, stripes, grain or all of them."""
     first, second = rng.uniform(50, 200, (2, 3)).astype(np.float32)
     first, second = (color.mean() + 0.6 * (color - color.mean()) for color in (first, second))

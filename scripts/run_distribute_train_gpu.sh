@@ -26,7 +26,7 @@ launch=(mpirun --allow-run-as-root --bind-to none -n "$count")
 if [ -n "${HOSTFILE:-}" ]; then
     [ -f "$HOSTFILE" ] || fail 2 "HOSTFILE '$HOSTFILE' is not a file"
     launch+=(--hostfile "$HOSTFILE")
-    # the other machines know nothing of this shell
+    # the other machines do not know the variables of this shell
     for name in PATH PYTHONPATH LD_LIBRARY_PATH CUDA_HOME CUDA_CACHE_PATH GLOG_v ONEDNN_MAX_CPU_ISA OMP_NUM_THREADS NCCL_DEBUG \
         NCCL_SOCKET_IFNAME NCCL_IB_DISABLE NCCL_IB_HCA; do
         if [ -n "${!name:-}" ]; then launch+=(-x "$name"); fi

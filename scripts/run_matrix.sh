@@ -28,14 +28,14 @@ failed=0 ran=0 job=
 say() { echo "[matrix ${SECONDS}s] $*"; }
 row() { printf '%-5s %-20s %-7s %-7s %-7s %-7s %-7s %-7s\n' "$@"; }
 
-# Runs a command in a process group of its own. bash hears a signal while it waits, but not while a command is in the foreground.
+# Runs a command in its own process group. bash reacts to a signal while it waits, but not while a command is in the foreground.
 stoppable() {
     "$@" < /dev/null &
     job=$!
     wait "$job"
 }
 
-# Nothing is worth saving here: the folders are emptied and environments that are not whole are made again.
+# Nothing has to be saved here: the next start empties the folders and makes unfinished environments again.
 stop() {
     kill -KILL -- "-$job"
     wait "$job"
@@ -57,7 +57,7 @@ find_python() {
     return 1
 }
 
-# Sets `python` to that of the environment for a leg, which is made when it is not there or not whole.
+# Sets `python` to that of the environment for a leg, which is made when it is missing or unfinished.
 enter() {
     local version=$1 requirements=requirements.txt venv=$matrix/venv-$1 base
     if [ "$1" = 1.10 ]; then version=3.9 requirements=requirements-mindspore-gpu-1.10.txt; fi

@@ -8,5 +8,5 @@ at_least 5 "$@"
 options=(--device_target=GPU --device_id="$1" --epoch_size="$2" --lr="$3" --dataset="$4" --config_path="$5")
 shift 5
 optional "pre_trained pre_trained_epoch_size" "$@"
-# --device_target=CPU at the end of the line wins over the one above
+# a --device_target=CPU at the end of the line overrides the one above
 exec "$(bash "$root/scripts/python.sh")" "$root/train.py" "${options[@]}" "${rest[@]}"

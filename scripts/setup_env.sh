@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv in the repository root and installs the pinned packages. Does nothing when they are there already.
+# Makes .venv in the repository root and installs the pinned packages. Does nothing when they are installed already.
 #
 #   bash scripts/setup_env.sh [requirements.txt]      PYTHON=/path/to/python3.11 chooses the interpreter
 #
@@ -15,7 +15,7 @@ cd "$root"
 
 say() { echo "[setup ${SECONDS}s] $*"; }
 
-# MindSpore 2.10 has wheels for 3.10 to 3.12 among others, hotcoco from 3.10 on. Debian splits ensurepip off, so ask for it too.
+# MindSpore 2.10 and hotcoco have wheels for 3.10 to 3.12. Debian has ensurepip in another package, so this asks for it too.
 fits() {
     "$1" -c 'import sys, ensurepip, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
 }
@@ -23,7 +23,7 @@ fits() {
 find_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
-        fits "$PYTHON" || fail 4 "PYTHON=$PYTHON is no Python 3.10, 3.11 or 3.12 with the venv module"
+        fits "$PYTHON" || fail 4 "PYTHON=$PYTHON is not a Python 3.10, 3.11 or 3.12 with the venv module"
         echo "$PYTHON"
         return
     fi
@@ -37,7 +37,7 @@ find_python() {
          "or name it: PYTHON=/path/to/python3.11 bash $0"
 }
 
-# Changes when a package is pinned again or the interpreter is replaced; requirements.txt is part of every other list.
+# Changes with the pinned versions and the interpreter; requirements.txt is part of every other list.
 fingerprint() {
     { "$venv/bin/python" --version; cat requirements.txt "$requirements"; } 2>/dev/null | sha256sum | cut -d' ' -f1
 }
@@ -45,7 +45,7 @@ fingerprint() {
 [ -f "$requirements" ] || fail 4 "$requirements does not exist"
 stamp=$venv/.installed-$(basename "$requirements")
 
-# One setup at a time: a second one waits and then finds the work done. The lock is on this file, so it leaves nothing behind.
+# One setup at a time: a second one waits and then finds the work done. The lock is on this file, so nothing is left behind.
 if command -v flock >/dev/null; then
     exec 9<"${BASH_SOURCE[0]}"
     flock 9
@@ -55,11 +55,10 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
     exit 0
 fi
 
-# .unfinished stands in the folder while it is being filled: what an interrupted setup left is not trusted. Only a folder that this
-# script made (.made) is removed; one of another origin may hold more than we know of.
+# .unfinished lies in the folder while it is being filled: what an interrupted setup left is not trusted. Only a folder that
+# this script made (.made) is removed; another one may hold files of the user.
 if [ -e "$venv/.unfinished" ] || { [ -d "$venv" ] && ! fits "$venv/bin/python"; }; then
-    [ -e "$venv/.made" ] || fail 4 "$venv is not from this script, and is no environment of Python 3.10 to 3.12 or an interrupted setup" \
-        "left it; remove or rename it"
+    [ -e "$venv/.made" ] || fail 4 "$venv is not from this script, and not a finished environment of Python 3.10 to 3.12; remove or rename it"
     say "removing $venv, which an interrupted setup left or whose Python is gone"
     rm -rf "$venv"
 fi
@@ -80,8 +79,8 @@ say "installing $requirements$size"
 quiet=-qq
 if [ -t 1 ]; then quiet=-q; fi
 if ! "$venv/bin/python" -m pip install $quiet --disable-pip-version-check --no-input -r "$requirements"; then
-    rm -f "$venv/.unfinished"  # pip undoes what it could not finish; only an interruption leaves halves
-    fail 4 "pip could not install $requirements (its message is above); run this again when the cause is mended"
+    rm -f "$venv/.unfinished"  # pip undoes what it could not finish; only an interruption leaves half a package
+    fail 4 "pip could not install $requirements (its message is above); run this again when that is solved"
 fi
 "$venv/bin/python" -c 'import cv2, hotcoco, matplotlib, mindspore, yaml' >/dev/null ||
     fail 4 "the packages are installed but cannot be imported (message above)"

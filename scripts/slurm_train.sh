@@ -7,7 +7,7 @@
 #SBATCH --time=24:00:00
 #SBATCH --output=slurm-%j.log
 #SBATCH --signal=B:USR1@300
-# Trains on the machines of a Slurm job; five minutes before its time is over the state is saved (exit 130), --resume=True goes on.
+# Trains on the machines of a Slurm job. Five minutes before its time is over it saves the state (exit 130); --resume=True continues.
 #   sbatch scripts/slurm_train.sh EPOCH_SIZE LR DATASET CONFIG_PATH [--key=value ...]
 set -euo pipefail
 # Slurm runs a copy of this file: the repository is where sbatch was typed

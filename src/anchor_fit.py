@@ -1,8 +1,6 @@
 """Anchor shapes that fit the boxes of a data set better (numpy): each level keeps its grid and its number of shapes."""
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from src.anchors import split_levels
@@ -14,16 +12,8 @@ MAX_ROUNDS = 4      # over all levels in one pass
 MIN_GAIN = 3e-4     # of Search.value, for a move: a level that hardly any box needs stays as it is
 IOU_WEIGHT = 0.1    # of the mean IoU beside the share of matched boxes: leads where no box becomes matched
 DECIMALS = 1        # of a pixel
-
-
-class Pass(NamedTuple):
-    """Which sizes and aspect ratios are tried around the present ones of a level."""
-    octaves: float  # between two that are tried
-    sizes: int      # tried to each side
-    aspects: int    # tried to each side
-
-
-PASSES = (Pass(0.5, 6, 4), Pass(0.25, 2, 2), Pass(0.125, 2, 2))
+# octaves between two sizes or aspect ratios that are tried; how many sizes and aspect ratios to each side
+PASSES = ((0.5, 6, 4), (0.25, 2, 2), (0.125, 2, 2))
 
 
 def fit_shapes(boxes: np.ndarray, anchors: np.ndarray, *, threshold: float, image_size: int) -> list[np.ndarray]:

@@ -25,11 +25,11 @@ def tile_anchors(maps: Sequence[int], strides: Sequence[float], shapes: Sequence
     levels = []
     for side, stride, level_shapes in zip(maps, strides, shapes):
         center = (np.arange(side, dtype=np.float64) + 0.5) * stride
-        cy, cx = np.meshgrid(center, center, indexing="ij")
-        centers = np.stack([cx, cy], axis=-1)[:, :, None]                             # [side, side, 1, 2]
-        full = (side, side, len(level_shapes), 2)
-        parts = np.broadcast_to(centers, full), np.broadcast_to(np.asarray(level_shapes, np.float64), full)
-        levels.append(np.concatenate(parts, axis=-1).reshape(-1, 4))                  # [side * side * n, 4]
+        cells = np.empty((side, side, len(level_shapes), 4))  # row, column, shape
+        cells[..., 0] = center[None, :, None]
+        cells[..., 1] = center[:, None, None]
+        cells[..., 2:] = level_shapes
+        levels.append(cells.reshape(-1, 4))
     return np.concatenate(levels).astype(np.float32)
 
 
@@ -63,7 +63,7 @@ def replace_shapes(anchors: np.ndarray, shapes: Sequence[np.ndarray]) -> np.ndar
     present, given = [len(level.shapes) for level in levels], [len(level_shapes) for level_shapes in shapes]
     if present != given:
         raise ValueError(f"{given} shapes a level, the anchors have {present}")
-    sizes = [np.tile(np.asarray(new, np.float64), (level.side ** 2, 1)) for level, new in zip(levels, shapes)]
+    sizes = [np.tile(level_shapes, (level.side ** 2, 1)) for level, level_shapes in zip(levels, shapes)]
     return np.concatenate([anchors[:, :2], np.concatenate(sizes)], axis=1).astype(np.float32)
 
 
@@ -94,6 +94,25 @@ def ssd_shapes(scales: Sequence[float], aspect_ratios: Sequence[Sequence[float]]
         shapes.insert(1 if between_first else len(shapes), (between, between))
         levels.append(np.array(shapes))
     return levels
+
+
+class AnchorTable(NamedTuple):
+    """The anchors of an SSD as its paper or configuration lists them, in pixels of its input."""
+    image_size: int
+    maps: tuple[int, ...]                         # side of each feature map, in cells
+    strides: tuple[float, ...]                    # between two cell centres
+    sizes: tuple[float, ...]                      # s_k of each level, and one behind the last
+    aspect_ratios: tuple[tuple[float, ...], ...]  # of each level; each is taken both ways
+
+    def anchors_per_cell(self) -> list[int]:
+        """Shapes on each level: two squares and two for each aspect ratio."""
+        return [2 + 2 * len(ratios) for ratios in self.aspect_ratios]
+
+    def tile(self) -> np.ndarray:
+        """The anchors [A, 4], not clipped to the image."""
+        strides = [stride / self.image_size for stride in self.strides]
+        scales = [size / self.image_size for size in self.sizes]
+        return tile_anchors(self.maps, strides, ssd_shapes(scales, self.aspect_ratios))
 
 
 def reduced_shapes(first: float, scales: Sequence[float]) -> list[np.ndarray]:

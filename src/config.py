@@ -43,7 +43,9 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
         typed.update({"config_path": own} if os.path.isfile(own) else {})
     recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
     if "dataset" in typed and typed["dataset"] != recipe.get("dataset", defaults["dataset"]):
-        recipe = without_splits(recipe)
+        # train2017 is not a split of VOC; places of files belong to a data set only where the recipe names one
+        dropped = ("name", "place") if "dataset" in recipe else ("name",)
+        recipe = {key: value for key, value in recipe.items() if rule_of(key).split not in dropped}
     origin = f"{typed.get('config_path')}: "
     values = {**defaults, **{key: convert(key, value, defaults, origin=origin) for key, value in recipe.items()},
               **{key: convert(key, value, defaults) for key, value in typed.items()}}
@@ -53,12 +55,6 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
         raise OptionError(f"--{unused[0]} is not used by {program}, which takes --{used}")
     values["classes"] = named_classes(values["classes"])  # from here on `coco` is a class like others
     return EasyDict({**values, "typed": sorted(typed)})
-
-
-def without_splits(recipe: dict) -> dict:
-    """A recipe without the splits of its data set; places belong to a data set only if the recipe names one."""
-    dropped = ("name", "place") if "dataset" in recipe else ("name",)
-    return {key: value for key, value in recipe.items() if rule_of(key).split not in dropped}
 
 
 def unused_note(options: EasyDict, program: str) -> str:
@@ -115,14 +111,14 @@ def convert(key: str, value: object, defaults: dict, *, origin: str = "--") -> o
         hint = f"did you mean '{near}'?" if near else "see --help for all options"
         zoo = ZOO_RECIPE if key in ZOO_KEYS and origin != "--" else ""
         raise OptionError(f"{origin}{key} is not an option; {hint}{zoo}")
-    kind, rule = KINDS[type(defaults[key])], rule_of(key)
+    to_kind, expected = KINDS[type(defaults[key])]
     try:
-        result = kind.convert(value)
-    except ValueError as error:
-        raise OptionError(f"{origin}{key}={value!r}: expected {kind.expected}") from error
-    if rule.is_path:
+        result = to_kind(value)
+    except (ValueError, KeyError) as error:
+        raise OptionError(f"{origin}{key}={value!r}: expected {expected}") from error
+    if rule_of(key).is_path:
         result = expand_home(result)
-    problem = rule.problem(result)
+    problem = rule_of(key).problem(result)
     if problem:
         raise OptionError(f"{origin}{key}={value}: {problem}")
     return result
@@ -131,7 +127,8 @@ def convert(key: str, value: object, defaults: dict, *, origin: str = "--") -> o
 def help_text(program: str, doc: str = "") -> str:
     """What the program does, and the options it uses with default and meaning, as wide as the terminal."""
     width = shutil.get_terminal_size().columns  # 80 where it is not known
-    lines = [f"{wrap_paragraphs(doc, width)}\n", f"usage: python {program} [--config_path=RECIPE] [--key=value ...]"]
+    lines = [f"usage: python {program} [--version] [--config_path=RECIPE] [--key=value ...]\n",
+             wrap_paragraphs(doc, width)]
     with open(DEFAULT_PATH, encoding="utf-8") as file:
         text = file.read()
     heading = []
@@ -166,8 +163,7 @@ def run_of(path: str) -> str | None:
 def take_run_data(options: EasyDict) -> tuple[EasyDict, str]:
     """Options with the data of the run that checkpoint_file_path lies in, and a line that says so, "" for no change.
 
-    What the command line or the recipe says is kept, and another --dataset takes nothing. Raises OptionError for a
-    config.yaml that cannot be read.
+    What is typed or in the recipe is kept, and another --dataset takes nothing. Raises OptionError.
     """
     run = run_of(options.checkpoint_file_path) if options.checkpoint_file_path else None
     if not run:
@@ -179,11 +175,8 @@ def take_run_data(options: EasyDict) -> tuple[EasyDict, str]:
         return options, ""
     taken = {name: convert(name, stored[name], options, origin=f"{path}: ") for name in DATA_OPTIONS
              if name in stored and name not in given}
-    shown = " ".join(f"--{name}={as_typed(value)}" for name, value in taken.items() if value != options[name])
-    line = f"data of the run, from {os.path.relpath(path)}: {shown}" if shown else ""
+    shown = {name: f"[{','.join(value)}]" if isinstance(value, list) else value for name, value in taken.items()
+             if value != options[name]}
+    words = " ".join(f"--{name}={value}" for name, value in shown.items())
+    line = f"data of the run, from {os.path.relpath(path)}: {words}" if words else ""
     return EasyDict({**options, **taken}), line
-
-
-def as_typed(value: object) -> object:
-    """A value as it stands in a command line."""
-    return f"[{','.join(value)}]" if isinstance(value, list) else value

@@ -1,4 +1,8 @@
 """Boxes with names on images, and images as PNG. Images are [H, W, 3] uint8 RGB."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -11,63 +15,50 @@ PALETTE = ("e6194b 3cb44b 4363d8 f58231 a53bd0 00b3b3 f032e6 8db600 ff7f9f 12806
            "c0392b 6fcf97 8a8a1a ffb347 4b3fa7 7d93ab e0b000 0096ff").split()
 RIM = (20, 20, 20)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-TILE_SIDE, TILE_MOST = 300, 900  # pixels: shorter side of a picture in a grid, and the most of the longer one
+TILE_SIDE, MAX_TILE_SIDE = 300, 900  # pixels of the shorter side of a picture in a grid, and at most of the longer one
 
 
-def class_color(label):
-    """Fixed RGB colour (three ints) of a label 1, 2, .."""
+def class_color(label: int) -> tuple[int, int, int]:
+    """Fixed RGB colour of a label 1, 2, .."""
     paler, index = divmod(label - 1, len(PALETTE))
-    color = np.array([int(PALETTE[index][at:at + 2], 16) for at in (0, 2, 4)])
+    color = np.array(list(bytes.fromhex(PALETTE[index])))
     return tuple(np.rint(color + (255 - color) * 0.2 * (paler % 4)).astype(int).tolist())
 
 
-def draw_boxes(image, boxes, labels, *, scores=None, classes=()):
-    """A copy of image with boxes and their names.
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int], *, scores: np.ndarray | None = None,
+               classes: Sequence[str] = ()) -> np.ndarray:
+    """A copy of image with boxes and their names; better scores are drawn on top.
 
     boxes [N, 4] x1, y1, x2, y2 fractions of the image; labels [N] 1..C-1; scores [N] or None; classes: names without
-    background, label l is classes[l - 1] (the bare number where the list is too short). Better scores are drawn on top.
+    background, label l is classes[l - 1] (the bare number where the list is too short).
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
-    order = range(len(boxes)) if scores is None else np.argsort(scores)
     inside = np.clip(np.nan_to_num(np.asarray(boxes, float).reshape(-1, 4)), 0, 1)
     pixels = np.minimum(np.rint(inside * ((width, height) * 2)), (width - 1, height - 1) * 2).astype(int)
+    colors = [class_color(int(label)) for label in labels]
+    order = range(len(pixels)) if scores is None else np.argsort(scores)
     line = 1 + min(height, width) // 240
     for index in order:
         corners = pixels[index, :2].tolist(), pixels[index, 2:].tolist()
         cv2.rectangle(canvas, *corners, RIM, line + 2)  # keeps the line visible where the picture has its colour
-        cv2.rectangle(canvas, *corners, class_color(int(labels[index])), line)
-    texts = [class_name(int(label), classes) for label in labels]
-    if scores is not None:
-        texts = [f"{text} {score:.2f}" for text, score in zip(texts, scores)]
-    draw_labels(canvas, [(texts[index], pixels[index], class_color(int(labels[index]))) for index in order])
+        cv2.rectangle(canvas, *corners, colors[index], line)
+    texts, plates = [], np.zeros((0, 4))
+    for index in reversed(order):  # the last is on top and chooses its place first
+        label = int(labels[index])
+        text = one_line(classes[label - 1]) if 1 <= label <= len(classes) else str(label)
+        if scores is not None:
+            text += f" {scores[index]:.2f}"
+        scale, size = label_size(canvas, text)
+        if scale >= 0.2 and size[1] <= height:
+            plates = np.vstack([plates, free_place(size, pixels[index], canvas.shape, plates=plates, boxes=pixels)])
+            texts.append((text, scale, colors[index]))
+    for (text, scale, color), place in reversed(list(zip(texts, plates.astype(int).tolist()))):
+        draw_plate(canvas, text, place, scale=scale, color=color)
     return canvas
 
 
-def class_name(label, classes):
-    """Name of a label 1, 2, ..; the bare number where the list of names is too short."""
-    return one_line(classes[label - 1]) if 1 <= label <= len(classes) else str(label)
-
-
-def draw_labels(canvas, labels):
-    """Writes the names of boxes on plates, none outside canvas; the last is on top and chooses its place first.
-
-    labels: of each text, its box [4] x1, y1, x2, y2 in pixels, colour.
-    """
-    boxes = np.array([box for _, box, _ in labels]).reshape(-1, 4)
-    plates, plans = np.zeros((0, 4)), []
-    for text, box, color in reversed(labels):
-        scale, size = label_size(canvas, text)
-        if scale < 0.2 or size[1] > canvas.shape[0]:
-            continue
-        plate = free_place(size, box, canvas.shape, plates, boxes)
-        plates = np.vstack([plates, plate])
-        plans.append((text, scale, plate.tolist(), color))
-    for plan in reversed(plans):
-        draw_plate(canvas, *plan)
-
-
-def label_size(canvas, text):
+def label_size(canvas: np.ndarray, text: str) -> tuple[float, tuple[int, int]]:
     """Font scale of a label on canvas, and width and height of its plate in pixels."""
     height, width = canvas.shape[:2]
     scale = np.clip(min(height, width) / 900, 0.4, 1.6)
@@ -76,7 +67,8 @@ def label_size(canvas, text):
     return scale, (text_width + 6, text_height + base + 3)
 
 
-def free_place(size, box, shape, plates, boxes):
+def free_place(size: tuple[int, int], box: np.ndarray, shape: tuple, *, plates: np.ndarray,
+               boxes: np.ndarray) -> np.ndarray:
     """Where a plate of size (width, height) at its box hides least: x1, y1, x2, y2 [4], all in pixels.
 
     Tried in this order: above and below the box at its left end, the same at its right end, right and left of it.
@@ -85,37 +77,36 @@ def free_place(size, box, shape, plates, boxes):
     (x1, y1, x2, y2), (width, height) = box, size
     left = np.clip([x1, x1, x2 - width, x2 - width, x2 + 2, x1 - width - 1], 0, shape[1] - width)
     top = np.clip([y1 - height, y2 + 1, y1 - height, y2 + 1, y1, y1], 0, shape[0] - height)
-    places = np.stack([left, top, left + width, top + height], axis=1)
+    places = np.stack([left, top, left + width, top + height], axis=1)                    # [6, 4]
     hidden = 4 * shared_areas(places, plates).sum(axis=1) + shared_areas(places, boxes).sum(axis=1)
     return places[hidden.argmin()]
 
 
-def shared_areas(one, other):
+def shared_areas(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Areas that boxes [N, 4] and boxes [M, 4] share: [N, M]; corners x1, y1, x2, y2."""
-    one = one[:, None]
-    corners = np.maximum(one[..., :2], other[:, :2]), np.minimum(one[..., 2:], other[:, 2:])
+    first = first[:, None]                                                                # [N, 1, 4]
+    corners = np.maximum(first[..., :2], second[:, :2]), np.minimum(first[..., 2:], second[:, 2:])
     return area(np.concatenate(corners, axis=-1))
 
 
-def draw_plate(canvas, text, scale, place, color):
+def draw_plate(canvas: np.ndarray, text: str, place: list[int], *, scale: float, color: tuple) -> None:
     """Writes text on a filled plate at place x1, y1, x2, y2 in pixels."""
     x1, y1, x2, y2 = place
-    for ink, thickness in ((color, -1), (RIM, 1)):
-        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), ink, thickness)
+    for fill, thickness in ((color, -1), (RIM, 1)):
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), fill, thickness)
     ink = RIM if np.dot(color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)  # ITU-R BT.601 luma
     (_, height), _ = cv2.getTextSize(text, FONT, scale, 1)
-    weight = max(1, round(scale * 1.6))
-    cv2.putText(canvas, text, (x1 + 3, y1 + height + 2), FONT, scale, ink, weight, cv2.LINE_AA)
+    cv2.putText(canvas, text, (x1 + 3, y1 + height + 2), FONT, scale, ink, max(1, round(scale * 1.6)), cv2.LINE_AA)
 
 
-def to_tile(image):
+def to_tile(image: np.ndarray) -> np.ndarray:
     """Image [H, W, 3] at the size a grid shows it, shorter side 300 pixels: names on it are legible and of one size."""
     height, width = image.shape[:2]
-    factor = min(TILE_SIDE / min(height, width), TILE_MOST / max(height, width))
+    factor = min(TILE_SIDE / min(height, width), MAX_TILE_SIDE / max(height, width))
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
 
 
-def save_png(path, image):
-    """Writes image [H, W, 3] uint8 RGB as a PNG, whole. Raises EnvironmentFault where that is not possible."""
+def save_png(path: str, image: np.ndarray) -> None:
+    """Writes image [H, W, 3] uint8 RGB as a PNG. Raises EnvironmentFault where that is not possible."""
     write_atomic(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())

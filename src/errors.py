@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator
 OPTION_EXIT, DATA_EXIT, ENVIRONMENT_EXIT, NOT_FINITE_EXIT, INTERRUPTED_EXIT = 2, 3, 4, 5, 130
 # Which of several processes meet an error: all the same one; this one alone, or each its own; another one, not this.
 ALL, ALONE, ANOTHER = "all", "alone", "another"
-# Seconds a process stays silent: the launcher ends the others at the first exit, so only the first to speak is heard.
-# A process that is still alive after them reports its error itself: perhaps no other one has spoken.
+# Seconds a process stays silent, so that the first to speak is heard alone: the launcher ends the others at its exit.
 PATIENCE = {ALL: 5.0, ALONE: 0.0, ANOTHER: 10.0}
 LATER = 0.3  # additional seconds for each process of a host
 # What libraries say when memory runs out, in words without underscores: MindSpore, CUDA, cuDNN, OpenCV, ONNX Runtime.
@@ -167,12 +166,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 def memory_fault(error: BaseException, option: str = "", batch: int = 0) -> EnvironmentFault:
     """The EnvironmentFault of an error of memory. option: whose value, batch, may be halved; "" where unknown."""
+    advice = "try a smaller --image_size or another --model" if option else "try a smaller batch"
     if batch > 1:
         advice = f"try --{option}={batch // 2}, half of the batch of {batch}"
-    elif option:
-        advice = "try a smaller --image_size or another --model"
-    else:
-        advice = "try a smaller batch"
     reason = f" ({plain(error)})" if plain(error) else ""
     return EnvironmentFault(f"out of memory{reason}; {advice}, or end other programs", ALONE)
 
@@ -198,10 +194,9 @@ def plain(error: BaseException) -> str:
 
 
 def use_utf8() -> None:
-    """Lets names in any script be read and printed whatever the locale.
+    """Lets names in any script be read and printed, with any locale; streams write what their encoding lacks as \\N.
 
-    Streams write what their encoding lacks as \\N. With an ASCII locale files with such names cannot even be opened,
-    and Python settles that at its start: the program starts again in UTF-8 mode.
+    With an ASCII locale such files cannot be opened, which Python settles at its start: it starts again in UTF-8 mode.
     """
     ascii_only = codecs.lookup(sys.getfilesystemencoding()).name == "ascii"
     if ascii_only and os.environ.get("PYTHONUTF8") != "1" and hasattr(sys, "orig_argv"):

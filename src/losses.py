@@ -64,8 +64,7 @@ class MultiBoxLoss(nn.Cell):
         """Weights [B, A] of the negatives: 1 for the chosen ones, less for equals at the edge, else 0."""
         anchors = cross_entropy.shape[1]
         positives = positive.sum(1, keepdims=True)                                   # [B, 1]
-        rounded_up = -(-self.empty_negatives * anchors // 1)
-        without_positives = ops.ones_like(positives) * float(rounded_up)
+        without_positives = ops.ones_like(positives) * float(-(-self.empty_negatives * anchors // 1))  # rounded up
         wanted = ops.select(positives > 0, ops.floor(positives * self.negative_ratio), without_positives)
         wanted = ops.minimum(wanted, anchors - positives)
         value = ops.select(positive > 0, -ops.ones_like(cross_entropy), cross_entropy)  # [B, A]

@@ -1,9 +1,13 @@
 """Learning rates as plain arrays, one value a step (numpy)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def warmup(rates, lr_init, steps):
-    """The first `steps` values of a schedule replaced by a line from lr_init towards what it has at that step.
+def warmup(rates: np.ndarray, lr_init: float, steps: int) -> np.ndarray:
+    """The first `steps` values of a schedule replaced by a line from lr_init towards the value at that step.
 
     Step i has lr_init + (lr - lr_init) * i / steps: model zoo official/cv/SSD; NVIDIA and MLPerf with lr_init 0.
     """
@@ -13,7 +17,7 @@ def warmup(rates, lr_init, steps):
     return rates.astype(np.float32)
 
 
-def cosine(lr, *, lr_end, start, total_steps):
+def cosine(lr: float, *, lr_end: float, start: int, total_steps: int) -> np.ndarray:
     """lr until step `start`, then half a cosine to lr_end at total_steps. [total_steps].
 
     Source: model zoo official/cv/SSD, src/lr_schedule.py; step i has the angle pi * (i - start) / (total - start).
@@ -22,7 +26,7 @@ def cosine(lr, *, lr_end, start, total_steps):
     return lr_end + (lr - lr_end) * (1 + np.cos(angle)) / 2
 
 
-def multistep(lr, *, milestones, factors, total_steps):
+def multistep(lr: float, *, milestones: Sequence[int], factors: Sequence[float], total_steps: int) -> np.ndarray:
     """lr, times factors[k] from step milestones[k] on; each factor is of lr itself, not of the rate before."""
     values = lr * np.array([1.0, *factors])
     return values[np.searchsorted(milestones, np.arange(total_steps), side="right")]

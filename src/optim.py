@@ -6,7 +6,6 @@ from collections.abc import Iterable
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-HEAD = "head."
 NORM_PARAMETERS = (".gamma", ".beta")
 # endings of the names of parameters without weight decay
 DECAY_EXCLUDED = {"norm": NORM_PARAMETERS, "norm_bias": (*NORM_PARAMETERS, ".bias"), "none": ()}
@@ -22,32 +21,21 @@ def build_optimizer(parameters: Iterable[Parameter], lr: np.ndarray, *, kind: st
     of lr for the convolutions of the body (Paddle: 0.1).
     """
     parameters = list(parameters)
-    decayed, exempt = [], []
+    groups, factors = {False: [], True: []}, []  # by whether they are exempt from weight decay
     for parameter in parameters:
-        group = decayed if has_decay(parameter.name, decay_exclude) else exempt
-        group.append(parameter)
+        name, body = parameter.name, not parameter.name.startswith("head.")
+        exempt = body if decay_exclude == "body" else name.endswith(DECAY_EXCLUDED[decay_exclude])
+        groups[exempt].append(parameter)
+        factors.append(body_lr if body and not name.endswith(NORM_PARAMETERS) else 1.0)
     # no "lr" in a group: MindSpore would then look up the rate for every parameter, and compile for minutes
-    groups = [{"params": group, "weight_decay": decay}
-              for group, decay in ((decayed, weight_decay), (exempt, 0.0)) if group]
-    groups.append({"order_params": parameters})
+    rows = [{"params": members, "weight_decay": 0.0 if exempt else weight_decay}
+            for exempt, members in groups.items() if members]
+    rows.append({"order_params": parameters})
     if kind == "momentum" and body_lr == 1.0:
-        return nn.Momentum(groups, lr.tolist(), momentum)
-    factors = tuple(rate_factor(parameter.name, body_lr) for parameter in parameters)
+        return nn.Momentum(rows, lr.tolist(), momentum)
     if kind == "rmsprop":
-        return RMSProp(groups, lr.tolist(), momentum=momentum, factors=factors)
-    return SGD(groups, lr.tolist(), momentum=momentum, factors=factors, nesterov=kind == "nesterov")
-
-
-def has_decay(name: str, decay_exclude: str) -> bool:
-    """Whether the weight of the parameter with this name decays."""
-    if decay_exclude == "body":
-        return name.startswith(HEAD)
-    return not name.endswith(DECAY_EXCLUDED[decay_exclude])
-
-
-def rate_factor(name: str, body_lr: float) -> float:
-    """What the learning rate of the parameter with this name is multiplied by."""
-    return 1.0 if name.startswith(HEAD) or name.endswith(NORM_PARAMETERS) else body_lr
+        return RMSProp(rows, lr.tolist(), momentum=momentum, factors=tuple(factors))
+    return SGD(rows, lr.tolist(), momentum=momentum, factors=tuple(factors), nesterov=kind == "nesterov")
 
 
 class SGD(nn.Optimizer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-# what reads options, as a user starts it
+# programs and scripts that read options, as a user starts them
 TRAIN, EVAL, EXPORT, PREDICT, PREPARE, CATEGORIES, ANCHORS, SIZES = (frozenset({name}) for name in (
     "train.py", "eval.py", "export.py", "predict.py", "prepare_data.py", "scripts/list_categories.py",
     "scripts/anchor_stats.py", "scripts/model_info.py"))
@@ -16,16 +16,16 @@ EVERY = DETECTORS | DATA | SIZES
 class Rule(NamedTuple):
     """The rules of one option. An option without a line in RULES has these defaults."""
     programs: frozenset[str] = TRAIN  # that use it
-    choices: tuple[str, ...] = ()    # the only values it may have; () for any
-    minimum: float = 0               # smallest value of a number
-    maximum: float = math.inf        # largest value of a number
-    exclusive: bool = False          # the minimum itself is too small
-    is_path: bool = False            # of a file or folder: ~ stands for the home folder
-    split: str = ""                  # of one data set only, so a recipe's value may not be for another: "name", "place"
-    per_host: bool = False           # may differ between the hosts of a distributed run
-    in_graph: bool = True            # may change what MindSpore compiles
-    start_only: bool = False         # without effect when a run is resumed
-    after_end: bool = False          # may change when all steps are done: it adds steps, or belongs to the machine
+    choices: tuple[str, ...] = ()     # the only values it may have; () for any
+    minimum: float = 0                # smallest value of a number
+    maximum: float = math.inf         # largest value of a number
+    exclusive: bool = False           # the minimum itself is too small
+    is_path: bool = False             # of a file or folder: ~ stands for the home folder
+    split: str = ""                   # "name" or "place" of a split: another --dataset drops the value of a recipe
+    per_host: bool = False            # may differ between the hosts of a distributed run
+    in_graph: bool = True             # may change what MindSpore compiles
+    start_only: bool = False          # has no effect when a run is resumed
+    after_end: bool = False           # may change when all steps are done: it adds steps, or belongs to the machine
 
     @property
     def needs_steps(self) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
-from typing import NamedTuple
 
 import yaml
 
@@ -20,11 +18,6 @@ class Word(str):
     """A scalar of YAML as it is written: on, no, 007 and 2024-01-01 may be names of classes."""
 
 
-def read_scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Word:
-    """What YAML takes for a number, a truth value or a date, as it is written."""
-    return Word(node.value)
-
-
 def read_sequence(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> list:
     """A list with its scalars as they are written."""
     return [item.value if isinstance(item, yaml.ScalarNode) else loader.construct_object(item, deep=True)
@@ -36,7 +29,8 @@ class RecipeLoader(yaml.SafeLoader):
 
     yaml_constructors = {
         **yaml.SafeLoader.yaml_constructors,
-        **{f"tag:yaml.org,2002:{kind}": read_scalar for kind in ("bool", "int", "float", "timestamp")},
+        **{f"tag:yaml.org,2002:{kind}": lambda loader, node: Word(node.value)
+           for kind in ("bool", "int", "float", "timestamp")},
         "tag:yaml.org,2002:seq": read_sequence}
 
 
@@ -72,19 +66,7 @@ def read_yaml(path: str, loader: type = yaml.SafeLoader) -> dict:
     return values
 
 
-# --- values: what does not fit the type raises ValueError
-
-def to_bool(value: object) -> bool:
-    """True or False, as a word or a number."""
-    if str(value).lower() not in TRUTH:
-        raise ValueError(value)
-    return TRUTH[str(value).lower()]
-
-
-def to_int(value: object) -> int:
-    """A whole number; 8.5 and True are not."""
-    return int(str(value))
-
+# --- values: what does not fit the type raises ValueError or KeyError
 
 def to_float(value: object) -> float:
     """A finite number. PyYAML reads 1e-3 as a string; True is not a number."""
@@ -143,17 +125,9 @@ def read_item(node: yaml.Node, text: str) -> str:
     return written
 
 
-class Kind(NamedTuple):
-    """What a type of options takes."""
-    convert: Callable[[object], object]
-    expected: str  # in words
-
-
-KINDS = {
-    bool: Kind(to_bool, "True or False"),
-    int: Kind(to_int, "a whole number"),
-    float: Kind(to_float, "a number"),
-    str: Kind(to_text, "a text"),
-    list: Kind(to_list, "a list such as [a,b] of names, each of one letter or more; quote a name with a colon, a comma "
-                        "or a #"),
-}
+# by the type of the default: the function that converts, and what it expects in words (8.5 and True are not whole)
+KINDS = {bool: (lambda value: TRUTH[str(value).lower()], "True or False"),
+         int: (lambda value: int(str(value)), "a whole number"), float: (to_float, "a number"),
+         str: (to_text, "a text"),
+         list: (to_list, "a list such as [a,b] of names, each of one letter or more; quote a name with a colon, a "
+                         "comma or a #")}

@@ -22,8 +22,8 @@ def load_folder(root, folder):
 
 def fill(network, source, theirs):
     """Puts their tensors {name: array} into the network; asserts that nothing is left over on either side."""
-    parameters = {one.name: one for one in network.get_parameters()}
-    shapes = {name: one.shape for name, one in parameters.items()}
+    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
     ours, left = convert_weights(source, theirs, shapes)
     assert not left and {name: value.shape for name, value in ours.items()} == shapes
     assert guess_source(theirs, shapes) == source

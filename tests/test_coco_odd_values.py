@@ -83,6 +83,6 @@ def test_odd_values(path, folder):
         detections = to_coco(FOUND[:len(records)], truth)
         for engine in ("hotcoco", "pycocotools"):
             assert coco_metrics(truth, detections, engine)["AP"] <= 1
-        report.judge_boxes(str(file))
+        assert "\n" not in report.forms.other_form()
         report.write_csv(folder / "report.csv")
         assert report.summary().encode("utf-8") and all("\n" not in name and name.strip() for name in names)

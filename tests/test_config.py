@@ -204,7 +204,7 @@ def test_help_lists_the_options_of_a_program_as_wide_as_the_terminal(program, mo
         text = help_text(program, "What it does.")
         used = [name for name in DEFAULTS if program in rule_of(name).programs]
         assert re.findall(r"^  --(\w+)=", text, re.MULTILINE) == used and "config_path" in used
-        assert text.startswith(f"What it does.\n\nusage: python {program} ")
+        assert text.startswith(f"usage: python {program} ") and "\n\nWhat it does.\n\nwhat to run:\n" in text
         assert all(len(line) <= width or "[--key" in line for line in text.splitlines())
         assert ("--epoch_size=" in text) == (program == "train.py")
 

@@ -81,7 +81,7 @@ def test_boxes_of_a_ground_truth_file():
     boxes, areas, total = anchor_stats.read_boxes(truth, seed=1)
     assert boxes.tolist() == [[0.25, 0.25, 0.75, 1.0]] and areas.tolist() == [9] and total == 1
     truth["annotations"] *= 50
-    boxes, _, total = anchor_stats.read_boxes(truth, seed=1, most=7)
+    boxes, _, total = anchor_stats.read_boxes(truth, seed=1, max_boxes=7)
     assert len(boxes) == 7 and total == 50
     truth["annotations"] = []
     assert anchor_stats.read_boxes(truth, seed=1)[0].shape == (0, 4)

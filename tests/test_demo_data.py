@@ -54,7 +54,7 @@ def test_boxes_lie_inside_and_hardly_overlap(demo):
         width, height = sizes[item["image_id"]]
         assert 0 <= x and 0 <= y and x + w <= width + 0.01 and y + h <= height + 0.01
         assert min(w, h) > 15 and 0.25 < item["area"] / (w * h) <= 1.05  # pixels on the rim count whole
-        assert all(make_demo_data.shared(item["bbox"], other) <= 0.11 for other in by_image[item["image_id"]])
+        assert all(make_demo_data.overlap(item["bbox"], other) <= 0.11 for other in by_image[item["image_id"]])
         by_image[item["image_id"]].append(item["bbox"])
     assert {len(boxes) for boxes in by_image.values()} == {0, 1, 2, 3}
     assert {item["category_id"] for item in data["annotations"]} == {1, 2, 3, 4}

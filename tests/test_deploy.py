@@ -8,8 +8,10 @@ from pathlib import Path
 import cv2
 import pytest
 from programs import ROOT, environment
-from test_export import EXPORTS, small_model
+from test_export import small_model
 from test_onnx import landscape
+
+from src.export.exporter import export_model
 
 EXAMPLES = {"mindir": "MindSpore", "onnx": "onnxruntime"}
 
@@ -36,7 +38,7 @@ def test_examples_find_the_same(count, tmp_path):
         folder.mkdir()
         shutil.copy(tmp_path / "picture.jpg", folder)
         model, facts = small_model()
-        EXPORTS[ending](model, {**facts, "min_score": 0.8}, str(folder / f"ssd.{ending}"), count, raw=False)
+        export_model(model, {**facts, "min_score": 0.8}, str(folder / f"ssd.{ending}"), batch_size=count, raw=False)
         done = subprocess.run([sys.executable, "-c", example(title)], cwd=folder, env=environment(),
                               capture_output=True, text=True, check=False)
         assert done.returncode == 0 and "Removing initializer" not in done.stderr, done.stderr

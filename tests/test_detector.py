@@ -28,7 +28,7 @@ def detect(logits, deltas, anchors=ANCHORS, score="sigmoid", **settings):
                   num_classes=logits.shape[-1], score=score)
     cell = Detector(model, **settings)
     cell.set_train(False)
-    return [one.asnumpy() for one in cell(ms.Tensor(np.zeros((len(logits), 8, 8, 3), np.uint8)))]
+    return [output.asnumpy() for output in cell(ms.Tensor(np.zeros((len(logits), 8, 8, 3), np.uint8)))]
 
 
 def logit(*probabilities):
@@ -66,11 +66,12 @@ def test_boxes_are_decoded_and_clipped():
     assert np.allclose(boxes[0], [[0.17, 0.15, 0.37, 0.35], [0, 0.65, 1, 0.85]], atol=1e-6)
 
 
-def greedy(scores, boxes, threshold, least):
+def greedy(scores, boxes, threshold, min_score):
     """Exact greedy NMS of one class: indices by descending score."""
     kept = []
     for index in np.argsort(-scores, kind="stable"):
-        if scores[index] > least and not (kept and (box_ops.iou(boxes[index][None], boxes[kept])[0] > threshold).any()):
+        overlap = box_ops.iou(boxes[index][None], boxes[kept])[0]
+        if scores[index] > min_score and not (overlap > threshold).any():
             kept.append(index)
     return kept
 

@@ -24,8 +24,9 @@ def test_the_average_follows_faster_at_first(mode):
     assert np.allclose(average.averages[0].asnumpy(), [1.9, 3.8]) and np.allclose(average.averages[1].asnumpy(), 0.4)
     average()  # d = min(.15, 2 / 11)
     assert np.allclose(average.averages[0].asnumpy(), [2 - 0.15 * 0.1, 4 - 0.15 * 0.2])
-    assert [one.name for one in average.averages] == ["ema.weight", "ema.mean"] and average.updates.asnumpy() == 2
-    assert not average.trainable_params() or {one.name for one in average.trainable_params()} == {"weight"}
+    assert [parameter.name for parameter in average.averages] == ["ema.weight", "ema.mean"]
+    assert average.updates.asnumpy() == 2
+    assert not average.trainable_params() or {parameter.name for parameter in average.trainable_params()} == {"weight"}
 
 
 def test_the_network_takes_the_averages_and_gives_them_back():

@@ -7,17 +7,16 @@ from programs import COCO_NAMES, read_json, run, succeed
 from test_onnx import CLASSES, THRESHOLDS, documented_operators, landscape, operator_sets, sharp_model
 
 from src.errors import DataError, SSDError
-from src.export import mindir
-from src.export.mindir import export_mindir
-from src.export.onnx import export_onnx
-from src.export.quantize import Feed, Int8, to_float16
+from src.export import exporter
+from src.export.exporter import export_model
+from src.export.quantize import CalibrationReader, Int8, to_float16
 from src.inference.description import describe, detector_arguments
 from src.inference.exported import run_cell
 from src.inference.predictor import load_exported
 from src.models.detector import Detector
 from src.models.ssd import BUILDERS
 
-EXPORTS = {"mindir": export_mindir, "onnx": export_onnx}
+ENDINGS = ("mindir", "onnx")
 
 
 def small_model():
@@ -39,13 +38,13 @@ def initializers(path):
 
 # --- any number of images
 
-@pytest.mark.parametrize("ending", EXPORTS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_any_number_gives_what_each_number_gives(ending, tmp_path):
     model, facts = small_model()
     images = pictures(64)
     expected = run_cell(Detector(model, **detector_arguments(THRESHOLDS)), images)
     assert (expected[3] > 10).all()
-    meta = EXPORTS[ending](model, facts, str(tmp_path / f"ssd.{ending}"), 0, raw=False)
+    meta = export_model(model, facts, str(tmp_path / f"ssd.{ending}"), batch_size=0, raw=False)
     assert meta["batch_size"] == 0 and meta["inputs"]["images"]["shape"] == [None, 64, 64, 3]
     assert meta["outputs"]["boxes"]["shape"][0] is None
     assert set(meta.get("operators", [])) <= documented_operators()
@@ -58,10 +57,10 @@ def test_any_number_gives_what_each_number_gives(ending, tmp_path):
         assert np.allclose(found[1], expected[1][:count], atol=1e-5)  # sorted: near scores may change places
 
 
-@pytest.mark.parametrize("ending", EXPORTS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_any_number_of_raw_outputs(ending, tmp_path):
     model, facts = small_model()
-    meta = EXPORTS[ending](model, facts, str(tmp_path / f"raw.{ending}"), 0, raw=True)
+    meta = export_model(model, facts, str(tmp_path / f"raw.{ending}"), batch_size=0, raw=True)
     assert meta["outputs"]["logits"]["shape"] == [None, 96, 5]
 
 
@@ -69,23 +68,23 @@ def test_any_number_in_a_pyramid(tmp_path):
     # MindSpore writes the number of images into the upsampling, which the export must undo for the second image too
     model = sharp_model("ssd_mobilenet_v1_fpn", 3, 128)
     facts = describe(model, ["one", "two"], THRESHOLDS)
-    meta = export_onnx(model, facts, str(tmp_path / "raw.onnx"), 0, raw=True)
+    meta = export_model(model, facts, str(tmp_path / "raw.onnx"), batch_size=0, raw=True)
     assert meta["largest_difference"] < 1e-4 and "Slice" in meta["operators"]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("ending", EXPORTS)
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_any_number_for_every_model(name, ending, tmp_path):
     # the export itself compares the file with the network for one image and for two
     model = sharp_model(name, 21)
     facts = describe(model, [f"class{number}" for number in range(20)], THRESHOLDS)
-    meta = EXPORTS[ending](model, facts, str(tmp_path / f"ssd.{ending}"), 0, raw=False)
+    meta = export_model(model, facts, str(tmp_path / f"ssd.{ending}"), batch_size=0, raw=False)
     assert meta["largest_difference"] < 1e-4 and meta["batch_size"] == 0
     assert set(meta.get("operators", [])) <= documented_operators()
 
 
-@pytest.mark.parametrize("ending", EXPORTS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_eval_takes_any_number(place, trained, evaluated, ending):
     stem = place.folder / f"any_{ending}"
     text = succeed(place, "export.py", f"--checkpoint_file_path={trained.best}", f"--file_format={ending.upper()}",
@@ -106,7 +105,7 @@ def test_float16_is_for_the_network_only(tmp_path):
     model, facts = small_model()
     images, path = pictures(64), str(tmp_path / "ssd.onnx")
     expected = run_cell(Detector(model, **detector_arguments(THRESHOLDS)), images)
-    meta = export_onnx(model, facts, path, 3, raw=False, lower=to_float16)
+    meta = export_model(model, facts, path, batch_size=3, raw=False, quantize=to_float16)
     assert 0 < meta["largest_difference"] < 0.05
     weights = initializers(path)
     assert {one.dtype for one in weights.values() if one.ndim == 4} == {np.dtype(np.float16)}
@@ -120,7 +119,7 @@ def test_int8_keeps_the_last_convolutions(tmp_path):
     model, facts = small_model()
     path = str(tmp_path / "raw.onnx")
     images = np.concatenate([pictures(64), np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)])
-    meta = export_onnx(model, facts, path, 0, raw=True, lower=Int8(images))
+    meta = export_model(model, facts, path, batch_size=0, raw=True, quantize=Int8(images))
     assert meta["opset"] == {"ai.onnx": 13} and {"QuantizeLinear", "DequantizeLinear"} < set(meta["operators"])
     assert set(meta["operators"]) <= documented_operators() | {"QuantizeLinear", "DequantizeLinear"}
     kernels = [one for one in initializers(path).values() if one.ndim == 4]
@@ -141,11 +140,11 @@ def test_int8_from_the_validation_split(place, trained):
 
 
 def test_feed_fills_the_last_batch():
-    feed = Feed(np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1), 2)
+    feed = CalibrationReader(np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1), 2)
     assert [feed.get_next()["images"].ravel().tolist() for _ in range(2)] == [[0, 1], [2, 2]]
     assert feed.get_next() is None
-    with pytest.raises(DataError, match="no picture"):
-        Feed(np.zeros((0, 1, 1, 3), np.uint8), 1)
+    with pytest.raises(DataError, match="without pictures"):
+        CalibrationReader(np.zeros((0, 1, 1, 3), np.uint8), 1)
 
 
 def test_fewer_bits_are_for_onnx(place, trained):
@@ -161,7 +160,7 @@ def test_an_export_that_differs_is_not_kept(tmp_path, monkeypatch):
     def wrong_fold(network):
         for one in network.head.get_parameters():
             one.set_data(one + ms.Tensor(0.01, one.dtype))
-    monkeypatch.setattr(mindir, "fold_norms", wrong_fold)
+    monkeypatch.setattr(exporter, "fold_norms", wrong_fold)
     with pytest.raises(SSDError, match="differs from the network by .*; nothing was kept"):
-        export_mindir(model, facts, str(tmp_path / "ssd.mindir"), 1, raw=True)
+        export_model(model, facts, str(tmp_path / "ssd.mindir"), batch_size=1, raw=True)
     assert not list(tmp_path.iterdir())

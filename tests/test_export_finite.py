@@ -7,14 +7,14 @@ import mindspore as ms
 import numpy as np
 import pytest
 from programs import ROOT, run, succeed
-from test_export import EXPORTS, small_model
+from test_export import ENDINGS, small_model
 
 from scripts import compare_metrics
 from src.errors import NotFiniteError
-from src.export import mindir as exporter
-from src.export import onnx as onnx_exporter
-from src.export.mindir import difference_of
+from src.export import exporter
+from src.export.exporter import export_model
 from src.export.quantize import Int8, to_float16
+from src.export.trial import difference_of
 
 
 @pytest.fixture(autouse=True)
@@ -35,23 +35,23 @@ def test_a_difference_is_a_number(bad):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("raw", [True, False])
-@pytest.mark.parametrize("ending", EXPORTS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_a_network_that_is_not_finite_is_not_exported(ending, raw, bad, tmp_path):
     model, facts = small_model()
     weight = model.network.head.cls[2][3].bias
     weight.set_data(ms.Tensor(np.full(weight.shape, bad, np.float32)))
     with pytest.raises(NotFiniteError, match="the network gives NaN or infinity on .*; nothing was kept"):
-        EXPORTS[ending](model, facts, str(tmp_path / f"ssd.{ending}"), 1, raw)
+        export_model(model, facts, str(tmp_path / f"ssd.{ending}"), batch_size=1, raw=raw)
     assert [one.name for one in tmp_path.iterdir()] == ["work"]
 
 
-@pytest.mark.parametrize("lower", [to_float16, Int8(np.zeros((1, 64, 64, 3), np.uint8))], ids=["fp16", "int8"])
-def test_nor_in_fewer_bits(lower, tmp_path):
+@pytest.mark.parametrize("quantize", [to_float16, Int8(np.zeros((1, 64, 64, 3), np.uint8))], ids=["fp16", "int8"])
+def test_nor_in_fewer_bits(quantize, tmp_path):
     model, facts = small_model()
     weight = model.network.head.box[1][3].bias
     weight.set_data(ms.Tensor(np.full(weight.shape, np.nan, np.float32)))
     with pytest.raises(NotFiniteError, match="the network gives NaN"):
-        onnx_exporter.export_onnx(model, facts, str(tmp_path / "ssd.onnx"), 1, False, lower)
+        export_model(model, facts, str(tmp_path / "ssd.onnx"), batch_size=1, raw=False, quantize=quantize)
 
 
 def test_a_network_that_float16_cannot_hold(tmp_path):
@@ -59,20 +59,20 @@ def test_a_network_that_float16_cannot_hold(tmp_path):
     weight = model.network.head.cls[0][3].weight
     weight.set_data(ms.Tensor(np.full(weight.shape, 3e4, np.float32)))  # of many channels, each up to 6
     with pytest.raises(NotFiniteError, match="the exported file gives NaN or infinity"):
-        onnx_exporter.export_onnx(model, facts, str(tmp_path / "ssd.onnx"), 1, True, to_float16)
+        export_model(model, facts, str(tmp_path / "ssd.onnx"), batch_size=1, raw=True, quantize=to_float16)
     assert [one.name for one in tmp_path.iterdir()] == ["work"]
 
 
-@pytest.mark.parametrize("ending, module", [("mindir", exporter), ("onnx", onnx_exporter)])
-def test_a_fold_that_breaks_the_network(ending, module, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_fold_that_breaks_the_network(ending, tmp_path, monkeypatch):
     model, facts = small_model()
 
     def broken_fold(network):
         for one in network.head.get_parameters():
             one.set_data(one * ms.Tensor(np.nan, one.dtype))
-    monkeypatch.setattr(module, "fold_norms", broken_fold)
+    monkeypatch.setattr(exporter, "fold_norms", broken_fold)
     with pytest.raises(NotFiniteError):
-        EXPORTS[ending](model, facts, str(tmp_path / f"ssd.{ending}"), 1, False)
+        export_model(model, facts, str(tmp_path / f"ssd.{ending}"), batch_size=1, raw=False)
     assert [one.name for one in tmp_path.iterdir()] == ["work"]
 
 
@@ -92,18 +92,18 @@ def test_compared_metrics_are_numbers(tmp_path):
 
 # --- names
 
-@pytest.mark.parametrize("ending", EXPORTS)
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("name", ["two words", "größe", "a+(b", "'quoted' $HOME;*[1]", "検出"])
 def test_files_and_folders_of_any_name(ending, name, tmp_path):
     model, facts = small_model()
     folder = tmp_path / f"in {name}"
     folder.mkdir()
     path = folder / f"{name}.{ending}"
-    EXPORTS[ending](replace(model), facts, str(path), 1, raw=True)
+    export_model(replace(model), facts, str(path), batch_size=1, raw=True)
     assert sorted(one.name for one in folder.iterdir()) == sorted([f"{name}.json", path.name])
 
 
-@pytest.mark.parametrize("ending", EXPORTS)
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_a_file_of_any_name_is_read_again(place, trained, ending):
     name = f"für uns/a+(b) ok.{ending}"
     text = succeed(place, "export.py", f"--checkpoint_file_path={trained.best}", f"--file_format={ending.upper()}",

@@ -16,9 +16,13 @@ IDEAS = ("anchor_fit", "anchors", "boxes", "drawing", "ema", "losses", "lr_sched
 APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("ema", "losses", "optim", "machine.compat", "machine.compile_cache", "machine.distributed",
                    "weights.checkpoint", "weights.load", "evaluation.evaluate", "inference.description",
-                   "inference.exported", "inference.predictor", "export.mindir", "export.onnx", "training.build",
-                   "training.checks", "training.loop", "training.opening", "training.resume", "training.saver",
-                   "training.step", "training.validator")
+                   "inference.exported", "inference.predictor", "export.exporter", "export.mindir", "export.onnx",
+                   "export.trial", "training.build", "training.checks", "training.loop", "training.resume",
+                   "training.saver", "training.step", "training.validator")
+# the modules that know options: what they are, and what is built from them; all others take plain arguments
+KNOW_OPTIONS = ("config", "option_rules", "training.build", "training.checks")
+PROGRAMS = [os.path.relpath(path, ROOT) for folder in ("", "scripts", "bench")
+            for path in glob.glob(f"{ROOT}/{folder}/*.py")]
 
 
 def package_of(name):
@@ -32,20 +36,25 @@ def modules():
             yield os.path.relpath(path, os.path.join(ROOT, "src"))[:-3].replace(os.sep, "."), path
 
 
+def parsed(path):
+    """All nodes of a file."""
+    with open(path, encoding="utf-8") as file:
+        return list(ast.walk(ast.parse(file.read())))
+
+
 def imported(path):
     """Modules of src that a file imports, anywhere in it."""
     known = {name for name, _ in modules()}
-    with open(path, encoding="utf-8") as file:
-        for node in ast.walk(ast.parse(file.read())):
-            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("src."):
-                for alias in node.names:
-                    full = f"{node.module}.{alias.name}"[len("src."):]
-                    yield full if full in known else node.module[len("src."):]
+    for node in parsed(path):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("src."):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"[len("src."):]
+                yield full if full in known else node.module[len("src."):]
 
 
 def test_every_module_is_in_a_package():
     assert {package_of(name) for name, _ in modules()} == set(PACKAGES)
-    assert set(IDEAS) | set(NEEDS_MINDSPORE) <= {name for name, _ in modules()}
+    assert set(IDEAS) | set(NEEDS_MINDSPORE) | set(KNOW_OPTIONS) <= {name for name, _ in modules()}
 
 
 @pytest.mark.parametrize("name, path", modules())
@@ -59,6 +68,27 @@ def test_imports_go_to_the_left(name, path):
 def test_imports_form_no_cycle():
     graph = {name: set(imported(path)) for name, path in modules()}
     tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the modules
+
+
+@pytest.mark.parametrize("name, path", modules())
+def test_only_some_modules_know_options(name, path):
+    parameters = {node.arg for node in parsed(path) if isinstance(node, ast.arg)}
+    assert name in KNOW_OPTIONS or "options" not in parameters
+
+
+def changed(node):
+    """What a statement or call changes: the targets of an assignment, the object of .update() and the like."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return [node.func] if node.func.attr in ("update", "setdefault", "pop", "clear", "popitem") else []
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return [target for target in targets if isinstance(target, (ast.Attribute, ast.Subscript))]
+
+
+@pytest.mark.parametrize("path", [*PROGRAMS, *(os.path.relpath(path, ROOT) for name, path in modules())])
+def test_options_are_never_changed_in_place(path):
+    for node in [] if path == "src/config.py" else parsed(os.path.join(ROOT, path)):
+        for target in changed(node):
+            assert getattr(target.value, "id", "") != "options", f"{path}:{node.lineno} changes options"
 
 
 def test_init_files_are_empty():

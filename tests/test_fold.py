@@ -15,14 +15,14 @@ SHARED = 40  # norms of a SharedHead: two towers of four convolutions for five l
 def draw(network):
     """Gives all parameters drawn values that keep the size of a signal; none is left at its start."""
     rng = np.random.default_rng(0)
-    for one in network.get_parameters():
-        if one.ndim == 4:
-            value = rng.normal(0, (2 / np.prod(one.shape[1:])) ** 0.5, one.shape)
+    for parameter in network.get_parameters():
+        if parameter.ndim == 4:
+            value = rng.normal(0, (2 / np.prod(parameter.shape[1:])) ** 0.5, parameter.shape)
         else:
-            kind = one.name.split(".")[-1]
-            value = rng.uniform(0.8, 1.2, one.shape) if kind in ("gamma", "moving_variance") else \
-                rng.normal(0, 0.1, one.shape)
-        one.set_data(ms.Tensor(value.astype(np.float32)))
+            kind = parameter.name.split(".")[-1]
+            value = rng.uniform(0.8, 1.2, parameter.shape) if kind in ("gamma", "moving_variance") else \
+                rng.normal(0, 0.1, parameter.shape)
+        parameter.set_data(ms.Tensor(value.astype(np.float32)))
 
 
 def norms(network):
@@ -46,24 +46,24 @@ def test_outputs_stay(name):
         return
     draw(network)
     image = ms.Tensor(np.random.default_rng(1).normal(0, 1, (1, 3, size, size)).astype(np.float32))
-    expected = [one.asnumpy() for one in network(image)]
+    expected = [output.asnumpy() for output in network(image)]
     assert fold_norms(network) == before - len(norms(network))
     assert len(norms(network)) == (SHARED if name.endswith("fpn") else 0)
-    for one, other in zip(expected, network(image)):
-        assert np.isfinite(one).all() and one.std() > 0
-        assert np.abs(one - other.asnumpy()).max() < 1e-4 * np.abs(one).max()
+    for before, other in zip(expected, network(image)):
+        assert np.isfinite(before).all() and before.std() > 0
+        assert np.abs(before - other.asnumpy()).max() < 1e-4 * np.abs(before).max()
 
 
 def test_by_hand():
-    block = conv_norm(1, 1, batch_norm(eps=0.0), kernel=1, activation=None).set_train(False)
+    block = conv_norm(1, 1, batch_norm(eps=0.0), kernel_size=1, activation=None).set_train(False)
     values = {"0.weight": 3.0, "1.gamma": 8.0, "1.beta": 5.0, "1.moving_mean": 7.0, "1.moving_variance": 16.0}
-    for one in block.get_parameters():
-        one.set_data(ms.Tensor(np.full(one.shape, values[one.name], np.float32)))
+    for parameter in block.get_parameters():
+        parameter.set_data(ms.Tensor(np.full(parameter.shape, values[parameter.name], np.float32)))
     assert fold_norms(block) == 1 and fold_norms(block) == 0
     # (3 x - 7) / 4 * 8 + 5
     assert block[0].weight.asnumpy().item() == 6 and block[0].bias.asnumpy().item() == -9
     assert block(ms.ops.ones((1, 1, 1, 1), ms.float32)).asnumpy().item() == -3
-    assert [one.name for one in block.get_parameters()] == ["0.weight", "0.bias"]
+    assert [parameter.name for parameter in block.get_parameters()] == ["0.weight", "0.bias"]
 
 
 def test_only_a_norm_directly_behind_a_convolution():

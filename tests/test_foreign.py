@@ -13,7 +13,7 @@ from src.config import model_options, read_options
 from src.errors import DataError, OptionError
 from src.inference.predictor import load_model
 from src.models.ssd import build_model
-from src.weights import checkpoint
+from src.weights import checkpoint, files
 from src.weights.files import open_weights
 from src.weights.load import import_command, load_pretrained
 from src.weights.names import published_thresholds
@@ -75,6 +75,17 @@ def test_each_format_is_taken_or_the_command_is_said_in_full(kind, tmp_path):
     published = published_thresholds("uvipen")
     assert {name: facts[name] for name in published} == {**published, "max_boxes": 7}
     assert model.name == MODEL and len(facts["classes"]) == 80
+
+
+@pytest.mark.parametrize("kind", ["npz", "ckpt"])
+def test_a_file_is_opened_once(kind, tmp_path, monkeypatch):
+    """However often its arrays are tried: here for the options' model, then for all models."""
+    path, opened, loaded = WRITERS[kind](tmp_path / "theirs", foreign(5)), [], []
+    monkeypatch.setattr(files, "open", lambda *given: opened.append(given[0]) or open(*given), raising=False)
+    monkeypatch.setattr(checkpoint, "load_checkpoint", lambda given: loaded.append(given) or ms.load_checkpoint(given))
+    with pytest.raises(OptionError, match="; the file fits by"):
+        load_model(path, **model_options(read_options(["--model=ssd300_mobilenet_v2", "--classes=coco"])))
+    assert opened == [path] and loaded == ([path] if kind == "ckpt" else [])
 
 
 def test_the_command_by_hand(place, tmp_path):

@@ -33,9 +33,10 @@ def start(folder, seconds, **variables):
 def test_losses_are_compared_by_their_relative_difference(level, others, fails):
     if fails:
         with pytest.raises(gpu_check.Failed, match="at most"):
-            gpu_check.close(rows(8, 4, 2), rows(*others), level, "the CPU's")
+            gpu_check.compare_losses(rows(8, 4, 2), rows(*others), level=level, name="the CPU's")
     else:
-        assert "8.00000, 4.00000, 2.00000" in gpu_check.close(rows(8, 4, 2), rows(*others), level, "the CPU's")
+        text = gpu_check.compare_losses(rows(8, 4, 2), rows(*others), level=level, name="the CPU's")
+        assert "8.00000, 4.00000, 2.00000" in text
 
 
 @pytest.fixture(name="check")

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from mindspore import nn
 
-from src.export.onnx import run_graph
+from src.export.onnx_graph import run_graph
 from src.export.quantize import to_float16
 from src.models.layers import L2Norm, UpsampleTwice
 from src.models.ssd import Model
@@ -63,8 +63,8 @@ def test_a_float16_file_keeps_lengths_in_float32(tmp_path):
     x = np.full((1, 3, 1, 3), (4.0, 0.0, 100.0), np.float32)  # 12, 0 and 300 after the convolution
     ms.onnx.export(network, ms.Tensor(x), file_name=str(tmp_path / "n.onnx"), input_names=["images"])
     graph = onnx.load(tmp_path / "n.onnx")
-    for one in (graph, to_float16(graph, 1)):
-        found = run_graph(one, x)[0]
+    for model in (graph, to_float16(graph, 1)):
+        found = run_graph(model, x)[0]
         assert np.allclose(found[0, :, 0], [20 / 512 ** 0.5, 0, 20 / 512 ** 0.5], rtol=2e-3)
 
 

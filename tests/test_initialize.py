@@ -21,14 +21,14 @@ CLASSES = 21
 
 def parameters(network):
     """{name: array} of all parameters."""
-    return {one.name: one.asnumpy().copy() for one in network.get_parameters()}
+    return {parameter.name: parameter.asnumpy().copy() for parameter in network.get_parameters()}
 
 
 def class_names(name):
     """Names of the parameters whose shapes depend on the number of classes."""
-    one, other = ({p.name: p.shape for p in small(name, count).network.get_parameters()} for count in (3, 4))
-    assert one.keys() == other.keys()
-    return {key for key in one if one[key] != other[key]}
+    first, second = ({p.name: p.shape for p in small(name, count).network.get_parameters()} for count in (3, 4))
+    assert first.keys() == second.keys()
+    return {key for key in first if first[key] != second[key]}
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -40,7 +40,7 @@ def test_class_layers_are_those_that_depend_on_the_classes(name):
 @pytest.mark.parametrize("name", BUILDERS)
 def test_what_he_draws(name):
     network = small(name, CLASSES).network
-    before, trained = parameters(network), {one.name for one in network.trainable_params()}
+    before, trained = parameters(network), {parameter.name for parameter in network.trainable_params()}
     he_initialize(network, CLASSES, seed=3)
     after = parameters(network)
     assert {key: value.shape for key, value in after.items()} == {key: value.shape for key, value in before.items()}
@@ -77,7 +77,7 @@ def train_once(name, init):
     labels = (rng.integers(0, 50, (2, count)) == 0) * rng.integers(1, CLASSES, (2, count))
     numbers = step(ms.Tensor(rng.integers(0, 256, (2, size, size, 3), np.uint8)), ms.Tensor(labels.astype(np.int32)),
                    ms.Tensor(rng.normal(0, 1, (2, count, 4)).astype(np.float32)), ms.Tensor(0.0, ms.float32)).asnumpy()
-    return numbers, all(np.isfinite(one.asnumpy()).all() for one in model.network.get_parameters())
+    return numbers, all(np.isfinite(parameter.asnumpy()).all() for parameter in model.network.get_parameters())
 
 
 @pytest.mark.parametrize("init", ["published", "he"])
@@ -93,5 +93,5 @@ def test_norms_are_not_touched_but_for_residual_ones():
     norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, BatchNorm)]
     before = [cell.gamma.asnumpy().copy() for cell in norms]
     he_initialize(network, 3, seed=0)
-    assert norms and all(np.array_equal(one, cell.gamma.asnumpy()) for one, cell in zip(before, norms))
-    assert all(isinstance(one, nn.Conv2d) for one in network.head.class_layers())
+    assert norms and all(np.array_equal(gamma, cell.gamma.asnumpy()) for gamma, cell in zip(before, norms))
+    assert all(isinstance(layer, nn.Conv2d) for layer in network.head.class_layers())

@@ -149,6 +149,18 @@ def test_after_an_epoch_the_run_can_be_ended():
     assert saver.epochs == [(1, 2), (2, 4)]
 
 
+def test_a_run_that_early_stop_has_ended_takes_no_step_and_another_is_ended_by_its_validator_alone():
+    """Rank 0 alone counts evaluations: the others would wait for it if its count ended the loop."""
+    for stalls, steps in ((True, 0), (False, 6)):
+        step, _ = build([0.1] * 6)
+        saver = Saver()
+        loop = make_loop(step, Loader(3), np.full(6, 0.1), saver=saver, validator=Validator(9))
+        loop.state.early_stop, loop.state.since_best = 1, int(stalls)
+        loop.validator.validate = lambda state: {"AP": -2.0}
+        loop.train()
+        assert loop.state.steps_done == steps
+
+
 def test_starting_in_the_middle_of_an_epoch_reads_only_the_rest():
     step, _ = build([0.1] * 6)
     log = Log()
@@ -174,4 +186,4 @@ def test_what_a_fault_leaves(fault, saved):
     loop.train = fail
     with pytest.raises(type(fault), match="^x$"):
         loop.run()
-    assert saver.written == [(name, 0) for name in saved] and log.said == ["curves", "closed"]
+    assert saver.written == [(name, 0) for name in saved] and log.said == ["closed"]

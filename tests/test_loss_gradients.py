@@ -81,5 +81,5 @@ def test_all_parts_with_large_deltas(mode, build, normalizer, positives):
     def forward(values, boxes):
         return loss(values, boxes, ms.Tensor(labels * positives), ms.ops.zeros((1, 81, 4), ms.float32))[0]
     gradients = ms.grad(forward, (0, 1))(ms.Tensor(logits), ms.Tensor(deltas))
-    assert all(np.isfinite(one.asnumpy()).all() for one in gradients)
+    assert all(np.isfinite(gradient.asnumpy()).all() for gradient in gradients)
     assert (gradients[1].asnumpy() != 0).any() == positives

@@ -118,11 +118,11 @@ def test_detection_in_an_unknown_image():
     ((-5, 2), CAT), ((0, 2), CAT), (("x", "y"), CAT), ((1.0, 2), CAT), ((2 ** 63, 2), CAT), ((1, 2), -1),
     ((1, 2), "cat"), ((1, 2), 2 ** 70), ((-5, "y"), "c")])
 def test_ids_of_any_kind(engine, images, category):
-    one, other = images
-    boxes = [(one, category, [10, 10, 40, 40]), (other, DOG, [0, 0, 50, 50]), (other, category, [60, 60, 30, 30])]
-    ground_truth = {**truth(*boxes), "images": [{"id": one}, {"id": other}],
+    first, second = images
+    boxes = [(first, category, [10, 10, 40, 40]), (second, DOG, [0, 0, 50, 50]), (second, category, [60, 60, 30, 30])]
+    ground_truth = {**truth(*boxes), "images": [{"id": first}, {"id": second}],
                     "categories": [{"id": DOG, "name": "dog"}, {"id": category, "name": "cat"}]}
-    detections = found((one, category, 0.9, [10, 10, 40, 40]), (other, DOG, 0.8, [0, 0, 50, 50]))
+    detections = found((first, category, 0.9, [10, 10, 40, 40]), (second, DOG, 0.8, [0, 0, 50, 50]))
     before = copy.deepcopy((ground_truth, detections))
     metrics = coco_metrics(ground_truth, detections, engine)
     assert metrics["per_class"]["cat"] == {"AP": pytest.approx(51 / 101), "AP50": pytest.approx(51 / 101), "boxes": 2}
@@ -139,19 +139,19 @@ def test_numbering_ids_changes_no_number(monkeypatch):
     from coco_metric import draw
     ground_truth, detections = draw(40)
     detections = [{**item, "score": round(item["score"], 1)} for item in detections]
-    negative = {**ground_truth, "images": [{**one, "id": one["id"] - 10000} for one in ground_truth["images"]],
-                "annotations": [{**one, "image_id": one["image_id"] - 10000} for one in ground_truth["annotations"]]}
+    negative = {**ground_truth, "images": [{**image, "id": image["id"] - 10000} for image in ground_truth["images"]],
+                "annotations": [{**box, "image_id": box["image_id"] - 10000} for box in ground_truth["annotations"]]}
     shifted = [{**item, "image_id": item["image_id"] - 10000} for item in detections]
-    one, other = coco_metrics(ground_truth, detections), coco_metrics(negative, shifted)
-    assert one["AP"] > 0 and one == other
+    first, second = coco_metrics(ground_truth, detections), coco_metrics(negative, shifted)
+    assert first["AP"] > 0 and first == second
 
 
 def test_engines_agree_to_the_last_digit(monkeypatch):
     monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
     from coco_metric import draw
     truth, detections = draw(40)
-    one, other = (coco_metrics(truth, detections, engine) for engine in ENGINES)
-    assert one["AP"] > 0 and all(abs(one[name] - other[name]) <= 1e-15 for name in COCO_NAMES)
+    first, second = (coco_metrics(truth, detections, engine) for engine in ENGINES)
+    assert first["AP"] > 0 and all(abs(first[name] - second[name]) <= 1e-15 for name in COCO_NAMES)
 
 
 def test_the_garbage_collector_is_on_again(monkeypatch):
@@ -269,14 +269,14 @@ def test_notes_about_a_split():
     assert "classes have no box" in split_notes(truth((1, CAT, [0, 0, 9, 9], {"iscrowd": 1})), "voc", max_boxes=100)[0]
 
 
-@pytest.mark.parametrize("dataset, most, cats, dogs, told", [
+@pytest.mark.parametrize("dataset, max_boxes, cats, dogs, told", [
     ("coco", 100, 100, 0, None), ("coco", 100, 60, 41, "up to 101 boxes: at most 100 an image are found"),
     ("coco", 300, 60, 141, "COCO's protocol counts 100 of a class in an image (maxDets)"), ("coco", 300, 60, 60, None),
     ("voc", 300, 0, 200, None), ("voc", 100, 0, 101, "at most 100 an image are found (--max_boxes); the others"),
     ("coco", 10, 11, 0, "at most 10 an image")])
-def test_notes_about_more_boxes_than_are_found_or_counted(dataset, most, cats, dogs, told):
+def test_notes_about_more_boxes_than_are_found_or_counted(dataset, max_boxes, cats, dogs, told):
     split = truth(*[(1, CAT, [0, 0, 9, 9])] * cats, *[(1, DOG, [0, 0, 9, 9])] * dogs, (2, 3, [0, 0, 9, 9]))
-    notes = [note for note in split_notes(split, dataset, max_boxes=most) if "image(s)" in note]
+    notes = [note for note in split_notes(split, dataset, max_boxes=max_boxes) if "image(s)" in note]
     assert len(notes) == bool(told) and all(told in note and note.startswith("1 image(s)") for note in notes)
 
 

@@ -72,7 +72,7 @@ def test_difficult_is_kept(tmp_path):
         "<xmax>20</xmax><ymax>12</ymax></bndbox></object></annotation>")
     split = prepare_split("val", "voc", mindrecord_dir=str(tmp_path / "mr"), classes=[], voc_root=str(tmp_path),
                           log=lambda text: None)
-    assert split.name == "test", "there is no list val.txt"
+    assert split.name == "test", "the list val.txt does not exist"
     assert rows_of(split)[0]["difficult"].tolist() == [1] and split.finding_count == 0
     annotation = json.load(open(split.ground_truth, encoding="utf-8"))["annotations"][0]
     assert (annotation["bbox"], annotation["difficult"], annotation["ignore"]) == ([4, 2, 16, 10], 1, 1)
@@ -109,7 +109,7 @@ def test_rows_that_are_not_there_are_no_samples(tmp_path, call):
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_batches_come_in_order_and_whole_however_many_threads(tmp_path, call, workers):
+def test_batches_come_in_order_and_complete_with_any_number_of_threads(tmp_path, call, workers):
     names = [f"{number}.png" for number in range(11)]
     txt_tree(tmp_path, "".join(f"{name} 0,0,9,9,cat\n" for name in names), names)
     for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""When a conversion is made anew, how the ranks wait, options that lead nowhere, and prepare_data.py."""
+"""When data are converted again, how the ranks wait, options that lead nowhere, and prepare_data.py."""
 import os
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from src.data.annotations import SplitMissing
 from src.data.prepare import prepare_split
 from src.errors import DataError, EnvironmentFault, OptionError, SSDError
 
-# --- when it is made anew
+# --- when data are converted again
 
 def test_reused_until_the_source_changes(tmp_path, call):
     txt_tree(tmp_path, "a.png 0,0,9,9,cat\n")

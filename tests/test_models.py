@@ -42,9 +42,10 @@ def test_every_model_has_its_published_numbers_here():
 def test_published_size(name):
     classes, parameters, anchors, size = PUBLISHED[name]
     model = build_model(name, classes)
-    assert sum(one.size for one in model.network.trainable_params()) == parameters
+    assert sum(parameter.size for parameter in model.network.trainable_params()) == parameters
     assert model.anchors.shape == (anchors, 4) and model.image_size == size
-    assert len({one.name for one in model.network.get_parameters()}) == len(list(model.network.get_parameters()))
+    names = [parameter.name for parameter in model.network.get_parameters()]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
@@ -63,15 +64,16 @@ def test_output_row_belongs_to_its_anchor(name):
     """A change at one place of the picture changes the outputs of the smallest anchors there, not at the far corner."""
     model = small(name, 2, 256)
     size = model.image_size
-    for one in model.network.get_parameters():  # the published initial weights are too small to see through many layers
-        if one.ndim > 1:
-            values = np.random.default_rng(0).normal(0, (2 / np.prod(one.shape[1:])) ** 0.5, one.shape)
-            one.set_data(ms.Tensor(values, ms.float32))
+    # the published initial weights are too small to see through many layers
+    for parameter in model.network.get_parameters():
+        if parameter.ndim > 1:
+            values = np.random.default_rng(0).normal(0, (2 / np.prod(parameter.shape[1:])) ** 0.5, parameter.shape)
+            parameter.set_data(ms.Tensor(values, ms.float32))
     model.network.set_train(False)
     image = np.zeros((1, 3, size, size), np.float32)
     spot = image.copy()
     spot[:, :, size * 7 // 8:size * 15 // 16, size // 16:size // 8] = 1.0  # low left: cx small, cy large
-    with_spot, without = (model.network(ms.Tensor(one))[0].asnumpy()[0] for one in (spot, image))
+    with_spot, without = (model.network(ms.Tensor(pixels))[0].asnumpy()[0] for pixels in (spot, image))
     change = np.abs(with_spot - without).sum(axis=1)
     first_level = np.isclose(model.anchors[:, 2:], model.anchors[0, 2:]).all(axis=1)
     centers = model.anchors[first_level, :2]
@@ -83,7 +85,7 @@ def test_output_row_belongs_to_its_anchor(name):
 def test_he_initialize_starts_from_background_and_identity(name):
     model = small(name, 5)
     he_initialize(model.network, 5, seed=3)
-    weights = {one.name: one.asnumpy() for one in model.network.get_parameters()}
+    weights = {parameter.name: parameter.asnumpy() for parameter in model.network.get_parameters()}
     first = next(value for key, value in weights.items() if key.startswith("backbone.") and value.ndim == 4)
     assert first.std() == pytest.approx((2 / np.prod(first.shape[1:])) ** 0.5, rel=0.1)
     biases = [value for key, value in weights.items() if key.startswith("head.cls") and key.endswith("t.bias")
@@ -116,7 +118,7 @@ def test_batch_norm_of_a_single_value_stays_finite():
     norm.set_train()
     output = norm(ms.Tensor(np.full((1, 3, 1, 1), 5, np.float32)))
     assert (output.asnumpy() == 0).all()  # beta
-    assert all(np.isfinite(one.asnumpy()).all() for one in norm.get_parameters())
+    assert all(np.isfinite(parameter.asnumpy()).all() for parameter in norm.get_parameters())
     assert (norm.moving_variance.asnumpy() == 1).all()
 
 
@@ -135,7 +137,7 @@ def test_freeze_stops_weights_and_statistics():
     model = build_model("ssd300_mobilenet_v2", 3, image_size=96, width=0.35)
     assert freeze_layers(model.network, ["backbone"]) > 100
     optimizer = build_optimizer(model.network.trainable_params(), np.full(3, 0.1, np.float32), weight_decay=1e-4)
-    before = {one.name: one.asnumpy().copy() for one in model.network.get_parameters()}
+    before = {parameter.name: parameter.asnumpy().copy() for parameter in model.network.get_parameters()}
     model.network.set_train()
 
     network = model.network
@@ -145,7 +147,7 @@ def test_freeze_stops_weights_and_statistics():
 
     gradients = ops.value_and_grad(forward, None, optimizer.parameters)
     optimizer(gradients(ms.ops.ones((2, 3, 96, 96), ms.float32))[1])
-    after = {one.name: one.asnumpy() for one in model.network.get_parameters()}
+    after = {parameter.name: parameter.asnumpy() for parameter in model.network.get_parameters()}
     changed = {name for name, value in after.items() if not np.array_equal(before[name], value)}
     assert changed and not [name for name in changed if name.startswith("backbone.")]
     assert "neck.expand.1.moving_mean" in changed
@@ -171,7 +173,7 @@ def test_who_is_decayed(exclude, decayed):
                                 weight_decay=0.1, decay_exclude=exclude)
     optimizer(tuple(ms.Tensor(np.zeros(2, np.float32)) for _ in names))
     # no gradient: w - lr * decay * w = 1 - .5 * .1
-    after = {one.name: one.asnumpy()[0] for one in parameters}
+    after = {parameter.name: parameter.asnumpy()[0] for parameter in parameters}
     assert after == pytest.approx({name: 0.95 if name in decayed.split() else 1.0 for name in names})
 
 
@@ -199,7 +201,7 @@ def test_the_body_can_learn_slower():
                   for name in ("neck.conv.weight", "neck.bn.gamma", "head.weight")]
     optimizer = build_optimizer(parameters, np.full(2, 0.5, np.float32), momentum=0.0, body_lr=0.1)
     optimizer(tuple(ms.Tensor(np.ones(1, np.float32)) for _ in parameters))
-    assert [float(one.asnumpy()[0]) for one in parameters] == pytest.approx([0.95, 0.5, 0.5])
+    assert [float(parameter.asnumpy()[0]) for parameter in parameters] == pytest.approx([0.95, 0.5, 0.5])
 
 
 def test_batch_norm_is_recognised_by_mixed_precision():

@@ -27,7 +27,7 @@ def model(monkeypatch):
 
 
 def test_builder(model):
-    parameters = sum(one.size for one in model.network.trainable_params())
+    parameters = sum(parameter.size for parameter in model.network.trainable_params())
     assert f"{parameters:,} trainable" in CODE["python"]
     assert model.anchors.shape == (8732, 4) and model.name == NAME
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -39,7 +39,7 @@ def test_builder(model):
 
 
 def test_torchvision_names_fit(model):
-    names = {one.name for one in model.network.backbone.get_parameters()}
+    names = {parameter.name for parameter in model.network.backbone.get_parameters()}
     assert {"backbone.conv1.weight", "backbone.layer2.0.downsample.1.gamma", "backbone.layer3.1.conv2.weight"} <= names
 
 

@@ -7,8 +7,7 @@ import pytest
 from mindspore import nn, ops
 
 from src import boxes as box_ops
-from src.export.mindir import export_mindir
-from src.export.onnx import export_onnx
+from src.export.exporter import export_model
 from src.inference.description import describe, detector_arguments
 from src.inference.exported import run_cell
 from src.inference.predictor import load_exported
@@ -77,12 +76,12 @@ def check_greedy(found, model, image):
     assert len(set(kept)) == count, "no pair twice"
     assert (np.diff(scores[:count]) <= 0).all() and not boxes[count:].any() and not scores[count:].any()
     overlap = box_ops.iou(all_boxes, all_boxes) * (all_labels[:, None] == all_labels)
-    for one in range(len(all_scores)):
-        above = [other for other in kept if other != one and overlap[one, other] > THRESHOLDS["nms_threshold"]]
-        if one in kept:
+    for index in range(len(all_scores)):
+        above = [other for other in kept if other != index and overlap[index, other] > THRESHOLDS["nms_threshold"]]
+        if index in kept:
             assert not above, "two that overlap"
         else:
-            assert any(all_scores[other] >= all_scores[one] - 1e-5 for other in above), "lost without a stronger one"
+            assert any(all_scores[other] >= all_scores[index] - 1e-5 for other in above), "lost without a stronger"
 
 
 def check_all(detect, model, counts):
@@ -97,11 +96,11 @@ def check_all(detect, model, counts):
 def brute_force(scores, labels, boxes):
     """Greedy NMS of candidates in their order -> numbers of those that stay."""
     kept = []
-    for one in range(len(scores)):
-        rivals = [other for other in kept if labels[other] == labels[one]]
-        if scores[one] > THRESHOLDS["min_score"] and not (
-                box_ops.iou(boxes[one][None], boxes[rivals])[0] > THRESHOLDS["nms_threshold"]).any():
-            kept.append(one)
+    for index in range(len(scores)):
+        rivals = [other for other in kept if labels[other] == labels[index]]
+        if scores[index] > THRESHOLDS["min_score"] and not (
+                box_ops.iou(boxes[index][None], boxes[rivals])[0] > THRESHOLDS["nms_threshold"]).any():
+            kept.append(index)
     return kept
 
 
@@ -110,7 +109,7 @@ def test_the_cell(mode, model, kind):
     cell = kind(model, **detector_arguments(THRESHOLDS))
     check_all(lambda pixels: run_cell(cell, pixels), model, (5,))
     logits, deltas = cell.network(cell.normalize(ms.Tensor(images())))
-    scores, labels, boxes = (one.asnumpy() for one in cell.find_candidates(logits, deltas))
+    scores, labels, boxes = (output.asnumpy() for output in cell.find_candidates(logits, deltas))
     found = run_cell(cell, images())
     for number in range(5):
         kept = brute_force(scores[number], labels[number], boxes[number])
@@ -121,10 +120,10 @@ def test_the_cell(mode, model, kind):
 
 
 @pytest.mark.parametrize("batch_size", [0, 5])
-@pytest.mark.parametrize("ending, export", [("mindir", export_mindir), ("onnx", export_onnx)])
-def test_the_files(model, ending, export, batch_size, tmp_path):
+@pytest.mark.parametrize("ending", ["mindir", "onnx"])
+def test_the_files(model, ending, batch_size, tmp_path):
     path = str(tmp_path / f"ssd.{ending}")
-    export(model, describe(model, ["a", "b", "c"], THRESHOLDS), path, batch_size, raw=False)
+    export_model(model, describe(model, ["a", "b", "c"], THRESHOLDS), path, batch_size=batch_size, raw=False)
     check_all(load_exported(path).detect_batch, model, (5,) if batch_size else (1, 5))
 
 
@@ -137,10 +136,10 @@ def test_float16_logits_and_few_places(mode):
     cell = Detector(model, min_score=0.2, nms_threshold=0.4, topk_candidates=300, max_boxes=20)
     logits = ms.Tensor(rng.normal(0, 4, (1, 400, 6)).round().astype(np.float16))
     deltas = ops.zeros((1, 400, 4), ms.float16)
-    scores, labels, boxes = (one.asnumpy()[0] for one in cell.find_candidates(logits.astype(ms.float32),
+    scores, labels, boxes = (output.asnumpy()[0] for output in cell.find_candidates(logits.astype(ms.float32),
                                                                               deltas.astype(ms.float32)))
     kept = brute_force(scores, labels, boxes)[:20]
-    found = [one.asnumpy()[0] for one in cell.finish(logits, deltas)]
+    found = [output.asnumpy()[0] for output in cell.finish(logits, deltas)]
     assert len(np.unique(scores)) < 20 == len(kept) == found[3]
     assert (found[0] == boxes[kept]).all() and (found[1] == scores[kept]).all() and (found[2] == labels[kept] + 1).all()
     best = np.sort(1 / (1 + np.exp(-logits.asnumpy()[0, :, 1:].astype(float))).ravel())[::-1][:300]

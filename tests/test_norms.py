@@ -3,9 +3,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.models.freeze import freeze_norms
+from src.models.freeze import choose_norms, freeze_norms
 from src.models.layers import BatchNorm
-from src.models.norms import choose_norms
 from src.models.ssd import build_model
 
 
@@ -38,8 +37,9 @@ def test_frozen_means_the_stored_statistics_and_nothing_trained():
     frozen = {name for name, cell in norms.items() if cell.use_batch_statistics is False}
     assert frozen == {name for name in norms if name.startswith("backbone.")} and len(frozen) < len(norms)
     choose_norms(model.network, "frozen", 1)
-    assert not [one.name for one in model.network.trainable_params() if one.name.endswith((".gamma", ".beta"))]
+    assert not any(parameter.name.endswith((".gamma", ".beta")) for parameter in model.network.trainable_params())
     model.network.set_train()
-    before = {one.name: one.asnumpy().copy() for one in model.network.get_parameters()}
+    before = {parameter.name: parameter.asnumpy().copy() for parameter in model.network.get_parameters()}
     model.network(ms.Tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)))
-    assert all(np.array_equal(before[one.name], one.asnumpy()) for one in model.network.get_parameters())
+    after = {parameter.name: parameter.asnumpy() for parameter in model.network.get_parameters()}
+    assert all(np.array_equal(before[name], after[name]) for name in after)

@@ -110,15 +110,15 @@ def test_every_kind_of_pixels_is_read_as_rgb(check, kind):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_jpeg_without_its_end_marker_is_whole_one_without_data_is_not(check, options, mode):
+def test_a_jpeg_without_its_end_marker_is_complete_but_not_without_data(check, options, mode):
     image = Image.fromarray(picture()).convert(mode)
     data = encoded(image, "JPEG", **options)
     assert data.endswith(END)
-    whole = check(data)
-    assert whole.data == data
+    complete = check(data)
+    assert complete.data == data
     for short in (data[:-2], data[:-1]):
         for pixels in (check(short).pixels, decode_image(short)):
-            np.testing.assert_allclose(np.int32(pixels), whole.pixels, atol=2)  # CMYK has two formulas
+            np.testing.assert_allclose(np.int32(pixels), complete.pixels, atol=2)  # CMYK has two formulas
     assert decode_image(half(data)) is None
     for cut in (half(data), half(data) + END):
         assert check(cut).startswith("it is JPEG, cut short"), cut[-2:]

@@ -18,8 +18,7 @@ from bench.drawn import draw_weights
 from src.config import model_options, read_options
 from src.data.images import read_image
 from src.errors import DataError, EnvironmentFault, OptionError
-from src.export.mindir import refuse_neighbour
-from src.export.onnx import export_onnx
+from src.export.exporter import export_model, refuse_neighbour
 from src.inference.description import describe
 from src.inference.onnx_session import import_optional, open_session
 from src.inference.predictor import from_model, load_exported, load_model
@@ -163,7 +162,7 @@ def test_an_operator_without_onnx(narrow, tmp_path, monkeypatch):
     strange = replace(model, network=Strange(model.network))
     monkeypatch.chdir(tmp_path)  # MindSpore leaves a dump of what it could not write
     with pytest.raises(OptionError, match="cannot be written as ONNX .*HSwish.* use --file_format=MINDIR"):
-        export_onnx(strange, facts, str(tmp_path / "ssd.onnx"), 1, raw=True)
+        export_model(strange, facts, str(tmp_path / "ssd.onnx"), batch_size=1, raw=True)
     assert not list(tmp_path.glob("*ssd*"))
 
 
@@ -185,7 +184,7 @@ def test_two_formats_share_a_json_only_if_it_fits_both(tmp_path):
     refuse_neighbour(str(tmp_path / "ssd.onnx"), facts)
     (tmp_path / "ssd.json").write_text(json.dumps({**facts, "format": "MINDIR"}))
     refuse_neighbour(str(tmp_path / "ssd.onnx"), facts)
-    refuse_neighbour(str(path), {**facts, "batch_size": 1})  # it goes with the file that is written anew
+    refuse_neighbour(str(path), {**facts, "batch_size": 1})  # it goes with the file that is written again
     with pytest.raises(OptionError, match="describes .*ssd.mindir' with batch_size 3, not 1; choose another --file_n"):
         refuse_neighbour(str(tmp_path / "ssd.onnx"), {**facts, "batch_size": 1})
     # a second format of the first model: its .json must not lose the other file's facts at the next export
@@ -199,7 +198,7 @@ def test_two_formats_share_a_json_only_if_it_fits_both(tmp_path):
 
 def test_raw_outputs(narrow, tmp_path):
     model, facts = narrow
-    meta = export_onnx(model, facts, str(tmp_path / "raw.onnx"), 2, raw=True)
+    meta = export_model(model, facts, str(tmp_path / "raw.onnx"), batch_size=2, raw=True)
     assert meta["outputs"]["logits"]["shape"] == [2, 96, 5] and meta["outputs"]["deltas"]["shape"] == [2, 96, 4]
     images = np.stack([landscape(64), 255 - landscape(64)])
     raw = RawDetector(model)
@@ -216,7 +215,7 @@ def test_every_model(name, tmp_path):
     # the export itself compares logits and deltas of random pixels, and the post-processing on drawn predictions
     model = sharp_model(name, 21)
     facts = describe(model, [f"class{number}" for number in range(20)], THRESHOLDS)
-    meta = export_onnx(model, facts, str(tmp_path / "ssd.onnx"), 1, raw=False)
+    meta = export_model(model, facts, str(tmp_path / "ssd.onnx"), batch_size=1, raw=False)
     assert meta["largest_difference"] < 1e-4 and set(meta["operators"]) <= documented_operators()
     boxes, scores, labels = load_exported(str(tmp_path / "ssd.onnx")).detect(landscape(model.image_size))
     assert len(boxes) > 10 and scores.min() > THRESHOLDS["min_score"] and 1 <= labels.min() <= labels.max() <= 20
@@ -228,7 +227,7 @@ def test_real_weights_on_real_pictures(shared, place, tmp_path):
     weights = shared("weights", "tfjs_ssdlite_mobilenet_v2_coco")
     succeed(place, "import_weights.py", "--from=tfjs", weights, "--model=ssd300_mobilenet_v2_tf", f"--output={path}")
     model, facts = load_model(path, **model_options(read_options([])))
-    export_onnx(model, facts, str(tmp_path / "ssd.onnx"), 1, raw=False)
+    export_model(model, facts, str(tmp_path / "ssd.onnx"), batch_size=1, raw=False)
     both = (from_model(model, facts["classes"], thresholds=facts, batch_size=1),
             load_exported(str(tmp_path / "ssd.onnx")))
     for picture in pictures:

@@ -25,8 +25,8 @@ class Reference:
         self.loss = DetectionLoss(MultiBoxLoss(empty_negatives=0.01))
 
     def fill(self, scale=1.0):
-        fill(self.model.network, "paddle", {one["name"]: self.seeded.weight_for(one["name"], one["shape"], scale)
-                                            for one in self.meta["parameters"]})
+        fill(self.model.network, "paddle", {entry["name"]: self.seeded.weight_for(entry["name"], entry["shape"], scale)
+                                            for entry in self.meta["parameters"]})
 
     def targets(self, cases):
         rows = [self.matcher(self.expected[f"case_{case}_boxes_xyxy"],
@@ -51,7 +51,7 @@ def test_matching(reference, case):
     different = set(np.flatnonzero(labels)) ^ set(theirs)
     # the tiny box of case b lies inside 36 anchors of one area: which of them is best is decided by rounding
     assert len(different) <= (2 if case == "b" else 0) and (labels > 0).sum() == len(theirs)
-    same = np.array([one not in different for one in theirs], bool)
+    same = np.array([anchor not in different for anchor in theirs], bool)
     assert np.array_equal(labels[theirs[same]], reference.expected[f"case_{case}_pos_label"][same] + 1)
     difference = targets[theirs[same]] - reference.expected[f"case_{case}_pos_delta_cxcywh"][same]
     assert np.abs(difference).max(initial=0) < 2e-5
@@ -62,7 +62,7 @@ def test_loss(reference, case):
     deltas, logits = reference.seeded.random_outputs(2, 1917, 21)
     labels, targets = reference.targets([case])
     inputs = logits[:1][..., BACKGROUND_FIRST], deltas[:1], labels, targets
-    total, cls, box, count = (float(one.asnumpy()) for one in reference.loss(*map(ms.Tensor, inputs)))
+    total, cls, box, count = (float(output.asnumpy()) for output in reference.loss(*map(ms.Tensor, inputs)))
     theirs = reference.meta["loss"]["on_seeded_random_outputs"][case]
     assert count == theirs["num_positive"]
     assert total == pytest.approx(theirs["total_by_peer_float32"], rel=1e-6)
@@ -74,7 +74,8 @@ def test_loss(reference, case):
 def test_network_outputs(reference, tag, scale, training, tolerance):
     reference.fill(scale)
     reference.model.network.set_train(training)
-    logits, deltas = (one.asnumpy() for one in reference.model.network(ms.Tensor(reference.seeded.input_image(2, 300))))
+    image = ms.Tensor(reference.seeded.input_image(2, 300))
+    logits, deltas = (output.asnumpy() for output in reference.model.network(image))
     reference.model.network.set_train(False)
     kept = reference.expected["kept_indices"]
     theirs = reference.expected[f"{tag}_logits"][..., BACKGROUND_FIRST]
@@ -85,15 +86,15 @@ def test_network_outputs(reference, tag, scale, training, tolerance):
 
 
 def test_detections(reference):
-    """The detections of their network by the whole of ours, decoding and NMS included."""
+    """The detections of their network by our whole pipeline, decoding and NMS included."""
     reference.fill()
     detector = Detector(reference.model, min_score=0.01, nms_threshold=0.45, topk_candidates=4000, max_boxes=200)
     detector.set_train(False)
     logits, deltas = reference.model.network(ms.Tensor(reference.seeded.input_image(2, 300)))
-    found = [one.asnumpy() for one in detector.finish(logits, deltas)]
+    found = [output.asnumpy() for output in detector.finish(logits, deltas)]
     start = 0
     for image, number in enumerate(reference.expected["eval_det_num"]):
-        box, score, label, count = (one[image] for one in found)
+        box, score, label, count = (output[image] for output in found)
         theirs = reference.expected["eval_det"][start:start + number]
         start += number
         assert count == number == 200
@@ -119,7 +120,7 @@ def test_training_steps(reference):
     run = reference.meta["trajectory"]
     reference.fill()
     network = reference.model.network
-    before = {one.name: one.asnumpy().copy() for one in network.trainable_params()}
+    before = {parameter.name: parameter.asnumpy().copy() for parameter in network.trainable_params()}
     optimizer = build_optimizer(network.trainable_params(), np.array(run["lr_used"], np.float32), kind="rmsprop",
                                 momentum=0.0, weight_decay=5e-5, decay_exclude="body", body_lr=0.1)
     step = bare_step(reference.model, reference.loss, optimizer)
@@ -128,7 +129,8 @@ def test_training_steps(reference):
     for number in range(3):
         losses.append(step(*batch))
         if number == 0:
-            moved = {one.name: np.linalg.norm(one.asnumpy() - before[one.name]) for one in network.trainable_params()}
+            moved = {parameter.name: np.linalg.norm(parameter.asnumpy() - before[parameter.name])
+                     for parameter in network.trainable_params()}
     assert losses[0] == pytest.approx(run["loss_before_step"][0], rel=2e-6)
     # where a gradient is mere rounding RMSProp divides it by its own size: later losses follow only roughly
     assert losses == pytest.approx(run["loss_before_step"], rel=3e-2)

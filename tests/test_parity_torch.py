@@ -74,7 +74,7 @@ def reference(request, shared):
 
 
 def test_every_tensor_has_its_place(reference):
-    trainable = sum(one.size for one in reference.model.network.trainable_params())
+    trainable = sum(parameter.size for parameter in reference.model.network.trainable_params())
     unused = sum(int(np.prod(shape)) for name, shape in reference.meta["state_dict"]
                  if reference.source == "uvipen" and name.startswith(("loc.6", "conf.6")))
     assert trainable == reference.meta["num_parameters"] - unused
@@ -108,10 +108,10 @@ def test_matching(reference, case):
         place = f"case_{case}_img{image}_pos"
         theirs = reference.ours[reference.expected[f"{place}_idx"]]
         ties = reference.meta["cases"][case]["images"][image]["ties"]
-        tied = set(reference.ours[[one for tie in ties for one in tie["anchors"]]]) if ties else set()
+        tied = set(reference.ours[[anchor for tie in ties for anchor in tie["anchors"]]]) if ties else set()
         different = set(np.flatnonzero(labels[image])) ^ set(theirs)
         assert different <= tied and (labels[image] > 0).sum() == len(theirs)
-        same = np.array([one not in different for one in theirs], bool)
+        same = np.array([anchor not in different for anchor in theirs], bool)
         assert np.array_equal(labels[image][theirs[same]], reference.expected[f"{place}_label"][same])
         if same.any():
             assert np.abs(targets[image][theirs[same]] - reference.expected[f"{place}_delta"][same]).max() < 1e-4
@@ -157,9 +157,9 @@ def test_detections(reference):
     logits, deltas = reference.synthetic()
     detector = Detector(reference.model, min_score=reference.min_score, nms_threshold=reference.nms_threshold,
                         topk_candidates=2000, max_boxes=reference.max_boxes)
-    found = [one.asnumpy() for one in detector.finish(ms.Tensor(logits), ms.Tensor(deltas))]
+    found = [output.asnumpy() for output in detector.finish(ms.Tensor(logits), ms.Tensor(deltas))]
     for image in (0, 1):
-        box, score, label, count = (one[image] for one in found)
+        box, score, label, count = (output[image] for output in found)
         place = f"det_synthetic_img{image}"
         theirs = {key: reference.expected[f"{place}_{key}"] for key in ("boxes", "labels", "scores")}
         order = np.argsort(-theirs["scores"], kind="stable")
@@ -184,7 +184,7 @@ def test_training_steps(reference, kind):
     for _, cell in network.cells_and_names():
         if isinstance(cell, ms.nn.BatchNorm2d):
             cell.use_batch_statistics = False if kind == "frozen_batch_norm" else None
-    before = {one.name: one.asnumpy().copy() for one in network.trainable_params()}
+    before = {parameter.name: parameter.asnumpy().copy() for parameter in network.trainable_params()}
     optimizer = build_optimizer(network.trainable_params(), np.full(5, run["lr"], np.float32), kind="momentum",
                                 momentum=0.9, weight_decay=5e-4, decay_exclude=exclude)
     step = bare_step(reference.model, reference.loss(), optimizer)
@@ -196,8 +196,8 @@ def test_training_steps(reference, kind):
         assert losses[1] == pytest.approx(expected[1], rel=1e-2)
         return
     assert losses == pytest.approx(expected, rel=1e-4)
-    moved = {one.name: float(np.linalg.norm(one.asnumpy().astype(np.float64) - before[one.name]))
-             for one in network.trainable_params()}
+    moved = {parameter.name: float(np.linalg.norm(parameter.asnumpy().astype(np.float64) - before[parameter.name]))
+             for parameter in network.trainable_params()}
     check_changes(reference, run["float32"]["parameters"], moved)
 
 
@@ -205,8 +205,8 @@ def check_changes(reference, theirs, moved):
     """The L2 norm of the change of each parameter they name, to 1e-3; what rounding alone moves is left out."""
     compared = {}
     for name, numbers in theirs.items():
-        ours = [one for one in convert_weights(reference.source, rename_one(reference, name), reference.shapes)[0]
-                if one in moved]
+        ours = [own for own in convert_weights(reference.source, rename_one(reference, name), reference.shapes)[0]
+                if own in moved]
         if numbers["l2_of_change"] > 1e-6 and ours:
             compared[name] = moved[ours[0]], numbers["l2_of_change"]
     assert len(compared) >= 8
@@ -267,7 +267,7 @@ def published_rates(classic, name, milestones, factors, warmup_steps, lr_init=0.
     ("nvidia_1gpu_bs32_warmup300", 300), ("nvidia_8gpu_bs64_warmup300", 300),
     ("mlperf_8gpu_bs128_warmup2.619685", 299), ("mlperf_1gpu_bs32_warmup2.619685", 9599)])
 def test_rates_during_warmup(classic, name, steps):
-    """Theirs stop one step before the base rate and stay there, a fault of theirs; ours reach it."""
+    """Their rates stop one step before the base rate and stay there, their mistake; ours reach it."""
     theirs, ours = published_rates(classic, name, [200000], [0.1], steps)
     for step, lr in theirs.items():
         assert ours[step] == pytest.approx(lr if step < steps else lr / (1 - 1 / steps), rel=1e-6, abs=1e-12), step

@@ -30,13 +30,14 @@ class Reference:
         self.matcher = Matcher(self.model.anchors)
 
     def fill(self, scale=1.0):
-        fill(self.model.network, "mindspore_zoo", {one["name"]: self.seeded.weight_for(one["name"], one["shape"], scale)
-                                                   for one in self.meta["parameters"]})
+        weights = {entry["name"]: self.seeded.weight_for(entry["name"], entry["shape"], scale)
+                   for entry in self.meta["parameters"]}
+        fill(self.model.network, "mindspore_zoo", weights)
 
     def forward(self, training):
         self.model.network.set_train(training)
         images = self.seeded.input_image(self.meta["batch"], self.model.image_size)
-        return [one.asnumpy() for one in self.model.network(ms.Tensor(images))]
+        return [output.asnumpy() for output in self.model.network(ms.Tensor(images))]
 
     def targets(self, case):
         return self.matcher(self.expected[f"case_{case}_boxes_xyxy"], self.expected[f"case_{case}_labels"])
@@ -75,7 +76,7 @@ def test_loss(reference, case):
     labels, targets = reference.targets(case)
     loss = DetectionLoss(FocalLoss(2.0, ALPHA[reference.name]))
     inputs = logits[:1], np.ascontiguousarray(deltas[:1][..., X_FIRST]), labels[None], targets[None]
-    total, cls, box, count = (float(one.asnumpy()) for one in loss(*map(ms.Tensor, inputs)))
+    total, cls, box, count = (float(output.asnumpy()) for output in loss(*map(ms.Tensor, inputs)))
     theirs = reference.meta["loss"]["on_seeded_random_outputs"][case]
     assert count == theirs["num_matched"]
     assert total == pytest.approx(theirs["total_by_peer_float32"], rel=1e-6)
@@ -117,7 +118,7 @@ def test_training_steps(reference):
                                 weight_decay=run["weight_decay"])
     loss = DetectionLoss(FocalLoss(2.0, ALPHA[reference.name]))
     step = bare_step(reference.model, loss, optimizer, loss_scale=1024.0, grad_clip=clip)
-    labels, targets = (np.stack(one) for one in zip(*[reference.targets(case) for case in cases]))
+    labels, targets = (np.stack(part) for part in zip(*[reference.targets(case) for case in cases]))
     images = reference.seeded.input_image(len(cases), reference.model.image_size)
     losses = [step(images, labels, targets) for _ in range(run["steps"])]
     expected = run["runs"][name]["loss_before_step"]
@@ -129,9 +130,9 @@ def test_training_steps(reference):
 def test_best_detections(reference):
     """The hundred best of their detections, which they cap by class and compare with a pixel added to each side."""
     reference.fill(0.7)  # at scale 1 the scores saturate: the best are equal
-    logits, deltas = (ms.Tensor(one) for one in reference.forward(False))
+    logits, deltas = (ms.Tensor(output) for output in reference.forward(False))
     detector = Detector(reference.model, min_score=0.1, nms_threshold=0.6, topk_candidates=3000, max_boxes=100)
-    box, score, label, count = (one.asnumpy()[0] for one in detector.finish(logits, deltas))
+    box, score, label, count = (output.asnumpy()[0] for output in detector.finish(logits, deltas))
     theirs = {key: reference.expected[f"eval_s070_det0_{key}"] for key in ("class", "score", "xywh_px")}
     order = np.argsort(-theirs["score"], kind="stable")[:100]
     corners = theirs["xywh_px"] / (640, 480, 640, 480)
@@ -149,7 +150,7 @@ def units(shared):
 @pytest.mark.parametrize("name", ["conv_same_even", "conv_same_odd", "conv_same_k7", "conv_same_s1"])
 def test_same_convolution(units, name):
     x, w, stride, y = (units[2][f"{name}/{key}"] for key in ("x", "w", "stride", "y"))
-    cell = conv(x.shape[1], w.shape[0], w.shape[2], int(stride))
+    cell = conv(x.shape[1], w.shape[0], w.shape[2], stride=int(stride))
     cell.weight.set_data(ms.Tensor(w))
     assert np.abs(cell(ms.Tensor(x)).asnumpy() - y).max() < 1e-5
 
@@ -171,7 +172,7 @@ def test_nms_of_each_class(units):
         start += kept
         best = np.argsort(-scores[:, number + 1])  # candidates come sorted
         candidates = scores[best, number + 1], np.zeros(len(best), np.int32), boxes[best].astype(np.float32)
-        ours, _, _, count = (one.asnumpy() for one in detector.suppress(*map(ms.Tensor, candidates)))
+        ours, _, _, count = (output.asnumpy() for output in detector.suppress(*map(ms.Tensor, candidates)))
         assert count == kept == 100
         same = sum(np.isclose(boxes[row], ours, atol=1e-6).all(1).any() for row in theirs)
         assert same >= 95

@@ -216,7 +216,7 @@ def test_color_twist_by_hand():
 
 
 def test_color_twist_rounds_once():
-    """OpenCV's matrix in whole numbers stays within a level of the exact one."""
+    """OpenCV's matrix in integers stays within a level of the exact one."""
     image = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
     for seed in range(20):
         amounts = np.random.default_rng(seed)

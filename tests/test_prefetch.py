@@ -154,15 +154,15 @@ from src.errors import run_main
 
 def damage():
     from src.data import loader
-    prepare, count = loader.TrainLoader.prepare, [0]
+    prepare, count = loader.TrainLoader.prepare_sample, [0]
 
-    def fail(self, row, epoch, places):
+    def fail(self, epoch, row, places):
         count[0] += 1
         if os.environ["MS_NODE_ID"] == "1" and epoch == {epoch} and count[0] > {after}:
             raise {error}
-        return prepare(self, row, epoch, places)
+        return prepare(self, epoch, row, places)
 
-    loader.TrainLoader.prepare = fail
+    loader.TrainLoader.prepare_sample = fail
 
 def main():
     before = train.process.prepare

@@ -52,8 +52,8 @@ def test_prediction_spares_its_source(place, exported):
 
 @pytest.mark.long
 def test_prediction_on_a_video(place, exported, tmp_path):
-    write_video(tmp_path / "film.mp4", 5)
-    succeed(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={tmp_path / 'film.mp4'}",
+    write_video(tmp_path / "video.mp4", 5)
+    succeed(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={tmp_path / 'video.mp4'}",
             f"--output_path={tmp_path / 'out'}")
     assert [row["frame"] for row in read_json(tmp_path, "out", "predictions.json")] == [0, 1, 2, 3, 4]
-    assert cv2.VideoCapture(str(tmp_path / "out" / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert cv2.VideoCapture(str(tmp_path / "out" / "video.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5

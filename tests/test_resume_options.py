@@ -15,6 +15,7 @@ from src.errors import OptionError
 from src.training import resume
 from src.training.build import build_rates, build_state
 from src.training.checks import check_options
+from src.training.log import RunLog
 from src.training.state import RunState
 from src.weights import checkpoint
 
@@ -194,7 +195,7 @@ def started(steps_done=None, skipped_epochs=0, **meta):
         saved = resume.Saved(state_of(), meta, "x.ckpt", {})
     step, _ = build([0.1] * 24)
     state = build_state(options, 6, saved)
-    resume.start(step, state, saved, now=options, facts=facts, say=lambda text: None, rank=0, world=1)
+    resume.begin_run(step, state, saved, now=options, facts=facts, log=RunLog(first=False), rank=0, world=1)
     return step, state
 
 

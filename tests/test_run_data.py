@@ -79,7 +79,7 @@ def test_strict_refuses_what_is_not_used(capsys):
     with pytest.raises(SystemExit) as ended:
         read_options(["--help", "--lr=1"], name, doc="what x does", strict=True)
     text = capsys.readouterr().out
-    assert ended.value.code == 0 and text.startswith(f"what x does\n\nusage: python {name}")
+    assert ended.value.code == 0 and text.startswith(f"usage: python {name}") and "\n\nwhat x does\n" in text
     assert "\ndata:\n  --classes=[]" in text and "--lr=" not in text and "\nevaluation" not in text
 
 
@@ -121,7 +121,7 @@ def test_the_origin_of_a_list_of_classes_is_told():
     from src.data.findings import Report
     from src.data.labels import label_records
     from src.data.records import Box, Record
-    record = Record(1, "a.jpg", 9, 9, "here", [Box(1, "mask", (0, 0, 1, 1))])
+    record = Record(1, "a.jpg", "here", boxes=[Box(1, "mask", (0, 0, 1, 1))])
     with pytest.raises(OtherClasses, match="correct --classes or leave it out$"):
         label_records([record], ["face"], file="a.json", report=Report())
     told = r"^none of the classes \[face\] is in 'a.json', which has \[mask\]; that is it$"

@@ -52,7 +52,7 @@ def test_a_folder_in_use_is_refused_and_the_message_says_by_whom(tmp_path):
     with Holder(tmp_path / "run") as holder:
         for resume in (False, True):
             with pytest.raises(OptionError) as caught:
-                with hold_run_folder(str(tmp_path / "run"), resume):
+                with hold_run_folder(str(tmp_path / "run"), resume=resume):
                     pass
         assert f"process {holder.process.pid} on {os.uname().nodename}" in str(caught.value)
         assert "choose another --output_path" in str(caught.value) and (tmp_path / "run").is_dir()

@@ -26,7 +26,7 @@ from weight_writers import (
 
 from src.errors import DataError
 from src.weights.files import open_weights
-from src.weights.formats.tensor_pickle import GLOBALS, Call
+from src.weights.formats.pytorch import GLOBALS, Call
 
 SAVERS = pytest.mark.parametrize("save", [save_zip, save_legacy])
 

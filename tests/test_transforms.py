@@ -198,10 +198,10 @@ def test_a_crop_keeps_its_rule_and_the_centre_of_a_box(rule, minimum):
     crop = MinIoUCrop(min_ious=(None, minimum), accepts=accepts, draw_sides=transforms.fraction_sides)
     for seed in range(200):
         region = crop.draw_window(boxes, (300, 200), np.random.default_rng(seed)) / (300, 200, 300, 200)
-        whole = region.tolist() == [0, 0, 1, 1]
-        assert whole or accepts(box_ops.iou(boxes, region[None]), minimum)[0]
+        uncropped = region.tolist() == [0, 0, 1, 1]
+        assert uncropped or accepts(box_ops.iou(boxes, region[None]), minimum)[0]
         assert transforms.centers_inside(boxes, region).any()
-        cropped += not whole
+        cropped += not uncropped
     assert cropped > 60
 
 
@@ -210,8 +210,8 @@ def test_every_choice_is_as_likely():
     crop = MinIoUCrop(min_ious=(None, *[0] * 6), accepts=transforms.any_reaches, draw_sides=transforms.scaled_sides,
                       shuffled=True, at_once=50)
     rng, box = np.random.default_rng(0), np.array([[0.0, 0, 1, 1]])
-    whole = sum(crop.draw_window(box, (900, 900), rng).tolist() == [0, 0, 900, 900] for _ in range(3000))
-    assert abs(whole - 3000 / 7) < 5 * (3000 * 6 / 49) ** 0.5
+    uncropped = sum(crop.draw_window(box, (900, 900), rng).tolist() == [0, 0, 900, 900] for _ in range(3000))
+    assert abs(uncropped - 3000 / 7) < 5 * (3000 * 6 / 49) ** 0.5
 
 
 @pytest.mark.parametrize("name", ["pixel_sides", "fraction_sides", "scaled_sides", "fitting_sides"])

@@ -36,7 +36,6 @@ def marked_video(path, turn):
 def frames(path):
     source = VideoReader(str(path))
     found = [picture.pixels for picture in source]
-    source.close()
     return found
 
 
@@ -73,7 +72,6 @@ def test_a_rate_that_no_player_has(tmp_path, rate, written, told):
     drawn.close()
     source = VideoReader(str(tmp_path / "a.mp4"))
     assert source.rate == pytest.approx(written, rel=1e-3) and len(drawn.notes) == told
-    source.close()
 
 
 def test_frames_of_another_size_are_kept(tmp_path):

@@ -72,7 +72,8 @@ def test_label_stays_inside_at_every_border():
 ])
 def test_a_name_leaves_the_other_names_and_boxes_free(plates, place):
     box = np.array([40, 60, 120, 100])
-    assert free_place((60, 14), box, (120, 200), np.array(plates).reshape(-1, 4), box[None]).tolist() == place
+    assert free_place((60, 14), box, (120, 200), plates=np.array(plates).reshape(-1, 4),
+                      boxes=box[None]).tolist() == place
 
 
 def test_shared_areas():

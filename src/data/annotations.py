@@ -80,4 +80,6 @@ def image_path(image_dir: str, name: object) -> str:
     if not usable:
         raise Unusable(f"its file name {shown(name)} is not one that a file can have")
     path, turned = (os.path.abspath(os.path.join(image_dir, text)) for text in (name, name.replace("\\", "/")))
-    return turned if turned != path and not os.path.exists(path) and os.path.exists(turned) else path
+    if turned != path and not os.path.exists(path) and os.path.exists(turned):
+        return turned
+    return path

@@ -42,7 +42,7 @@ def coco_split(split: str, place: Place) -> SplitFiles:
         options = "" if place.image_dir else f"--coco_root and --{split}_data_type, or name it by "
         raise DataError(f"image folder '{image_dir}' is not a folder; check {options}--{prefix}image_dir")
     name = split if place.anno_path and not place.split_name else usual
-    return SplitFiles(name, [path], image_dir, partial(read_coco, path, image_dir), as_annotated=True)
+    return SplitFiles(name, [path], image_dir, read=partial(read_coco, path, image_dir), as_annotated=True)
 
 
 def read_coco(file: str, image_dir: str, *, classes: list[str], report: Report) -> Annotations:
@@ -59,7 +59,7 @@ def read_coco(file: str, image_dir: str, *, classes: list[str], report: Report) 
     label_records(records.values(), names, file=file, report=report)
     written = {id_key(item["id"]): item["id"] for item in reversed(data["categories"])}
     ids = {name: written[key] for key, name in categories.items()}
-    free = max(categories, default=0) + 1
+    free = max(categories, default=0) + 1  # for classes without a category
     return Annotations(list(records.values()), names, [ids.get(name, free + index) for index, name in enumerate(names)])
 
 
@@ -128,8 +128,6 @@ def drop_namesakes(categories: dict[int, str], annotations: list[dict], report: 
     Roboflow writes such a parent of all classes. Where none of them has boxes the last one stays.
     """
     counts = Counter(categories.values())
-    if max(counts.values(), default=1) == 1:
-        return
     used = {id_key(item.get("category_id")) for item in annotations}
     for key, name in list(categories.items()):
         if counts[name] > 1 and key not in used:
@@ -158,8 +156,8 @@ def read_images(items: list[dict], file: str, *, image_dir: str, report: Report)
             if isinstance(written, bool):
                 report.add("image id", name, f"its id {written} is read as {key}")
             kept = None if own_ids and isinstance(written, int) else written
-            record = Record(key if own_ids else number, path, to_size(item.get("height")), to_size(item.get("width")),
-                            source=name, boxes=[], written_id=kept)
+            record = Record(key if own_ids else number, path, name, height=to_size(item.get("height")),
+                            width=to_size(item.get("width")), written_id=kept)
             add_record(records, record, key=key, report=report)
     return records
 
@@ -188,7 +186,7 @@ def read_annotation(item: dict, number: int, *, records: dict[object, Record], c
         pixels = to_pixels(bbox, f"bbox {shown(bbox)} is not four numbers", corners=False)
         category = item.get("category_id")
         name = categories.get(id_key(category), f"category id {shown(category)}")
-        record.boxes.append(Box(number, report.class_name(name, file), pixels, area, crowd))
+        record.boxes.append(Box(number, report.class_name(name, file), pixels, area=area, crowd=crowd))
 
 
 def to_area(value: object) -> float | None:

@@ -30,8 +30,8 @@ from src.progress import track
 IMAGES_AT_ONCE = 32  # in memory
 SMALL_PAGE, LARGE_PAGE = 1 << 25, 1 << 28  # bytes: MindRecord's usual page, which a row must fit into, and its largest
 IMAGE_SHARE = 3 / 4  # of a page; the rest is for the boxes
-PLAIN_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # other images become PNG and grow, up to so often:
-PNG_GROWTH = 30
+PLAIN_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")  # of images that are stored as they are
+PNG_GROWTH = 30      # how many times its size another image may have as a PNG
 
 
 def convert_split(files: SplitFiles, wanted: Wanted, *, training: bool, reason: str,
@@ -49,7 +49,8 @@ def convert_split(files: SplitFiles, wanted: Wanted, *, training: bool, reason: 
         for name, count in zip(annotations.classes, written["boxes_per_class"]):
             if training and count == 0:
                 report.add("class without boxes", files.files[0], f"no training box is of class '{name}'")
-        report.judge_boxes(files.files[0])
+        if reason := report.forms.other_form():
+            report.add("box format", files.files[0], reason)
         log(f"{files.name}: {written['count']} images, {sum(written['boxes_per_class'])} boxes, "
             f"{report.finding_count} finding(s)")
         if report.counts:

@@ -87,7 +87,7 @@ class Report:
         self.counts[kind] += 1
         if self.counts[kind] <= KEPT_FINDINGS:
             reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} .."
-            self.findings.append(Finding(kind, file, box, reason))
+            self.findings.append(Finding(kind, file, box=box, reason=reason))
 
     @contextlib.contextmanager
     def catching(self, kind: str, file: str, *, box: str | None = None) -> Iterator[None]:
@@ -109,11 +109,6 @@ class Report:
             self.changed_names.add(name)
             self.add("class name changed", file, f"{name!r} is read as '{line}'")
         return line
-
-    def judge_boxes(self, file: str) -> None:
-        """Adds one finding where most boxes look as if they were written in another form than they are read in."""
-        if reason := self.forms.other_form():
-            self.add("box format", file, reason)
 
     @property
     def finding_count(self) -> int:

@@ -10,13 +10,13 @@ import re
 import stat
 import zlib
 
-HEAD_BYTES = 4096      # of a file, that tell its kind
-MAX_SHOWN_TEXT = 40    # characters of a text that a message shows
+HEAD_BYTES = 4096    # of a file, that tell its kind
+MAX_SHOWN_TEXT = 40  # characters of a text that a message shows
 AGAIN = "fetch or copy it again"
 CONVERT = "convert it to JPEG or PNG"
 PAGES = "the answer of a web server instead of the picture; fetch it again"
 FILE_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
-                 (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+              (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 # (what a file begins with, what it is, what to do); the first that fits
 NOT_PICTURES = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the picture", "run 'git lfs pull' where it came from"),
@@ -39,8 +39,8 @@ NOT_PICTURES = (
 )
 PICTURES = (
     (rb"\xff\xd8", "JPEG"), (rb"\x89PNG", "PNG"), (rb"GIF8", "GIF"), (rb"BM", "BMP"), (rb"RIFF.{4}WEBP", "WebP"),
-    (rb"II[*+]\x00|MM\x00[*+]", "TIFF"), (rb"(?s).{4}ftypavi", "AVIF"), (rb"\x00\x00\x00\x0cjP|\xff\x4f\xff\x51",
-                                                                        "JPEG 2000"), (rb"8BPS", "PSD"))
+    (rb"II[*+]\x00|MM\x00[*+]", "TIFF"), (rb"(?s).{4}ftypavi", "AVIF"), (rb"8BPS", "PSD"),
+    (rb"\x00\x00\x00\x0cjP|\xff\x4f\xff\x51", "JPEG 2000"))
 
 
 class BadImage(Exception):

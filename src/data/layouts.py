@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 
 from src.data.images import IMAGE_ENDINGS
 
@@ -14,12 +15,10 @@ MAX_NAMED = 3                    # folders of each kind in the message
 
 def what_is_there(root: str) -> str:
     """What lies below a folder, and what to do where it looks like a data set of a known kind; the end of a message."""
-    listed = folders_below(root)
-    places = {}  # kind: folders that hold it
+    listed, places, found = folders_below(root), {}, []
     for kind, endings in KINDS.items():
-        places[kind] = [folder for folder, names in listed if any(name.lower().endswith(endings) for name in names)]
-    found = []
-    for kind, folders in places.items():
+        folders = [folder for folder, names in listed if any(name.lower().endswith(endings) for name in names)]
+        places[kind] = folders
         if folders:
             more = " .." if len(folders) > MAX_NAMED else ""
             found.append(f"{kind} in {', '.join(folders[:MAX_NAMED])}{more}")
@@ -43,12 +42,10 @@ def advice(root: str, places: dict[str, list[str]], listed: list[tuple[str, list
 def folders_below(root: str) -> list[tuple[str, list[str]]]:
     """(path relative to root, names of its files) of a folder and of those below it, to some depth."""
     listed = []
-    for path, folders, names in os.walk(root):
+    for path, folders, names in islice(os.walk(root), MAX_FOLDERS):
         relative = os.path.relpath(path, root)
         if relative.count(os.sep) >= MAX_DEPTH - 1:
             folders.clear()
         folders.sort()
         listed.append((relative, names))
-        if len(listed) == MAX_FOLDERS:
-            break
     return listed

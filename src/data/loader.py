@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from src.matching import Matcher
 EVAL_COLUMNS = ["image", "height", "width", "index"]  # of mindrecord.SCHEMA
 TRAIN_COLUMNS = [*EVAL_COLUMNS, "boxes", "labels", "crowd", "difficult"]
 BATCHES_AHEAD = 3  # that are prepared while one is used
+Row = dict[str, np.ndarray]  # of MindRecord, by column
 
 
 class TrainLoader:
@@ -52,7 +54,7 @@ class TrainLoader:
         rows = read_rows(self.files, np.arange(self.rows), ["labels", "crowd", "difficult"])
         return any(self.trainable(row).any() for row in rows)
 
-    def trainable(self, row: dict[str, np.ndarray]) -> np.ndarray:
+    def trainable(self, row: Row) -> np.ndarray:
         """Which boxes [N] of a row are training targets."""
         return (row["labels"] > 0) & (row["crowd"] == 0) & ((row["difficult"] == 0) | self.use_difficult)
 
@@ -61,22 +63,19 @@ class TrainLoader:
         rows = self.order(epoch)[first_step:, self.rank].reshape(-1)
         anchors, size = len(self.matcher.anchors), self.image_size
         parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
+        return batches(self.files, rows, partial(self.prepare_sample, epoch), columns=TRAIN_COLUMNS, parts=parts,
+                       batch_size=self.batch_size, workers=self.workers)
 
-        def prepare(row: dict[str, np.ndarray], places: list[np.ndarray]) -> None:
-            self.prepare(row, epoch, places)
-
-        return batches(self.files, rows, prepare, columns=TRAIN_COLUMNS, parts=parts, batch_size=self.batch_size,
-                       workers=self.workers)
-
-    def prepare(self, row: dict[str, np.ndarray], epoch: int, places: list[np.ndarray]) -> None:
+    def prepare_sample(self, epoch: int, row: Row, places: list[np.ndarray]) -> None:
         """Augments a row and matches its boxes into its places in a batch."""
         images, labels, targets, index = places
         rng = np.random.default_rng((self.seed, epoch, int(row["index"])))
         chosen = self.trainable(row)
-        sample = Sample(decode(row, self.files[0]), row["boxes"].reshape(-1, 4)[chosen], row["labels"][chosen])
+        sample = Sample(row_image(row, self.files[0]), row["boxes"].reshape(-1, 4)[chosen], row["labels"][chosen])
         sample = augment(sample, self.policy, size=self.image_size, rng=rng)
         positive, positive_labels, deltas = self.matcher.match(sample.boxes, sample.labels)
-        images[:], labels[:], targets[:], index[...] = sample.image, 0, 0, row["index"]
+        images[:], index[...] = sample.image, row["index"]
+        labels[:], targets[:] = 0, 0
         labels[positive], targets[positive] = positive_labels, deltas
 
 
@@ -93,23 +92,23 @@ class EvalLoader:
         self.rows = np.arange(rank, rows, world)
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
-        size = self.image_size
+        parts = [((self.image_size, self.image_size, 3), np.uint8), ((), np.int64)]
+        return batches(self.files, self.rows, self.prepare_sample, columns=EVAL_COLUMNS, parts=parts,
+                       batch_size=self.batch_size, workers=self.workers)
 
-        def prepare(row: dict[str, np.ndarray], places: list[np.ndarray]) -> None:
-            images, index = places
-            images[:], index[...] = resize(decode(row, self.files[0]), size, self.resize), row["index"]
-
-        parts = [((size, size, 3), np.uint8), ((), np.int64)]
-        return batches(self.files, self.rows, prepare, columns=EVAL_COLUMNS, parts=parts, batch_size=self.batch_size,
-                       workers=self.workers)
+    def prepare_sample(self, row: Row, places: list[np.ndarray]) -> None:
+        """Resizes a row's image into its place in a batch."""
+        images, index = places
+        images[:] = resize(row_image(row, self.files[0]), self.image_size, self.resize)
+        index[...] = row["index"]
 
 
-def batches(files: list[str], rows: np.ndarray, prepare: Callable[[dict, list[np.ndarray]], None], *,
+def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[Row, list[np.ndarray]], None], *,
             columns: list[str], parts: list[tuple[tuple[int, ...], type]], batch_size: int,
             workers: int) -> Iterator[list[np.ndarray]]:
     """Reads the given rows in order and yields batches, each a list of arrays; the last may be shorter.
 
-    parts: shape and type of each array of a sample. prepare(row, places in the batch) fills them in one of the
+    parts: shape and type of each array of a sample. prepare_sample(row, places in the batch) fills them in one of the
     `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads run.
     """
     if len(rows) == 0:
@@ -123,7 +122,7 @@ def batches(files: list[str], rows: np.ndarray, prepare: Callable[[dict, list[np
         tasks = []
         try:
             for number, row in zip(range(len(batch[0])), reader):
-                tasks.append(pool.submit(prepare, row, [part[number, ...] for part in batch]))
+                tasks.append(pool.submit(prepare_sample, row, [part[number, ...] for part in batch]))
         except (RuntimeError, ValueError) as error:
             raise read_error(error, files[0]) from error
         if len(tasks) < len(batch[0]):
@@ -143,7 +142,7 @@ def batches(files: list[str], rows: np.ndarray, prepare: Callable[[dict, list[np
         pool.shutdown(cancel_futures=True)
 
 
-def decode(row: dict[str, np.ndarray], file: str) -> np.ndarray:
+def row_image(row: Row, file: str) -> np.ndarray:
     """The image of a row, [H, W, 3] uint8 RGB. Raises DataError."""
     image = decode_image(row["image"], int(row["height"]), int(row["width"]))
     if image is None:

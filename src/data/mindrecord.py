@@ -21,7 +21,7 @@ SCHEMA = {
     "height": {"type": "int32"},
     "width": {"type": "int32"},
     "boxes": {"type": "float32", "shape": [-1, 4]},  # x1, y1, x2, y2 in 0..1
-    "labels": {"type": "int32", "shape": [-1]},  # 1..C-1, or one -1 where the image has no box
+    "labels": {"type": "int32", "shape": [-1]},  # 1..C-1, or a single -1 where the image has no box
     "crowd": {"type": "int32", "shape": [-1]},
     "difficult": {"type": "int32", "shape": [-1]},
 }

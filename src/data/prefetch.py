@@ -32,14 +32,14 @@ class Prefetcher:
         done = epoch * self.loader.steps + first
         while batch is not None:
             done += 1
-            following = self.prepare(source) if done < self.total_steps else None
+            following = self.next_batch(source) if done < self.total_steps else None
             if done < self.total_steps and done % self.loader.steps == 0 and not self.error:
                 source = self.loader.epoch(epoch + 1)
-                self.begun[epoch + 1] = source, self.prepare(source)
+                self.begun[epoch + 1] = source, self.next_batch(source)
             yield batch
             batch = following
 
-    def prepare(self, source: Iterator[list[np.ndarray]]) -> list[np.ndarray] | None:
+    def next_batch(self, source: Iterator[list[np.ndarray]]) -> list[np.ndarray] | None:
         """The next batch, None at the end and where it cannot be had."""
         try:
             return next(source, None)

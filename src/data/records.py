@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,25 +15,25 @@ MIN_SIDE = 1 - 1e-6    # pixels; the difference of two floats may miss 1 by a ro
 
 class Box(NamedTuple):
     """One box: as annotated from a reader, inside the image after finish_record()."""
-    number: int                        # its place or id in the annotations, which findings name
-    name: str                          # of its class, as annotated
-    pixels: tuple[float, ...]          # x, y, w, h
-    area: float | None = None          # COCO's own, which its size ranges use; None: w * h
+    number: int                # its place or id in the annotations, which findings name
+    name: str                  # of its class, as annotated
+    pixels: tuple[float, ...]  # x, y, w, h
+    area: float | None = None  # COCO's own, which its size ranges use; None: w * h
     crowd: bool = False
     difficult: bool = False
-    label: int = 0                     # 1..C-1; 0 until label_records() sets it
+    label: int = 0             # 1..C-1; 0 until label_records() sets it
 
 
 @dataclass
 class Record:
     """One image with its boxes."""
-    image_id: int               # of 64 bits
+    image_id: int              # of 64 bits
     path: str
-    height: int                 # pixels of the frame in which the boxes lie; 0 where the annotation does not say
-    width: int
-    source: str                 # the image or its annotation, which findings name
-    boxes: list[Box]
-    written_id: object = None   # its id in the annotation file where image_id is another
+    source: str                # the image or its annotation, which findings name
+    height: int = 0            # pixels of the frame in which the boxes lie; 0 where the annotation does not say
+    width: int = 0
+    boxes: list[Box] = field(default_factory=list)
+    written_id: object = None  # its id in the annotation file where image_id is another
 
     @property
     def truth_id(self) -> object:
@@ -44,8 +44,8 @@ class Record:
 class Annotations(NamedTuple):
     """What every reader returns."""
     records: list[Record]
-    classes: list[str]          # names of the labels 1..C-1
-    category_ids: list          # of each class, as the annotation file writes it; else 1..C-1
+    classes: list[str]  # names of the labels 1..C-1
+    category_ids: list  # of each class, as the annotation file writes it; else 1..C-1
 
 
 def add_record(records: dict, record: Record, *, key: object, report: Report) -> None:
@@ -95,6 +95,6 @@ def why_dropped(annotated: tuple[float, ...], inside: tuple[float, ...]) -> str:
 
 def fractions(record: Record) -> np.ndarray:
     """The boxes of a Record as x1, y1, x2, y2 in 0..1, [N, 4] float32."""
-    x, y, w, h = np.array([box.pixels for box in record.boxes], np.float64).reshape(-1, 4).T
+    x, y, w, h = np.array([box.pixels for box in record.boxes], np.float64).reshape(-1, 4).T  # [N] each
     size = (record.width, record.height, record.width, record.height)
-    return np.float32(np.stack([x, y, x + w, y + h], axis=1) / size)
+    return np.float32(np.stack([x, y, x + w, y + h], axis=1) / size)  # [N, 4]

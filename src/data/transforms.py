@@ -171,9 +171,9 @@ class ExpandThenCrop:
     def __call__(self, sample: Sample, rng: Generator) -> Sample:
         height, width = sample.image.shape[:2]
         canvas = self.expand.draw_window((width, height), rng)
-        canvas_width, canvas_height = canvas[2:] - canvas[:2]
         on_canvas = to_region(sample.boxes, canvas / (width, height, width, height))
-        window = self.crop.draw_window(on_canvas, (canvas_width, canvas_height), rng) + np.tile(canvas[:2], 2)
+        window = self.crop.draw_window(on_canvas, tuple(canvas[2:] - canvas[:2]), rng)
+        window += np.tile(canvas[:2], 2)  # from the canvas to the image
         visible = np.clip(window, 0, (width, height, width, height))
         sample = crop(sample, visible)
         if self.distort:

@@ -29,7 +29,8 @@ def txt_split(split: str, place: Place) -> SplitFiles:
         raise SplitMissing(f"--{option} is empty; give the TXT file with the boxes of the {split} images{way_out}")
     if not os.path.isfile(place.anno_path):
         raise DataError(f"{option} '{place.anno_path}' is missing")
-    return SplitFiles(split, [place.anno_path], place.image_dir, partial(read_txt, place.anno_path, place.image_dir))
+    read = partial(read_txt, place.anno_path, place.image_dir)
+    return SplitFiles(split, [place.anno_path], place.image_dir, read=read)
 
 
 def read_txt(file: str, image_dir: str, *, classes: list[str], report: Report) -> Annotations:
@@ -94,7 +95,7 @@ def read_line(line: str, source: str, image_dir: str, *, classes: list[str], rep
     if len(images) > 1:
         names = ", ".join(f"'{path}'" for path, _ in images)
         report.add(BAD, source, f"it holds the images {names}, of which each counts as a line of its own")
-    records = [Record(0, image_path(image_dir, path), 0, 0, source, []) for path, _ in images]
+    records = [Record(0, image_path(image_dir, path), source) for path, _ in images]
     for record, (path, fields) in zip(records, images):
         if " " in path and "\t" not in line and not exists(path):
             report.add(BAD, source, f"image '{path}' does not exist; {TABS}")

@@ -12,9 +12,10 @@ NUMERIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 def is_number(text: str) -> bool:
     """True for what Python reads as a number, without its 1_000."""
     try:
-        return float(text) is not None and "_" not in text
+        float(text)
     except ValueError:
         return False
+    return "_" not in text
 
 
 def is_box(field: str) -> bool:
@@ -56,7 +57,8 @@ def join_chains(parts: list[str]) -> list[str]:
             chains.append([part])
     fields = []
     for chain in chains:
-        fields += ["".join(chain)] if is_box("".join(chain)) else chain
+        field = "".join(chain)
+        fields += [field] if is_box(field) else chain
     return fields
 
 
@@ -73,15 +75,18 @@ def looks_like(line: str) -> str:
     """The form of a line that is not as it should be, "" where it is not a known one."""
     line = line.strip()
     parts = line.split()
-    numbers = [float(part) for part in parts[not is_number(parts[0]):] if is_number(part)]
-    small = numbers and all(0 <= value <= 1 for index, value in enumerate(numbers) if index % 5)
+    behind_path = parts if is_number(parts[0]) else parts[1:]
+    numbers = [float(part) for part in behind_path if is_number(part)]
+    count = len(numbers)
+    yolo = count > 0 and count % 5 == 0 and all(0 <= value <= 1 for index, value in enumerate(numbers) if index % 5)
+    opencv = count > 1 and count == 1 + 4 * numbers[0]
     forms = {
         "JSON; COCO's is read by --dataset=coco": line[0] in "{[",
         "XML; VOC's is read by --dataset=voc": line[0] == "<",
         "fields with semicolons between them": ";" in line,
         "a table with commas alone; a space belongs between path and boxes": "," in parts[0] and line.count(",") > 3,
-        "YOLO's class, centre, width and height in fractions of the image": small and len(numbers) % 5 == 0,
-        "OpenCV's number of boxes, then x, y, width and height": numbers and len(numbers) == 4 * numbers[0] + 1 > 1,
-        "numbers with spaces between them; commas join the five parts of a box": len(numbers) > 3,
+        "YOLO's class, centre, width and height in fractions of the image": yolo,
+        "OpenCV's number of boxes, then x, y, width and height": opencv,
+        "numbers with spaces between them; commas join the five parts of a box": count > 3,
         "a header": len(parts) > 1 and not any(map(str.isdigit, line)) and not any(map(is_image, parts))}
     return next((form for form, fits in forms.items() if fits), "")

@@ -12,7 +12,7 @@ FLAG_WORDS = {"true": True, "yes": True, "false": False, "no": False, "": False}
 def to_number(value: object) -> float:
     """A float from a number or its text."""
     try:
-        if isinstance(value, bool) or isinstance(value, str) and "_" in value:  # Python reads True as 1, 1_0 as 10
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # Python reads True as 1, 1_0 as 10
             raise ValueError(value)
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -23,7 +23,9 @@ def to_flag(value: object) -> bool:
     """Whether a flag is set: of True, 1, "1", "1.0", "true" and their opposites; None: it is not."""
     if isinstance(value, str) and value.strip().lower() in FLAG_WORDS:
         return FLAG_WORDS[value.strip().lower()]
-    return bool(value) if value is None or isinstance(value, bool) else to_number(value) != 0
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    return to_number(value) != 0
 
 
 def to_size(value: object) -> int:

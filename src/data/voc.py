@@ -43,13 +43,13 @@ def find_voc(root: str, splits: list[str]) -> SplitFiles:
         xml_dir = os.path.join(zoo, "Annotations")
         if os.path.isdir(xml_dir):
             files = [xml_dir, *(os.path.join(xml_dir, name) for name in xml_names(xml_dir))]
-            return SplitFiles(split, files, os.path.join(zoo, "Images"), partial(read_voc, root, split))
+            return SplitFiles(split, files, os.path.join(zoo, "Images"), read=partial(read_voc, root, split))
         xml_dir = os.path.join(root, "Annotations")
         if os.path.isfile(list_file):
             require_folder(xml_dir, "annotation folder")
             known, lines = by_stem(xml_names(xml_dir)), map(str.strip, read_text(list_file).split("\n"))
             files = [list_file, *(listed_file(line, xml_dir, known) for line in lines if line)]
-            return SplitFiles(split, files, os.path.join(root, "JPEGImages"), partial(read_voc, root, split))
+            return SplitFiles(split, files, os.path.join(root, "JPEGImages"), read=partial(read_voc, root, split))
     raise DataError(no_list(root, splits[0]))
 
 
@@ -76,7 +76,7 @@ def read_voc(root: str, split: str, *, classes: list[str], report: Report) -> An
     origin, *xml_files = files.files
     xml_dir = origin if os.path.isdir(origin) else os.path.join(root, "Annotations")
     report.forms.corners = True
-    records, folders = {}, {}
+    records, folders = {}, {}  # records by path of the image, image folders by path below xml_dir
     for path in xml_files:
         with report.catching(UNREADABLE, path):
             inner = os.path.relpath(os.path.dirname(path), xml_dir)
@@ -108,7 +108,7 @@ def read_voc_record(path: str, images: ImageFolder, *, image_id: int, report: Re
         return None
     height, width = (to_size(tree.findtext(f"size/{name}")) for name in ("height", "width"))
     image = os.path.abspath(os.path.join(images.folder, image))
-    record = Record(image_id, image, height, width, source=path, boxes=[])
+    record = Record(image_id, image, path, height=height, width=width)
     for number, item in enumerate(tree.findall("object"), 1):
         add_object(record, number, item, report=report)
     return record

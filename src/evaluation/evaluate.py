@@ -1,10 +1,11 @@
 """Runs a Predictor over a validation split and measures what it finds."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
+from src.data.loader import EvalLoader
 from src.errors import SSDError, smaller_batch
 from src.machine.distributed import gather_rows
 from src.metrics import coco_metrics, voc_metrics
@@ -13,26 +14,21 @@ from src.progress import track
 OVERFIT_GOAL = 0.95  # AP50
 
 
-def collect_detections(predict: Callable, loader: Iterable, *, rank: int = 0, world: int = 1,
-                       quiet: bool = False) -> np.ndarray:
-    """All detections of all processes as a table [n, 7] float32: image row, x1, y1, x2, y2 (fractions), score, label.
-
-    predict: a Predictor; loader: an EvalLoader, which gives images with their row numbers in the split.
-    """
+def collect_detections(predict: Callable, loader: EvalLoader, *, rank: int = 0, world: int = 1) -> np.ndarray:
+    """What a Predictor finds, in all processes: [n, 7] of image row, x1, y1, x2, y2 (fractions), score, label."""
     tables = [np.zeros((0, 7), np.float32)]
     steps = -(-len(loader.rows) // loader.batch_size)
     with smaller_batch("eval_batch_size", loader.batch_size):
-        for images, rows in track(loader, steps, "evaluating", quiet=quiet or rank > 0):
+        for images, rows in track(loader, steps, "evaluating", quiet=rank > 0):
             boxes, scores, labels, count = predict(images)       # [B, K, 4] [B, K] [B, K] [B]
             found = np.arange(boxes.shape[1]) < count[:, None]   # [B, K]
-            row = np.broadcast_to(rows[:, None], found.shape)    # [B, K]
-            columns = row[found], boxes[found], scores[found], labels[found]
+            columns = np.repeat(rows, count), boxes[found], scores[found], labels[found]
             tables.append(np.column_stack(columns).astype(np.float32))
     return gather_rows(np.concatenate(tables), rank, world)
 
 
 def to_coco(table: np.ndarray, ground_truth: dict) -> list[dict]:
-    """A table of detections [n, 7] -> COCO results: image_id, category_id, bbox x, y, w, h in pixels, score.
+    """The table of collect_detections as COCO results: image_id, category_id, bbox x, y, w, h in pixels, score.
 
     ground_truth: COCO dict with images in the order of the row numbers and categories in that of the labels.
     """
@@ -53,8 +49,7 @@ def first_images(ground_truth: dict, count: int) -> dict:
     return {**ground_truth, "images": images, "annotations": annotations}
 
 
-def compute_metrics(table: np.ndarray, ground_truth: dict, *, dataset: str,
-                    engine: str = "hotcoco") -> tuple[dict, list[dict]]:
+def compute_metrics(table: np.ndarray, ground_truth: dict, *, dataset: str, engine: str) -> tuple[dict, list[dict]]:
     """Metrics of a table of detections by the protocol of the data set, and the detections as COCO results."""
     detections = to_coco(table, ground_truth)
     if dataset == "voc":

@@ -7,7 +7,8 @@ import itertools
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,20 +18,20 @@ from src.files import write_atomic
 from src.metrics import precision_curves
 from src.text import one_line
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 INK, MUTED, GRID = "#26303b", "#8a949e", "#e4e8ec"
 ACCENTS = ("#4363d8", "#f58231", "#3cb44b", "#911eb4")
 CELL, GAP, HEAD = 3.4, 0.06, 0.24  # inches: mean width of a picture in a grid, space between two, space for a title
-DPI = 110
+COLUMNS, DPI = 4, 110
 MAX_NAMED_CURVES = 12  # more precision-recall curves than this are drawn without names
 PANELS = {"loss": ("loss", "loss_cls", "loss_box"), "learning rate": ("lr",),
           "average precision": ("AP", "AP50", "mAP_area", "mAP_11point")}
 
 
 def not_fatal(plot: Callable[..., None]) -> Callable[..., bool]:
-    """The plot as a function that returns whether it was drawn; where it was not, it prints a warning.
-
-    What a plot shows is in other files already, so its failure must not end a run. An SSDError (a full disk) does.
-    """
+    """The plot, returning whether it was drawn: its failure is a warning, an SSDError (a full disk) still an error."""
     @functools.wraps(plot)
     def attempt(*arguments: object, path: str, **named: object) -> bool:
         try:
@@ -52,22 +53,22 @@ def literal(text: str, max_length: int = 30) -> str:
 
 
 @not_fatal
-def plot_pictures(pictures: Sequence[np.ndarray], *, path: str, columns: int = 4, titles: Sequence[str] = ()) -> None:
-    """Pictures in rows that fill the width of a PNG, each with its title."""
+def plot_pictures(pictures: list[np.ndarray], *, path: str, titles: list[str] | tuple = ()) -> None:
+    """Pictures in rows of COLUMNS that fill the width of a PNG, each with its title."""
     from matplotlib.figure import Figure
     aspects = [picture.shape[1] / picture.shape[0] for picture in pictures]
-    places, page = lay_out(aspects, columns, HEAD if titles else 0)
+    places, page = lay_out(aspects, COLUMNS, HEAD if titles else 0)
     figure = Figure(page, dpi=DPI, facecolor="white")
     for picture, place, title in itertools.zip_longest(pictures, places, titles, fillvalue=""):
         axis = figure.add_axes(place / (*page, *page))
         axis.axis("off")
         axis.imshow(picture)
-        fitting = place[2] * 72 / (0.6 * max(len(title), 1))  # points; a letter is about 0.6 of them wide
+        fitting = place[2] * 72 / (0.6 * max(len(title), 1))  # points; a letter is 0.6 of its size wide
         axis.set_title(literal(title, 200), fontsize=min(9, fitting), color=INK, pad=3)
     save_figure(figure, path)
 
 
-def lay_out(aspects: Sequence[float], columns: int, head: float) -> tuple[np.ndarray, tuple[float, float]]:
+def lay_out(aspects: list[float], columns: int, head: float) -> tuple[np.ndarray, tuple[float, float]]:
     """Places of pictures in rows that fill the page; the pictures of a row have one height.
 
     aspects [N]: width / height of each, limited to 0.5..2; columns: pictures a row; head: inches left above each row.
@@ -87,24 +88,29 @@ def lay_out(aspects: Sequence[float], columns: int, head: float) -> tuple[np.nda
     return np.array(places) + (0, page[1], 0, 0), page
 
 
+def drawable(row: dict) -> dict:
+    """The numbers of a row of log.jsonl that exist: an AP of -1 does not."""
+    return {name: value for name, value in row.items() if isinstance(value, (int, float)) and value >= 0}
+
+
 @not_fatal
-def plot_history(rows: Sequence[dict], *, path: str, steps_per_epoch: int) -> None:
+def plot_history(rows: list[dict], *, path: str, steps_per_epoch: int) -> None:
     """Curves of a run as a PNG: loss with its parts, learning rate, AP; a panel without numbers is left out.
 
     rows: of log.jsonl; those with a step, which counts from 1, are drawn over epochs, in the first epoch over steps.
     """
-    rows = [{name: value for name, value in row.items() if isinstance(value, (int, float)) and value >= 0}
-            for row in rows if "step" in row]  # an AP of -1 does not exist
-    logged = set().union(*rows)
-    panels = {title: [name for name in names if name in logged] for title, names in PANELS.items()}
-    panels = {title: names for title, names in panels.items() if names}
-    steps = [row["step"] for row in rows]
+    rows = [drawable(row) for row in rows if "step" in row]
+    steps, logged = [row["step"] for row in rows], set().union(*rows)
+    panels = {title: names for title, names in PANELS.items() if logged & set(names)}
     unit, label = (steps_per_epoch, "epoch") if max(steps) > steps_per_epoch else (1, "step")
     figure, axes = new_figure(len(panels), width=5.2, height=3.8)
     for axis, (title, names) in zip(axes, panels.items()):
+        names = [name for name in names if name in logged]
         for name, color in zip(names, ACCENTS):
-            points = [(row["step"] / unit, row[name]) for row in rows if name in row]
-            draw_curve(axis, points, color=color, label=name)
+            x, y = zip(*((row["step"] / unit, row[name]) for row in rows if name in row))
+            marker, size = ("o", 3) if len(x) < 30 else (None, 0)  # few points are marked, and a single one is larger
+            axis.plot(x, y, color=color, label=name, marker=marker, markersize=5 if len(x) == 1 else size, linewidth=1,
+                      clip_on=False)
         # from the whole number before the first point, so that there is a tick however few those are, to the last point
         axis.set(title=title, xlabel=label, xlim=(math.ceil(min(steps) / unit) - 1, max(steps) / unit))
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
@@ -114,20 +120,9 @@ def plot_history(rows: Sequence[dict], *, path: str, steps_per_epoch: int) -> No
     save_figure(figure, path)
 
 
-def draw_curve(axis, points: Sequence[tuple[float, float]], **style: str) -> None:
-    """A curve through points (x, y) on a matplotlib axis. The fewer the points are, the better they show."""
-    size = 0
-    if len(points) < 30:
-        size = 5 if len(points) == 1 else 3
-    axis.plot(*zip(*points), marker="o" if size else None, markersize=size, linewidth=1, clip_on=False, **style)
-
-
 @not_fatal
 def plot_pr_curves(ground_truth: dict, detections: list[dict], *, path: str, engine: str = "hotcoco") -> None:
-    """Precision over recall at IoU 0.5 for every class, by COCO's rule for VOC too, as a PNG.
-
-    Arguments as of metrics.coco_metrics; the categories in the order of the labels, which gives each its colour.
-    """
+    """Precision over recall at IoU 0.5 by class as a PNG, by COCO's rule for VOC too. Arguments: of coco_metrics."""
     curves = precision_curves(ground_truth, detections, engine)
     labels = {category["name"]: label for label, category in enumerate(ground_truth["categories"], 1)}
     recall = np.linspace(0, 1, 101)
@@ -151,10 +146,8 @@ def plot_pr_curves(ground_truth: dict, detections: list[dict], *, path: str, eng
 
 @not_fatal
 def plot_per_class(metrics: dict, *, path: str) -> None:
-    """Two bars a class as a PNG, the best class on top: AP and behind it AP50, or for VOC the two rules.
-
-    metrics: of metrics.coco_metrics or voc_metrics.
-    """
+    """Two bars a class as a PNG, the best class on top: AP and behind it AP50, for VOC the averages of both rules."""
+    from matplotlib.transforms import offset_copy
     names, rule = ("AP", "AP50"), "COCO rule: AP at IoU .50 to .95, AP50 at .50"
     if "AR100" not in metrics:
         names, rule = ("AP_area", "AP_11point"), "VOC rules at IoU .50: AP_area since 2010, AP_11point of 2007"
@@ -171,15 +164,10 @@ def plot_per_class(metrics: dict, *, path: str) -> None:
     axis.set(title=title, xlim=(0, 1), ylim=(-0.7, rows - 0.3), xlabel=rule)
     axis.set_xticks(np.linspace(0, 1, 6))
     axis.grid(False, axis="y")
-    put_legend_beside_numbers(figure, axis, [front, back])
-    save_figure(figure, path)
-
-
-def put_legend_beside_numbers(figure, axis, handles: list) -> None:
-    """A legend in the order of the numbers, and 0.8 inches right of the bars: right of the numbers."""
-    from matplotlib.transforms import offset_copy
+    # in the order of the numbers, and 0.8 inches right of the bars: right of the numbers
     beside = offset_copy(axis.transAxes, figure, x=0.8)
-    axis.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), bbox_transform=beside)
+    axis.legend(handles=[front, back], frameon=False, loc="upper left", bbox_to_anchor=(1, 1), bbox_transform=beside)
+    save_figure(figure, path)
 
 
 def new_figure(columns: int, *, width: float, height: float) -> tuple:
@@ -196,8 +184,8 @@ def new_figure(columns: int, *, width: float, height: float) -> tuple:
     return figure, axes
 
 
-def save_figure(figure, path: str) -> None:
-    """Writes a matplotlib figure as PNG; path never holds half of it."""
+def save_figure(figure: Figure, path: str) -> None:
+    """Writes a matplotlib figure as PNG."""
     data = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # names in letters that the font lacks

@@ -1,8 +1,7 @@
-"""Pictures of a run: a training batch; of an evaluation curves, bars, and ground truth beside prediction."""
+"""Pictures with boxes: a training batch, and ground truth beside predictions."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,12 +9,12 @@ from src.boxes import decode
 from src.data.images import read_image
 from src.drawing import draw_boxes, to_tile
 from src.errors import DataError
-from src.evaluation.plots import plot_per_class, plot_pictures, plot_pr_curves
+from src.evaluation.plots import plot_pictures
 
 MAX_IMAGES, MAX_BATCH_IMAGES = 12, 8  # images of an evaluation and of a training batch that are drawn
 
 
-def draw_training_batch(path: str, batch: Sequence[np.ndarray], *, anchors: np.ndarray, classes: Sequence[str]) -> None:
+def draw_training_batch(path: str, batch: list[np.ndarray], *, anchors: np.ndarray, classes: list[str]) -> None:
     """Draws images of an augmented batch with the boxes that its targets encode: shows crops, colours and matching.
 
     batch: images [B, H, W, 3], labels [B, A], targets [B, A, 4] and more, as TrainLoader gives them; anchors [A, 4].
@@ -30,23 +29,11 @@ def draw_training_batch(path: str, batch: Sequence[np.ndarray], *, anchors: np.n
     plot_pictures(tiles, path=path)
 
 
-def draw_report(folder: str, *, truth: dict, table: np.ndarray, detections: list[dict], metrics: dict, image_dir: str,
-                draw_score: float, engine: str) -> None:
-    """Writes pr_curves.png, per_class.png and predictions.png of an evaluation into folder.
-
-    truth: COCO dict. table [n, 7], detections: the same boxes, as collect_detections and to_coco give them. metrics: of
-    compute_metrics. draw_score: boxes of a lower score are not drawn.
-    """
-    plot_pr_curves(truth, detections, path=os.path.join(folder, "pr_curves.png"), engine=engine)
-    plot_per_class(metrics, path=os.path.join(folder, "per_class.png"))
-    draw_predictions(os.path.join(folder, "predictions.png"), truth=truth, table=table, image_dir=image_dir,
-                     draw_score=draw_score)
-
-
 def draw_predictions(path: str, *, truth: dict, table: np.ndarray, image_dir: str, draw_score: float) -> bool:
     """Draws the first images with their true boxes and beside them with the boxes that were found.
 
-    Arguments as of draw_report. Returns whether the file was written; without an image that can be read it is not.
+    truth: COCO dict; table: of collect_detections; draw_score: least score of the boxes that are drawn. Returns whether
+    the file was written; without an image that can be read it is not.
     """
     classes = [category["name"] for category in truth["categories"]]
     pictures, titles = [], []
@@ -70,10 +57,8 @@ def draw_predictions(path: str, *, truth: dict, table: np.ndarray, image_dir: st
 def prediction_title(scores: np.ndarray, draw_score: float) -> str:
     """How many of the scores [N] of an image are drawn; where none is, also the best score."""
     drawn = np.count_nonzero(scores >= draw_score)
-    title = f"prediction above {draw_score:g}: {drawn}"
-    if drawn or len(scores) == 0:
-        return title
-    return f"{title}, best {scores.max():.2g}"
+    best = f", best {scores.max():.2g}" if len(scores) and not drawn else ""
+    return f"prediction above {draw_score:g}: {drawn}{best}"
 
 
 def boxes_of(truth: dict, image: dict) -> tuple[np.ndarray, list[int]]:

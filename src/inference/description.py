@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import mindspore as ms
 
-from src.errors import OptionError
 from src.models.ssd import Model
 from src.version import __version__
 
@@ -34,11 +33,11 @@ class Description(TypedDict, total=False):
     max_boxes: int        # detections an image
     resize: str           # a key of RESIZES
     mindspore: str        # version that wrote the file
-    version: str          # of this repository; files written before 1.0 lack it
+    version: str          # of this repository; older files lack it
 
 
-def describe(model: Model, classes: Iterable[str], thresholds: Mapping, **more: object) -> Description:
-    """The Description of a model. thresholds: a mapping with ADJUSTABLE_FIELDS; more: what else the file shall say."""
+def describe(model: Model, classes: Sequence[str], thresholds: Mapping, **more: object) -> Description:
+    """The Description of a model. thresholds: with ADJUSTABLE_FIELDS; more: what else the file says."""
     return {"model": model.name, "image_size": model.image_size, "width": model.width, "classes": list(classes),
             "mean": list(model.mean), "std": list(model.std), "score": model.score,
             **{name: thresholds[name] for name in ADJUSTABLE_FIELDS},
@@ -53,17 +52,3 @@ def sidecar_of(path: str) -> str:
 def detector_arguments(meta: Mapping) -> dict:
     """The keyword arguments of a Detector from what a file says about itself; nms_candidates is its topk_candidates."""
     return {"topk_candidates" if name == "nms_candidates" else name: meta[name] for name in THRESHOLDS}
-
-
-def refuse_contradiction(path: str, meta: Description, overrides: Mapping, *, fields: Iterable[str]) -> None:
-    """Raises OptionError where a typed option (overrides) contradicts what the file says about itself."""
-    for name in fields:
-        if name not in overrides or name not in meta or overrides[name] == meta[name]:
-            continue
-        if name == "image_size" and overrides[name] == 0:  # the size that the model is published for
-            continue
-        typed, held = overrides[name], meta[name]
-        if name == "classes":
-            typed, held = ",".join(typed)[:100], ",".join(held)[:100]
-        remedy = " or export it again" if name in THRESHOLDS else ""
-        raise OptionError(f"--{name}={typed}, but '{path}' holds {name} {held}; leave the option out{remedy}")

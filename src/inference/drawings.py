@@ -5,7 +5,7 @@ import math
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,20 +18,19 @@ DEFAULT_RATE, MAX_RATE = 25.0, 1000.0  # frames a second: where a source says no
 
 
 class ImageWriter:
-    """Writes drawings of the image files `paths` into folder, under names that never meet."""
+    """Writes drawings of the image files `paths` into folder. It has the methods and `notes` of a VideoWriter."""
 
     def __init__(self, paths: list[str], folder: str):
-        self.folder, self.names = folder, drawing_names(paths)
-        self.notes = []  # of which a VideoWriter has some
+        self.folder, self.names, self.notes = folder, drawing_names(paths), []
 
     def write(self, drawing: np.ndarray, row: dict) -> dict:
-        """Writes the drawing [H, W, 3] uint8 RGB of row["file"]; returns the row with its name."""
+        """Writes the drawing [H, W, 3] uint8 RGB of row["file"]; returns the row with the name of the drawing."""
         name = self.names[row["file"]]
         save_png(os.path.join(self.folder, name), drawing)
         return {**row, "drawing": name}
 
     def close(self) -> None:
-        """Each drawing is complete when it was written."""
+        """There is nothing to end."""
 
 
 class VideoWriter:
@@ -48,11 +47,12 @@ class VideoWriter:
 
     def write(self, drawing: np.ndarray, row: dict) -> dict:
         """Appends a drawing; returns its row as it is."""
-        frame = even_sides(drawing)
+        height, width = drawing.shape[:2]
+        # the encoder cuts off an odd last column or row, so it is doubled
+        frame = cv2.copyMakeBorder(drawing, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self.writer is None:
             self.open(frame)
             if frame.shape != drawing.shape:
-                height, width = drawing.shape[:2]
                 self.notes.append(f"frames of {width} x {height} pixels are {self.size[0]} x {self.size[1]} in the "
                                   "drawn video, whose sides must be even")
         if frame.shape[1::-1] != self.size:
@@ -89,40 +89,32 @@ class VideoWriter:
 
 
 def open_drawings(source: ImageFiles | VideoReader, folder: str) -> ImageWriter | VideoWriter:
-    """What the drawings of a source are written with."""
+    """What writes the drawings of a source."""
     if isinstance(source, ImageFiles):
         return ImageWriter(source.paths, folder)
     return VideoWriter(video_path(source.source, folder), source.rate)
 
 
-def draw_objects(image: np.ndarray, detections: tuple, *, classes: Sequence[str],
+def draw_objects(image: np.ndarray, detections: tuple, *, classes: list[str],
                  draw_score: float) -> tuple[np.ndarray, list[dict]]:
-    """The drawing of an image [H, W, 3] uint8 RGB, and its objects with class, score and box x1, y1, x2, y2 in pixels.
+    """The drawing of an image [H, W, 3], and its objects with class, score and box x1, y1, x2, y2 in pixels.
 
-    detections: boxes [n, 4] as fractions, scores [n], labels [n] of Predictor.detect; those below draw_score are left
-    out.
+    detections: as Predictor.detect gives them; those with a score below draw_score are left out.
     """
     boxes, scores, labels = detections
     shown = scores >= draw_score
     boxes, scores, labels = boxes[shown], scores[shown], labels[shown]
     height, width = image.shape[:2]
-    objects = [{"class": classes[label - 1], "score": round(float(score), 4),
-                "box": [round(float(value), 1) for value in box * (width, height, width, height)]}
-               for box, score, label in zip(boxes, scores, labels)]
+    objects = []
+    for box, score, label in zip(boxes, scores, labels):
+        pixels = [round(float(value), 1) for value in box * (width, height, width, height)]
+        objects.append({"class": classes[label - 1], "score": round(float(score), 4), "box": pixels})
     return draw_boxes(image, boxes, labels, scores=scores, classes=classes), objects
-
-
-def even_sides(frame: np.ndarray) -> np.ndarray:
-    """frame with its last column and row doubled where their number is odd, which the encoder would cut off."""
-    height, width = frame.shape[:2]
-    if height % 2 or width % 2:
-        return cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-    return frame
 
 
 def video_path(source: str, folder: str) -> str:
     """Where the drawn video of a video file or a camera goes."""
-    name = f"camera{source}" if source.isdigit() else stem(source)
+    name = f"camera{source}" if source.isdigit() else Path(source).stem
     return os.path.join(folder, f"{name}.mp4")
 
 
@@ -131,12 +123,10 @@ def drawing_names(paths: list[str]) -> dict[str, str]:
 
     No two are the same, not even on file systems that take "A" for "a", or one Unicode form of an umlaut for the other.
     """
-    counts, taken, names = Counter(fold_name(stem(path)) for path in paths), set(), {}
-
-    def is_shared(path: str) -> bool:
-        return counts[fold_name(stem(path))] > 1
-    for path in sorted(paths, key=is_shared):  # the plain names first
-        wanted = os.path.basename(path) if is_shared(path) else stem(path)
+    counts, taken, names = Counter(fold_name(Path(path).stem) for path in paths), set(), {}
+    shared = {path: counts[fold_name(Path(path).stem)] > 1 for path in paths}
+    for path in sorted(paths, key=shared.get):  # the plain names first
+        wanted = Path(path).name if shared[path] else Path(path).stem
         name, number = f"{wanted}.png", 1
         while fold_name(name) in taken:
             number += 1
@@ -149,8 +139,3 @@ def drawing_names(paths: list[str]) -> dict[str, str]:
 def fold_name(name: str) -> str:
     """A name as file systems compare it that mind neither case nor the Unicode form."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def stem(path: str) -> str:
-    """"pictures/a.jpg" -> "a"."""
-    return os.path.splitext(os.path.basename(path))[0]

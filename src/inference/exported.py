@@ -23,7 +23,7 @@ def run_cell(cell: nn.Cell, *arrays: np.ndarray) -> list[np.ndarray]:
     return [output.asnumpy() for output in cell(*(ms.Tensor(array) for array in arrays))]
 
 
-def open_mindir(path: str, shape: list) -> Callable[[np.ndarray], list[np.ndarray]]:
+def open_mindir(path: str, shape: list) -> Callable:
     """The graph of a .mindir as a function of images. shape: of its input, the first None for any number of images.
 
     A graph for any number is compiled once; without set_inputs MindSpore compiles it for each number that it meets, and
@@ -37,7 +37,7 @@ def open_mindir(path: str, shape: list) -> Callable[[np.ndarray], list[np.ndarra
     return partial(run_cell, cell)
 
 
-def open_onnx(path: str, shape: list) -> Callable[[np.ndarray], list[np.ndarray]]:
+def open_onnx(path: str, shape: list) -> Callable:
     """The graph of an .onnx, run by onnxruntime on the CPU. Raises ValueError where its input has another shape."""
     session = open_session(path)
     taken = [None if isinstance(side, str) else side for side in session.get_inputs()[0].shape]
@@ -49,7 +49,7 @@ def open_onnx(path: str, shape: list) -> Callable[[np.ndarray], list[np.ndarray]
 OPENERS = {".mindir": open_mindir, ".onnx": open_onnx}
 
 
-def open_exported(path: str) -> tuple[Callable[[np.ndarray], list[np.ndarray]], Description]:
+def open_exported(path: str) -> tuple[Callable, Description]:
     """An exported file as a function of images, and its Description. Raises OptionError, DataError.
 
     The .json beside the file adds to a Description: batch_size (0: any number of images), inputs, outputs, raw.
@@ -61,19 +61,12 @@ def open_exported(path: str) -> tuple[Callable[[np.ndarray], list[np.ndarray]], 
     try:
         with open(sidecar, encoding="utf-8") as file:
             meta = json.load(file)
-        if ending == ".mindir":
-            refuse_version(path, meta["mindspore"])
-        detect_batch = OPENERS[ending](path, meta["inputs"]["images"]["shape"])
-        raw = meta["raw"]
+        if ending == ".mindir" and meta["mindspore"].split(".")[0] != ms.__version__.split(".")[0]:
+            raise OptionError(f"'{path}' was exported by MindSpore {meta['mindspore']}, this is {ms.__version__}; "
+                              "export it with this one from its checkpoint")
+        detect_batch, raw = OPENERS[ending](path, meta["inputs"]["images"]["shape"]), meta["raw"]
     except (ValueError, TypeError, KeyError, RuntimeError, DecodeError) as error:
         raise DataError(f"'{path}' or its .json is damaged: {' '.join(str(error).split())[:150]}") from error
     if raw:
         raise OptionError(f"'{path}' was exported with --raw=True and gives logits, not boxes; export it without")
     return detect_batch, meta
-
-
-def refuse_version(path: str, version: str) -> None:
-    """Raises OptionError for a .mindir of another major version of MindSpore, which this one cannot run."""
-    if version.split(".")[0] != ms.__version__.split(".")[0]:
-        raise OptionError(f"'{path}' was exported by MindSpore {version}, this is {ms.__version__}; export it with "
-                          "this one from its checkpoint")

@@ -3,8 +3,12 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from src.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 
 def import_optional(name: str) -> ModuleType:
@@ -16,7 +20,7 @@ def import_optional(name: str) -> ModuleType:
                                "pip install -r requirements.txt") from error
 
 
-def open_session(source: str | bytes):
+def open_session(source: str | bytes) -> InferenceSession:
     """An onnxruntime session on the CPU. source: path or content of a file. Raises ValueError for any other content."""
     runtime = import_optional("onnxruntime")
     errors = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,14 +11,7 @@ import numpy as np
 
 from src.data.transforms import resize
 from src.errors import OptionError
-from src.inference.description import (
-    FIXED_FIELDS,
-    THRESHOLDS,
-    Description,
-    describe,
-    detector_arguments,
-    refuse_contradiction,
-)
+from src.inference.description import FIXED_FIELDS, THRESHOLDS, Description, describe, detector_arguments
 from src.inference.exported import OPENERS, open_exported, run_cell
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
@@ -87,9 +80,9 @@ def load_exported(path: str, batch_size: int = 1) -> Predictor:
 def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Model, Description]:
     """The Model of a weight file with its weights, and its Description.
 
-    defaults: values of FIXED_FIELDS and ADJUSTABLE_FIELDS where the file does not say them. overrides: what the user
-    typed of them, which must agree with what the weights are made for, and wins for the rest. Our checkpoints say all;
-    of another file the thresholds are those that its source evaluates with.
+    defaults: FIXED_FIELDS and ADJUSTABLE_FIELDS where the file does not say them. overrides: what the user typed, which
+    must agree with FIXED_FIELDS of the file and wins for the rest. The thresholds of a foreign file are those that its
+    source evaluates with.
     """
     if path.endswith(tuple(OPENERS)):
         raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
@@ -101,7 +94,13 @@ def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Mod
         raise classes_missing(file)
     model = build_model(fixed["model"], len(fixed["classes"]) + 1, image_size=fixed["image_size"], width=fixed["width"])
     model = replace(model, score=meta.get("score", model.score))
-    source = load_all(model.network, file, model.name) if meta else load_foreign(model, file)
+    try:
+        source = load_all(model.network, file, model.name)
+    except OptionError as error:
+        command = None if meta else import_command(file)
+        if command is None:
+            raise
+        raise OptionError(f"{error}; the file fits by {command}") from error
     known = meta if source == OURS else published_thresholds(source)
     return model, describe(model, fixed["classes"], {**defaults, **known, **overrides})
 
@@ -117,12 +116,15 @@ def classes_missing(file: WeightFile) -> OptionError:
     return OptionError(f"'{file.path}' does not say its classes; {remedy}")
 
 
-def load_foreign(model: Model, file: WeightFile) -> str:
-    """load_all of a file that does not say its model. Its OptionError names the command for what the file holds."""
-    try:
-        return load_all(model.network, file, model.name)
-    except OptionError as error:
-        command = import_command(file)
-        if command is None:
-            raise
-        raise OptionError(f"{error}; the file fits by {command}") from error
+def refuse_contradiction(path: str, meta: Description, overrides: Mapping, *, fields: Iterable[str]) -> None:
+    """Raises OptionError where a typed option (overrides) contradicts what the file says about itself."""
+    for name in fields:
+        if name not in overrides or name not in meta or overrides[name] == meta[name]:
+            continue
+        if name == "image_size" and overrides[name] == 0:  # the size that the model is published for
+            continue
+        typed, held = overrides[name], meta[name]
+        if name == "classes":
+            typed, held = ",".join(typed)[:100], ",".join(held)[:100]
+        remedy = " or export it again" if name in THRESHOLDS else ""
+        raise OptionError(f"--{name}={typed}, but '{path}' holds {name} {held}; leave the option out{remedy}")

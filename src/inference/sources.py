@@ -39,9 +39,6 @@ class ImageFiles:
                 continue
             yield Picture(pixels, {"file": path})
 
-    def close(self) -> None:
-        """Nothing is open between two files."""
-
 
 class VideoReader:
     """The frames of a video file or a camera, turned as the rotation tag of the file asks.
@@ -52,11 +49,11 @@ class VideoReader:
 
     def __init__(self, source: str):
         cv2.setLogLevel(0)  # else OpenCV writes its own lines about a camera that does not open
-        camera = source.isdigit()
-        self.source, self.capture = source, cv2.VideoCapture(int(source) if camera else source)
+        self.source, self.capture = source, cv2.VideoCapture(int(source) if source.isdigit() else source)
+        if not self.capture.isOpened() and source.isdigit():
+            raise DataError(f"source {source}: there is no such camera, or another program uses it")
         if not self.capture.isOpened():
-            raise DataError(f"source {source}: there is no such camera, or another program uses it" if camera else
-                            f"source '{source}' is neither a picture ({', '.join(IMAGE_ENDINGS)}) nor a video that "
+            raise DataError(f"source '{source}' is neither a picture ({', '.join(IMAGE_ENDINGS)}) nor a video that "
                             f"opens: {describe_file(source)}")
         self.capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # some builds of OpenCV turn, some do not
         self.rotation = ROTATIONS.get(round(self.capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
@@ -71,10 +68,6 @@ class VideoReader:
             number += 1
             if number % 50 == 0:
                 print(f"{number} frames", flush=True)
-
-    def close(self) -> None:
-        """Gives the file or the camera back."""
-        self.capture.release()
 
 
 def open_source(source: str) -> ImageFiles | VideoReader:

@@ -81,10 +81,8 @@ def set_device(target: str, number: int | None = None) -> None:
     """Chooses the device. number: which one; None for the launcher's choice."""
     if not OLD:
         ms.set_device(target, number)
-    elif number is None:
-        ms.set_context(device_target=target)
     else:
-        ms.set_context(device_target=target, device_id=number)
+        ms.set_context(device_target=target, **({} if number is None else {"device_id": number}))
 
 
 def set_deterministic() -> None:

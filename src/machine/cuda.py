@@ -59,9 +59,8 @@ def use_packages(why_not: str = "") -> dict[str, str]:
     libraries, missing = package_libraries()
     if missing:
         what = f"not complete: no {', '.join(missing)}" if libraries else "not installed"
-        reason = f" ({why_not})" if why_not else ""
-        raise EnvironmentFault(f"device_target=GPU, but CUDA 11 is {what}{reason}; {INSTALL}, or use "
-                               "--device_target=CPU")
+        what += f" ({why_not})" if why_not else ""
+        raise EnvironmentFault(f"device_target=GPU, but CUDA 11 is {what}; {INSTALL}, or use --device_target=CPU")
     home = make_home(libraries["libcudart.so.11.0"])
     os.environ["CUDA_HOME"] = home
     extend_library_path([os.path.join(home, "lib64"), *map(os.path.dirname, libraries.values())])
@@ -134,8 +133,7 @@ def check_driver() -> str:
 def user_cuda() -> tuple[dict[str, str] | None, str]:
     """The CUDA 11 that the user's CUDA_HOME names: {library: file} or None, and why not ("" without a CUDA_HOME).
 
-    It needs an nvcc of release 11.1 to 11.8 and every library, those of cuDNN 8 included; these may lie where the
-    loader finds them.
+    It needs an nvcc of release 11.1 to 11.8 and every library, there or where the loader finds it.
     """
     home = os.environ.get("CUDA_HOME", "")
     if not home:
@@ -178,19 +176,13 @@ def output_of(*command: str) -> str:
 
 
 def package_libraries(path: list[str] | None = None) -> tuple[dict[str, str], list[str]]:
-    """The libraries of requirements-gpu.txt: {library: file}, and the missing ones with their packages as text.
-
-    path: folders to look in, sys.path when None.
-    """
-    found, missing = {}, []
+    """{library: file} of requirements-gpu.txt in path (None: sys.path), and the missing ones with their packages."""
+    found = {}
     for package, name in LIBRARIES:
         folders = [os.path.join(folder, "nvidia", package.replace("-", "_"), "lib") for folder in path or sys.path]
-        file = first_file(folders, name)
-        if file:
-            found[name] = file
-        else:
-            missing.append(f"{name} (nvidia-{package}-cu11)")
-    return found, missing
+        found[name] = first_file(folders, name)
+    missing = [f"{name} (nvidia-{package}-cu11)" for package, name in LIBRARIES if not found[name]]
+    return {name: file for name, file in found.items() if file}, missing
 
 
 def first_file(folders: list[str], name: str) -> str | None:
@@ -200,10 +192,9 @@ def first_file(folders: list[str], name: str) -> str | None:
 
 
 def make_home(runtime: str) -> str:
-    """A folder that serves as CUDA_HOME for the CUDA runtime library `runtime`; processes may make it at the same time.
+    """A folder that serves as CUDA_HOME for a CUDA runtime library; processes may make it at the same time.
 
-    It lies in the virtual environment, or where that cannot be written in the user's cache. Raises EnvironmentFault
-    when neither can be used.
+    It lies in the virtual environment, else in the user's cache. Raises EnvironmentFault when neither can be written.
     """
     name = f"mindspore-cuda-{hashlib.sha256(runtime.encode()).hexdigest()[:8]}"
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")

@@ -79,11 +79,11 @@ def average_parameters(parameters: list[Parameter], rank: int, world: int) -> No
 
 def digest_of(parameters: list[Parameter]) -> str:
     """A digest of the names and values of parameters."""
-    digest = hashlib.sha256()
+    sha = hashlib.sha256()
     for parameter in parameters:
-        digest.update(parameter.name.encode())
-        digest.update(np.ascontiguousarray(parameter.asnumpy()))
-    return digest.hexdigest()[:12]
+        sha.update(parameter.name.encode())
+        sha.update(np.ascontiguousarray(parameter.asnumpy()))
+    return sha.hexdigest()[:12]
 
 
 def check_equal(facts: dict[str, object], rank: int, world: int, *, advice: str = "start all processes alike") -> None:
@@ -94,26 +94,18 @@ def check_equal(facts: dict[str, object], rank: int, world: int, *, advice: str 
     if world == 1:
         return
     names = sorted(facts)
-    # the names first and alone: their number may differ, and AllReduce needs one shape
-    different = find_different(np.array([digest(names)]), rank, world)
-    if different.any():
-        raise OptionError(f"rank {int(different.argmax())} runs another version of this program than rank 0; "
-                          "update it on all hosts")
-    different = find_different(np.array([digest(facts[name]) for name in names]), rank, world)
-    if not different.any():
+    versions = gather_rows(np.float32([[digest(names)]]), rank, world)  # first: the number of names may differ
+    if (versions != versions[0]).any():
+        raise OptionError(f"rank {(versions != versions[0]).argmax()} runs another version of this program than rank "
+                          "0; update it on all hosts")
+    digests = gather_rows(np.float32([[digest(facts[name]) for name in names]]), rank, world)  # [world, names]
+    different = np.argwhere((digests != digests[0]).T)  # [n, 2]: number of the name, rank
+    if not len(different):
         return
-    number = int(different.any(axis=0).argmax())
-    name, other = names[number], int(different[:, number].argmax())
-    first, second = (share_text(str(facts[name]), rank == speaker) for speaker in (0, other))
-    raise OptionError(f"{name} is {second} on rank {other}, but {first} on rank 0; {advice}")
-
-
-def find_different(digests: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """Which digests [n] of each process differ from those of rank 0: [world, n] float32, 1 for different."""
-    own = digests.astype(np.float32)
-    table = np.zeros((world, len(own)), np.float32)
-    table[rank] = all_reduce(own * (rank == 0)) != own
-    return all_reduce(table)
+    number, other = different[0]
+    texts = gather_rows(encode_text(str(facts[names[number]]))[None], rank, world).astype(np.uint8)
+    first, second = (bytes(texts[speaker]).rstrip(b"\0").decode(errors="replace") for speaker in (0, other))
+    raise OptionError(f"{names[number]} is {second} on rank {other}, but {first} on rank 0; {advice}")
 
 
 def digest(value: object) -> int:
@@ -121,13 +113,10 @@ def digest(value: object) -> int:
     return int(hashlib.sha256(str(value).encode(errors="backslashreplace")).hexdigest()[:6], 16)
 
 
-def share_text(text: str, speaks: bool) -> str:
-    """The text, cut to MAX_TEXT bytes, of the process that speaks, on all processes."""
-    table = np.zeros(MAX_TEXT, np.float32)
-    if speaks:
-        data = np.frombuffer(text.encode(errors="backslashreplace")[:MAX_TEXT], np.uint8)
-        table[:len(data)] = data
-    return bytes(all_reduce(table).astype(np.uint8)).rstrip(b"\0").decode(errors="replace")
+def encode_text(text: str) -> np.ndarray:
+    """The first MAX_TEXT bytes of a text as float32, filled up with zeros."""
+    data = text.encode(errors="backslashreplace")[:MAX_TEXT]
+    return np.frombuffer(data.ljust(MAX_TEXT, b"\0"), np.uint8).astype(np.float32)
 
 
 def wait_for_all(world: int) -> None:

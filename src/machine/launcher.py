@@ -92,10 +92,7 @@ def local_processes() -> int:
 
 
 def msrun_options(parent: int | None = None) -> argparse.Namespace | None:
-    """join and local_worker_num of the msrun that started this process, None without one or when it is gone.
-
-    parent: the id of the process that may be msrun.
-    """
+    """join and local_worker_num of the msrun that started this process (parent), None without one or if it ended."""
     words = read_words(parent or os.getppid(), "cmdline")
     names = [os.path.basename(word) for word in words[:2]]
     if "msrun" not in names:
@@ -229,10 +226,7 @@ def port_taken(host: str, port: int) -> bool:
 
 
 def refuse_port(launcher: int) -> int:
-    """Says on the terminal of msrun that its port is taken, and ends its workers, which would join another cluster.
-
-    Returns the exit code.
-    """
+    """Says on msrun's terminal that its port is taken; ends its workers, which would join another one. Exit code."""
     text = (f"error: port {os.environ['MS_SCHED_PORT']} of {os.environ['MS_SCHED_HOST']} is taken by another program; "
             "choose another one: msrun --master_port=N")
     print(text, flush=True)  # to scheduler.log

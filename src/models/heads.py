@@ -1,20 +1,26 @@
 """Heads: list of feature maps -> logits [B, A, C] and deltas [B, A, 4], anchors in order level, row, column, shape."""
-from mindspore import nn, ops
+from __future__ import annotations
 
-from src.models.layers import conv
+from collections.abc import Callable, Sequence
+
+from mindspore import Tensor, nn, ops
+
+from src.models.layers import Norm, conv
+
+Predictor = Callable[[int, int], nn.Cell]  # in_channels, out_channels -> what predicts from a feature map
 
 
 class Head(nn.Cell):
     """What all heads share."""
 
-    def flatten(self, prediction, values):
+    def flatten(self, prediction: Tensor, values: int) -> Tensor:
         """[B, n * values, H, W] with channel = shape * values + value -> [B, H * W * n, values].
 
         A method, because amp_level O1 rewrites the source of a cell and no longer sees functions beside it.
         """
         return prediction.transpose((0, 2, 3, 1)).reshape((prediction.shape[0], -1, values))
 
-    def class_layers(self):
+    def class_layers(self) -> list[nn.Conv2d]:
         """The convolutions that give the logits: what in a network depends on the list of classes."""
         raise NotImplementedError
 
@@ -22,67 +28,77 @@ class Head(nn.Cell):
 class LevelHead(Head):
     """Two predictors a level, `box` and `cls`, none shared.
 
-    predictor: function in_channels, out_channels -> Cell. shapes: anchors a cell, for each level.
+    in_channels, anchors_per_cell: of each level.
     """
 
-    def __init__(self, in_channels, shapes, num_classes, predictor):
+    def __init__(self, in_channels: Sequence[int], anchors_per_cell: Sequence[int], num_classes: int, *,
+                 predictor: Predictor):
         super().__init__()
         self.num_classes = num_classes
-        self.box = nn.CellList([predictor(c, 4 * n) for c, n in zip(in_channels, shapes)])
-        self.cls = nn.CellList([predictor(c, num_classes * n) for c, n in zip(in_channels, shapes)])
+        levels = list(zip(in_channels, anchors_per_cell))
+        self.box = nn.CellList([predictor(channels, 4 * anchors) for channels, anchors in levels])
+        self.cls = nn.CellList([predictor(channels, num_classes * anchors) for channels, anchors in levels])
 
-    def class_layers(self):
-        return [[part for _, part in cls.cells_and_names() if isinstance(part, nn.Conv2d)][-1] for cls in self.cls]
+    def class_layers(self) -> list[nn.Conv2d]:
+        return [last_conv(cls) for cls in self.cls]
 
-    def construct(self, maps):
-        logits = [self.flatten(cls(one), self.num_classes) for cls, one in zip(self.cls, maps)]
-        deltas = [self.flatten(box(one), 4) for box, one in zip(self.box, maps)]
+    def construct(self, maps: list) -> tuple[Tensor, Tensor]:
+        logits = [self.flatten(cls(level), self.num_classes) for cls, level in zip(self.cls, maps)]
+        deltas = [self.flatten(box(level), 4) for box, level in zip(self.box, maps)]
         return ops.concat(logits, 1), ops.concat(deltas, 1)
 
 
-def separable(norm, depthwise_bias=False):
+def last_conv(predictor: nn.Cell) -> nn.Conv2d:
+    """The last convolution inside a predictor, or the predictor itself."""
+    return [cell for _, cell in predictor.cells_and_names() if isinstance(cell, nn.Conv2d)][-1]
+
+
+def separable(norm: Norm, *, depthwise_bias: bool = False) -> Predictor:
     """The predictor of SSDLite: 3x3 depthwise, norm, ReLU6, 1x1 (https://arxiv.org/abs/1801.04381 section 6.2)."""
-    def predictor(in_channels, out_channels):
-        return nn.SequentialCell(conv(in_channels, in_channels, groups=in_channels, bias=depthwise_bias),
-                                 norm(in_channels), nn.ReLU6(), conv(in_channels, out_channels, 1, bias=True))
+    def predictor(in_channels: int, out_channels: int) -> nn.SequentialCell:
+        depthwise = conv(in_channels, in_channels, groups=in_channels, bias=depthwise_bias)
+        pointwise = conv(in_channels, out_channels, 1, bias=True)
+        return nn.SequentialCell(depthwise, norm(in_channels), nn.ReLU6(), pointwise)
     return predictor
 
 
 class SharedHead(Head):
-    """Two towers of 3x3 convolutions (with bias) shared by all levels, with a BatchNorm for each level and layer.
+    """Two towers of four 3x3 convolutions (with bias) shared by all levels, with a BatchNorm for each level and layer.
 
     Source: model zoo official/cv/SSD, WeightSharedMultiBox with num_addition_layers 4; the levels differ in statistics,
     not in weights (https://arxiv.org/abs/1708.02002 section 4).
     """
+    depth = 4
 
-    def __init__(self, levels, channels, shapes, num_classes, norm, depth=4):
+    def __init__(self, levels: int, channels: int, *, anchors_per_cell: int, num_classes: int, norm: Norm):
         super().__init__()
         self.num_classes = num_classes
-        self.box_convs, self.box_norms = self.tower(levels, channels, norm, depth)
-        self.cls_convs, self.cls_norms = self.tower(levels, channels, norm, depth)
-        self.box_out = conv(channels, 4 * shapes, bias=True)
-        self.cls_out = conv(channels, num_classes * shapes, bias=True)
+        self.box_convs, self.box_norms = self.build_tower(levels, channels, norm)
+        self.cls_convs, self.cls_norms = self.build_tower(levels, channels, norm)
+        self.box_out = conv(channels, 4 * anchors_per_cell, bias=True)
+        self.cls_out = conv(channels, num_classes * anchors_per_cell, bias=True)
         self.relu = nn.ReLU6()
 
-    @staticmethod
-    def tower(levels, channels, norm, depth):
+    def build_tower(self, levels: int, channels: int, norm: Norm) -> tuple[nn.CellList, nn.CellList]:
         """The shared convolutions and, level by level, their norms."""
-        convs = nn.CellList([conv(channels, channels, bias=True) for _ in range(depth)])
-        return convs, nn.CellList([nn.CellList([norm(channels) for _ in range(depth)]) for _ in range(levels)])
+        convs = nn.CellList([conv(channels, channels, bias=True) for _ in range(self.depth)])
+        norms = [nn.CellList([norm(channels) for _ in range(self.depth)]) for _ in range(levels)]
+        return convs, nn.CellList(norms)
 
-    def class_layers(self):
+    def class_layers(self) -> list[nn.Conv2d]:
         return [self.cls_out]
 
-    def run_tower(self, x, convs, norms):
-        """One level through one tower."""
-        for one_conv, one_norm in zip(convs, norms):
-            x = self.relu(one_norm(one_conv(x)))
+    def run_tower(self, x: Tensor, convs: nn.CellList, norms: nn.CellList) -> Tensor:
+        """One level [B, channels, H, W] through one tower, which keeps its shape."""
+        for layer_conv, layer_norm in zip(convs, norms):
+            x = self.relu(layer_norm(layer_conv(x)))
         return x
 
-    def construct(self, maps):
+    def construct(self, maps: list) -> tuple[Tensor, Tensor]:
         logits, deltas = [], []
-        for level, one in enumerate(maps):
-            logits.append(self.flatten(self.cls_out(self.run_tower(one, self.cls_convs, self.cls_norms[level])),
-                                  self.num_classes))
-            deltas.append(self.flatten(self.box_out(self.run_tower(one, self.box_convs, self.box_norms[level])), 4))
+        for level, x in enumerate(maps):
+            cls = self.cls_out(self.run_tower(x, self.cls_convs, self.cls_norms[level]))  # [B, n * C, H, W]
+            box = self.box_out(self.run_tower(x, self.box_convs, self.box_norms[level]))  # [B, n * 4, H, W]
+            logits.append(self.flatten(cls, self.num_classes))                            # [B, H * W * n, C]
+            deltas.append(self.flatten(box, 4))
         return ops.concat(logits, 1), ops.concat(deltas, 1)

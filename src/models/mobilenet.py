@@ -1,7 +1,11 @@
 """MobileNetV1 (https://arxiv.org/abs/1704.04861), MobileNetV2 (https://arxiv.org/abs/1801.04381) and extra levels."""
-from mindspore import nn, ops
+from __future__ import annotations
 
-from src.models.layers import ExtraLevels, conv, conv_norm
+from collections.abc import Sequence
+
+from mindspore import Tensor, nn, ops
+
+from src.models.layers import Conv, ExtraLevels, Norm, conv, conv_norm
 
 # channels, stride of each depthwise separable block: table 1 of the V1 paper
 MOBILENET_V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1), (512, 1),
@@ -17,18 +21,19 @@ class MobileNetV1(nn.Cell):
     Cell 0 is the first convolution, 2 k - 1 the depthwise and 2 k the pointwise one of block k = 1..13.
     """
 
-    def __init__(self, norm, taps, activation=nn.ReLU6, conv=conv):
+    def __init__(self, norm: Norm, *, taps: tuple[int, ...], activation: type[nn.Cell] = nn.ReLU6, conv: Conv = conv):
         super().__init__()
-        cells, before = [conv_norm(3, 32, norm, stride=2, activation=activation, conv=conv)], 32
+        parts = {"activation": activation, "conv": conv}
+        cells, before = [conv_norm(3, 32, norm, stride=2, **parts)], 32
         for channels, stride in MOBILENET_V1:
-            cells += [conv_norm(before, before, norm, 3, stride, before, activation, conv),
-                      conv_norm(before, channels, norm, 1, activation=activation, conv=conv)]
+            cells.append(conv_norm(before, before, norm, stride=stride, groups=before, **parts))
+            cells.append(conv_norm(before, channels, norm, kernel_size=1, **parts))
             before = channels
         self.features = nn.CellList(cells)
         self.taps = taps
         self.channels = tuple(MOBILENET_V1[tap // 2 - 1][0] for tap in taps)
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> list:
         maps = []
         for index, cell in enumerate(self.features):
             x = cell(x)
@@ -37,7 +42,7 @@ class MobileNetV1(nn.Cell):
         return maps
 
 
-def scaled(channels, width):
+def scale_channels(channels: int, width: float) -> int:
     """channels * width rounded to a multiple of 8, never more than 10 % below (the paper's released code)."""
     rounded = max(8, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
@@ -46,22 +51,23 @@ def scaled(channels, width):
 class InvertedResidual(nn.Cell):
     """1x1 expand, 3x3 depthwise, 1x1 linear; added to the input where the shape stays. `conv` as in torchvision."""
 
-    def __init__(self, in_channels, out_channels, stride, expansion, norm, last_relu=False, conv=conv):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, expansion: float, norm: Norm,
+                 last_relu: bool = False, conv: Conv = conv):
         super().__init__()
         hidden = int(round(in_channels * expansion))
-        expand = [conv_norm(in_channels, hidden, norm, 1, conv=conv)] if expansion != 1 else []
-        self.conv = nn.SequentialCell(*expand, conv_norm(hidden, hidden, norm, 3, stride, hidden, conv=conv),
-                                      conv(hidden, out_channels, 1), norm(out_channels))
+        expand = [conv_norm(in_channels, hidden, norm, kernel_size=1, conv=conv)] if expansion != 1 else []
+        depthwise = conv_norm(hidden, hidden, norm, stride=stride, groups=hidden, conv=conv)
+        self.conv = nn.SequentialCell(*expand, depthwise, conv(hidden, out_channels, 1), norm(out_channels))
         self.residual = stride == 1 and in_channels == out_channels
         self.last = nn.ReLU6() if last_relu else None
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         y = self.conv(x)
         if self.residual:
             y = x + y
         return y if self.last is None else self.last(y)
 
-    def expanded(self, x):
+    def expanded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The output of the expansion, and of the block, without computing the first twice."""
         hidden = self.conv[0](x)
         y = self.conv[3](self.conv[2](self.conv[1](hidden)))
@@ -75,22 +81,22 @@ class MobileNetV2(nn.Cell):
     gradient of the head flows back (uvipen/SSD-pytorch takes it detached).
     """
 
-    def __init__(self, norm, width=1.0, tap_expansion=False, conv=conv):
+    def __init__(self, norm: Norm, *, width: float = 1.0, tap_expansion: bool = False, conv: Conv = conv):
         super().__init__()
-        depth = scaled(32, width)
+        depth = scale_channels(32, width)
         cells = [conv_norm(3, depth, norm, stride=2, conv=conv)]
-        for expansion, channels, repeats, stride in MOBILENET_V2:
-            for repeat in range(repeats):
-                out = scaled(channels, width)
-                cells.append(InvertedResidual(depth, out, stride if repeat == 0 else 1, expansion, norm, conv=conv))
-                depth = out
-        last = scaled(1280, width)
-        cells.append(conv_norm(depth, last, norm, 1, conv=conv))
+        for expansion, channels, repeats, first_stride in MOBILENET_V2:
+            out_channels = scale_channels(channels, width)
+            for stride in (first_stride, *(1,) * (repeats - 1)):
+                cells.append(InvertedResidual(depth, out_channels, stride, expansion=expansion, norm=norm, conv=conv))
+                depth = out_channels
+        last = scale_channels(1280, width)
+        cells.append(conv_norm(depth, last, norm, kernel_size=1, conv=conv))
         self.features = nn.CellList(cells)
         self.tap_expansion = tap_expansion
-        self.channels = (scaled(96, width) * (6 if tap_expansion else 1), last)
+        self.channels = (scale_channels(96, width) * (6 if tap_expansion else 1), last)
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stride16 = None
         for index, cell in enumerate(self.features):
             if index == 14 and self.tap_expansion:
@@ -106,21 +112,22 @@ class MobileNetV2(nn.Cell):
 class MobileExtras(ExtraLevels):
     """Stride 16 and 32 features -> six levels: a 1x1 expansion by 6 of the first, the second, four halvings of it.
 
-    Source: model zoo official/cv/SSD, ssd300; with BatchNorm folded the expansion is TensorFlow OD's tap inside block
-    14.
+    Source: model zoo official/cv/SSD, ssd300. Folded, the expansion is the tap inside block 14 of TensorFlow OD.
     """
 
-    def __init__(self, in_channels, norm):
-        super().__init__(inverted_extras(in_channels[1], (512, 256, 256, 128), norm, last_relu=True))
-        expanded = 6 * in_channels[0]
-        self.expand = conv_norm(in_channels[0], expanded, norm, 1)
-        self.channels = (expanded, in_channels[1], 512, 256, 256, 128)
+    def __init__(self, in_channels: tuple[int, int], norm: Norm):
+        stride16, stride32 = in_channels
+        extras = (512, 256, 256, 128)
+        super().__init__(inverted_extras(stride32, extras, norm=norm, last_relu=True))
+        self.expand = conv_norm(stride16, 6 * stride16, norm, kernel_size=1)
+        self.channels = (6 * stride16, stride32, *extras)
 
-    def construct(self, features):
+    def construct(self, features: tuple) -> list:
         return super().construct((self.expand(features[0]), features[1]))
 
 
-def inverted_extras(in_channels, channels, norm, last_relu, conv=conv):
-    """Four inverted residuals of stride 2 that squeeze by .2, .25, .5, .25 inside instead of expanding."""
-    return [InvertedResidual(before, after, 2, ratio, norm, last_relu, conv)
+def inverted_extras(in_channels: int, channels: Sequence[int], *, norm: Norm, last_relu: bool,
+                    conv: Conv = conv) -> list[nn.Cell]:
+    """Four inverted residuals of stride 2 that squeeze by 0.2, 0.25, 0.5, 0.25 inside instead of expanding."""
+    return [InvertedResidual(before, after, 2, expansion=ratio, norm=norm, last_relu=last_relu, conv=conv)
             for before, after, ratio in zip((in_channels, *channels), channels, (0.2, 0.25, 0.5, 0.25))]

@@ -1,5 +1,7 @@
 """VGG-16 (https://arxiv.org/abs/1409.1556) with its fully connected layers turned to convolutions, as SSD uses it."""
-from mindspore import nn
+from __future__ import annotations
+
+from mindspore import Tensor, nn
 
 from src.models.layers import L2Norm, xavier_conv
 
@@ -25,15 +27,15 @@ class VGG16(nn.Cell):
             # on even and on odd maps "same" pools like ceil_mode: one padded row at the bottom at most
             cells.append(nn.MaxPool2d(2, 2, pad_mode="same"))
         cells[-1] = nn.MaxPool2d(3, 1, pad_mode="same")
-        cells += [xavier_conv(512, 1024, bias=True, dilation=6), nn.ReLU(), xavier_conv(1024, 1024, 1, bias=True),
-                  nn.ReLU()]
+        cells += [xavier_conv(512, 1024, bias=True, dilation=6), nn.ReLU(),
+                  xavier_conv(1024, 1024, 1, bias=True), nn.ReLU()]
         self.features = nn.CellList(cells)
         self.l2_norm = L2Norm(512)
 
-    def construct(self, x):
-        tap = None
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        conv4_3 = None
         for index, cell in enumerate(self.features):
             x = cell(x)
             if index == self.conv4_3:
-                tap = self.l2_norm(x)
-        return tap, x
+                conv4_3 = self.l2_norm(x)   # [B, 512, H / 8, W / 8]
+        return conv4_3, x                   # x: [B, 1024, H / 16, W / 16]

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+import time
 
+import mindspore as ms
 import numpy as np
 from easydict import EasyDict
 from mindspore import dtype as mstype
@@ -25,10 +26,9 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
-from src.models.freeze import freeze_layers
+from src.models.freeze import choose_norms, freeze_layers
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
-from src.models.norms import choose_norms
 from src.models.ssd import Model, build_model
 from src.optim import build_optimizer
 from src.option_rules import graph_options
@@ -60,25 +60,23 @@ def choose_overfit(options: EasyDict) -> EasyDict:
     return EasyDict({**options, **{key: value for key, value in wanted.items() if key not in options.typed}})
 
 
-def build_splits(options: EasyDict, *, rank: int, world: int,
-                 say: Callable[[str], None]) -> tuple[Split, Split | None]:
+def build_splits(options: EasyDict, *, log: RunLog, rank: int, world: int) -> tuple[Split, Split | None]:
     """The training split, and the validation split with run_eval (else None), converted when needed.
 
     With overfit both are the training split. Raises OptionError unless all processes have the same data.
     """
-    train = prepare_split(**split_options(options, "train"), classes=options.classes, rank=rank, log=say)
+    train = prepare_split(**split_options(options, "train"), classes=options.classes, rank=rank, log=log.say)
     val = train if options.overfit else None
     if options.run_eval and not options.overfit:
         origin = "that of --classes" if options.classes else f"that of the training split {train.name}"
         with classes_from(f"the list is {origin}: give the validation split of the same data"):
-            val = prepare_split(**split_options(options, "val"), classes=train.classes, rank=rank, log=say)
+            val = prepare_split(**split_options(options, "val"), classes=train.classes, rank=rank, log=log.say)
     splits = [split for split in (train, val) if split]
     check_equal({f"the data of {split.name}": describe_split(split) for split in splits}, rank, world)
     return train, val
 
 
-def build_training_model(options: EasyDict, classes: list[str], *, world: int,
-                         say: Callable[[str], None]) -> tuple[Model, int]:
+def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, world: int) -> tuple[Model, int]:
     """The Model with its initial weights, and how many of its tensors are frozen."""
     model = build_model(options.model, len(classes) + 1, image_size=options.image_size, width=options.width)
     if options.loss != "auto":  # else the score function is that of the published model
@@ -87,20 +85,17 @@ def build_training_model(options: EasyDict, classes: list[str], *, world: int,
     if options.weight_init == "he":
         he_initialize(network, model.num_classes, options.seed)
     if options.pre_trained and not options.resume:
-        say(load_pretrained(network, open_weights(options.pre_trained), model.name,
-                            leave_out_classes=options.filter_weight, frozen=frozen))
+        file = open_weights(options.pre_trained)
+        log.say(load_pretrained(network, file, model.name, leave_out_classes=options.filter_weight, frozen=frozen))
     choose_norms(network, options.batch_norm, world)
     return model, freeze_layers(network, frozen)
 
 
 def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, world: int) -> TrainLoader:
-    """The TrainLoader of a Split for a Model, of the first `overfit` images where that is set.
-
-    A batch larger than the images there are is cut. Raises DataError when no box can be trained on.
-    """
+    """The TrainLoader of a Split for a Model. Raises DataError when no box can be trained on."""
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     rows = min(options.overfit or split.count, split.count)
-    batch_size = min(options.batch_size, -(-rows // (options.accumulate * world)))  # at most one step for all
+    batch_size = min(options.batch_size, -(-rows // (options.accumulate * world)))  # not larger than the data
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
                          workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
@@ -166,8 +161,8 @@ def build_state(options: EasyDict, steps_per_epoch: int, saved: Saved | None) ->
     return RunState(**limits, steps_done=options.pre_trained_epoch_size * steps_per_epoch)
 
 
-def build_validator(options: EasyDict, model: Model, step: TrainStep, *, split: Split | None,
-                    log: RunLog, rank: int, world: int) -> Validator | None:
+def build_validator(options: EasyDict, model: Model, step: TrainStep, *, split: Split | None, log: RunLog, rank: int,
+                    world: int) -> Validator | None:
     """The Validator on a Split, None without one. Its Predictor shares the network of the Model."""
     if split is None:
         return None
@@ -182,11 +177,20 @@ def build_validator(options: EasyDict, model: Model, step: TrainStep, *, split: 
                      overfit=bool(options.overfit), rank=rank, world=world)
 
 
+def describe_run(options: EasyDict, model: Model, loader: TrainLoader, *, classes: int, frozen: int) -> dict:
+    """The first row of log.jsonl. frozen: tensors that are not trained."""
+    return {"mindspore": ms.__version__, "numpy": np.__version__, "device": options.device_target,
+            "processes": loader.world, "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
+            "parameters": sum(parameter.size for parameter in model.network.trainable_params()),
+            "anchors": len(model.anchors), "classes": classes, "train_images": loader.rows,
+            "batch": loader.batch_size * loader.world, "commit": git_commit(),
+            "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
 def build_facts(options: EasyDict, model: Model, split: Split, *, world: int) -> dict:
     """What the checkpoints of a run say of themselves beside its RunState. split: of training."""
     return describe(model, split.classes, options, category_ids=split.category_ids, options=graph_options(options),
-                    commit=git_commit(), processes=world, train_images=split.count,
-                    annotations=split.fingerprint[:12])
+                    commit=git_commit(), processes=world, train_images=split.count, annotations=split.fingerprint[:12])
 
 
 def build_saver(options: EasyDict, step: TrainStep, state: RunState, *, facts: dict, rank: int, world: int) -> Saver:

@@ -86,7 +86,7 @@ def hints(options: EasyDict, loader: TrainLoader) -> list[str]:
 def batch_hint(options: EasyDict, loader: TrainLoader) -> str:
     """How the batches differ from what batch_size says, "" where they do not."""
     asked, batch = options.batch_size * options.accumulate * loader.world, loader.batch_size * loader.world
-    images, steps = count(loader.rows, "image"), count(loader.steps, "step")
+    images, steps = plural(loader.rows, "image"), plural(loader.steps, "step")
     parts = []
     if batch < asked:
         parts.append(f"a batch of {asked} over all processes is more than {images}: it is cut to {batch}")
@@ -96,7 +96,7 @@ def batch_hint(options: EasyDict, loader: TrainLoader) -> str:
     return "; ".join(parts)
 
 
-def count(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """1, "step" -> "1 step"; 2, "step" -> "2 steps"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 

@@ -21,13 +21,12 @@ class RunLog:
     """Prints on the first process; once it has a folder, writes rows (dicts) to log.jsonl and TensorBoard there."""
 
     def __init__(self, *, first: bool = True):
-        self.first, self.folder, self.file, self.events = first, None, None, None
+        self.first, self.folder, self.steps_per_epoch, self.file, self.events = first, "", 1, None, None
 
-    def open(self, folder: str, *, steps_done: int = 0, evaluated: bool = True) -> None:
+    def open(self, folder: str, *, steps_per_epoch: int = 1, steps_done: int = 0, evaluated: bool = True) -> None:
         """Chooses the folder; only the first process calls it.
 
-        steps_done: of a resumed run; rows of later steps, which will come again, are taken out of log.jsonl, and that
-        of an evaluation after this step too unless it was evaluated.
+        Takes out of log.jsonl what will come again: later rows than steps_done, and its evaluation unless `evaluated`.
         """
         path = os.path.join(folder, "log.jsonl")
         if os.path.exists(path):
@@ -35,7 +34,7 @@ class RunLog:
             if not evaluated:
                 rows = [row for row in rows if row.get("step") != steps_done or "loss" in row]
             write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        self.folder, self.file = folder, open(path, "a", encoding="utf-8")
+        self.folder, self.steps_per_epoch, self.file = folder, steps_per_epoch, open(path, "a", encoding="utf-8")
 
     def say(self, text: str) -> None:
         """Prints a line, on the first process."""
@@ -91,24 +90,18 @@ class RunLog:
 
             yield show
 
-    def draw_curves(self, steps_per_epoch: int) -> None:
-        """Draws training.png from all rows, of a resumed run from its beginning."""
-        rows = read_log(os.path.join(self.folder, "log.jsonl")) if self.folder else []
-        if any("loss" in row for row in rows):
-            plot_history(rows, path=os.path.join(self.folder, "training.png"), steps_per_epoch=steps_per_epoch)
-
     def close(self) -> None:
-        """Flushes and closes both files."""
-        for file in (self.file, self.events):
-            if file:
-                file.close()
+        """Draws the curves of all rows as training.png, of a resumed run from its beginning, and closes both files."""
+        rows = read_log(self.file.name) if self.file else []
+        if any("loss" in row for row in rows):
+            path = os.path.join(self.folder, "training.png")
+            plot_history(rows, path=path, steps_per_epoch=self.steps_per_epoch)
+        for file in filter(None, (self.file, self.events)):
+            file.close()
 
 
 def read_log(path: str, steps_done: float = math.inf) -> list[dict]:
-    """The rows of a log.jsonl, of steps up to steps_done.
-
-    Of a step that ran again after a crash the later row; no line that was cut short.
-    """
+    """The rows of a log.jsonl up to steps_done; of a step that ran again the later row, no line that was cut short."""
     rows = {}
     with open(path, encoding="utf-8") as file:
         for line in file:

@@ -21,14 +21,13 @@ from src.training.state import RunState
 from src.training.step import TrainStep, run_step
 from src.training.validator import Validator
 
-MAX_SKIPPED = 20  # with more overflows in a row the loss scale is not what is searched for
+MAX_SKIPPED = 20  # steps in a row; a dynamic loss scale needs fewer to find its value
 
 
 class Loop:
     """Trains from the last step of a RunState to the end of the run.
 
-    rates: learning rate of every step of the run, as the optimiser has them; image_names: of every row of the data,
-    for errors; validator: None for a run without evaluation.
+    rates: of every step of the run, as the optimiser has them; image_names: of every row of the data, for errors.
     """
 
     def __init__(self, step: TrainStep, loader: TrainLoader, state: RunState, *, rates: np.ndarray,
@@ -46,12 +45,8 @@ class Loop:
         """Trains; saves the state, closes the log and lets all processes leave together, however the run ends."""
         self.step.set_train()
         try:
-            try:
-                with self.saver.saving_at_fault(self.state):
-                    self.train()
-            finally:
-                self.log.draw_curves(self.state.steps_per_epoch)
-                self.log.close()
+            with contextlib.closing(self.log), self.saver.saving_at_fault(self.state):
+                self.train()
         except KeyboardInterrupt as error:  # the second signal; only this process may have met it
             raise Interrupted(f"interrupted at once, after step {self.state.steps_done}; "
                               f"{self.saver.what_is_saved()}") from error
@@ -66,11 +61,13 @@ class Loop:
         Raises NotFiniteError, Interrupted (from the error of the loader, where it came to one of several processes),
         and what the loader raises.
         """
-        if self.state.epoch_end_due and self.end_epoch():  # that of an interrupted run
+        stalled = self.state.is_stalled  # before an evaluation, which rank 0 alone counts
+        ended = self.state.epoch_end_due and self.end_epoch()  # that of an interrupted run
+        if stalled or ended:
             return
         total = self.state.total_steps
-        with contextlib.closing(self.batches), stop_signals() as self.signals, self.log.bar(total) as self.show:
-            while not (self.state.is_complete or self.state.is_stalled):
+        with stop_signals() as self.signals, self.log.bar(total) as self.show, contextlib.closing(self.batches):
+            while not self.state.is_complete:
                 self.train_epoch()
                 if self.end_epoch():
                     return
@@ -110,23 +107,20 @@ class Loop:
         return ended
 
     def check_finite(self, numbers: dict, rows: np.ndarray) -> None:
-        """Raises NotFiniteError where the loss is not finite, or too many steps in a row were skipped.
-
-        The loss is a mean over the processes, of which one or more are the cause.
-        """
+        """Raises NotFiniteError where the loss is not finite, or too many steps in a row were skipped."""
         self.finite.append(bool(numbers["finite"]))
         if math.isfinite(numbers["loss"]) and self.finite[-MAX_SKIPPED:] != [False] * MAX_SKIPPED:
             return
-        number = self.state.steps_done + 1
+        epoch, step = self.state.steps_done // self.state.steps_per_epoch + 1, self.state.steps_done + 1
+        # the loss is a mean over the processes, of which one or more are the cause
         if math.isfinite(numbers["own_loss"]) and not math.isfinite(numbers["loss"]):
-            raise NotFiniteError(f"the loss of another process is not finite at step {number}; it names the images")
-        epoch = self.state.steps_done // self.state.steps_per_epoch + 1
-        images = ", ".join(self.image_names[row] for row in rows)
+            raise NotFiniteError(f"the loss of another process is not finite at step {step}; it names the images")
         raise NotFiniteError(
-            f"loss is {numbers['own_loss']}, gradient norm {numbers['grad_norm']} at step {number}, epoch {epoch}: "
-            f"lr {self.step.last_rate(self.rates):.3g}, loss scale {numbers['loss_scale']:g}, images {images}; usual "
-            "causes: lr too high (lower --lr, raise --warmup_epochs), no --grad_clip, a loss scale too large for "
-            "float16; the weights before this step are in ckpt/diverged.ckpt")
+            f"loss is {numbers['own_loss']}, gradient norm {numbers['grad_norm']} at step {step}, epoch {epoch}: lr "
+            f"{self.step.last_rate(self.rates):.3g}, loss scale {numbers['loss_scale']:g}, images "
+            f"{', '.join(self.image_names[row] for row in rows)}; usual causes: lr too high (lower --lr, raise "
+            "--warmup_epochs), no --grad_clip, a loss scale too large for float16; the weights before this step are in "
+            "ckpt/diverged.ckpt")
 
     def report(self, numbers: dict, seconds: float) -> None:
         """Shows the progress after a step, which took so many seconds, and logs every log_interval steps."""
@@ -142,15 +136,15 @@ class Loop:
     def interruption(self, *, everyone: bool) -> Interrupted:
         """What ends the loop when the state was saved because some process asked for it. everyone: all asked.
 
-        An error that this process met in its data gets to know that too.
+        The error that this process met in its data, if any, gets to know that too.
         """
-        done, error = self.state.steps_done, self.batches.error
+        error, after = self.batches.error, f"after step {self.state.steps_done}"
         saved = "the state was saved, --resume=True goes on from here"
         if isinstance(error, SSDError):
-            error.args, error.met_by = (f"{error}; after step {done} {saved}",), ALONE
+            error.args, error.met_by = (f"{error}; {after} {saved}",), ALONE
         if self.signals or error:
-            return Interrupted(f"interrupted after step {done}; {saved}", ALL if everyone else ALONE)
-        return Interrupted(f"another process was interrupted or met an error after step {done}; {saved}", ANOTHER)
+            return Interrupted(f"interrupted {after}; {saved}", ALL if everyone else ALONE)
+        return Interrupted(f"another process was interrupted or met an error {after}; {saved}", ANOTHER)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from src.machine.distributed import check_equal, digest_of
 from src.models.ssd import published_size
 from src.option_rules import rule_of
 from src.recipes import read_yaml
+from src.training.log import RunLog
 from src.training.state import RunState
 from src.training.step import TrainStep
 from src.weights.files import open_newest
@@ -97,24 +98,24 @@ def refuse_idling(saved: Saved, now: dict) -> None:
                       "by --pre_trained)")
 
 
-def start(step: TrainStep, state: RunState, saved: Saved | None, *, now: dict, facts: dict, say: Callable[[str], None],
-          rank: int, world: int) -> None:
+def begin_run(step: TrainStep, state: RunState, saved: Saved | None, *, now: dict, facts: dict, log: RunLog, rank: int,
+              world: int) -> None:
     """Puts a TrainStep where the state is, with the values of a checkpoint if the run is resumed.
 
-    now: the options; facts: what a checkpoint of this run says of itself. Raises OptionError when a checkpoint does not
-    fit, and on all processes when they do not begin with equal weights.
+    now: the options; facts: what a checkpoint of this run says of itself. Raises OptionError when the checkpoint does
+    not fit, and on all processes when they do not begin alike.
     """
     if saved:
         refuse_other_network(saved, facts)
         restore(step, saved, now)
-        surroundings = {**facts, "steps_per_epoch": state.steps_per_epoch}
-        for change in changes(saved, now, {key: surroundings[key] for key in SURROUNDINGS}):
-            say(f"changed since: {change}")
+        facts = {**facts, "steps_per_epoch": state.steps_per_epoch}
+        for change in changes(saved, now, {key: facts[key] for key in SURROUNDINGS}):
+            log.say(f"changed since: {change}")
         best = f"best so far {state.best:.4f}" if state.best >= 0 else "not evaluated yet"
         epoch = min(state.steps_done // state.steps_per_epoch + 1, now["epoch_size"])
-        say(f"resumed after step {state.steps_done}, epoch {epoch}, {best}, from {os.path.basename(saved.path)}")
+        log.say(f"resumed after step {state.steps_done}, epoch {epoch}, {best}, from {os.path.basename(saved.path)}")
         if state.is_complete:
-            say("all steps of this run are done; a larger --epoch_size (or --max_steps) goes on")
+            log.say("all steps of this run are done; a larger --epoch_size (or --max_steps) goes on")
     step.start_at(state.steps_done)
     check_same_state(step, state, now, rank=rank, world=world)
 
@@ -134,7 +135,10 @@ def restore(step: TrainStep, saved: Saved, now: dict) -> None:
     A loss scale that does not adapt is an option, and one that does starts again when its option has changed. An
     average that the checkpoint does not have starts at its weights.
     """
-    ignored = OPTION_VALUES if keeps_scale(saved, now) else (*OPTION_VALUES, "loss_scale", "good_steps")
+    ignored = OPTION_VALUES
+    unknown = None if "loss_scale" in now["typed"] else now["loss_scale"]
+    if not now["dynamic_loss_scale"] or saved.options.get("loss_scale", unknown) != now["loss_scale"]:
+        ignored += ("loss_scale", "good_steps")
     values = {name: value for name, value in saved.values.items() if not name.startswith(ignored)}
     report = assign(step, Translated(values))
     starts_average = step.average is not None and f"{PREFIX}_updates" not in saved.values
@@ -144,26 +148,21 @@ def restore(step: TrainStep, saved: Saved, now: dict) -> None:
         step.average.restart()
     unfit = [*report.skipped, *(name for name in report.missing if not name.startswith(initial))]
     if unfit:
-        changed = ", ".join(changes(saved, now, {}))
-        since = f"; changed since: {changed}" if changed else ""
-        raise OptionError(f"--resume=True: '{saved.path}' does not fit this run: {unfit[0]}{since}; {ADVICE}")
-
-
-def keeps_scale(saved: Saved, now: dict) -> bool:
-    """Whether the loss scale of the checkpoint goes on."""
-    unknown = None if "loss_scale" in now["typed"] else now["loss_scale"]
-    return now["dynamic_loss_scale"] and saved.options.get("loss_scale", unknown) == now["loss_scale"]
+        changed = ", ".join(changes(saved, now, {})) or "nothing"
+        raise OptionError(f"--resume=True: '{saved.path}' does not fit this run: {unfit[0]}; changed since: {changed}; "
+                          f"{ADVICE}")
 
 
 def check_same_state(step: TrainStep, state: RunState, now: dict, *, rank: int, world: int) -> None:
     """Raises OptionError on all processes unless they begin with equal weights, moments and progress."""
     if world == 1:
         return
-    advice = "give all hosts the same packages (requirements.txt)"
     if now["resume"]:
         advice = "--resume=True: give all hosts the same ckpt/ folder in --output_path"
     elif now["pre_trained"]:
         advice = "give all hosts the same file by --pre_trained"
+    else:
+        advice = "give all hosts the same packages (requirements.txt)"
     progress = [state.steps_done, state.best, state.since_best, state.epoch_end_due]
     check_equal({"the digest of all weights": digest_of(list(step.get_parameters())),
                  "the progress of the run": progress}, rank, world, advice=advice)

@@ -1,4 +1,6 @@
 """The folder of a run: refused when it holds another run, found again to resume."""
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl
@@ -6,6 +8,8 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator
+from typing import TextIO
 
 from src.errors import EnvironmentFault, OptionError
 from src.files import ASIDE, make_folder, missing_folders, names_in
@@ -14,11 +18,9 @@ MARKS = ("config.yaml", "log.jsonl", "ckpt")
 LOCK = ".lock"  # in the folder of a run that is alive; a killed run leaves the file, but locked by nobody
 
 
-def check_run_folder(path, resume=False):
+def check_run_folder(path: str, *, resume: bool = False) -> None:
     """Raises OptionError when path holds a run and resume is not set, or the other way round, EnvironmentFault when it
-    cannot be made. Writes nothing.
-
-    A run of ours that ended before its first checkpoint left nothing to lose or to go on from: it may be started again.
+    cannot be made. Writes nothing. A run that ended before its first checkpoint may be started again.
     """
     states = os.path.join(path, "ckpt", "*.ckpt")
     saved = any(name.endswith(".ckpt") and not name.startswith(".") for name in names_in(os.path.dirname(states)))
@@ -26,8 +28,9 @@ def check_run_folder(path, resume=False):
     if not resume and (saved or any(found) and not all(found)):
         raise OptionError(f"output_path '{path}' already holds a run; choose another one, or go on by --resume=True")
     if resume and not saved:
-        reason = ("that run ended before its first one; leave --resume out to start it again" if all(found) else
-                  "is output_path that of the interrupted run?")
+        reason = "is output_path that of the interrupted run?"
+        if all(found):
+            reason = "that run ended before its first one; leave --resume out to start it again"
         raise OptionError(f"--resume=True, but there is no '{states}'; {reason}")
     missing = missing_folders(path)
     above = os.path.dirname(missing[-1]) if missing else path
@@ -36,19 +39,20 @@ def check_run_folder(path, resume=False):
 
 
 @contextlib.contextmanager
-def hold_run_folder(path, resume=False):
-    """Keeps path for the run of this process: a second one is refused until this one ends, however it ends.
+def hold_run_folder(path: str, *, resume: bool = False) -> Iterator[None]:
+    """Keeps path for the run of this process, on rank 0: a second run is refused until this one ends, even by a kill.
 
-    Only rank 0 holds it, from before data is converted. A folder in which nothing came to lie is removed at the end.
-    The lock is of the kind that belongs to a process: its children do not inherit it, and a file system without locks
-    lets pass. Raises OptionError, EnvironmentFault.
+    The lock belongs to the process, so its children do not inherit it; a file system without locks lets pass. Folders
+    made here that are still empty at the end are removed. Raises OptionError, EnvironmentFault.
     """
     new = missing_folders(path)
     file, locked = lock_file(path)
     try:
-        check_run_folder(path, resume)  # again: a run may have come and gone while this process started
-        if locked:
-            sweep(os.path.join(path, "ckpt"))
+        check_run_folder(path, resume=resume)  # again: a run may have come and gone while this process started
+        checkpoints = os.path.join(path, "ckpt")
+        for name in names_in(checkpoints):
+            if locked and name.startswith(ASIDE):  # what a killed run was writing
+                shutil.rmtree(os.path.join(checkpoints, name), ignore_errors=True)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -60,8 +64,8 @@ def hold_run_folder(path, resume=False):
                 os.rmdir(folder)
 
 
-def lock_file(path):
-    """The open lock file of a folder, which is made, and whether it is locked.
+def lock_file(path: str) -> tuple[TextIO, bool]:
+    """Makes a folder and opens its lock file -> the file, and whether the file system has locks.
 
     Raises OptionError when a living run has locked it, EnvironmentFault where nothing can be written.
     """
@@ -91,22 +95,9 @@ def lock_file(path):
         file.close()  # its holder removed it between the two calls above
 
 
-def still_there(file):
+def still_there(file: TextIO) -> bool:
     """Whether the name of an open file is still that of this file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
     except OSError:
         return False
-
-
-def sweep(folder):
-    """Removes what a killed run was writing in its own folder of checkpoints."""
-    for name in names_in(folder):
-        if name.startswith(ASIDE):
-            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
-
-
-def make_run_folder(path: str) -> None:
-    """Makes path with ckpt/ and eval/. Only rank 0 calls it, when all checks have passed."""
-    for name in ("ckpt", "eval"):
-        make_folder(os.path.join(path, name))

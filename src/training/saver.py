@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from src.errors import DataError, EnvironmentFault, NotFiniteError
 from src.machine.distributed import average_parameters
-from src.models.norms import STATISTICS
+from src.models.freeze import STATISTICS
 from src.training.state import RunState
 from src.training.step import TrainStep
 from src.weights import checkpoint
@@ -15,9 +15,9 @@ from src.weights import checkpoint
 class Saver:
     """Writes the parameters of a TrainStep with the state of the run into `folder`.
 
-    last.ckpt: within an epoch every `step_interval` steps (0: not), before an evaluation, and after it; best.ckpt: the
-    best score; epoch_NUMBER.ckpt: every `epoch_interval` epochs and at the end, the newest max_numbered of them are
-    kept; diverged.ckpt: after a loss that is not finite. facts: what each says of itself beside the state, JSON-able.
+    last.ckpt: within an epoch every `step_interval` steps (0: not), before an evaluation and after it; best.ckpt: at
+    the best score; epoch_NUMBER.ckpt: every `epoch_interval` epochs and at the end, the newest max_numbered are kept;
+    diverged.ckpt: after a loss that is not finite. facts: what each says of itself beside the state, JSON-able.
     last_saved: the step after which last.ckpt was written. All processes call the methods alike; rank 0 writes.
     """
 
@@ -28,23 +28,23 @@ class Saver:
         self.last_saved, self.rank, self.world = last_saved, rank, world
 
     def save_last(self, state: RunState, *, settled: bool = False) -> None:
-        """Writes last.ckpt. settled: nothing of what follows an epoch is still to do, whatever the state says."""
+        """Writes last.ckpt."""
         # each process has taken the statistics of BatchNorm of its own images; all go on with their mean
         statistics = [parameter for parameter in self.step.get_parameters() if parameter.name.endswith(STATISTICS)]
         average_parameters(statistics, self.rank, self.world)
         self.write("last", state, settled=settled)
 
     def save_best(self, state: RunState) -> None:
-        """Writes best.ckpt, after save_last; processes other than rank 0 need not call it."""
+        """Writes best.ckpt. Only rank 0 knows when."""
         self.write("best", state, settled=True)
 
     def after_step(self, state: RunState) -> None:
-        """Saves within an epoch."""
+        """Saves within an epoch, every step_interval steps."""
         if self.step_interval and state.steps_done % self.step_interval == 0 and not state.at_epoch_end:
             self.save_last(state)
 
     def after_epoch(self, state: RunState, *, evaluated: bool, ended: bool) -> None:
-        """Saves at the end of an epoch, which was evaluated or not. ended: the run ends with it."""
+        """Saves at the end of an epoch. ended: that of the run too, before its last step."""
         numbered = state.is_complete or state.epoch % self.epoch_interval == 0
         if evaluated or numbered or self.step_interval:
             self.save_last(state, settled=True)
@@ -53,7 +53,7 @@ class Saver:
 
     @contextlib.contextmanager
     def saving_at_fault(self, state: RunState) -> Iterator[None]:
-        """Saves the state when an error ends the run, in a way that the run can be mended and resumed."""
+        """Saves the state when an error ends the run."""
         try:
             yield
         except NotFiniteError:
@@ -66,7 +66,7 @@ class Saver:
             raise
 
     def write(self, name: str, state: RunState, *, settled: bool = False, keep: int = 0) -> None:
-        """Writes one checkpoint, on rank 0. keep: of numbered ones, the newest so many stay, 0: all."""
+        """Writes one checkpoint, on rank 0. settled: nothing is due, whatever the state says."""
         if self.rank == 0:
             meta = {**self.facts, **state.to_meta()}
             meta["settled"] |= settled

@@ -6,10 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RunState:
-    """The progress of a run. The two limits are options, all else is stored in a checkpoint, as JSON.
-
-    Step k, from 0, belongs to epoch k // steps_per_epoch.
-    """
+    """The progress of a run. A checkpoint stores it as JSON, but for the two limits, which are options."""
     steps_per_epoch: int
     total_steps: int              # limit: the run ends after this many steps
     early_stop: int = 0           # limit: and after this many evaluations without a better score, 0: not
@@ -21,20 +18,17 @@ class RunState:
 
     @classmethod
     def from_meta(cls, meta: dict, **limits: int) -> RunState:
-        """The state that a checkpoint stores. limits: steps_per_epoch, total_steps and early_stop of this start.
-
-        With other steps in an epoch (other processes or another batch) it is the same place in the epochs.
-        """
+        """The state that a checkpoint stores, with the steps_per_epoch and the limits of this start."""
         state = cls(**limits, steps_done=meta["steps_done"], best=meta["best"], since_best=meta.get("since_best", 0))
         if meta["steps_per_epoch"] == state.steps_per_epoch:
             state.unlogged = meta.get("unlogged", [])
-        else:
+        else:  # other processes or another batch: the same place in the epochs
             state.steps_done = round(state.steps_done * state.steps_per_epoch / meta["steps_per_epoch"])
         state.epoch_end_due = not meta.get("settled", True) and state.at_epoch_end
         return state
 
     def to_meta(self) -> dict:
-        """What a checkpoint stores, as a JSON-able dict."""
+        """What a checkpoint stores, JSON-able; older ones lack since_best, settled and unlogged."""
         return {"steps_per_epoch": self.steps_per_epoch, "steps_done": self.steps_done, "best": self.best,
                 "since_best": self.since_best, "settled": not self.epoch_end_due, "unlogged": self.unlogged}
 

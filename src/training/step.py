@@ -25,12 +25,11 @@ class TrainStep(nn.Cell):
     processes ask to stop.
 
     An update with a gradient that is not finite is skipped, but its step counts for the learning rates: step k has the
-    k-th, and a run reaches the last one. With `dynamic` the loss scale then halves, and it doubles after GROW_AFTER
-    good steps. Gradients are averaged over processes, unscaled, then clipped: first to the global L2 norm `grad_clip`
-    (0: not), before weight decay, as in the published recipe; then each number to +-grad_clip_value (0: not).
-    global_positives: the loss is divided by the positives of its own batch, and the step corrects that to those of all
-    processes and micro-steps. micro_steps: calls to one update; the others add up their gradients and return zeros.
-    average: follows the updates.
+    k-th. With `dynamic` the loss scale then halves, and it doubles after GROW_AFTER good steps. Gradients are averaged
+    over processes, unscaled, then clipped, before weight decay as in the published recipe: first to the global L2 norm
+    grad_clip, then each number to +-grad_clip_value (0: not). global_positives: the loss is divided by the positives of
+    its own batch, and the step corrects that to those of all processes and micro-steps. micro_steps: calls to one
+    update; the others add up their gradients and return zeros. average: follows the updates.
     """
 
     def __init__(self, model: Model, loss: nn.Cell, optimizer: nn.Optimizer, *, loss_scale: float = 1.0,
@@ -53,10 +52,8 @@ class TrainStep(nn.Cell):
             self.calls = Parameter(Tensor(0, mstype.int32), name="micro_calls", requires_grad=False)
 
     def start_at(self, step: int) -> None:
-        """Makes this the next step of the optimiser, which looks up its learning rate by that number.
-
-        Call it before the first step: once a graph has run, set_data does not reach so small a parameter.
-        """
+        """Makes this the next step of the optimiser, which looks up its learning rate by that number."""
+        # only before the first step: once a graph has run, set_data does not reach so small a parameter
         self.optimizer.global_step.set_data(Tensor([step], mstype.int32))
 
     def last_rate(self, rates: np.ndarray) -> float:
@@ -85,7 +82,7 @@ class TrainStep(nn.Cell):
         return loss * share * self.loss_scale, parts
 
     def share_of_positives(self, positives: Tensor) -> Tensor | float:
-        """The factor of this process in the mean over the processes: its positives by the mean of theirs."""
+        """The factor of this process in the mean over the processes: its positives by their mean."""
         if not self.global_positives or self.world == 1 or self.micro_steps > 1:
             return 1.0
         return ops.maximum(positives, 1.0) * self.world / ops.maximum(self.all_reduce(positives), 1.0)

@@ -43,7 +43,7 @@ class Validator:
         return state.epoch >= self.start_epoch and (state.epoch % self.interval == 0 or state.is_complete)
 
     def validate(self, state: RunState) -> dict:
-        """The metrics of all detections, which are logged and some of them drawn; {} on other processes than rank 0."""
+        """Logs and returns the metrics, and draws some detections; {} on other processes than rank 0."""
         average = self.step.average
         self.step.set_train(False)
         with average.in_place() if average else contextlib.nullcontext():
@@ -54,29 +54,23 @@ class Validator:
         metrics, _ = compute_metrics(table, self.truth, dataset=self.dataset, engine=self.engine)
         numbers = {name: metrics[name] for name in LOGGED if name in metrics}
         self.log.write({"step": state.steps_done, "epoch": state.epoch, **numbers}, "eval")
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-        self.log.say(f"epoch {state.epoch}  {shown}")
+        self.log.say("  ".join([f"epoch {state.epoch}", *(f"{name} {value:.4f}" for name, value in numbers.items())]))
         path = os.path.join(self.folder, "eval", "predictions.png")
         if draw_predictions(path, truth=self.truth, table=table, image_dir=self.image_dir, draw_score=self.draw_score):
             self.log.picture("eval/predictions", path, state.steps_done)
         return metrics
 
     def ends_run(self, state: RunState, metrics: dict) -> bool:
-        """Whether the run ends after an evaluation with these metrics, the same on all processes.
+        """Whether the run ends after an evaluation with these metrics: early_stop, or a self-test that has memorised.
 
-        It does without a better score for long, and a self-test when its images are memorised. Raises SSDError when the
-        last step of a self-test ends without.
+        All processes get the answer of rank 0. Raises SSDError when the last step of a self-test ends without.
         """
-        ended = self.rank == 0 and self.has_reached_end(state, metrics)
-        if self.world == 1 or not (state.early_stop or self.overfit):
-            return ended
-        return bool(all_reduce(np.array([ended], np.float32))[0])
-
-    def has_reached_end(self, state: RunState, metrics: dict) -> bool:
-        """ends_run as rank 0 sees it."""
-        if self.overfit:
-            return has_memorised(metrics, images=len(self.truth["images"]), steps_done=state.steps_done,
-                                 last=state.is_complete, say=self.log.say)
-        if state.is_stalled:
+        ended = self.rank == 0 and state.is_stalled
+        if self.rank == 0 and self.overfit:
+            ended = has_memorised(metrics, images=len(self.truth["images"]), steps_done=state.steps_done,
+                                  last=state.is_complete, say=self.log.say)
+        elif ended:
             self.log.say(f"{state.since_best} evaluations without a better score than {state.best:.4f}: the run ends")
-        return state.is_stalled
+        if self.world > 1 and (state.early_stop or self.overfit):
+            ended = bool(all_reduce(np.array([ended], np.float32))[0])
+        return ended

@@ -19,10 +19,7 @@ META = "ssd_meta"
 
 
 def save(path: str, parameters: Iterable[ms.Parameter], meta: dict) -> None:
-    """Writes parameters and meta (JSON-able) aside and renames, so that the file is complete or absent.
-
-    Raises EnvironmentFault if it cannot be written.
-    """
+    """Writes parameters and meta (JSON-able) aside, then renames: no half file remains. Raises EnvironmentFault."""
     rows = [{"name": parameter.name, "data": parameter} for parameter in parameters]
     try:
         with folder_aside(path) as folder:  # MindSpore writes to another name still, and knows names in .ckpt only
@@ -39,10 +36,7 @@ def save(path: str, parameters: Iterable[ms.Parameter], meta: dict) -> None:
 
 
 def load(path: str) -> tuple[dict[str, np.ndarray], dict]:
-    """{name: array} and meta of a .ckpt, {} as meta where this repository did not write it. Raises DataError.
-
-    Only files.open_weights calls it, the one door for all files.
-    """
+    """{name: array} and meta, {} if another program wrote the file. For files.open_weights alone. Raises DataError."""
     try:
         with quiet():
             values = load_checkpoint(path)  # a file without a checksum passes

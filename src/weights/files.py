@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from src.errors import DataError, OptionError
-from src.weights.formats import numpy_zip, paddle, pytorch, safetensors, tfjs
+from src.weights.formats import numpy_zip, pytorch, safetensors, tfjs
 
 
 class WeightFile(NamedTuple):
@@ -37,7 +37,7 @@ WEIGHT_FORMATS = (  # the first that gives arrays
     WeightFormat("npz", "NumPy .npz", 0, b"PK\3\4", numpy_zip.read),
     WeightFormat("safetensors", ".safetensors", 8, b"{", safetensors.read),
     WeightFormat("torch", "PyTorch .pth", 0, b"\x80", pytorch.read_pickles),
-    WeightFormat("paddle", "Paddle .pdparams", 0, b"\x80", paddle.read),
+    WeightFormat("paddle", "Paddle .pdparams", 0, b"\x80", pytorch.read_paddle),
     WeightFormat("tfjs", "TensorFlow.js model.json (or its folder)", 0, b"{", tfjs.read),
 )
 KNOWN = ", ".join(dict.fromkeys([known.title for known in WEIGHT_FORMATS] + ["MindSpore .ckpt"]))
@@ -47,8 +47,8 @@ def open_weights(path: str) -> WeightFile:
     """The content of a weight file, or of a folder with a model.json.
 
     Names, axes and types are those of the file, but bfloat16 and quantized numbers become float32, and a "module." that
-    all names begin with (DataParallel) is dropped. Raises OptionError if there is no file, DataError if it is damaged,
-    of another format, or asks for more than tensors.
+    all names begin with (DataParallel) is dropped. Raises OptionError if the file is missing, DataError if it is
+    damaged, of another format, or asks for more than tensors.
     """
     place = existing_file(path)
     try:
@@ -98,9 +98,9 @@ def read_foreign(file: BinaryIO) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def open_newest(folder: str, say: Callable[[str], None]) -> WeightFile:
-    """The checkpoint a run goes on from: last.ckpt, or where that is damaged the newest other one.
+    """The checkpoint a run goes on from: last.ckpt, or the newest other one where it is damaged, which say(text) tells.
 
-    say(text) is told which ones are damaged. Raises OptionError if none is left.
+    Raises OptionError if none is left.
     """
     states = [path for path in Path(folder).glob("*.ckpt") if path.name != "diverged.ckpt"]
     for path in sorted(states, key=lambda state: (state.name != "last.ckpt", -state.stat().st_mtime)):

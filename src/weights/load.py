@@ -11,12 +11,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.classes import named_classes
 from src.ema import averaged
 from src.errors import DataError, OptionError
-from src.models.ssd import BUILDERS, SSD, Model, build_model
+from src.models.ssd import BUILDERS, SSD, build_model
 from src.weights.files import WeightFile
-from src.weights.names import SOURCES, convert_weights, guess_source
+from src.weights.names import SOURCES, Arrays, convert_weights, guess_source
 
 OURS = "ours"    # the source of files that have the names of this repository
 MAX_ROWS = 12    # of a list in a report
@@ -26,7 +25,7 @@ TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "l
 
 class Translated(NamedTuple):
     """The arrays of a file by the names of a network."""
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     unused: Sequence[str] = ()  # names in the file that the rules of its source do not know
     source: str = OURS          # or a key of SOURCES
 
@@ -70,8 +69,8 @@ class LoadReport:
 def translate_weights(network: SSD, file: WeightFile, source: str = "auto") -> Translated:
     """The arrays of a file by the names of the network.
 
-    source: of SOURCES, or "auto": OURS if the file has names of the network, else the source whose rules fit best.
-    Raises OptionError if none fits, DataError for NaN or infinity in what the network would take.
+    source: of SOURCES, or "auto": OURS if the file has names of the network, else the one whose rules fit best. Raises
+    OptionError if none fits, DataError for NaN or infinity in what the network would take.
     """
     shapes = shapes_of(network)
     if source == "auto" and (file.meta or not shapes.keys().isdisjoint(file.arrays)):
@@ -80,8 +79,8 @@ def translate_weights(network: SSD, file: WeightFile, source: str = "auto") -> T
         source = guess_source(file.arrays, shapes) if source == "auto" else source
         if source is None:
             raise OptionError(f"'{file.path}' fits this network by no known names (it begins with "
-                              f"{', '.join(list(file.arrays)[:3])}); known are {', '.join(SOURCES)}; is it of "
-                              "another --model or --width?")
+                              f"{', '.join(list(file.arrays)[:3])}); known are {', '.join(SOURCES)}; is it of another "
+                              "--model or --width?")
         translated = Translated(*convert_weights(source, file.arrays, shapes), source)
     for name in shapes.keys() & translated.arrays.keys():
         array = translated.arrays[name]
@@ -121,10 +120,7 @@ def assign(cell: nn.Cell, translated: Translated, leave_out: Collection[str] = (
 
 
 def load_all(network: SSD, file: WeightFile, model: str) -> str:
-    """Fills every parameter of the network. Returns the source of the file, as of Translated.
-
-    Raises OptionError if one is missing or has another shape. model: its name, for the message.
-    """
+    """Fills every parameter of a network. Returns the source, as of Translated. Raises OptionError if it cannot."""
     report = assign(network, translate_weights(network, file))
     if not report.complete:
         first = report.skipped[0] if report.skipped else f"{report.missing[0]} is not in the file"
@@ -163,52 +159,30 @@ def load_pretrained(network: SSD, file: WeightFile, model: str, *, leave_out_cla
 
 # --- which model a foreign file is of
 
-def build_for(file: WeightFile, model: str, *, classes: list[str],
-              source: str) -> tuple[Model, list[str], Translated]:
-    """A Model for a file, its classes without background, and the arrays of the file for it.
-
-    classes: as typed; [] for those of COCO, or of VOC if the file has 21 class channels. source: of translate_weights.
-    """
-    names, voc = named_classes(classes or ["coco"]), named_classes(["voc"])
-    built = build_model(model, len(names) + 1)
-    translated, shapes = translate_weights(built.network, file, source), shapes_of(built.network)
-    ratios = {len(array) / shapes[name][0] for name, array in translated.arrays.items()
-              if name.startswith("head.cls") and name in shapes}
-    if not classes and (len(voc) + 1) / (len(names) + 1) in ratios:
-        names, built = voc, build_model(model, len(voc) + 1)
-    return built, names, translated
-
-
-class Candidate(NamedTuple):
-    """A model all of whose parameters a file holds."""
-    model: str
-    source: str   # of SOURCES
-    classes: int  # without background; 0 if the class layers do not agree
-
-
 def import_command(file: WeightFile) -> str | None:
     """The command that makes a checkpoint of a foreign file with all of a detector, None for any other file."""
-    found = list(filter(None, (match_model(file, model) for model in BUILDERS)))
-    if not found:
-        return None
-    # two pairs of models have the same parameters: TensorFlow's anchors, and those of VOC, are told by the rest
-    best = max(found, key=lambda candidate: (candidate.model.endswith("_tf") == (candidate.source == "tfjs"),
-                                             candidate.model.endswith("_voc") == (candidate.classes == 20)))
-    names = "" if best.classes in (20, 80, 90) else f" --classes=NAME,NAME,.. (its {best.classes} names)"
-    return (f"'python import_weights.py {shlex.quote(file.path)} --from={best.source} --model={best.model} "
-            f"--output=ckpt/{best.model}.ckpt{names}'")
+    best, command = (), None
+    for model in BUILDERS:
+        source, classes = match_model(file, model)
+        # two pairs of models have the same parameters: TensorFlow's anchors, and those of VOC, are told by the rest
+        rank = model.endswith("_tf") == (source == "tfjs"), model.endswith("_voc") == (classes == 20)
+        if source and rank > best:
+            names = "" if classes in (20, 80, 90) else f" --classes=NAME,NAME,.. (its {classes} names)"
+            best, command = rank, (f"'python import_weights.py {shlex.quote(file.path)} --from={source} "
+                                   f"--model={model} --output=ckpt/{model}.ckpt{names}'")
+    return command
 
 
-def match_model(file: WeightFile, model: str) -> Candidate | None:
-    """The Candidate of a model, None if the file does not hold all of it or has our names already."""
+def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str | None, int]:
+    """The source of a file that holds all of a model, else None, and how many classes without background, else 0."""
     network = build_model(model, 2).network
     shapes, class_layers = shapes_of(network), class_parameters(network)
-    source = guess_source(file.arrays, shapes)
+    source = guess_source(file.arrays, shapes) if source == "auto" else source
     if source is None or not shapes.keys().isdisjoint(file.arrays):
-        return None
+        return None, 0
     arrays, _ = convert_weights(source, file.arrays, shapes)
     if any(name not in arrays or (arrays[name].shape != shape and name not in class_layers)
            for name, shape in shapes.items()):
-        return None
+        return None, 0
     counts = {2 * len(arrays[name]) // shapes[name][0] - 1 for name in class_layers}
-    return Candidate(model, source, counts.pop() if len(counts) == 1 else 0)
+    return source, counts.pop() if len(counts) == 1 else 0

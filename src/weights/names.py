@@ -9,36 +9,28 @@ import numpy as np
 from src.classes import COCO_CATEGORY_IDS
 from src.weights.tensorflow_names import apply_rules, from_tensorflow
 
+Arrays = dict[str, np.ndarray]  # by name
+
 
 class WeightSource(NamedTuple):
-    """How the weights of one publisher differ from ours, and what it evaluates with."""
-    rules: tuple            # (pattern, replacement); the first pattern that matches a full name wins
-    min_score: float
-    nms_threshold: float
-    max_boxes: int
-    resize: str
-    nms_candidates: int = 1000  # of this repository, for all publishers
-    box_order: tuple[int, ...] = (0, 1, 2, 3)  # places of dx, dy, dw, dh
-    coordinate_major: bool = False  # output channel = value * shapes + shape, instead of shape * values + value
-    background: str = "first"       # its place among the classes, first or last
+    """How the weights of one publisher differ from ours."""
+    evaluates_with: tuple[float, float, int, str]  # min_score, nms_threshold, max_boxes, resize
+    rules: tuple                                   # (pattern, replacement); the first to match a full name wins
+    box_order: tuple[int, ...] = (0, 1, 2, 3)      # places of dx, dy, dw, dh
+    coordinate_major: bool = False                 # channel = value * shapes + shape, not shape * values + value
+    background: str = "first"                      # its place among the classes, first or last
 
 
 DROPPED = "dropped"  # what a rule makes of a name that counts neither as used nor as unused
-RESNET_CUT = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}  # children of torchvision's ResNet
+RESNET_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}  # by number in torchvision
 PADDLE_BLOCKS = ("2_1", "2_2", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2", "5_3", "5_4", "5_5", "5_6", "6")
 LEVEL_HEADS = ((r"loc\.(\d\..*)", r"head.box.\1"), (r"conf\.(\d\..*)", r"head.cls.\1"))
 BARE_BACKBONE = (r"((?:features\.\d+|conv1|bn1|layer\d)\..*)", r"backbone.\1")
 TORCH_EXTRAS = ((r"additional_blocks\.(.*)", r"neck.extras.\1"), *LEVEL_HEADS)
 
-
-def resnet_child(match: re.Match) -> str:
-    """The number of a child of torchvision's ResNet, and the rest of the name -> ours."""
-    return f"backbone.{RESNET_CUT[match[1]]}.{match[2]}"
-
-
 SOURCES = {
     # SSD300 and SSDLite of torchvision, its ImageNet ResNets, MobileNetV2 and VGG16
-    "torchvision": WeightSource(min_score=0.01, nms_threshold=0.45, max_boxes=200, resize="bilinear", rules=(
+    "torchvision": WeightSource((0.01, 0.45, 200, "bilinear"), rules=(
         (r"backbone\.scale_weight", "backbone.l2_norm.weight"),
         (r"backbone\.extra\.0\.([135])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 23}.{m[2]}"),
         (r"backbone\.extra\.0\.7\.([13])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 30}.{m[2]}"),
@@ -48,49 +40,41 @@ SOURCES = {
         (r"head\.regression_head\.module_list\.(.*)", r"head.box.\1"),
         BARE_BACKBONE)),
     # official/cv/SSD and its ImageNet backbones
-    "mindspore_zoo": WeightSource(min_score=0.1, nms_threshold=0.6, max_boxes=100, resize="bilinear",
-        box_order=(1, 0, 3, 2), rules=(
+    "mindspore_zoo": WeightSource((0.1, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(
         (r"(?:network\.)?feature_extractor\.resnet\.(.*)", r"backbone.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.lateral_convs_list\.(.*)", r"neck.lateral.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.fpn_convs_list\.(.*)", r"neck.smooth.\1"),
         (r"(?:network\.)?feature_extractor\.bottom_up\.blocks\.(.*)", r"neck.down.\1"),
-        (r"(?:network\.)?multi_box\.addition_layer_loc\.0\.(\d)\.features\.0\.(.*)", r"head.box_convs.\1.\2"),
-        (r"(?:network\.)?multi_box\.addition_layer_cls\.0\.(\d)\.features\.0\.(.*)", r"head.cls_convs.\1.\2"),
-        (r"(?:network\.)?multi_box\.addition_layer_loc\.(\d)\.(\d)\.features\.1\.(.*)", r"head.box_norms.\1.\2.\3"),
-        (r"(?:network\.)?multi_box\.addition_layer_cls\.(\d)\.(\d)\.features\.1\.(.*)", r"head.cls_norms.\1.\2.\3"),
-        (r"(?:network\.)?multi_box\.loc_layers\.0\.(.*)", r"head.box_out.\1"),
-        (r"(?:network\.)?multi_box\.cls_layers\.0\.(.*)", r"head.cls_out.\1"),
+        (r"(?:network\.)?multi_box\.addition_layer_(loc|cls)\.0\.(\d)\.features\.0\.(.*)", r"head.\1_convs.\2.\3"),
+        (r"(?:network\.)?multi_box\.addition_layer_(loc|cls)\.(\d\.\d)\.features\.1\.(.*)", r"head.\1_norms.\2.\3"),
+        (r"(?:network\.)?multi_box\.(loc|cls)_layers\.0\.(.*)", r"head.\1_out.\2"),
         (r"(?:network\.)?backbone\.expand_layer_conv_13\.features\.(.*)", r"neck.expand.\1"),
         (r"(?:network\.)?backbone\.features_1\.(.*)", r"backbone.features.\1"),
         (r"(?:network\.)?backbone\.features_2\.(\d)\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 14}.{m[2]}"),
         (r"(?:network\.)?feature_extractor\.(?:mobilenet_v1\.)?network\.(.*)", r"backbone.features.\1"),
         (r"(?:network\.)?multi_residual\.(.*)", r"neck.extras.\1"),
-        (r"(?:network\.)?multi_box\.multi_loc_layers\.(.*)", r"head.box.\1"),
-        (r"(?:network\.)?multi_box\.multi_cls_layers\.(.*)", r"head.cls.\1"),
+        (r"(?:network\.)?multi_box\.multi_(loc|cls)_layers\.(.*)", r"head.\1.\2"),
         (r"network\.(\d+\..*)", r"backbone.features.\1"),
         BARE_BACKBONE)),
-    "nvidia": WeightSource(min_score=0.05, nms_threshold=0.5, max_boxes=200, resize="antialias",
-        coordinate_major=True, rules=(
-        (r"feature_extractor\.feature_extractor\.([01456])\.(.*)", resnet_child), *TORCH_EXTRAS)),
-    "mlperf": WeightSource(min_score=0.05, nms_threshold=0.5, max_boxes=200, resize="antialias",
-        coordinate_major=True, rules=(
-        (r"model\.layer1\.([0145])\.(.*)", resnet_child),
+    "nvidia": WeightSource((0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
+        (r"feature_extractor\.feature_extractor\.([01456])\.(.*)",
+         lambda m: f"backbone.{RESNET_CHILDREN[m[1]]}.{m[2]}"), *TORCH_EXTRAS)),
+    "mlperf": WeightSource((0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
+        (r"model\.layer1\.([0145])\.(.*)", lambda m: f"backbone.{RESNET_CHILDREN[m[1]]}.{m[2]}"),
         (r"model\.layer2\.0\.(.*)", r"backbone.layer3.\1"), *TORCH_EXTRAS)),
-    "uvipen": WeightSource(min_score=0.05, nms_threshold=0.5, max_boxes=200, resize="antialias",
-        coordinate_major=True, rules=(
+    "uvipen": WeightSource((0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
         (r"feature_extractor\.feature_extractor\.(.*)", r"backbone.features.\1"),
         (r"(?:loc|conf)\.6\..*", DROPPED),  # in its checkpoints, never run
         *TORCH_EXTRAS)),
     # and amdegroot/ssd.pytorch, whose order it keeps; bare numbers are vgg16_reducedfc.pth
-    "lufficc": WeightSource(min_score=0.01, nms_threshold=0.45, max_boxes=100, resize="bilinear", rules=(
+    "lufficc": WeightSource((0.01, 0.45, 100, "bilinear"), rules=(
         (r"(?:backbone\.)?vgg\.(.*)", r"backbone.features.\1"),
         (r"(\d+\.(?:weight|bias))", r"backbone.features.\1"),
         (r"(?:backbone\.)?extras\.(\d)\.(.*)", lambda m: f"neck.extras.{int(m[1]) // 2}.{int(m[1]) % 2 * 2}.{m[2]}"),
         (r"(?:backbone\.l2_norm|L2Norm)\.weight", "backbone.l2_norm.weight"),
         (r"box_head\.predictor\.cls_headers\.(.*)", r"head.cls.\1"),
         (r"box_head\.predictor\.reg_headers\.(.*)", r"head.box.\1"), *LEVEL_HEADS)),
-    "paddle": WeightSource(min_score=0.01, nms_threshold=0.45, max_boxes=200, resize="bilinear",
-        background="last", rules=(
+    "paddle": WeightSource((0.01, 0.45, 200, "bilinear"), background="last", rules=(
         (r"(?:backbone\.)?conv1\.(.*)", r"backbone.features.0.\1"),
         (r"(?:backbone\.)?conv(\d(?:_\d)?)\._depthwise_conv\.(.*)",
          lambda m: f"backbone.features.{2 * PADDLE_BLOCKS.index(m[1]) + 1}.{m[2]}"),
@@ -101,13 +85,13 @@ SOURCES = {
         (r"ssd_head\.boxes(\d)\.(.*)", r"head.box.\1.\2"),
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
     # names and layouts are turned by from_tensorflow before; with antialias it gives its known AP of 0.2939
-    "tfjs": WeightSource(min_score=0.01, nms_threshold=0.6, max_boxes=100, resize="antialias",
-        box_order=(1, 0, 3, 2), rules=(
+    "tfjs": WeightSource((0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(
         (r"((?:backbone|neck|head)\..*)", r"\1"),)),
 }
-# cells that the model zoo and Paddle put around a convolution and its norm; `backbone.features` is ours
-WRAPPERS = ((r"(?<!backbone)\.features\.([01])\.", r".\1."), (r"down_sample_layer", "downsample"),
-            (r"\._conv\.", ".0."), (r"\._batch_norm\.", ".1."))
+# applied to the result of a rule: the zoo's word for boxes; cells that the zoo and Paddle put around a convolution and
+# its norm (`backbone.features` is ours)
+SECOND_RULES = ((r"^head\.loc", "head.box"), (r"(?<!backbone)\.features\.([01])\.", r".\1."),
+                (r"down_sample_layer", "downsample"), (r"\._conv\.", ".0."), (r"\._batch_norm\.", ".1."))
 NORM_KINDS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
               "_mean": "moving_mean", "_variance": "moving_variance"}  # PyTorch, Paddle
 BOX_OUTPUT = re.compile(r"head\.box(_out|\.\d+(\.3)?)\.(weight|bias)")
@@ -115,13 +99,12 @@ CLASS_OUTPUT = re.compile(r"head\.cls(_out|\.\d+(\.3)?)\.(weight|bias)")
 
 
 def published_thresholds(source: str) -> dict:
-    """What a source evaluates with, by the names of options."""
-    names = ("min_score", "nms_threshold", "nms_candidates", "max_boxes", "resize")
-    return {name: getattr(SOURCES[source], name) for name in names}
+    """What a source evaluates with, and our number of candidates, by the names of options."""
+    names = ("min_score", "nms_threshold", "max_boxes", "resize")
+    return {**dict(zip(names, SOURCES[source].evaluates_with)), "nms_candidates": 1000}
 
 
-def convert_weights(source: str, arrays: dict[str, np.ndarray],
-                    shapes: dict[str, tuple]) -> tuple[dict[str, np.ndarray], list[str]]:
+def convert_weights(source: str, arrays: Arrays, shapes: dict[str, tuple]) -> tuple[Arrays, list[str]]:
     """Arrays by the names of a source -> the same by our names, and the names that have no place here.
 
     shapes: {name: shape} of the network's parameters. Box layers become x first and shape-major, the background class
@@ -134,31 +117,34 @@ def convert_weights(source: str, arrays: dict[str, np.ndarray],
         if name is None:
             unused.append(theirs)
             continue
-        for wrapper, plain in WRAPPERS:
-            name = re.sub(wrapper, plain, name)
+        for pattern, replacement in SECOND_RULES:
+            name = re.sub(pattern, replacement, name)
         if BOX_OUTPUT.fullmatch(name):
-            converted[name] = box_rows(array, publisher)
+            array = box_rows(array, publisher)
         elif CLASS_OUTPUT.fullmatch(name) and name in shapes:
             shapes_a_cell = shapes[name.replace("cls", "box", 1)][0] // 4
-            converted[name] = class_rows(array, publisher, shapes_a_cell=shapes_a_cell,
-                                         num_classes=shapes[name][0] // shapes_a_cell)
-        elif name != DROPPED:
+            array = class_rows(array, publisher, shapes_a_cell=shapes_a_cell,
+                               num_classes=shapes[name][0] // shapes_a_cell)
+        if name != DROPPED:
             converted[name] = array
-    copy_expansion(converted, shapes)
+    for name in shapes:  # TensorFlow's SSD takes this level from the expansion inside block 14
+        twin = name.replace("neck.expand.", "backbone.features.14.conv.0.")
+        if name not in converted and twin in converted:
+            converted[name] = converted[twin]
     return {name: np.ascontiguousarray(array) for name, array in converted.items()}, unused
 
 
-def guess_source(arrays: dict[str, np.ndarray], shapes: dict[str, tuple]) -> str | None:
+def guess_source(arrays: Arrays, shapes: dict[str, tuple]) -> str | None:
     """The source whose rules give the most arrays a place in the network (name and shape), None if none does."""
-    def count_fitting(source: str) -> int:
+    counts = {}
+    for source in SOURCES:
         converted, _ = convert_weights(source, arrays, shapes)
-        return sum(shapes.get(name) == array.shape for name, array in converted.items())
-    counts = {source: count_fitting(source) for source in SOURCES}
+        counts[source] = sum(shapes.get(name) == array.shape for name, array in converted.items())
     best = max(counts, key=counts.get)
     return best if counts[best] else None
 
 
-def rename_norms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def rename_norms(arrays: Arrays) -> Arrays:
     """PyTorch's and Paddle's names of BatchNorm parameters -> MindSpore's; counters of batches are dropped."""
     norms = {name.rpartition(".")[0] for name in arrays if name.endswith((".running_mean", "._mean"))}
     renamed = {}
@@ -171,7 +157,7 @@ def rename_norms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return renamed
 
 
-def decimate_vgg(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def decimate_vgg(arrays: Arrays) -> Arrays:
     """The classifier of an ImageNet VGG-16 -> the convolutions fc6 and fc7 (SSD paper section 3), every fourth row."""
     fc6, fc7 = arrays.get("classifier.0.weight"), arrays.get("classifier.3.weight")
     if fc6 is None or fc7 is None or fc6.shape != (4096, 25088):
@@ -186,19 +172,18 @@ def decimate_vgg(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def box_rows(array: np.ndarray, publisher: WeightSource) -> np.ndarray:
-    """A box layer [4 * shapes a cell, ...] -> the same shape-major and x first; one of another model stays as it is."""
+    """A box layer [4 * shapes a cell, ...], shape-major and x first; one of another model stays as it is."""
     if not divides(4, array):
         return array
-    rows = split_channels(array, 4, publisher.coordinate_major)  # [shapes a cell, 4, ...]
+    rows = split_channels(array, 4, publisher)  # [shapes a cell, 4, ...]
     return rows[:, list(publisher.box_order)].reshape(array.shape)
 
 
 def class_rows(array: np.ndarray, publisher: WeightSource, *, shapes_a_cell: int, num_classes: int) -> np.ndarray:
-    """A class layer [shapes a cell * classes, ...] -> shape-major, the background first, the network's COCO classes."""
+    """A class layer [shapes a cell * classes, ...], shape-major, the background first; 81 of 91 where 81 are wanted."""
     if not divides(shapes_a_cell, array):
         return array
-    # [shapes a cell, classes, ...]
-    rows = split_channels(array, len(array) // shapes_a_cell, publisher.coordinate_major)
+    rows = split_channels(array, len(array) // shapes_a_cell, publisher)  # [shapes a cell, classes, ...]
     if publisher.background == "last":
         rows = np.roll(rows, 1, axis=1)
     if rows.shape[1] == COCO_CATEGORY_IDS[-1] + 1 and num_classes == len(COCO_CATEGORY_IDS) + 1:
@@ -207,20 +192,12 @@ def class_rows(array: np.ndarray, publisher: WeightSource, *, shapes_a_cell: int
 
 
 def divides(count: int, array: np.ndarray) -> bool:
-    """Whether the output channels of a layer are a multiple of count; those of another model's head may not be."""
+    """Whether the output channels of a layer are a multiple of count."""
     return array.ndim > 0 and len(array) > 0 and len(array) % count == 0
 
 
-def split_channels(array: np.ndarray, count: int, coordinate_major: bool) -> np.ndarray:
+def split_channels(array: np.ndarray, count: int, publisher: WeightSource) -> np.ndarray:
     """Output channels [n * count, ...] -> [n, count, ...]."""
-    if coordinate_major:
+    if publisher.coordinate_major:
         return array.reshape(count, -1, *array.shape[1:]).swapaxes(0, 1)
     return array.reshape(-1, count, *array.shape[1:])
-
-
-def copy_expansion(arrays: dict[str, np.ndarray], shapes: dict[str, tuple]) -> None:
-    """Fills a missing neck.expand from the expansion inside block 14, which it equals in TensorFlow's SSD."""
-    for name in shapes:
-        twin = name.replace("neck.expand.", "backbone.features.14.conv.0.")
-        if name.startswith("neck.expand.") and name not in arrays and twin in arrays:
-            arrays[name] = arrays[twin]

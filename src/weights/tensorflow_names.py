@@ -7,7 +7,7 @@ import numpy as np
 
 FOLDED_EPSILON = 1e-3  # of the norms these weights fill: variance 1 - epsilon makes the division exactly 1
 MOBILENET = "FeatureExtractor/MobilenetV2"
-CELL_RULES = (  # pattern, cell/part/tensor
+CELL_RULES = (  # -> cell/part/tensor
     (rf"{MOBILENET}/Conv/(.*)", r"backbone.features.0/full/\1"),
     (rf"{MOBILENET}/Conv_1/(.*)", r"backbone.features.18/full/\1"),
     (rf"{MOBILENET}/expanded_conv/(depthwise|project)/(.*)", r"backbone.features.1.conv/first_\1/\2"),
@@ -31,11 +31,10 @@ FOLDED = {"sub": "beta", "mul": "gamma"}
 def from_tensorflow(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same arrays with our names, weights [out, in, kh, kw] and complete norms; constants keep their names.
 
-    In the released graphs the norms of backbone and extra levels are folded: what is left of them is a factor (`mul`,
-    of depthwise convolutions alone) and a shift (`sub`). Written as a norm of mean 0 and variance 1 they compute the
-    same in evaluation; training must freeze them.
+    In the released graphs the norms of backbone and extra levels are folded into a factor (`mul`, of depthwise
+    convolutions alone) and a shift (`sub`): norms of mean 0 and variance 1 compute the same; training must freeze them.
     """
-    renamed = {cell_name(name): channels_first(name, array) for name, array in arrays.items()}
+    renamed = {cell_name(name): channels_first(array, name) for name, array in arrays.items()}
     for name in [name for name in renamed if name.endswith(".beta")]:
         prefix, count = name[:-len("beta")], renamed[name].shape
         renamed.setdefault(f"{prefix}gamma", np.ones(count, np.float32))
@@ -67,7 +66,7 @@ def apply_rules(name: str, rules: tuple) -> str | None:
     return None
 
 
-def channels_first(name: str, array: np.ndarray) -> np.ndarray:
+def channels_first(array: np.ndarray, name: str) -> np.ndarray:
     """Weights [kh, kw, in, out], depthwise [kh, kw, channel, multiplier] -> [out, in, kh, kw]; others stay."""
     if name.endswith("/depthwise_weights"):
         return array.transpose(2, 3, 0, 1)

@@ -1,20 +1,29 @@
-"""PyTorch's torch.save: a zip archive since version 1.6, a row of pickles before."""
+"""PyTorch's torch.save, and Paddle's pickles of numpy arrays: read without calling anything that a file names."""
 from __future__ import annotations
 
 import io
+import pickle
+import re
 import zipfile
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from src.errors import DataError
 from src.weights.formats.raw_numbers import bytes_each, to_numbers
-from src.weights.formats.tensor_pickle import TensorUnpickler, to_arrays
 
-MAGIC_NUMBER = 0x1950a86a20f9469cfc6c  # the first pickle of an old file
+MAGIC_NUMBER = 0x1950a86a20f9469cfc6c  # first object of what torch.save wrote before version 1.6
+# where training programs keep the state dict; the first that holds tensors wins, else the place with the most tensors
+STATE_DICTS = ("state_dict", "model", "model_state_dict", "ema", "network")
+# PyTorch's types of storages by the codes of raw_numbers
+STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bf16",
+            "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1",
+            "BoolStorage": "b1", "ComplexFloatStorage": "c8", "ComplexDoubleStorage": "c16"}
 
 
 def read_archive(file: BinaryIO) -> dict[str, np.ndarray] | None:
-    """ROOT/data.pkl describes the tensors. ROOT/data/KEY are the storages, in the byte order of ROOT/byteorder."""
+    """Since 1.6 a zip file: ROOT/data.pkl describes the tensors, ROOT/data/KEY are storages, ROOT/byteorder theirs."""
     archive = zipfile.ZipFile(file)
     roots = [name[:-len("data.pkl")] for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
     if not roots:
@@ -24,12 +33,12 @@ def read_archive(file: BinaryIO) -> dict[str, np.ndarray] | None:
     tree = unpickler.load()
     big = f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder").strip() == b"big"
     order = ">" if big else "<"
-    return to_arrays(tree, {key: to_numbers(archive.read(f"{root}data/{key}"), storage.code, order)
-                            for key, storage in unpickler.storages.items()})
+    return to_arrays(tree, {key: to_numbers(archive.read(f"{root}data/{key}"), code, order)
+                            for key, code in unpickler.codes.items()})
 
 
 def read_pickles(file: BinaryIO) -> dict[str, np.ndarray] | None:
-    """Five pickles, the fourth of which is the object, then the storages in little endian, each behind its length."""
+    """Before: five pickles, the fourth is the object; then the storages in little endian, each behind its length."""
     if MAGIC_NUMBER.to_bytes(10, "little") not in file.read(64):
         return None
     file.seek(0)
@@ -38,6 +47,136 @@ def read_pickles(file: BinaryIO) -> dict[str, np.ndarray] | None:
     unpickler = TensorUnpickler(file)
     tree, storages = unpickler.load(), {}
     for key in TensorUnpickler(file).load():
-        count, code = int.from_bytes(file.read(8), "little"), unpickler.storages[key].code
+        count, code = int.from_bytes(file.read(8), "little"), unpickler.codes[key]
         storages[key] = to_numbers(file.read(count * bytes_each(code)), code)
     return to_arrays(tree, storages)
+
+
+def read_paddle(file: BinaryIO) -> dict[str, np.ndarray]:
+    """Paddle's .pdparams: one pickled dict of numpy arrays."""
+    return to_arrays(TensorUnpickler(file).load(), {})
+
+
+class Call:
+    """Stands for a global of a pickle: keeps the arguments of its call and its state, and does nothing else."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class Array(Call):
+    """A numpy array: state is version, shape, dtype, whether in Fortran order, data."""
+
+    def value(self, _: dict[str, np.ndarray]) -> np.ndarray:
+        """The array. Raises DataError if it holds anything but numbers."""
+        _, shape, dtype, fortran, data = self.state
+        code, order = dtype.arguments[0], dtype.state[1]
+        if not re.fullmatch(r"[biufc]\d+", code) or order not in ("<", ">", "|", "="):
+            raise DataError(f"an array in it has the type '{code}'; only numbers are read")
+        if isinstance(data, Call):  # in protocol 2 _codecs.encode(text, "latin1") or, without any, bytes()
+            data = "".join(data.arguments[:1])
+        if isinstance(data, str):
+            data = data.encode("latin1")
+        return to_numbers(data, code, order).reshape(shape, order="F" if fortran else "C")
+
+
+class Tensor(Call):
+    """torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...), counted in elements, or
+    _rebuild_parameter(tensor, ...)."""
+
+    def value(self, storages: dict[str, np.ndarray]) -> np.ndarray:
+        """A copy of what it shows of its storage. Raises DataError if it reaches beyond the storage."""
+        if isinstance(self.arguments[0], Tensor):
+            return self.arguments[0].value(storages)
+        (key, start), offset, size, stride = self.arguments[:4]
+        flat, offset = storages[key], start + offset
+        if len(size) != len(stride) or min((offset, *size, *stride)) < 0:
+            raise DataError(f"a tensor in it has the size {size}, the strides {stride} and the offset {offset}")
+        if 0 in size:
+            return np.empty(size, flat.dtype)
+        last = offset + sum((count - 1) * step for count, step in zip(size, stride))
+        if last >= len(flat):
+            raise DataError(f"a tensor in it ends at {last}, its storage at {len(flat)}; the file is damaged")
+        steps = [step * flat.itemsize for step in stride]
+        return np.lib.stride_tricks.as_strided(flat[offset:], size, steps).copy()
+
+
+class Dictionary(dict):
+    """A collections.OrderedDict without attributes such as the _metadata of a state dict."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# Every global a file may name, and what stands for it. All of these have a __setstate__, without which a pickle could
+# set attributes of the classes themselves.
+GLOBALS = {("collections", "OrderedDict"): Dictionary, ("torch", "Size"): Call, ("torch", "device"): Call,
+           ("torch._utils", "_rebuild_tensor_v2"): Tensor, ("torch._utils", "_rebuild_parameter"): Tensor,
+           ("numpy", "dtype"): Call, ("numpy", "ndarray"): Call, ("_codecs", "encode"): Call,
+           ("__builtin__", "bytes"): Call,
+           ("numpy.core.multiarray", "_reconstruct"): Array, ("numpy._core.multiarray", "_reconstruct"): Array,
+           ("numpy.core.multiarray", "scalar"): Call, ("numpy._core.multiarray", "scalar"): Call}
+
+
+class TensorUnpickler(pickle.Unpickler):
+    """Unpickler that knows the GLOBALS above and no others. `codes` collects the types of all storages by key."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")  # of the texts that Python 2 wrote
+        self.codes: dict[str, str] = {}
+
+    def find_class(self, module: str, name: str) -> type | str:
+        """What stands for a global; for a type of storage its name. Raises DataError for any other global."""
+        if module in ("torch", "torch.cuda") and name in STORAGES:
+            return name
+        if (module, name) not in GLOBALS:
+            raise DataError(f"the file wants to call {module}.{name}; only tensors are read and nothing is executed, "
+                            "save the state dict alone")
+        return GLOBALS[module, name]
+
+    def persistent_load(self, pid: tuple) -> tuple[str, int]:
+        """The key of a storage, and the element at which a view into it starts.
+
+        pid: word, type, key, device, elements and, in older files, a view (key, start, elements) or None.
+        """
+        word, kind, key, *_ = pid
+        if word != "storage":
+            raise DataError(f"the file refers to a '{word}'; only storages of tensors are read")
+        view = pid[5] if len(pid) > 5 else None
+        self.codes[key] = STORAGES[kind]
+        return key, view[1] if view else 0
+
+
+def to_arrays(tree: Any, storages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of a state dict, or of the one inside a checkpoint. storages: {key: flat array}."""
+    found = named_tensors(tree, 4) or max(map(own_tensors, dictionaries(tree)), key=len, default={})
+    return {name: tensor.value(storages) for name, tensor in found.items()}
+
+
+def named_tensors(tree: Any, depth: int) -> dict[str, Call]:
+    """{name: tensor} of the first of STATE_DICTS that holds tensors, {} without one. depth: how deep to search."""
+    if not depth or not isinstance(tree, dict):
+        return {}
+    inner = (tree[key] for key in STATE_DICTS if isinstance(tree.get(key), dict))
+    return next(filter(None, (named_tensors(state, depth - 1) or own_tensors(state) for state in inner)), {})
+
+
+def own_tensors(tree: dict) -> dict[str, Call]:
+    """{name: tensor} of a dict, without those inside its values."""
+    return {str(name): value for name, value in tree.items() if isinstance(value, (Array, Tensor))}
+
+
+def dictionaries(tree: Any) -> Iterator[dict]:
+    """All dicts in dicts, lists and tuples, each once, the outer first; not those of an optimiser."""
+    waiting, known = [tree], set()
+    for node in waiting:
+        if id(node) not in known:
+            known.add(id(node))
+            if isinstance(node, dict):
+                yield node
+                waiting += [value for key, value in node.items() if "optim" not in str(key).lower()]
+            elif isinstance(node, (list, tuple)):
+                waiting += node

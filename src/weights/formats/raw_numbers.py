@@ -22,7 +22,7 @@ def bytes_each(code: str) -> int:
 
 
 def to_shape(numbers: np.ndarray, shape: list[int], name: str) -> np.ndarray:
-    """A flat array in the shape that its file gives it. Raises DataError if it has another number of elements."""
+    """A flat array in its shape. Raises DataError if it has another number of elements."""
     if min(shape, default=0) < 0 or math.prod(shape) != len(numbers):
         raise DataError(f"'{name}' has {len(numbers)} numbers for the shape {shape}; the file is damaged or cut short")
     return numbers.reshape(shape)

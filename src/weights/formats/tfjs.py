@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -17,32 +17,25 @@ CODES = {"float32": "f4", "float16": "f2", "int32": "i4", "uint16": "u2", "uint8
 
 def read(file: BinaryIO) -> dict[str, np.ndarray]:
     """The weights of all groups; those of a group lie one after the other in its shards, in little endian."""
-    model = json.load(file)
+    model, arrays = json.load(file), {}
     if "weightsManifest" not in model:
         raise DataError("JSON without the weightsManifest of TensorFlow.js")
-    arrays = {}
     for group in model["weightsManifest"]:
-        data, start = b"".join(read_shard(file.name, name) for name in group["paths"]), 0
+        shards = [Path(file.name).parent / name for name in group["paths"]]
+        for shard in shards:
+            if not shard.is_file():
+                raise DataError(f"its shard '{shard}' is missing")
+        data, start = b"".join(shard.read_bytes() for shard in shards), 0
         for entry in group["weights"]:
-            stored = entry.get("quantization", entry)["dtype"]
+            name, stored = entry["name"], entry.get("quantization", entry)["dtype"]
             if stored not in CODES:
-                raise DataError(f"'{entry['name']}' has the type {stored}; known are {', '.join(CODES)}")
+                raise DataError(f"'{name}' has the type {stored}; known are {', '.join(CODES)}")
             end = start + math.prod(entry["shape"]) * bytes_each(CODES[stored])
             numbers = dequantize(to_numbers(data[start:end], CODES[stored]), entry)
-            arrays[entry["name"]] = to_shape(numbers, entry["shape"], entry["name"])
-            start = end
+            arrays[name], start = to_shape(numbers, entry["shape"], name), end
         if start != len(data):
             raise DataError(f"{', '.join(group['paths'])} have {len(data)} bytes, model.json says {start}")
     return arrays
-
-
-def read_shard(model_json: str, name: str) -> bytes:
-    """The bytes of a file beside a model.json. Raises DataError if it is missing."""
-    shard = os.path.join(os.path.dirname(model_json), name)
-    if not os.path.isfile(shard):
-        raise DataError(f"its shard '{shard}' is missing")
-    with open(shard, "rb") as file:
-        return file.read()
 
 
 def dequantize(stored: np.ndarray, entry: dict) -> np.ndarray:
