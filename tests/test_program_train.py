@@ -147,13 +147,13 @@ def test_the_log_of_a_resumed_run_is_read_as_one(tmp_path):
 
 @pytest.mark.long
 def test_an_interrupted_video_is_kept_so_far(place, exported, tmp_path):
-    write_video(tmp_path / "film.mp4", 5000)
+    write_video(tmp_path / "clip.mp4", 5000)
     code, errors = interrupt(place, "50 frames", "predict.py", f"--checkpoint_file_path={exported.path}",
-                             f"--source={tmp_path / 'film.mp4'}", f"--output_path={tmp_path / 'out'}")
-    assert code == 130 and re.fullmatch(r"error: interrupted before the end of '.*film.mp4': .*\n", errors)
+                             f"--source={tmp_path / 'clip.mp4'}", f"--output_path={tmp_path / 'out'}")
+    assert code == 130 and re.fullmatch(r"error: interrupted before the end of '.*clip.mp4': .*\n", errors)
     frames = len(read_json(tmp_path, "out", "predictions.json"))
     assert 50 <= frames < 5000
-    assert cv2.VideoCapture(str(tmp_path / "out" / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == frames
+    assert cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == frames
 
 
 @pytest.mark.long

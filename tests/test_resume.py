@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_leaves_the_last_good_checkpoint(place, whole):
 @pytest.mark.long
 def test_an_evaluation_that_was_not_reached_is_made_up_for(place, whole):
     """Ctrl-C in the last step of an epoch saves before the evaluation, whose row must not be missing."""
-    folder = place.folder / "owed"
+    folder = place.folder / "due"
     stop(place, folder, "epoch 2", signal.SIGKILL)
     path = str(folder / "ckpt" / "last.ckpt")
     values, meta = checkpoint.load(str(folder / "ckpt" / "epoch_0001.ckpt"))
@@ -117,7 +117,7 @@ def test_another_batch_goes_on_at_the_same_place_and_says_so(place, whole):
 
 @pytest.mark.long
 def test_data_that_goes_away_ends_the_run_and_comes_back(place, whole):
-    """The MindRecord files are removed in the third epoch; the resumed run converts anew."""
+    """The MindRecord files are removed in the third epoch; the resumed run converts again."""
     folder, data = place.folder / "robbed", place.folder / "robbed_data"
     options = (*place.data, f"--output_path={folder}", f"--mindrecord_dir={data}", *OPTIONS)
     code, errors = interrupt(place, "step 8/", "train.py", *options, act=lambda: shutil.rmtree(data))

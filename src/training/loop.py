@@ -66,7 +66,7 @@ class Loop:
         if stalled or ended:
             return
         total = self.state.total_steps
-        with contextlib.closing(self.batches), stop_signals() as self.signals, self.log.bar(total) as self.show:
+        with stop_signals() as self.signals, self.log.bar(total) as self.show, contextlib.closing(self.batches):
             while not self.state.is_complete:
                 self.train_epoch()
                 if self.end_epoch():
