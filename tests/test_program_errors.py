@@ -93,7 +93,7 @@ def test_bad_input_ends_in_one_line(answers, number):
 
 def test_help_into_a_pipe_that_closes(place):
     done = run(place, "bash", "-c", f"{sys.executable} {ROOT}/train.py --help | head -1")
-    assert done.stdout.startswith("Trains a detector") and done.stdout.count("\n") == 1 and done.stderr == ""
+    assert done.stdout.startswith("usage: ") and done.stderr == ""
 
 
 @pytest.mark.skipif(has_driver, reason="this machine has an NVIDIA driver")
