@@ -28,12 +28,17 @@ class FromPixels(nn.Cell):
         return logits, values[:, LOGITS:2 * LOGITS].reshape((images.shape[0], ANCHORS, 4)) * 0.02
 
 
-@pytest.fixture(scope="module", params=["sigmoid", "softmax"])
-def model(request):
+def pixel_model(score):
+    """A Model of FromPixels with random anchors; it has no parameters and compiles at once."""
     rng = np.random.default_rng(0)
     anchors = np.concatenate([rng.uniform(0.3, 0.7, (ANCHORS, 2)), rng.uniform(0.1, 0.4, (ANCHORS, 2))], 1)
     return Model(name="ssd300_vgg16", network=FromPixels(), anchors=anchors.astype(np.float32), image_size=SIDE,
-                 num_classes=CLASSES, mean=(128.0,) * 3, std=(4.0,) * 3, score=request.param)
+                 num_classes=CLASSES, mean=(128.0,) * 3, std=(4.0,) * 3, score=score)
+
+
+@pytest.fixture(scope="module", params=["sigmoid", "softmax"])
+def model(request):
+    return pixel_model(request.param)
 
 
 def images():
