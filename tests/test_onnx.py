@@ -179,11 +179,12 @@ class Strange(ms.nn.Cell):
 
 
 def test_two_formats_share_a_json_only_if_it_fits_both(tmp_path):
-    path, facts = tmp_path / "ssd.mindir", {"model": "a", "batch_size": 3}
+    path, facts = tmp_path / "ssd.mindir", {"model": "a", "batch_size": 3, "version": "1.0.0"}
     path.write_text("")
     refuse_neighbour(str(tmp_path / "ssd.onnx"), facts)
     (tmp_path / "ssd.json").write_text(json.dumps({**facts, "format": "MINDIR"}))
     refuse_neighbour(str(tmp_path / "ssd.onnx"), facts)
+    refuse_neighbour(str(tmp_path / "ssd.onnx"), {**facts, "version": "1.1.0"})  # a later release of this repository
     refuse_neighbour(str(path), {**facts, "batch_size": 1})  # it goes with the file that is written again
     with pytest.raises(OptionError, match="describes .*ssd.mindir' with batch_size 3, not 1; choose another --file_n"):
         refuse_neighbour(str(tmp_path / "ssd.onnx"), {**facts, "batch_size": 1})

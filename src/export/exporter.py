@@ -87,7 +87,7 @@ def file_aside(path: str) -> Iterator[str]:
 def refuse_neighbour(path: str, facts: dict) -> None:
     """Raises OptionError where a file in the other format shares the .json beside path, and its facts would be lost.
 
-    The same facts (a second format of one checkpoint) may be written again.
+    The same facts (a second format of one checkpoint) may be written again, by another version of this repository too.
     """
     stem, ending = os.path.splitext(path)
     others = [stem + other for other in FORMATS if other != ending and os.path.isfile(stem + other)]
@@ -99,6 +99,6 @@ def refuse_neighbour(path: str, facts: dict) -> None:
     except (OSError, ValueError, TypeError):
         return  # there is none, or it describes nothing
     for key, value in facts.items():
-        if key in held and held[key] != value:
+        if key != "version" and key in held and held[key] != value:
             raise OptionError(f"'{sidecar_of(path)}' describes '{others[0]}' with {key} {str(held[key])[:100]}, not "
                               f"{str(value)[:100]}; choose another --file_name, or remove '{others[0]}'")
