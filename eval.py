@@ -2,13 +2,23 @@
 
     python eval.py --dataset=coco --coco_root=DATA --checkpoint_file_path=runs/first/ckpt/best.ckpt
 """
+from __future__ import annotations
+
 import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from src.errors import OptionError, run_main, smaller_batch
 from src.machine import process
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
+
+    from src.data.prepare import Split
+    from src.inference.predictor import Predictor
 
 
 def main() -> None:
@@ -20,7 +30,7 @@ def main() -> None:
         run(options, notes=[unused_note(options, "eval.py"), note])
 
 
-def run(options, *, notes: list) -> None:
+def run(options: EasyDict, *, notes: list[str]) -> None:
     """Starts the devices, loads the model, evaluates it."""
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     from src.config import model_options, run_of
@@ -43,7 +53,8 @@ def run(options, *, notes: list) -> None:
         evaluate(options, predict, folder, rank=rank, world=world, say=say)
 
 
-def evaluate(options, predict, folder: str, *, rank: int, world: int, say) -> None:
+def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, world: int,
+             say: Callable[[str], None]) -> None:
     """Runs the model over the split, writes metrics, detections and pictures into folder."""
     from src.data.loader import EvalLoader
     from src.evaluation import plots, report
@@ -79,7 +90,7 @@ def evaluate(options, predict, folder: str, *, rank: int, world: int, say) -> No
         f"detections.json and pictures are in {folder}")
 
 
-def model_split(options, predict, *, rank: int, say):
+def model_split(options: EasyDict, predict: Predictor, *, rank: int, say: Callable[[str], None]) -> Split:
     """The validation split with the classes of the model, converted when needed. Raises OptionError, DataError."""
     from src.config import split_options
     from src.data.labels import classes_from

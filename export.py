@@ -2,12 +2,19 @@
 
     python export.py --checkpoint_file_path=runs/first/ckpt/best.ckpt --file_format=MINDIR --file_name=ssd
 """
+from __future__ import annotations
+
 import json
 import os
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from src.errors import OptionError, run_main, smaller_batch
 from src.machine import process
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
 
 
 def main() -> None:
@@ -37,7 +44,7 @@ def written_path(name: str, file_format: str) -> str:
     return name if name.endswith(ending) else f"{name}{ending}"
 
 
-def write(options, path: str) -> None:
+def write(options: EasyDict, path: str) -> None:
     """Exports, loads the file again and compares it with the network before success is printed."""
     from src.config import model_options
     from src.export.exporter import export_model, refuse_neighbour
@@ -61,7 +68,7 @@ def write(options, path: str) -> None:
     print(f"loaded again and compared with the network: largest difference {meta['largest_difference']:.2g}{cost}")
 
 
-def build_quantize(options, meta: dict):
+def build_quantize(options: EasyDict, meta: dict) -> Callable:
     """The function of quantize.py for --quantize; int8 measures ranges on pictures of the validation split."""
     import numpy as np
 

@@ -2,12 +2,20 @@
 
     python predict.py --checkpoint_file_path=ssd.mindir --source=pictures/ --output_path=found
 """
+from __future__ import annotations
+
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from src.errors import DataError, Interrupted, OptionError, run_main
 from src.machine import process
+
+if TYPE_CHECKING:
+    from src.inference.drawings import ImageWriter, VideoWriter
+    from src.inference.predictor import Predictor
+    from src.inference.sources import ImageFiles, VideoReader
 
 
 def main() -> None:
@@ -45,8 +53,8 @@ def check_source(source: str, output_path: str) -> None:
                           "replace; choose another one")
 
 
-def write_predictions(predict, source: str, folder: str, *, draw_score: float) -> None:
-    """Writes drawings and predictions.json into folder, and says what was found. predict: a Predictor."""
+def write_predictions(predict: Predictor, source: str, folder: str, *, draw_score: float) -> None:
+    """Writes drawings and predictions.json into folder, and says what was found."""
     from src.files import write_atomic
     from src.inference.drawings import open_drawings
     from src.inference.sources import open_source
@@ -69,7 +77,8 @@ def write_predictions(predict, source: str, folder: str, *, draw_score: float) -
     print("\n".join([*drawings.notes, text]))
 
 
-def predict_pictures(predict, pictures, drawings, *, draw_score: float) -> tuple[list[dict], bool]:
+def predict_pictures(predict: Predictor, pictures: ImageFiles | VideoReader, drawings: ImageWriter | VideoWriter, *,
+                     draw_score: float) -> tuple[list[dict], bool]:
     """The rows of predictions.json, and whether Ctrl-C came before the last; a drawn video is complete up to there."""
     from src.inference.drawings import draw_objects
 

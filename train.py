@@ -4,17 +4,29 @@
     mpirun -n 8 python train.py --run_distribute=True --config_path=config/ssd_resnet50_fpn_config_gpu.yaml ...
     python train.py --help
 """
+from __future__ import annotations
+
 import contextlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from src.errors import run_main, smaller_batch
 from src.machine import process
 
+if TYPE_CHECKING:
+    from easydict import EasyDict
+
+    from src.data.loader import TrainLoader
+    from src.models.ssd import Model
+    from src.training.log import RunLog
+    from src.training.state import RunState
+    from src.training.validator import Validator
+
 MAX_NAMES = 25  # classes in a line
 
 
-def main():
+def main() -> None:
     """Reads the options and trains."""
     from src.config import read_options
 
@@ -31,7 +43,7 @@ def main():
             train(options, rank, world)
 
 
-def prepare_run(options):
+def prepare_run(options: EasyDict) -> tuple[int, int]:
     """Checks the options, starts the device and joins the other processes. Returns rank, world."""
     import mindspore as ms
 
@@ -52,7 +64,7 @@ def prepare_run(options):
     return rank, world
 
 
-def train(options, rank, world):
+def train(options: EasyDict, rank: int, world: int) -> None:
     """Builds the parts and runs the loop."""
     from src.config import unused_note
     from src.files import read_json
@@ -93,7 +105,8 @@ def train(options, rank, world):
     log.say(f"done: {saver.folder}/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")
 
 
-def open_run(options, log, state, *, model, loader, classes, frozen, validator):
+def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, loader: TrainLoader, classes: list[str],
+             frozen: int, validator: Validator | None) -> None:
     """Makes the folder of the run, opens its log, and tells and draws what is trained."""
     from src.config import save_options
     from src.evaluation.report import draw_training_batch

@@ -11,7 +11,7 @@ follow = ops.MultitypeFuncGraph("follow")  # a plain function would lose its ass
 
 
 @follow.register("Tensor", "Tensor", "Tensor")
-def _follow(rest, average, weight):
+def _follow(rest: Tensor, average: Tensor, weight: Tensor):
     return ops.assign_add(average, rest * (weight - average))
 
 

@@ -87,15 +87,16 @@ rmsprop_step = ops.MultitypeFuncGraph("rmsprop_step")
 
 
 @sgd_step.register("Number", "Bool", "Tensor", "Number", "Tensor", "Tensor", "Tensor")
-def _sgd_step(momentum, nesterov, rate, factor, parameter: Tensor, moment: Tensor, gradient: Tensor):
+def _sgd_step(momentum: float, nesterov: bool, rate: Tensor, factor: float, parameter: Tensor, moment: Tensor,
+              gradient: Tensor):
     new_moment = momentum * moment + gradient
     step = gradient + momentum * new_moment if nesterov else new_moment
     return ops.assign(moment, new_moment), ops.assign(parameter, parameter - rate * factor * step)
 
 
 @rmsprop_step.register("Number", "Number", "Number", "Tensor", "Number", "Tensor", "Tensor", "Tensor", "Tensor")
-def _rmsprop_step(decay, epsilon, momentum, rate, factor, parameter: Tensor, mean_square: Tensor, moment: Tensor,
-                  gradient: Tensor):
+def _rmsprop_step(decay: float, epsilon: float, momentum: float, rate: Tensor, factor: float, parameter: Tensor,
+                  mean_square: Tensor, moment: Tensor, gradient: Tensor):
     square = decay * mean_square + (1 - decay) * ops.square(gradient)
     step = momentum * moment + rate * factor * gradient / ops.sqrt(square + epsilon)
     return ops.assign(mean_square, square), ops.assign(moment, step), ops.assign(parameter, parameter - step)

@@ -111,3 +111,17 @@ def test_help_is_quick_and_wrong_options_end_with_2(program):
     assert ("--epoch_size=" in shown.stdout) == (program == "train.py")
     wrong = subprocess.run([sys.executable, program, "--bach_size=3"], **how)
     assert wrong.returncode == 2 and "did you mean 'batch_size'?" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+CALLED_BY_PLACE = ("construct", "_sgd_step", "_rmsprop_step", "old_narrow")  # by MindSpore, or in place of its operators
+
+
+@pytest.mark.parametrize("path", [*glob.glob(os.path.join(ROOT, "*.py")), *(path for _, path in modules())])
+def test_functions_are_short_and_take_three_arguments_by_place(path):
+    with open(path, encoding="utf-8") as file:
+        functions = [node for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.FunctionDef)]
+    for function in functions:
+        by_place = [argument.arg for argument in function.args.args if argument.arg not in ("self", "cls")]
+        assert len(by_place) <= 3 or function.name in CALLED_BY_PLACE, f"{function.name}({', '.join(by_place)})"
+        lines = function.end_lineno - function.lineno + 1
+        assert lines <= 45, f"{function.name} has {lines} lines"

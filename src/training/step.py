@@ -60,7 +60,7 @@ class TrainStep(nn.Cell):
         """The learning rate of the last step by the optimiser's own count. rates: what the optimiser was built with."""
         return float(rates[int(self.optimizer.global_step.asnumpy()[0]) - 1])
 
-    def construct(self, images, labels, targets, stop):
+    def construct(self, images: Tensor, labels: Tensor, targets: Tensor, stop: Tensor) -> Tensor:
         (_, parts), gradients = self.gradients(images, labels, targets)  # parts [4], as of scaled_loss
         if self.micro_steps == 1:
             return self.update(gradients, parts, stop)
