@@ -92,6 +92,7 @@ def train(options: EasyDict, rank: int, world: int) -> None:
     begin_run(step, state, saved, now=options, facts=facts, log=log, rank=rank, world=world)
     validator = build.build_validator(options, model, step, split=val_split, log=log, rank=rank, world=world)
     saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
+    # MindSpore numbers graphs in the order of compiling; a run that begins with a due evaluation compiles that first
     graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due}
     use_cache(options.compile_cache, graph, step.get_parameters())
     open_run(options, log, state, model=model, loader=loader, classes=train_split.classes, frozen=frozen,

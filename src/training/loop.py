@@ -6,7 +6,7 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -22,12 +22,14 @@ from src.training.step import TrainStep, run_step
 from src.training.validator import Validator
 
 MAX_SKIPPED = 20  # steps in a row; a dynamic loss scale needs fewer to find its value
+SAVED = "the state was saved, --resume=True goes on from here"
 
 
 class Loop:
     """Trains from the last step of a RunState to the end of the run.
 
     rates: of every step of the run, as the optimiser has them; image_names: of every row of the data, for errors.
+    The methods pass on the numbers of a step: the dict of run_step, whose keys TrainStep explains.
     """
 
     def __init__(self, step: TrainStep, loader: TrainLoader, state: RunState, *, rates: np.ndarray,
@@ -38,11 +40,12 @@ class Loop:
         self.image_names, self.log_interval = image_names, log_interval
         self.meter = Meter(state, images_per_step=loader.batch_size * loader.world)
         self.batches = Prefetcher(loader, state.total_steps)
-        self.signals: list[int] = []  # that ask the run to stop
-        self.finite: list[bool] = []  # of each step, whether its gradients were
+        self.signals: list[int] = []  # signals received; the first one asks the run to stop
+        self.finite: list[bool] = []  # for each step, whether its gradients were finite
+        self.show: Callable[[int, str], None] | None = None  # moves the progress bar; train() opens it
 
     def run(self) -> None:
-        """Trains; saves the state, closes the log and lets all processes leave together, however the run ends."""
+        """Trains. After an error too it saves the state and closes the log, and all processes leave together."""
         self.step.set_train()
         try:
             with contextlib.closing(self.log), self.saver.saving_at_fault(self.state):
@@ -50,9 +53,11 @@ class Loop:
         except KeyboardInterrupt as error:  # the second signal; only this process may have met it
             raise Interrupted(f"interrupted at once, after step {self.state.steps_done}; "
                               f"{self.saver.what_is_saved()}") from error
-        except (Interrupted, NotFiniteError) as error:  # which all processes meet at the same step
+        except (Interrupted, NotFiniteError) as error:  # all processes meet it at the same step
             wait_for_all(self.loader.world)  # the first process that leaves ends the others
-            raise (error.__cause__ or error) from None  # the cause: what this process met alone
+            if error.__cause__:  # the error that this process met in its data, see train_epoch()
+                raise error.__cause__ from None
+            raise
         wait_for_all(self.loader.world)
 
     def train(self) -> None:
@@ -61,8 +66,10 @@ class Loop:
         Raises NotFiniteError, Interrupted (from the error of the loader, where it came to one of several processes),
         and what the loader raises.
         """
-        stalled = self.state.is_stalled  # before an evaluation, which rank 0 alone counts
-        ended = self.state.epoch_end_due and self.end_epoch()  # that of an interrupted run
+        stalled = self.state.is_stalled  # asked before the evaluation: only rank 0 counts its score
+        ended = False
+        if self.state.epoch_end_due:  # an interrupted run had done the steps of an epoch, but not what follows them
+            ended = self.end_epoch()
         if stalled or ended:
             return
         total = self.state.total_steps
@@ -76,17 +83,19 @@ class Loop:
         """Trains to the end of the epoch, or of the run: batch, step, log, save."""
         state = self.state
         epoch, first = divmod(state.steps_done, state.steps_per_epoch)
+        batches = itertools.islice(self.batches.epoch(epoch, first), state.total_steps - state.steps_done)
         asked = time.time()
-        for *batch, rows in itertools.islice(self.batches.epoch(epoch, first), state.total_steps - state.steps_done):
+        for images, labels, targets, rows in batches:
             began = time.time()
-            numbers = run_step(self.step, batch, stop=bool(self.signals or self.batches.error))
+            stop = bool(self.signals or self.batches.error)
+            numbers = run_step(self.step, [images, labels, targets], stop=stop)
             self.meter.add(numbers, data_time=began - asked, step_time=time.time() - began)
             self.check_finite(numbers, rows)
             state.count_step()
             self.report(numbers, time.time() - asked)
-            if numbers["stops"]:
+            if numbers["stops"]:  # how many processes ask to stop
                 self.saver.save_last(state)
-                raise self.interruption(everyone=numbers["stops"] == self.loader.world) from self.batches.error
+                raise self.interruption(everyone=numbers["stops"] == self.loader.world) from self.data_error()
             self.saver.after_step(state)
             asked = time.time()
         if not self.step.dynamic:
@@ -109,7 +118,9 @@ class Loop:
     def check_finite(self, numbers: dict, rows: np.ndarray) -> None:
         """Raises NotFiniteError where the loss is not finite, or too many steps in a row were skipped."""
         self.finite.append(bool(numbers["finite"]))
-        if math.isfinite(numbers["loss"]) and self.finite[-MAX_SKIPPED:] != [False] * MAX_SKIPPED:
+        newest = self.finite[-MAX_SKIPPED:]
+        all_skipped = len(newest) == MAX_SKIPPED and not any(newest)
+        if math.isfinite(numbers["loss"]) and not all_skipped:
             return
         epoch, step = self.state.steps_done // self.state.steps_per_epoch + 1, self.state.steps_done + 1
         # the loss is a mean over the processes, of which one or more are the cause
@@ -134,24 +145,25 @@ class Loop:
             self.log.say(self.meter.line(row))
 
     def interruption(self, *, everyone: bool) -> Interrupted:
-        """What ends the loop when the state was saved because some process asked for it. everyone: all asked.
+        """The error that ends the loop after a process asked to stop and the state was saved. everyone: all asked."""
+        after = f"after step {self.state.steps_done}"
+        if self.signals or self.batches.error:
+            return Interrupted(f"interrupted {after}; {SAVED}", ALL if everyone else ALONE)
+        return Interrupted(f"another process was interrupted or met an error {after}; {SAVED}", ANOTHER)
 
-        The error that this process met in its data, if any, gets to know that too.
-        """
-        error, after = self.batches.error, f"after step {self.state.steps_done}"
-        saved = "the state was saved, --resume=True goes on from here"
+    def data_error(self) -> Exception | None:
+        """The error that this process met in its data, if any; one for users also says that the state was saved."""
+        error = self.batches.error
         if isinstance(error, SSDError):
-            error.args, error.met_by = (f"{error}; {after} {saved}",), ALONE
-        if self.signals or error:
-            return Interrupted(f"interrupted {after}; {saved}", ALL if everyone else ALONE)
-        return Interrupted(f"another process was interrupted or met an error {after}; {saved}", ANOTHER)
+            return type(error)(f"{error}; after step {self.state.steps_done} {SAVED}", ALONE)
+        return error
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM in a list, so that a step ends before the program does; the second ends it at once.
 
-    MindSpore's data engine makes a SIGTERM of SIGINT.
+    Ctrl-C may come as SIGTERM: MindSpore's data engine answers SIGINT by sending SIGTERM to its own process.
     """
     signals = []
 
