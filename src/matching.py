@@ -49,10 +49,10 @@ class Matcher:
         # of equal places numpy keeps what is written last: the highest IoU, of equals the first ground truth
         order = np.lexsort((-pairs.box, pairs.iou))
         owner[pairs.anchor[order]] = pairs.box[order]
-        order = np.arange(len(gt_boxes))
+        turns = np.arange(len(gt_boxes))
         if not self.last_wins:
-            order = order[::-1]
-        owner[best[order]] = order
+            turns = turns[::-1]
+        owner[best[turns]] = turns  # of ground truths with one best anchor the one written last keeps it
         positive = np.flatnonzero(owner >= 0)                   # [P]
         owner = owner[positive]
         return positive, gt_labels[owner], encode(gt_boxes[owner], self.anchors[positive])
@@ -62,10 +62,12 @@ class Matcher:
         best = np.full(len(gt_boxes), -1)
         order = np.lexsort((-pairs.anchor, pairs.iou))
         best[pairs.box[order]] = pairs.anchor[order]
-        rest = np.flatnonzero(best < 0)
+        rest = np.flatnonzero(best < 0)  # boxes without such a pair
         if len(rest) > 0:
+            # They look again with a lower limit, 0 at last, which every anchor reaches: few pairs are quickly found.
             lower = min_iou / 4 if min_iou > 0.02 else 0
-            best[rest] = self.best_anchors(gt_boxes[rest], self.overlaps.find(gt_boxes[rest], lower), lower)
+            pairs = self.overlaps.find(gt_boxes[rest], lower)
+            best[rest] = self.best_anchors(gt_boxes[rest], pairs, lower)
         return best
 
 
@@ -80,7 +82,7 @@ class Overlaps:
     """Finds the anchors that overlap a box by at least some IoU; the numbers are those of boxes.iou, to the last bit.
 
     Two facts about grids spare nearly all of the N x A comparisons. Anchors of one shape share x1 and x2 down a column
-    of cells, y1 and y2 along a row, so an intersection is a product of two numbers known once a column and once a row.
+    of cells, y1 and y2 along a row, so an intersection is a width, one per column, times a height, one per row.
     And a shape whose IoU would be too small even with one of the two inside the other need not be compared.
     anchors: [A, 4] cx, cy, w, h as tile_anchors makes them; any others are compared one by one.
     """
@@ -128,17 +130,19 @@ def find_grids(anchors: np.ndarray, corners: np.ndarray) -> list[Grid]:
 def find_in_grid(grid: Grid, boxes: np.ndarray, min_iou: float) -> Pairs:
     """The pairs of boxes [N, 4] and anchors of one level whose IoU is at least min_iou."""
     areas = area(boxes)                                                              # [N]
-    inside = np.minimum(boxes[:, 2:] - boxes[:, :2], grid.shapes[:, None]).prod(axis=2)  # [n, N]
-    limit = inside / (areas + grid.shapes.prod(axis=1)[:, None] - inside)
+    most_shared = np.minimum(boxes[:, 2:] - boxes[:, :2], grid.shapes[:, None]).prod(axis=2)  # [n, N]
+    highest = most_shared / (areas + grid.shapes.prod(axis=1)[:, None] - most_shared)  # IoU at the best place
     # the margin: sides of anchors are rounded in their corners
-    shape, box = np.nonzero(limit >= min_iou - 1e-4)                                 # [Q] pairs of a shape and a box
-    low, high = boxes[box].reshape(-1, 2, 2, 1).swapaxes(0, 1)                       # [Q, 2, 1]
-    anchor_low, anchor_high = grid.edges[shape].swapaxes(0, 1)                       # [Q, 2, side]
-    sides = np.maximum(np.minimum(high, anchor_high) - np.maximum(low, anchor_low), 0)
-    overlap = grid.areas[shape]                                                      # [Q, side * side], a copy
-    shared = (sides[:, 1, :, None] * sides[:, 0, None]).reshape(overlap.shape)
-    overlap += areas[box, None]
-    overlap -= shared
-    np.divide(shared, overlap, out=overlap)
+    shape, box = np.nonzero(highest >= min_iou - 1e-4)                               # [Q] pairs of a shape and a box
+    low, high = boxes[box, :2, None], boxes[box, 2:, None]                           # [Q, 2, 1]
+    edges = grid.edges[shape]                                                        # [Q, 2, 2, side]
+    sides = np.maximum(np.minimum(high, edges[:, 1]) - np.maximum(low, edges[:, 0]), 0)
+    widths, heights = sides[:, 0, None, :], sides[:, 1, :, None]                     # [Q, 1, side], [Q, side, 1]
+    union = grid.areas[shape]                                                        # [Q, side * side], a copy
+    shared = (heights * widths).reshape(union.shape)
+    # in place: new arrays of this size would take most of the time
+    union += areas[box, None]
+    union -= shared
+    overlap = np.divide(shared, union, out=union)                                    # IoU
     pair, cell = np.divmod(np.flatnonzero(overlap >= min_iou), grid.areas.shape[1])  # [P]
     return Pairs(box[pair], grid.start + cell * len(grid.shapes) + shape[pair], overlap[pair, cell])

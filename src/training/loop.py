@@ -83,9 +83,9 @@ class Loop:
         """Trains to the end of the epoch, or of the run: batch, step, log, save."""
         state = self.state
         epoch, first = divmod(state.steps_done, state.steps_per_epoch)
-        batches = itertools.islice(self.batches.epoch(epoch, first), state.total_steps - state.steps_done)
+        steps_left = state.total_steps - state.steps_done
         asked = time.time()
-        for images, labels, targets, rows in batches:
+        for images, labels, targets, rows in itertools.islice(self.batches.epoch(epoch, first), steps_left):
             began = time.time()
             stop = bool(self.signals or self.batches.error)
             numbers = run_step(self.step, [images, labels, targets], stop=stop)
