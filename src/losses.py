@@ -22,28 +22,29 @@ class FocalLoss(nn.Cell):
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
         one_hot = ops.one_hot(labels, logits.shape[-1], ops.ones((), mstype.float32), ops.zeros((), mstype.float32))
-        # log(1 + exp(-|x|)) never overflows; (x + |x|) / 2 has the right gradient at 0, relu has not
-        size = ops.abs(logits)                  # [B, A, C], as all up to the last line
-        soft = ops.log1p(ops.exp(-size))
-        cross_entropy = (logits + size) * 0.5 - logits * one_hot + soft
+        # log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which never overflows. max(x, 0) is written (x + |x|) / 2,
+        # which has the right gradient at 0; relu has not.
+        magnitude = ops.abs(logits)                      # [B, A, C], as all up to the last line
+        log_term = ops.log1p(ops.exp(-magnitude))
+        cross_entropy = (logits + magnitude) * 0.5 - logits * one_hot + log_term
         weight = one_hot * self.alpha + (1 - one_hot) * (1 - self.alpha)
         if self.gamma >= 1:
             probability = ops.sigmoid(logits)
-            # of what is wrong: 1 - p in the right channel, p in the others
-            focus = ops.pow(one_hot + probability - 2 * one_hot * probability, self.gamma)
+            wrong = one_hot + probability - 2 * one_hot * probability  # 1 - p in the right channel, p in the others
+            modulating = ops.pow(wrong, self.gamma)
         else:
-            # below 1 the gradient of pow is infinite at 0; that of exp(gamma * logarithm) is finite everywhere
-            turned = logits - 2 * logits * one_hot
-            focus = ops.exp(((turned - size) * 0.5 - soft) * self.gamma)
-        return (weight * focus * cross_entropy).sum((1, 2))  # [B]
+            # below 1 the gradient of pow is infinite at 0; that of exp(gamma * log(wrong)) is finite everywhere
+            wrong_logit = logits - 2 * logits * one_hot  # wrong = sigmoid(wrong_logit): -x in the right channel, else x
+            modulating = ops.exp(((wrong_logit - magnitude) * 0.5 - log_term) * self.gamma)
+        return (weight * modulating * cross_entropy).sum((1, 2))  # [B]
 
 
 class MultiBoxLoss(nn.Cell):
     """Softmax cross-entropy of each image [B], over its positives and its hardest negatives.
 
     negative_ratio: negatives for each positive. The hardest have the largest cross-entropy (SSD paper section 2.2);
-    equals at the edge share the places left. empty_negatives: an image without positives has this share of its anchors
-    as negatives, by default none (Paddle: 0.01).
+    ties at the last place share the places left. empty_negatives: an image without positives has this share of its
+    anchors as negatives, by default none (Paddle: 0.01).
     """
 
     def __init__(self, negative_ratio: float = 3.0, empty_negatives: float = 0.0):
@@ -61,29 +62,33 @@ class MultiBoxLoss(nn.Cell):
         return (cross_entropy * (positive + negatives)).sum(1)                       # [B]
 
     def hardest(self, cross_entropy: Tensor, positive: Tensor) -> Tensor:
-        """Weights [B, A] of the negatives: 1 for the chosen ones, less for equals at the edge, else 0."""
+        """Weights [B, A] of the negatives: 1 for the chosen ones, less for ties at the last place, else 0."""
         anchors = cross_entropy.shape[1]
         positives = positive.sum(1, keepdims=True)                                   # [B, 1]
-        without_positives = ops.ones_like(positives) * float(-(-self.empty_negatives * anchors // 1))  # rounded up
-        wanted = ops.select(positives > 0, ops.floor(positives * self.negative_ratio), without_positives)
+        # rounded up, with operators that a graph of MindSpore 1.10 knows too
+        without_positives = -(-self.empty_negatives * anchors // 1)
+        wanted = ops.select(positives > 0, ops.floor(positives * self.negative_ratio),
+                            ops.ones_like(positives) * float(without_positives))
         wanted = ops.minimum(wanted, anchors - positives)
         value = ops.select(positive > 0, -ops.ones_like(cross_entropy), cross_entropy)  # [B, A]
         ranked, _ = compat.sort(value, 1, True)
         last = ops.maximum(wanted - 1, ops.zeros_like(wanted)).astype(mstype.int32)
         edge = ops.gather_elements(ranked, 1, last)                                  # [B, 1]
         above = (value > edge).astype(mstype.float32)
-        equal = (value == edge).astype(mstype.float32)
-        share = (wanted - above.sum(1, keepdims=True)) / equal.sum(1, keepdims=True)
-        return ops.select((wanted > 0).broadcast_to(value.shape), above + equal * share, ops.zeros_like(value))
+        tied = (value == edge).astype(mstype.float32)
+        share = (wanted - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)
+        return ops.select((wanted > 0).broadcast_to(value.shape), above + tied * share, ops.zeros_like(value))
 
 
 class DetectionLoss(nn.Cell):
     """Classification and smooth L1 of the positives, divided by the number of positives.
 
     classification: cell of logits, labels -> [B]. normalizer: "batch" divides the sums by the positives of the batch,
-    at least 1; "image" (NVIDIA, MLPerf) divides each image by its own, takes 0 for an image without any, and means over
-    the images. Returns loss, its classification and its box part (scalars, already divided) and the positives of the
-    batch. The published focal loss divides by zero in a batch without objects; here it still trains its negatives.
+    at least 1; "image" (NVIDIA, MLPerf) divides each image by its own, takes 0 for an image without any, and averages
+    over the images. The option's "local" is "batch" here: TrainStep then leaves out its correction to the positives of
+    all processes (training/build.py). Returns loss, its classification and its box part (scalars, already divided) and
+    the positives of the batch. The published focal loss divides by zero in a batch without objects; here it still
+    trains its negatives.
     """
 
     def __init__(self, classification: nn.Cell, normalizer: str = "batch"):
