@@ -118,7 +118,8 @@ class AnchorTable(NamedTuple):
 def reduced_shapes(first: float, scales: Sequence[float]) -> list[np.ndarray]:
     """Shapes of the SSDs with 1917 anchors: on the first level a square of `first` and ratio 2 both ways, then six.
 
-    scales: as of ssd_shapes. Source: TensorFlow OD `reduce_boxes_in_lowest_layer`, model zoo official/cv/SSD, Paddle.
+    Reduced is the number of shapes on the first level, to 3. scales: as of ssd_shapes. Source: TensorFlow OD
+    `reduce_boxes_in_lowest_layer`, model zoo official/cv/SSD, Paddle.
     """
     shapes = ssd_shapes(scales, [(2.0, 3.0)] * (len(scales) - 1), between_first=False)
     return [np.concatenate([[(first, first)], shapes[0][1:3]]), *shapes[1:]]

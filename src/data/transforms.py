@@ -1,6 +1,7 @@
 """Training geometry (numpy, cv2): crop, expand, flip, resize. Each transform turns a Sample into a Sample.
 
-A size is (width, height) in pixels. A window is x1, y1, x2, y2 in pixels of an image, [4] int, and may reach beyond it.
+A size is (width, height) in pixels; that of the network's input, a square, is one number, its side.
+A window is x1, y1, x2, y2 in pixels of an image, [4] int, and may reach beyond it.
 """
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ Transform = Callable[[Sample, Generator], Sample]
 # --- rules that accept crops: IoU [N, T] of each box with each crop, minimal IoU -> [T] bool
 
 def not_between(overlap: np.ndarray, min_iou: float) -> np.ndarray:
-    """Not some box below the minimum while another is above it by more than .2.
+    """Refuses a crop where one box is below the minimum and another more than .2 above it.
 
     Source: model zoo official/cv/SSD, random_sample_crop.
     """
@@ -154,7 +155,8 @@ class Expand:
 
     def draw_window(self, size: tuple[int, int], rng: Generator) -> np.ndarray:
         """The canvas, as a window around an image of this size."""
-        canvas = size = np.array(size)
+        size = np.array(size)
+        canvas = size
         if rng.uniform() >= 0.5:
             canvas = (size * rng.uniform(1, self.max_ratio)).astype(int)
         corner = (rng.uniform(size=2) * (canvas - size)).astype(int)
@@ -184,7 +186,7 @@ class ExpandThenCrop:
 @dataclass
 class Resize:
     """Stretches to a square, aspect ratio not kept (the published SSD input)."""
-    size: int
+    size: int  # side of the square, pixels
     interpolations: tuple[str, ...] = ("bilinear",)  # of INTERPOLATIONS; one of them is drawn
 
     def __call__(self, sample: Sample, rng: Generator) -> Sample:

@@ -1,4 +1,4 @@
-"""The SSD network and one builder a published model; its docstring names the source of the numbers inside."""
+"""The SSD network and one builder per published model, whose docstring names the source of the numbers inside."""
 from __future__ import annotations
 
 import inspect
@@ -20,7 +20,7 @@ from src.models.vgg import VGG16
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB in 0..255: .485 .456 .406 of the ImageNet statistics
 IMAGENET_STD = (58.395, 57.12, 57.375)     # .229 .224 .225
-CAFFE_MEAN = (123.0, 117.0, 104.0)         # of VGG-16's released weights, which know no division
+CAFFE_MEAN = (123.0, 117.0, 104.0)         # VGG-16's released weights want it subtracted and nothing divided
 LINEAR_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # evenly from .2 to .95 (SSD paper section 2.2)
 
 # levels behind the backbone: middle and output channels, kernel, stride, padding
@@ -131,10 +131,11 @@ def ssd300_mobilenet_v1(num_classes: int, image_size: int = 300) -> Model:
     """
     norm = batch_norm()
     backbone = MobileNetV1(norm, taps=(22, 26), activation=nn.ReLU, conv=torch_conv)
-    channels, blocks = [*backbone.channels, 512, 256, 256, 128], []
-    for before, middle, after in zip(channels[1:], (256, 128, 128, 64), channels[2:]):
-        blocks.append(nn.SequentialCell(conv_norm(before, middle, norm, kernel_size=1, conv=torch_conv),
+    channels, blocks = list(backbone.channels), []
+    for middle, after in ((256, 512), (128, 256), (128, 256), (64, 128)):
+        blocks.append(nn.SequentialCell(conv_norm(channels[-1], middle, norm, kernel_size=1, conv=torch_conv),
                                         conv_norm(middle, after, norm, stride=2, conv=torch_conv)))
+        channels.append(after)
     predictor = partial(xavier_conv, kernel_size=1, bias=True)
     head = LevelHead(channels, (3, 6, 6, 6, 6, 6), num_classes, predictor=predictor)
     shapes = reduced_shapes(60 / 300, [size / 300 for size in (60, 105, 150, 195, 240, 285, 300)])
@@ -150,8 +151,10 @@ def ssd300_mobilenet_v1_zoo(num_classes: int, image_size: int = 300) -> Model:
     """
     norm = batch_norm(eps=1e-3, momentum=0.97)
     backbone = MobileNetV1(batch_norm(), taps=(14, 26))
-    channels = [*backbone.channels, 512, 256, 256, 128]
-    blocks = [conv_norm(before, after, norm, stride=2) for before, after in zip(channels[1:], channels[2:])]
+    channels, blocks = list(backbone.channels), []
+    for after in (512, 256, 256, 128):
+        blocks.append(conv_norm(channels[-1], after, norm, stride=2))
+        channels.append(after)
     head = LevelHead(channels, (3, 6, 6, 6, 6, 6), num_classes, predictor=separable(norm))
     anchors = reduced_anchors(image_size, reduced_shapes(0.1, LINEAR_SCALES), zoo_strides=True)
     return Model(name="ssd300_mobilenet_v1_zoo", network=SSD(backbone, ExtraLevels(blocks), head), anchors=anchors,
@@ -159,7 +162,7 @@ def ssd300_mobilenet_v1_zoo(num_classes: int, image_size: int = 300) -> Model:
 
 
 def reduced_anchors(image_size: int, shapes: Sequence[np.ndarray], *, zoo_strides: bool = False) -> np.ndarray:
-    """Anchors [A, 4] of six levels of strides 16 to 512, as of reduced_shapes; 1917 at 300.
+    """Anchors [A, 4] of six levels of strides 16 to 512 with reduced_shapes, three on the first level; 1917 at 300.
 
     They sit in the middle of their cells; the model zoo instead has strides of 16, 32, 64 pixels on the first levels.
     """
@@ -237,8 +240,10 @@ def vgg_model(name: str, extras: Sequence[Extra], table: AnchorTable, *, num_cla
 def classic_network(backbone: nn.Cell, extras: Sequence[Extra], table: AnchorTable, *, num_classes: int,
                     norm: Norm | None = None) -> SSD:
     """A backbone, extra levels behind it and a 3x3 head. norm: of the convolutions of the extra levels."""
-    channels = [*backbone.channels, *(extra.channels for extra in extras)]
-    blocks = [extra_block(before, extra, norm) for before, extra in zip(channels[-len(extras) - 1:], extras)]
+    channels, blocks = list(backbone.channels), []
+    for extra in extras:
+        blocks.append(extra_block(channels[-1], extra, norm))
+        channels.append(extra.channels)
     head = LevelHead(channels, table.anchors_per_cell(), num_classes, predictor=partial(xavier_conv, bias=True))
     return SSD(backbone, ExtraLevels(blocks), head)
 
@@ -272,4 +277,5 @@ def build_model(name: str, num_classes: int, *, image_size: int = 0, width: floa
 
 def published_size(name: str) -> int:
     """The image size that a model was published with, in pixels."""
+    # it is written in one place, as the default of its builder
     return inspect.signature(BUILDERS[name]).parameters["image_size"].default

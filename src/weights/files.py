@@ -1,4 +1,4 @@
-"""The one door for files of weights: recognised by content, opened once, and nothing that they say is executed.
+"""Reads files of weights of any format: recognised by content, opened once, and no code in them is executed.
 
 A new format is a file in formats/ with a function that reads it, and a line in WEIGHT_FORMATS.
 """
@@ -16,7 +16,7 @@ from src.weights.formats import numpy_zip, pytorch, safetensors, tfjs
 
 
 class WeightFile(NamedTuple):
-    """What a file of weights holds, whatever its format."""
+    """What a file of weights holds, the same for every format."""
     path: str                      # as it was given
     kind: str                      # a kind of WEIGHT_FORMATS, or "mindspore"
     arrays: dict[str, np.ndarray]  # by the names that the file has
@@ -24,7 +24,10 @@ class WeightFile(NamedTuple):
 
 
 class WeightFormat(NamedTuple):
-    """A foreign format, recognised by a magic number; `read` gives None for a file of another format that shares it."""
+    """A foreign format, recognised by a magic number.
+
+    Several formats may begin with the same magic number: `read` returns None where the file is of another of them.
+    """
     kind: str
     title: str     # for messages
     offset: int    # where in the file the magic number stands
@@ -32,7 +35,8 @@ class WeightFormat(NamedTuple):
     read: Callable[[BinaryIO], dict[str, np.ndarray] | None]
 
 
-WEIGHT_FORMATS = (  # the first that gives arrays
+# The first whose `read` returns arrays is taken. PyTorch writes a zip file since version 1.6, before that pickles.
+WEIGHT_FORMATS = (
     WeightFormat("torch", "PyTorch .pth", 0, b"PK\3\4", pytorch.read_archive),
     WeightFormat("npz", "NumPy .npz", 0, b"PK\3\4", numpy_zip.read),
     WeightFormat("safetensors", ".safetensors", 8, b"{", safetensors.read),
@@ -54,7 +58,7 @@ def open_weights(path: str) -> WeightFile:
     try:
         with open(place, "rb") as file:
             kind, arrays = read_foreign(file)
-    except Exception as error:  # damaged bytes raise whatever they lead to
+    except Exception as error:  # damaged bytes can raise any error
         reason = str(error)
         if not isinstance(error, DataError):
             verdict = "cannot be read" if isinstance(error, PermissionError) else "damaged or cut short"
@@ -65,8 +69,9 @@ def open_weights(path: str) -> WeightFile:
         return WeightFile(path, kind, *load(place))
     if not arrays:
         raise DataError(f"weights '{place}': there are no tensors in it")
-    cut = len("module.") if all(name.startswith("module.") for name in arrays) else 0
-    return WeightFile(path, kind, {name[cut:]: np.asarray(array, array.dtype.newbyteorder("="), "C")
+    if all(name.startswith("module.") for name in arrays):
+        arrays = {name[len("module."):]: array for name, array in arrays.items()}
+    return WeightFile(path, kind, {name: np.asarray(array, array.dtype.newbyteorder("="), "C")
                                    for name, array in arrays.items()}, meta={})
 
 
