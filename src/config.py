@@ -178,5 +178,6 @@ def take_run_data(options: EasyDict) -> tuple[EasyDict, str]:
     shown = {name: f"[{','.join(value)}]" if isinstance(value, list) else value for name, value in taken.items()
              if value != options[name]}
     words = " ".join(f"--{name}={value}" for name, value in shown.items())
-    line = f"data of the run, from {os.path.relpath(path)}: {words}" if words else ""
+    shorter = min(os.path.relpath(path), path, key=len)
+    line = f"data of the run, from {shorter}: {words}" if words else ""
     return EasyDict({**options, **taken}), line

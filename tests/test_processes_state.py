@@ -18,7 +18,7 @@ from src.errors import run_main
 track = src.progress.track
 
 def tell(items, total, title, *, quiet=False):
-    if title == "evaluating":
+    if title == "evaluating batches":
         from src.machine.distributed import digest_of
         network = sys._getframe(2).f_locals["self"].step.network
         values = {{one.name: one.asnumpy() for one in network.get_parameters()}}

@@ -19,7 +19,7 @@ def collect_detections(predict: Callable, loader: EvalLoader, *, rank: int = 0, 
     tables = [np.zeros((0, 7), np.float32)]
     steps = -(-len(loader.rows) // loader.batch_size)
     with smaller_batch("eval_batch_size", loader.batch_size):
-        for images, rows in track(loader, steps, "evaluating", quiet=rank > 0):
+        for images, rows in track(loader, steps, "evaluating batches", quiet=rank > 0):
             boxes, scores, labels, count = predict(images)       # [B, K, 4] [B, K] [B, K] [B]
             found = np.arange(boxes.shape[1]) < count[:, None]   # [B, K]
             columns = np.repeat(rows, count), boxes[found], scores[found], labels[found]

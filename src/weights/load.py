@@ -57,7 +57,7 @@ class LoadReport:
         lines = [f"weights from {os.path.basename(path)} ({self.source})", f"  {'loaded':<32}{len(self.loaded):>5}"]
         for title, rows in (("skipped, another shape", self.skipped), ("skipped, filter_weight", self.left_out),
                             ("not in the file, new weights", self.missing),
-                            ("in the file, no such parameter", self.unused)):
+                            ("in the file, not of this network", self.unused)):
             shown = rows if len(rows) <= MAX_ROWS else [*rows[:MAX_ROWS], f"... and {len(rows) - MAX_ROWS} more"]
             lines += [f"  {title:<32}{len(rows):>5}", *(f"      {row}" for row in shown)]
         if self.unused and self.complete:
