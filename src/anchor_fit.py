@@ -17,7 +17,7 @@ PASSES = ((0.5, 6, 4), (0.25, 2, 2), (0.125, 2, 2))
 
 
 def fit_shapes(boxes: np.ndarray, anchors: np.ndarray, *, threshold: float, image_size: int) -> list[np.ndarray]:
-    """One [n, 2] array of w, h in pixels a level, rounded, that more boxes overlap by an IoU of at least the threshold.
+    """For each level w, h in pixels [n, 2], rounded, which more boxes overlap by an IoU of at least the threshold.
 
     boxes: [N, 4] corner fractions; anchors: [A, 4] as tile_anchors makes them. All shapes of a level are scaled and
     stretched together. A level gets no smaller than the distance of its centres, unless it is so already: boxes would
@@ -42,7 +42,7 @@ def fit_shapes(boxes: np.ndarray, anchors: np.ndarray, *, threshold: float, imag
 class Search:
     """Coordinate descent over a size factor and an aspect factor a level.
 
-    sides [N, 2]: of the boxes. offsets: [N, 2] a level, as of center_offsets. given: shapes [n, 2] of each level.
+    sides [N, 2]: of the boxes. offsets: [N, 2] per level, as of center_offsets. given: shapes [n, 2] of each level.
     """
 
     def __init__(self, sides: np.ndarray, offsets: list[np.ndarray], given: list[np.ndarray], *, threshold: float):
@@ -95,12 +95,12 @@ class Search:
         return np.minimum(self.given[level] * np.exp2([size + aspect / 2, size - aspect / 2]), 1)
 
     def shapes(self) -> list[np.ndarray]:
-        """The shapes that were found, [n, 2] a level."""
+        """The shapes that were found, [n, 2] per level."""
         return [self.change(level, factors) for level, factors in enumerate(self.factors)]
 
 
 def center_offsets(boxes: np.ndarray, anchors: np.ndarray) -> list[np.ndarray]:
-    """Distances [N, 2] along x and y of boxes [N, 4] from the nearest anchor centre, one array a level."""
+    """Distances [N, 2] along x and y of boxes [N, 4] from the nearest anchor centre, one array per level."""
     centers, offsets = to_centers(boxes)[:, :2], []
     for start, side, shapes in split_levels(anchors):
         count = len(shapes)

@@ -19,8 +19,8 @@ def tile_anchors(maps: Sequence[int], strides: Sequence[float], shapes: Sequence
     """Repeats the shapes of each level over its grid -> [sum(maps^2 * n), 4] float32.
 
     maps: side of each square feature map in cells. strides: distance of two cell centres as a fraction of the image.
-    shapes: one [n, 2] array of w, h (fractions) a level. The centre of cell (row, column) is (column + 0.5, row + 0.5)
-    * stride.
+    shapes: one [n, 2] array of w, h (fractions) per level. The centre of cell (row, column) is
+    (column + 0.5, row + 0.5) * stride.
     """
     levels = []
     for side, stride, level_shapes in zip(maps, strides, shapes):
@@ -55,7 +55,7 @@ def count_equal(rows: np.ndarray) -> int:
 
 
 def replace_shapes(anchors: np.ndarray, shapes: Sequence[np.ndarray]) -> np.ndarray:
-    """Anchors [A, 4] with the same centres and other shapes: one [n, 2] of w, h (fractions) a level, as many as before.
+    """Anchors [A, 4] with the same centres and other shapes: per level w, h [n, 2] (fractions), as many as before.
 
     Raises ValueError where their number differs.
     """
@@ -68,7 +68,7 @@ def replace_shapes(anchors: np.ndarray, shapes: Sequence[np.ndarray]) -> np.ndar
 
 
 def grid_shapes(strides: Sequence[float]) -> list[np.ndarray]:
-    """Shapes of the FPN detectors: 4 * stride * (1 or sqrt(2)), aspect ratios 1, 2 and 1/2. [6, 2] w, h a stride.
+    """Shapes of the FPN detectors: 4 * stride * (1 or sqrt(2)), aspect ratios 1, 2 and 1/2. [6, 2] w, h per stride.
 
     Source: model zoo official/cv/SSD, GridAnchorGenerator(4, 2, [1, 2, .5]); a ratio is width / height.
     """
@@ -79,7 +79,7 @@ def grid_shapes(strides: Sequence[float]) -> list[np.ndarray]:
 
 def ssd_shapes(scales: Sequence[float], aspect_ratios: Sequence[Sequence[float]], *,
                between_first: bool = True) -> list[np.ndarray]:
-    """Shapes of the SSD paper (section 2.2). [n, 2] w, h a level.
+    """Shapes of the SSD paper (section 2.2). [n, 2] w, h per level.
 
     scales: s_k of each level, and one behind the last. A level has the square of s_k, the square of sqrt(s_k s_k+1)
     (last with between_first=False) and each of its aspect ratios both ways: (s_k sqrt(r), s_k / sqrt(r)), transposed.

@@ -55,6 +55,6 @@ def refuse_background(names: list[str]) -> None:
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:
-    """The known name most like `name`, whatever its case, or None."""
+    """The known name most like `name`, in upper or lower case, or None."""
     lower = {known.lower(): known for known in reversed(names)}
     return lower.get(next(iter(difflib.get_close_matches(name.lower(), lower, 1, 0.6)), None))

@@ -1,4 +1,4 @@
-"""Learning rates as plain arrays, one value a step (numpy)."""
+"""Learning rates as plain arrays, one value per step (numpy)."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -119,7 +119,7 @@ def describe_evaluation(dataset: str, *, split_name: str, images: int, meta: dic
 
 def split_notes(ground_truth: dict, dataset: str, *, max_boxes: int) -> list[str]:
     """What a reader of the numbers of a split should know, one text a line: no boxes at all, classes without any,
-    images with more boxes than are found or counted. max_boxes: detections an image."""
+    images with more boxes than are found or counted. max_boxes: detections per image."""
     voc = dataset == "voc"
     ignored = "difficult" if voc else "iscrowd"
     counted = [item for item in ground_truth["annotations"] if not item.get(ignored)]

@@ -113,7 +113,7 @@ def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[Row, l
     """
     if len(rows) == 0:
         return
-    cv2.setNumThreads(1)  # one thread a sample is enough
+    cv2.setNumThreads(1)  # one thread per sample is enough
     # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
     reader = read_rows(files, rows, columns)
     pool, waiting = ThreadPoolExecutor(workers), deque()

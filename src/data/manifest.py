@@ -13,7 +13,7 @@ MISSING = "-"  # the state of a file that is not there
 
 
 class Manifest(NamedTuple):
-    """The content of manifest.json, a key a field."""
+    """The content of manifest.json, one key per field."""
     schema: int                 # SCHEMA_VERSION of the program that wrote it
     fingerprint: str            # of the annotation files
     asked_classes: list[str]    # the list of classes it was asked for, [] = those of the annotations

@@ -1,4 +1,4 @@
-"""MindRecord files: one row an image, written and read in order.
+"""MindRecord files: one row per image, written and read in order.
 
 MindSpore is imported where it is used: processes that only wait, and tests of everything else, need not load it.
 """

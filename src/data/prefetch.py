@@ -43,7 +43,7 @@ class Prefetcher:
         """The next batch, None at the end and where it cannot be had."""
         try:
             return next(source, None)
-        except Exception as error:  # whatever it is, the others wait
+        except Exception as error:  # of any kind: the others wait for this process
             self.error = error
             return None
 

@@ -34,7 +34,7 @@ def txt_split(split: str, place: Place) -> SplitFiles:
 
 
 def read_txt(file: str, image_dir: str, *, classes: list[str], report: Report) -> Annotations:
-    """Reads `path x1,y1,x2,y2,class ...` in pixels, x first, one image a line.
+    """Reads `path x1,y1,x2,y2,class ...` in pixels, x first, one image per line.
 
     Tabs separate the fields of a line that has one, spaces otherwise. Several lines of one image count as one.
     classes: names, or [] = those found, sorted, or "1".."largest" when all are numbers. Number i means the i-th class:

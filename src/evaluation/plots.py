@@ -71,7 +71,7 @@ def plot_pictures(pictures: list[np.ndarray], *, path: str, titles: list[str] | 
 def lay_out(aspects: list[float], columns: int, head: float) -> tuple[np.ndarray, tuple[float, float]]:
     """Places of pictures in rows that fill the page; the pictures of a row have one height.
 
-    aspects [N]: width / height of each, limited to 0.5..2; columns: pictures a row; head: inches left above each row.
+    aspects [N]: width / height of each, limited to 0.5..2; columns: pictures per row; head: inches left above each row.
     Returns [N, 4] left, bottom, width, height and the (width, height) of the page, all in inches.
     """
     aspects, columns = np.clip(aspects, 0.5, 2), min(columns, len(aspects))

@@ -28,7 +28,7 @@ def export_model(model: Model, meta: Description, path: str, *, batch_size: int,
                  quantize: Callable | None = None) -> dict:
     """Writes path (.mindir or .onnx) and its .json. Returns the content of the .json.
 
-    model: it cannot be trained afterwards, for its norms are folded (models/fold.py). batch_size: images a call, 0 for
+    model: it cannot be trained afterwards, for its norms are folded (models/fold.py). batch_size: images per call, 0:
     any number. raw: logits and deltas, not detections. quantize: of quantize.py, for ONNX. Raises SSDError when file
     and network give different outputs, NotFiniteError for NaN or infinity.
     """

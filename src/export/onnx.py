@@ -17,7 +17,7 @@ from src.models.detector import RawDetector, TracedDetector
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-DRAWN = 200  # detections an image in the comparison of the post-processing
+DRAWN = 200  # detections per image in the comparison of the post-processing
 
 
 def write_onnx(trial: Trial, path: str) -> tuple[list[np.ndarray], float, dict]:
@@ -90,7 +90,7 @@ def compare_finish(cell: TracedDetector, finish: ModelProto, batch_size: int) ->
 
 
 def draw_predictions(batch_size: int, anchors: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """logits [B, A, C] and deltas [B, A, 4] of DRAWN overlapping objects of three classes an image, no score twice."""
+    """logits [B, A, C] and deltas [B, A, 4] of DRAWN overlapping objects of three classes per image, no score twice."""
     rng = np.random.default_rng(0)
     count = min(DRAWN, anchors)
     logits = np.full((batch_size, anchors, num_classes), -200, np.float32)  # a score of 0 by sigmoid and by softmax

@@ -54,7 +54,7 @@ def join_norms(model: ModelProto) -> ModelProto:
 
 
 class Int8:
-    """Function of a network and the images a call (0 for any number) that gives it with convolutions in 8 bits.
+    """Function of a network and the images per call (0 for any number) that gives it with convolutions in 8 bits.
 
     Static, as onnxruntime's quantization has it: QuantizeLinear and DequantizeLinear around each operator, a scale for
     each channel of weights, ranges of the maps the smallest and largest values on `images`, [n, S, S, 3] uint8. The

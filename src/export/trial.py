@@ -16,7 +16,7 @@ class Trial(NamedTuple):
     """A network to export, and the pixels on which its file is compared with it."""
     model: Model                # its norms are folded
     thresholds: dict            # keyword arguments of its Detector
-    batch_size: int             # images a call, 0 for any number
+    batch_size: int             # images per call, 0 for any number
     raw: bool                   # whether the file gives logits and deltas instead of detections
     quantize: Callable | None   # of quantize.py, for ONNX
     images: np.ndarray          # [B, S, S, 3] uint8, random

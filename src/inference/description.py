@@ -29,8 +29,8 @@ class Description(TypedDict, total=False):
     score: str            # "sigmoid" or "softmax"
     min_score: float      # a detection has a higher score
     nms_threshold: float  # IoU above which the weaker of two boxes of a class goes
-    nms_candidates: int   # (anchor, class) pairs an image that reach NMS
-    max_boxes: int        # detections an image
+    nms_candidates: int   # (anchor, class) pairs per image that reach NMS
+    max_boxes: int        # detections per image
     resize: str           # a key of RESIZES
     mindspore: str        # version that wrote the file
     version: str          # of this repository; older files lack it

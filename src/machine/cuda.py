@@ -3,7 +3,7 @@
 MindSpore 2.10 tries its GPU plugin only when $CUDA_HOME/bin/nvcc names a release from 11.1 on, and finds libraries as
 any program does. The packages of requirements-gpu.txt bring no nvcc, and their folders are on no search path. So a
 small folder with a stand-in for nvcc serves as CUDA_HOME, and the libraries are loaded by their full path: the loader
-then takes them for every library of that name, whatever else lies on the plugin's search path (/usr/local/cuda).
+then takes them for every library of that name, before any that lies on the plugin's search path (/usr/local/cuda).
 Standard library only.
 """
 from __future__ import annotations

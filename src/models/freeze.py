@@ -50,7 +50,7 @@ def freeze_norms(network: nn.Cell, prefix: str = "") -> None:
     """Normalises with the stored statistics, which stay as they are, and trains neither gamma nor beta.
 
     prefix: of names of cells, ends at a dot; "" is the entire network. The frozen BatchNorm of detectors with few
-    images a batch (https://arxiv.org/abs/1703.06870 section 3.1, torchvision's FrozenBatchNorm2d).
+    images per batch (https://arxiv.org/abs/1703.06870 section 3.1, torchvision's FrozenBatchNorm2d).
     """
     for name, cell in network.cells_and_names():
         if isinstance(cell, nn.BatchNorm2d) and (not prefix or starts_with(name, prefix)):

@@ -26,7 +26,7 @@ class Head(nn.Cell):
 
 
 class LevelHead(Head):
-    """Two predictors a level, `box` and `cls`, none shared.
+    """Two predictors per level, `box` and `cls`, none shared.
 
     in_channels, anchors_per_cell: of each level.
     """

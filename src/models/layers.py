@@ -111,9 +111,9 @@ class HalfMaxPool(nn.Cell):
 
 
 class L2Norm(nn.Cell):
-    """Scales each position to length 1 over channels, then by a trained `weight` a channel, 20 at first.
+    """Scales each position to length 1 over channels, then by a trained `weight` per channel, 20 at first.
 
-    In float32 whatever the type of x: float16 holds neither the square of 256 nor 1e-10.
+    In float32, for x of any type: float16 holds neither the square of 256 nor 1e-10.
     Source: https://arxiv.org/abs/1506.04579, used by SSD on conv4_3 (paper section 3.1).
     """
 
@@ -130,7 +130,7 @@ class L2Norm(nn.Cell):
 
 
 class ExtraLevels(nn.Cell):
-    """Feature maps -> the same and one more a block of `extras`, each made from the one before."""
+    """Feature maps -> the same and one more per block of `extras`, each made from the one before."""
 
     def __init__(self, blocks: list[nn.Cell]):
         super().__init__()

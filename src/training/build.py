@@ -45,7 +45,7 @@ from src.weights.files import open_weights
 from src.weights.load import load_pretrained
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
-# the self-test of --overfit memorises a few images from scratch, whatever the recipe trains for
+# the self-test of --overfit memorises a few images from scratch; these options replace those of any recipe
 OVERFIT = {"augmentation": "plain", "run_eval": True, "epoch_size": 300, "eval_interval": 25,
            "save_checkpoint_epochs": 300, "lr_schedule": "cosine", "lr": 0.02, "lr_init": 0.002, "warmup_epochs": 0.0,
            "warmup_steps": 20, "grad_clip": 10.0, "lr_batch": 0, "weight_decay": 0.0, "min_score": 0.05}

@@ -66,7 +66,7 @@ class Saver:
             raise
 
     def write(self, name: str, state: RunState, *, settled: bool = False, keep: int = 0) -> None:
-        """Writes one checkpoint, on rank 0. settled: nothing is due, whatever the state says."""
+        """Writes one checkpoint, on rank 0. settled: it says that nothing is due, even if the state does not."""
         if self.rank == 0:
             meta = {**self.facts, **state.to_meta()}
             meta["settled"] |= settled

@@ -1,4 +1,4 @@
-"""Names and layouts of other people's weights: one table of rules a source turns them into ours."""
+"""Names and layouts of other people's weights: one table of rules per source turns them into ours."""
 from __future__ import annotations
 
 import re
@@ -122,9 +122,9 @@ def convert_weights(source: str, arrays: Arrays, shapes: dict[str, tuple]) -> tu
         if BOX_OUTPUT.fullmatch(name):
             array = box_rows(array, publisher)
         elif CLASS_OUTPUT.fullmatch(name) and name in shapes:
-            shapes_a_cell = shapes[name.replace("cls", "box", 1)][0] // 4
-            array = class_rows(array, publisher, shapes_a_cell=shapes_a_cell,
-                               num_classes=shapes[name][0] // shapes_a_cell)
+            shapes_per_cell = shapes[name.replace("cls", "box", 1)][0] // 4
+            array = class_rows(array, publisher, shapes_per_cell=shapes_per_cell,
+                               num_classes=shapes[name][0] // shapes_per_cell)
         if name != DROPPED:
             converted[name] = array
     for name in shapes:  # TensorFlow's SSD takes this level from the expansion inside block 14
@@ -172,18 +172,18 @@ def decimate_vgg(arrays: Arrays) -> Arrays:
 
 
 def box_rows(array: np.ndarray, publisher: WeightSource) -> np.ndarray:
-    """A box layer [4 * shapes a cell, ...], shape-major and x first; one of another model stays as it is."""
+    """A box layer [4 * shapes per cell, ...], shape-major and x first; one of another model stays as it is."""
     if not divides(4, array):
         return array
-    rows = split_channels(array, 4, publisher)  # [shapes a cell, 4, ...]
+    rows = split_channels(array, 4, publisher)  # [shapes per cell, 4, ...]
     return rows[:, list(publisher.box_order)].reshape(array.shape)
 
 
-def class_rows(array: np.ndarray, publisher: WeightSource, *, shapes_a_cell: int, num_classes: int) -> np.ndarray:
-    """A class layer [shapes a cell * classes, ...], shape-major, the background first; 81 of 91 where 81 are wanted."""
-    if not divides(shapes_a_cell, array):
+def class_rows(array: np.ndarray, publisher: WeightSource, *, shapes_per_cell: int, num_classes: int) -> np.ndarray:
+    """A class layer [shapes per cell * classes, ..], shape-major, the background first; 81 of 91 if 81 are wanted."""
+    if not divides(shapes_per_cell, array):
         return array
-    rows = split_channels(array, len(array) // shapes_a_cell, publisher)  # [shapes a cell, classes, ...]
+    rows = split_channels(array, len(array) // shapes_per_cell, publisher)  # [shapes per cell, classes, ...]
     if publisher.background == "last":
         rows = np.roll(rows, 1, axis=1)
     if rows.shape[1] == COCO_CATEGORY_IDS[-1] + 1 and num_classes == len(COCO_CATEGORY_IDS) + 1:
