@@ -111,6 +111,7 @@ def build_loss(options: EasyDict, score: str) -> DetectionLoss:
         classification = FocalLoss(options.gamma, options.alpha)
     else:
         classification = MultiBoxLoss(options.negative_ratio, options.empty_negatives)
+    # "local" and "batch" differ in global_positives of the TrainStep alone, see build_step()
     return DetectionLoss(classification, "image" if options.loss_normalizer == "image" else "batch")
 
 
