@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests on the CPU, several at a time. Other arguments go to pytest, whose exit code is returned (2 for what pytest does not know).
-#   bash scripts/run_tests.sh [ARGUMENT OF PYTEST ...]   without arguments: tests of every module, 6 minutes on two cores
+#   bash scripts/run_tests.sh [ARGUMENT OF PYTEST ...]   without arguments: tests of every module, 5 minutes on two cores
 #   bash scripts/run_tests.sh --all                      the slow ones too: what CI runs
 #   bash scripts/run_tests.sh -m long                    trainings and faults of minutes each, which CI leaves out
 #   bash scripts/run_tests.sh tests/test_metrics.py      one file
