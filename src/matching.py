@@ -9,6 +9,19 @@ from src.anchors import split_levels
 from src.boxes import area, encode, iou, to_corners
 
 
+class MatchingRule(NamedTuple):
+    """In what the published matchers differ."""
+    inclusive: bool  # an IoU of exactly the threshold is a match
+    last_wins: bool  # of two ground truths with one best anchor the last takes it, otherwise the first
+
+
+MATCHING_RULES = {
+    "zoo": MatchingRule(inclusive=False, last_wins=False),    # model zoo official/cv/SSD, ssd_bboxes_encode
+    "ssd": MatchingRule(inclusive=True, last_wins=True),      # torchvision, lufficc/SSD, PaddleDetection
+    "nvidia": MatchingRule(inclusive=False, last_wins=True),  # NVIDIA, MLPerf, uvipen/SSD-pytorch
+}
+
+
 class Matcher:
     """Ground truth of one image -> labels and regression targets of all anchors.
 
@@ -19,16 +32,11 @@ class Matcher:
     """
 
     def __init__(self, anchors: np.ndarray, threshold: float = 0.5, rule: str = "zoo"):
-        """anchors: [A, 4] cx, cy, w, h fractions.
-
-        rule: "zoo" (model zoo official/cv/SSD, ssd_bboxes_encode), "nvidia" (NVIDIA, MLPerf, uvipen/SSD-pytorch) or
-        "ssd" (torchvision, lufficc/SSD, PaddleDetection).
-        """
+        """anchors: [A, 4] cx, cy, w, h fractions. rule: of MATCHING_RULES."""
         self.anchors = anchors
         self.overlaps = Overlaps(anchors)
         self.threshold = threshold
-        self.inclusive = rule == "ssd"              # an IoU of exactly the threshold is a match
-        self.last_wins = rule in ("ssd", "nvidia")  # of two ground truths with one best anchor the last takes it
+        self.rule = MATCHING_RULES[rule]
 
     def __call__(self, gt_boxes: np.ndarray, gt_labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """gt_boxes [N, 4] corners, gt_labels [N] 1..C-1 -> labels [A] int32 (background 0), targets [A, 4] float32."""
@@ -42,7 +50,7 @@ class Matcher:
         """The positives alone: their anchor numbers [P] ascending, labels [P], targets [P, 4]."""
         pairs = self.overlaps.find(gt_boxes, self.threshold)
         best = self.best_anchors(gt_boxes, pairs, self.threshold)
-        if not self.inclusive:
+        if not self.rule.inclusive:
             above = pairs.iou > self.threshold
             pairs = Pairs(*(part[above] for part in pairs))
         owner = np.full(len(self.anchors), -1)                  # [A] numbers of ground truths
@@ -50,7 +58,7 @@ class Matcher:
         order = np.lexsort((-pairs.box, pairs.iou))
         owner[pairs.anchor[order]] = pairs.box[order]
         turns = np.arange(len(gt_boxes))
-        if not self.last_wins:
+        if not self.rule.last_wins:
             turns = turns[::-1]
         owner[best[turns]] = turns  # of ground truths with one best anchor the one written last keeps it
         positive = np.flatnonzero(owner >= 0)                   # [P]

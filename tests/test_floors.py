@@ -125,3 +125,9 @@ def test_functions_are_short_and_take_three_arguments_by_place(path):
         assert len(by_place) <= 3 or function.name in CALLED_BY_PLACE, f"{function.name}({', '.join(by_place)})"
         lines = function.end_lineno - function.lineno + 1
         assert lines <= 45, f"{function.name} has {lines} lines"
+
+
+def test_the_choices_of_matching_are_its_rules():
+    from src.matching import MATCHING_RULES
+    from src.option_rules import RULES
+    assert set(RULES["matching"].choices) == set(MATCHING_RULES)
