@@ -38,6 +38,13 @@ def run(place, *command, **more):
                           timeout=400, check=False)
 
 
+def run_differing(place, folder, *difference, mark, others=1):
+    """train.py of two or more processes, of which rank 0 lacks the options `difference` that the `others` have."""
+    command = [sys.executable, os.path.join(ROOT, "train.py"), *place.data, "--run_distribute=True",
+               f"--output_path={folder}"]
+    return run(place, *MPIRUN[:-1], 1, *command, ":", "-n", others, *command, *difference, SSD_TEST_MARK=mark)
+
+
 def succeed(place, *command, **more):
     """The standard output of a command that must end well and without a traceback."""
     done = run(place, *command, **more)

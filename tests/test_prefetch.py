@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from programs import MPIRUN, ROOT, left_behind, run, succeed
+from programs import MPIRUN, ROOT, left_behind, run, run_differing, succeed
 from stepping import Loader, Saver, build, make_loop
 
 from src.data.prefetch import Prefetcher
@@ -199,8 +199,6 @@ def test_a_damaged_row_of_one_process_is_told_and_the_job_saves(place, tmp_path,
 def test_what_only_one_host_lacks_is_told_by_its_process(place, tmp_path):
     """Before the processes are joined: rank 0 waits for the other and has nothing to say."""
     mark = uuid.uuid4().hex
-    one = [sys.executable, os.path.join(ROOT, "train.py"), *place.data, "--run_distribute=True",
-           f"--output_path={tmp_path / 'run'}"]
-    done = run(place, *MPIRUN[:-1], 1, *one, ":", "-n", 1, *one, "--pre_trained=missing.ckpt", SSD_TEST_MARK=mark)
+    done = run_differing(place, tmp_path / "run", "--pre_trained=missing.ckpt", mark=mark)
     assert done.returncode == 2 and done.stderr.count("error: ") == 1, done.stderr
     assert "rank 1: error: pre_trained 'missing.ckpt' is not a file" in done.stderr and left_behind(mark) == []

@@ -9,7 +9,7 @@ import uuid
 
 import psutil
 import pytest
-from programs import MPIRUN, ROOT, environment, left_behind, marked, read_rows, run, succeed
+from programs import MPIRUN, ROOT, environment, left_behind, marked, read_rows, run, run_differing, succeed
 
 # --- several processes
 
@@ -160,9 +160,7 @@ def test_what_dies_takes_all_along_and_leaves_a_checkpoint(place, tmp_path, laun
 @pytest.mark.long
 def test_processes_with_other_options_are_refused(place, tmp_path):
     mark = uuid.uuid4().hex
-    one = [sys.executable, os.path.join(ROOT, "train.py"), *place.data, "--run_distribute=True",
-           f"--output_path={tmp_path / 'run'}"]
-    done = run(place, *MPIRUN[:-1], 1, *one, ":", "-n", 2, *one, "--lr=0.07", SSD_TEST_MARK=mark)
+    done = run_differing(place, tmp_path / "run", "--lr=0.07", mark=mark, others=2)
     assert done.returncode == 2 and done.stderr.count("error: ") == 1 and not (tmp_path / "run").exists()
     assert "error: --lr is 0.07 on rank 1, but 0.05 on rank 0" in done.stderr and left_behind(mark) == []
 
