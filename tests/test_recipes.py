@@ -20,6 +20,8 @@ RATES = {
     # cosine: half the height half way, at step 200 + (total - 200) / 2
     "ssd_resnet50_fpn_config_gpu.yaml": {0: 0.01333, 100: 0.031665, 200: 0.05, 3100: 0.025, 6000: None},
     "ssd_mobilenet_v1_fpn_config_gpu.yaml": {0: 0.01333, 100: 0.031665, 200: 0.05, 3100: 0.025, 6000: None},
+    # half way is step 1000 + (5400 - 1000) / 2
+    "ssd_mobilenet_v2_fpnlite_coco.yaml": {0: 0.026666, 500: 0.053333, 1000: 0.08, 3200: 0.04, 5400: None},
     "ssd300_config_gpu.yaml": {0: 0.001, 100: 0.0255, 200: 0.05, 25100: 0.025025, 50000: None},
     "ssd300_mobilenet_v1_zoo_coco.yaml": {0: 0.001, 100: 0.0255, 200: 0.05, 25100: 0.025025, 50000: None},
     "ssd300_mobilenet_v2_voc.yaml": {0: 0.003, 100: 0.0165, 200: 0.03, 3100: 0.015, 6000: None},

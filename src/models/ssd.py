@@ -8,11 +8,14 @@ from functools import partial
 
 import numpy as np
 from mindspore import Tensor, nn
+from mindspore.common.initializer import Normal
 
-from src.anchors import AnchorTable, grid_shapes, reduced_shapes, tile_anchors
+from src.anchors import AnchorTable, grid_anchors, reduced_anchors, reduced_shapes
 from src.errors import OptionError, unknown_name
+from src.models import layers
 from src.models.fpn import FPN
 from src.models.heads import LevelHead, SharedHead, separable
+from src.models.initialize import start_from_background
 from src.models.layers import Extra, ExtraLevels, Norm, batch_norm, conv_norm, extra_block, torch_conv, xavier_conv
 from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, inverted_extras
 from src.models.resnet import STAGES_TO_C4, BasicBlock, Bottleneck, ResNet
@@ -94,10 +97,29 @@ def fpn_model(name: str, backbone: nn.Cell, *, num_classes: int, image_size: int
     neck = FPN(backbone.channels, 256, batch_norm())
     head = SharedHead(len(strides), 256, anchors_per_cell=6, num_classes=num_classes,
                       norm=batch_norm(eps=1e-3, momentum=0.97))
-    fractions = [stride / image_size for stride in strides]
-    anchors = tile_anchors([image_size // stride for stride in strides], fractions, grid_shapes(fractions))
-    return Model(name=name, network=SSD(backbone, neck, head), anchors=anchors, image_size=image_size,
-                 num_classes=num_classes)
+    return Model(name=name, network=SSD(backbone, neck, head), anchors=grid_anchors(image_size, strides),
+                 image_size=image_size, num_classes=num_classes)
+
+
+def ssd_mobilenet_v2_fpnlite(num_classes: int, image_size: int = 320) -> Model:
+    """TensorFlow Object Detection API, ssd_mobilenet_v2_fpnlite_320x320, _640x640: 2,619,006 trainable at 81 classes.
+
+    Separable convolutions in pyramid and head. The class biases start as background: of the published -4.6 that of the
+    background itself becomes 4.6, because our focal loss trains it and theirs does not.
+    """
+    strides = (8, 16, 32, 64, 128)
+    if image_size % 32:
+        raise OptionError(f"image_size={image_size}: ssd_mobilenet_v2_fpnlite needs a multiple of 32, like 320 or 640")
+    norm, conv = batch_norm(eps=1e-3, momentum=0.997), partial(layers.conv, init=Normal(0.01))
+    backbone = MobileNetV2(norm, taps=(6, 13, 18), conv=conv)
+    neck = FPN(backbone.channels, 128, norm, smooth_first=True, conv=conv,
+               block=partial(layers.separable_norm, conv=conv))
+    head = SharedHead(len(strides), 128, anchors_per_cell=6, num_classes=num_classes, norm=norm, one_tower=True,
+                      layer=partial(layers.separable_conv, conv=conv), tower_bias=False)
+    start_from_background(head, num_classes)
+    return Model(name="ssd_mobilenet_v2_fpnlite", network=SSD(backbone, neck, head),
+                 anchors=grid_anchors(image_size, strides), image_size=image_size, num_classes=num_classes,
+                 mean=(127.5,) * 3, std=(127.5,) * 3, clip_before_nms=False)
 
 
 def ssd300_mobilenet_v2(num_classes: int, image_size: int = 300, width: float = 1.0) -> Model:
@@ -161,22 +183,10 @@ def ssd300_mobilenet_v1_zoo(num_classes: int, image_size: int = 300) -> Model:
                  image_size=image_size, num_classes=num_classes)
 
 
-def reduced_anchors(image_size: int, shapes: Sequence[np.ndarray], *, zoo_strides: bool = False) -> np.ndarray:
-    """Anchors [A, 4] of six levels of strides 16 to 512 with reduced_shapes, three on the first level; 1917 at 300.
-
-    They sit in the middle of their cells; the model zoo instead has strides of 16, 32, 64 pixels on the first levels.
-    """
-    maps = [-(-image_size // stride) for stride in (16, 32, 64, 128, 256, 512)]  # padding rounds up
-    strides = [1 / side for side in maps]
-    if zoo_strides:
-        strides[:3] = [16 / image_size, 32 / image_size, 64 / image_size]
-    return tile_anchors(maps, strides, shapes)
-
-
 def ssdlite300_mobilenet_v2(num_classes: int, image_size: int = 300) -> Model:
     """uvipen/SSD-pytorch, src/model.py: 4,451,764 trainable parameters at 81 classes, 3000 anchors."""
     norm = batch_norm()
-    backbone = MobileNetV2(norm, tap_expansion=True, conv=torch_conv)
+    backbone = MobileNetV2(norm, taps=(18,), tap_expansion=True, conv=torch_conv)
     extras = (512, 256, 256, 64)
     head = LevelHead([*backbone.channels, *extras], SSDLITE_300.anchors_per_cell(), num_classes,
                      predictor=separable(norm, depthwise_bias=True))
@@ -259,8 +269,8 @@ def table_model(name: str, network: SSD, table: AnchorTable, *, num_classes: int
 
 BUILDERS = {builder.__name__: builder for builder in (
     ssd_resnet50_fpn, ssd300_resnet50, ssd300_resnet34, ssd300_mobilenet_v1, ssd300_mobilenet_v1_zoo,
-    ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn, ssd300_vgg16,
-    ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
+    ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn,
+    ssd_mobilenet_v2_fpnlite, ssd300_vgg16, ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
 
 
 def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0) -> Model:
