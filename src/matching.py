@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.anchors import split_levels
+from src.atss import Atss
 from src.boxes import area, encode, iou, to_corners
 
 
@@ -15,7 +16,7 @@ class Matcher:
     """Ground truth of one image -> labels and regression targets of all anchors."""
 
     def __init__(self, anchors: np.ndarray, threshold: float = 0.5, rule: str = "zoo"):
-        """anchors: [A, 4] cx, cy, w, h fractions. rule: of MATCHING_RULES.."""
+        """anchors: [A, 4] cx, cy, w, h fractions. rule: of MATCHING_RULES. threshold: of IoU, not used by atss."""
         self.anchors = anchors
         self.rule = MATCHING_RULES[rule](anchors, threshold)
 
@@ -81,10 +82,11 @@ class FixedThreshold:
         return best
 
 
-MATCHING_RULES: dict[str, Callable[[np.ndarray, float], FixedThreshold]] = {
+MATCHING_RULES: dict[str, Callable[[np.ndarray, float], FixedThreshold | Atss]] = {
     "zoo": partial(FixedThreshold, inclusive=False, last_wins=False),    # model zoo official/cv/SSD, ssd_bboxes_encode
     "ssd": partial(FixedThreshold, inclusive=True, last_wins=True),      # torchvision, lufficc/SSD, PaddleDetection
     "nvidia": partial(FixedThreshold, inclusive=False, last_wins=True),  # NVIDIA, MLPerf, uvipen/SSD-pytorch
+    "atss": lambda anchors, threshold: Atss(anchors),                    # https://arxiv.org/abs/1912.02424
 }
 
 
