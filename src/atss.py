@@ -67,7 +67,7 @@ def nearest_cells(centers: np.ndarray, columns: np.ndarray, rows: np.ndarray) ->
 
 
 def nearest_places(values: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 9 places [side], or all, nearest to each value [N]: how far away [N, m], and their numbers [N, m] ascending."""
+    """The 9 places [side], or all, nearest to each value [N]: distances [N, m], numbers [N, m] ascending."""
     away = np.abs(values[:, None] - places)                                              # [N, side]
     numbers = np.sort(away.argsort(axis=1, kind="stable")[:, :NEAREST], axis=1)
     return np.take_along_axis(away, numbers, axis=1), numbers

@@ -27,7 +27,7 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def paired_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union: corner boxes [..., 4] with [..., 4], broadcast -> [...], 0..1; 0 where both are empty."""
+    """Intersection over union: corner boxes [..., 4] with [..., 4], broadcast -> [...]; 0 where both are empty."""
     corner = np.maximum(first[..., :2], second[..., :2])                        # [..., 2]
     sides = np.maximum(np.minimum(first[..., 2:], second[..., 2:]) - corner, 0)
     shared = sides[..., 0] * sides[..., 1]                                      # [...]
