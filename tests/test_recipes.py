@@ -140,6 +140,14 @@ def test_the_self_test_leaves_what_was_typed():
     assert options.weight_init == "published"
 
 
+@pytest.mark.parametrize("recipe", PATHS)
+def test_the_self_test_is_the_same_for_every_recipe(recipe):
+    """A rate for momentum SGD is far too high for a recipe's RMSprop, and an average would lag behind the weights."""
+    options = choose_overfit(read_options([f"--config_path={PATHS[recipe]}", "--overfit=8", "--ema_decay=0"]))
+    assert {name: options[name] for name in OVERFIT} == OVERFIT
+    assert options.batch_size <= 8
+
+
 @pytest.mark.parametrize("skipped, resume, refused", [(59, False, False), (60, False, True), (60, True, False)])
 def test_epochs_must_be_left_behind_those_of_the_checkpoint(skipped, resume, refused):
     options = read_options([f"--pre_trained_epoch_size={skipped}", f"--resume={resume}", "--epoch_size=60"])
