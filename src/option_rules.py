@@ -74,7 +74,7 @@ RULES = {
     "classes": Rule(DATA | PREDICT | SIZES),
     "mindrecord_dir": Rule(DATA, is_path=True, per_host=True),
     "strict": Rule(DATA),
-    "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "flip", "plain")),
+    "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "jitter", "flip", "plain")),
     "match_threshold": Rule(TRAIN | ANCHORS, maximum=1),
     "matching": Rule(choices=("zoo", "nvidia", "ssd")),
     "num_workers": Rule(TRAIN | EVAL | EXPORT, per_host=True),
