@@ -91,6 +91,7 @@ RULES = {
     "decay_exclude": Rule(choices=("norm", "norm_bias", "body", "none")),
     "body_lr": Rule(exclusive=True),
     "loss": Rule(choices=("auto", "focal", "multibox")),
+    "box_loss": Rule(choices=("smooth_l1", "giou", "ciou")),
     "loss_normalizer": Rule(choices=("batch", "local", "image")),
     "alpha": Rule(maximum=1),
     "empty_negatives": Rule(maximum=1),
