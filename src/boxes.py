@@ -25,11 +25,15 @@ def area(boxes: np.ndarray) -> np.ndarray:
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of every pair: [N, 4] and [A, 4] corner boxes -> [N, A], 0..1; 0 where both are empty."""
-    first = first[:, None]                                                      # [N, 1, 4]
-    corner = np.maximum(first[..., :2], second[:, :2])                          # [N, A, 2]
-    sides = np.maximum(np.minimum(first[..., 2:], second[:, 2:]) - corner, 0)
-    shared = sides[..., 0] * sides[..., 1]                                      # [N, A]
+    """Intersection over union of every pair: corner boxes [N, 4] and [A, 4] -> [N, A]."""
+    return paired_iou(first[:, None], second)
+
+
+def paired_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union: corner boxes [..., 4] with [..., 4], broadcast -> [...]; 0 where both are empty."""
+    corner = np.maximum(first[..., :2], second[..., :2])                        # [..., 2]
+    sides = np.maximum(np.minimum(first[..., 2:], second[..., 2:]) - corner, 0)
+    shared = sides[..., 0] * sides[..., 1]                                      # [...]
     union = area(first) + area(second) - shared
     return np.where(union > 0, shared / np.maximum(union, 1e-12), 0)
 

@@ -76,7 +76,7 @@ RULES = {
     "strict": Rule(DATA),
     "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "flip", "plain")),
     "match_threshold": Rule(TRAIN | ANCHORS, maximum=1),
-    "matching": Rule(choices=("zoo", "nvidia", "ssd")),
+    "matching": Rule(choices=("zoo", "nvidia", "ssd", "atss")),
     "num_workers": Rule(TRAIN | EVAL | EXPORT, per_host=True),
     # training
     "epoch_size": Rule(minimum=1, after_end=True),

@@ -12,7 +12,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # The packages from left to right: each imports only what stands to its left. "ground" and "ideas" are the files at the
 # top of src/; within a package imports form no cycle.
 PACKAGES = ("ground", "machine", "ideas", "models", "data", "weights", "evaluation", "inference", "export", "training")
-IDEAS = ("anchor_fit", "anchors", "box_losses", "boxes", "drawing", "ema", "losses", "lr_schedule", "matching",
+IDEAS = ("anchor_fit", "anchors", "atss", "box_losses", "boxes", "drawing", "ema", "losses", "lr_schedule", "matching",
          "metrics", "optim")
 APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("box_losses", "ema", "losses", "optim", "machine.compat", "machine.compile_cache",
