@@ -77,7 +77,7 @@ RULES = {
     "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "jitter", "flip", "plain")),
     "class_balance": Rule(maximum=1),
     "match_threshold": Rule(TRAIN | ANCHORS, maximum=1),
-    "matching": Rule(choices=("zoo", "nvidia", "ssd")),
+    "matching": Rule(choices=("zoo", "nvidia", "ssd", "atss")),
     "num_workers": Rule(TRAIN | EVAL | EXPORT, per_host=True),
     # training
     "epoch_size": Rule(minimum=1, after_end=True),
@@ -92,6 +92,7 @@ RULES = {
     "decay_exclude": Rule(choices=("norm", "norm_bias", "body", "none")),
     "body_lr": Rule(exclusive=True),
     "loss": Rule(choices=("auto", "focal", "multibox")),
+    "box_loss": Rule(choices=("smooth_l1", "giou", "ciou")),
     "loss_normalizer": Rule(choices=("batch", "local", "image")),
     "alpha": Rule(maximum=1),
     "empty_negatives": Rule(maximum=1),

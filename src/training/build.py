@@ -10,6 +10,7 @@ import numpy as np
 from easydict import EasyDict
 from mindspore import dtype as mstype
 
+from src.box_losses import CIoULoss, GIoULoss, SmoothL1Loss
 from src.config import split_options
 from src.data.labels import classes_from
 from src.data.loader import EvalLoader, TrainLoader
@@ -105,14 +106,16 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     return loader
 
 
-def build_loss(options: EasyDict, score: str) -> DetectionLoss:
-    """The DetectionLoss of a score function."""
+def build_loss(options: EasyDict, score: str, anchors: np.ndarray) -> DetectionLoss:
+    """The DetectionLoss of a score function and anchors [A, 4] cx, cy, w, h."""
     if score == "sigmoid":
         classification = FocalLoss(options.gamma, options.alpha)
     else:
         classification = MultiBoxLoss(options.negative_ratio, options.empty_negatives)
+    boxes = {"smooth_l1": SmoothL1Loss(), "giou": GIoULoss(), "ciou": CIoULoss(anchors)}
     # "local" and "batch" differ in global_positives of the TrainStep alone, see build_step()
-    return DetectionLoss(classification, "image" if options.loss_normalizer == "image" else "batch")
+    return DetectionLoss(classification, "image" if options.loss_normalizer == "image" else "batch",
+                         box=boxes[options.box_loss], box_weight=options.box_weight)
 
 
 def build_rates(options: EasyDict, steps_per_epoch: int) -> np.ndarray:
@@ -134,8 +137,9 @@ def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int
                                 momentum=options.momentum, weight_decay=options.weight_decay,
                                 decay_exclude=options.decay_exclude, body_lr=options.body_lr)
     average = WeightAverage(model.network, options.ema_decay) if options.ema_decay else None
-    return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), build_loss(options, model.score),
-                     optimizer, loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
+    loss = build_loss(options, model.score, model.anchors)
+    return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), loss, optimizer,
+                     loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
                      grad_clip=options.grad_clip, grad_clip_value=options.grad_clip_value, world=world,
                      global_positives=options.loss_normalizer == "batch", micro_steps=options.accumulate,
                      average=average)

@@ -81,9 +81,16 @@ def why_no_boxes(options: EasyDict, split: Split) -> str:
 
 def hints(options: EasyDict, loader: TrainLoader, classes: list[str]) -> list[str]:
     """What a user should know before the first step, a line each. classes: names in the order of their labels."""
-    lines = (batch_hint(options, loader), balance_hint(options, loader, classes), start_hint(options),
-             scaling_hint(options, loader.batch_size * loader.world))
+    lines = (threshold_hint(options), batch_hint(options, loader), balance_hint(options, loader, classes),
+             start_hint(options), scaling_hint(options, loader.batch_size * loader.world))
     return [line for line in lines if line]
+
+
+def threshold_hint(options: EasyDict) -> str:
+    """That a typed match_threshold has no effect, "" where it has one."""
+    if options.matching != "atss" or "match_threshold" not in options.typed:
+        return ""
+    return "--match_threshold is not used: with --matching=atss each box finds its own threshold"
 
 
 def batch_hint(options: EasyDict, loader: TrainLoader) -> str:
