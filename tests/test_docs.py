@@ -18,7 +18,8 @@ FOREIGN_OPTIONS = {
     "allow-run-as-root", "bind-to", "cpus", "gil", "join", "local_worker_num", "log_dir", "logdir", "map-by",
     "master_addr", "master_port", "node_rank", "oversubscribe", "report-bindings", "rm", "target", "worker_num"}
 STAND_FOR_A_NAME = {"key", "x"}  # --key=value
-MADE_BY_READERS = {"config/ssd300_resnet18_coco.yaml"}  # docs/new_model.md tells how
+# docs/new_model.md tells how to make the first; the second stands for a name
+MADE_BY_READERS = {"config/ssd300_resnet18_coco.yaml", "config/RECIPE.yaml"}
 
 
 def read(name):

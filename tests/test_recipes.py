@@ -76,7 +76,7 @@ def test_every_recipe_and_every_model_is_here():
 def test_recipe_resolves(recipe):
     options = options_of(recipe)
     check_options(options)
-    assert build_policy(options.augmentation, 300) and build_loss(options, "softmax")
+    assert build_policy(options.augmentation, 300) and build_loss(options, "softmax", np.ones((1, 4), np.float32))
 
 
 @pytest.mark.parametrize("recipe, expected", RATES.items())

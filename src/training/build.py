@@ -10,6 +10,7 @@ import numpy as np
 from easydict import EasyDict
 from mindspore import dtype as mstype
 
+from src.box_losses import CIoULoss, GIoULoss, SmoothL1Loss
 from src.config import split_options
 from src.data.labels import classes_from
 from src.data.loader import EvalLoader, TrainLoader
@@ -46,11 +47,11 @@ from src.weights.load import load_pretrained
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
 # the self-test of --overfit memorises a few images from scratch; these options replace those of any recipe
-OVERFIT = {"augmentation": "plain", "run_eval": True, "epoch_size": 150, "eval_interval": 10, "eval_start_epoch": 1,
-           "early_stop": 0, "save_checkpoint_epochs": 150, "min_score": 0.05, "optimizer": "momentum", "momentum": 0.9,
-           "body_lr": 1.0, "lr_schedule": "cosine", "lr": 0.02, "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0,
-           "warmup_epochs": 0.0, "warmup_steps": 20, "grad_clip": 10.0, "grad_clip_value": 0.0, "weight_decay": 0.0,
-           "ema_decay": 0.0, "accumulate": 1}
+OVERFIT = {"augmentation": "plain", "class_balance": 0.0, "run_eval": True, "epoch_size": 150, "eval_interval": 10,
+           "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150, "min_score": 0.05,
+           "optimizer": "momentum", "momentum": 0.9, "body_lr": 1.0, "lr_schedule": "cosine", "lr": 0.02,
+           "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 20,
+           "grad_clip": 10.0, "grad_clip_value": 0.0, "weight_decay": 0.0, "ema_decay": 0.0, "accumulate": 1}
 
 
 def choose_overfit(options: EasyDict) -> EasyDict:
@@ -106,20 +107,22 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
                          workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean)
+                         fill=model.mean, class_balance=options.class_balance)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
     return loader
 
 
-def build_loss(options: EasyDict, score: str) -> DetectionLoss:
-    """The DetectionLoss of a score function."""
+def build_loss(options: EasyDict, score: str, anchors: np.ndarray) -> DetectionLoss:
+    """The DetectionLoss of a score function and anchors [A, 4] cx, cy, w, h."""
     if score == "sigmoid":
         classification = FocalLoss(options.gamma, options.alpha)
     else:
         classification = MultiBoxLoss(options.negative_ratio, options.empty_negatives)
+    boxes = {"smooth_l1": SmoothL1Loss(), "giou": GIoULoss(), "ciou": CIoULoss(anchors)}
     # "local" and "batch" differ in global_positives of the TrainStep alone, see build_step()
-    return DetectionLoss(classification, "image" if options.loss_normalizer == "image" else "batch")
+    return DetectionLoss(classification, "image" if options.loss_normalizer == "image" else "batch",
+                         box=boxes[options.box_loss], box_weight=options.box_weight)
 
 
 def build_rates(options: EasyDict, steps_per_epoch: int) -> np.ndarray:
@@ -141,8 +144,9 @@ def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int
                                 momentum=options.momentum, weight_decay=options.weight_decay,
                                 decay_exclude=options.decay_exclude, body_lr=options.body_lr)
     average = WeightAverage(model.network, options.ema_decay) if options.ema_decay else None
-    return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), build_loss(options, model.score),
-                     optimizer, loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
+    loss = build_loss(options, model.score, model.anchors)
+    return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), loss, optimizer,
+                     loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
                      grad_clip=options.grad_clip, grad_clip_value=options.grad_clip_value, world=world,
                      global_positives=options.loss_normalizer == "batch", micro_steps=options.accumulate,
                      average=average)
