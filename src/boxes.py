@@ -1,8 +1,11 @@
 """Box arithmetic (numpy). Corner boxes are x1, y1, x2, y2, centre boxes cx, cy, w, h: float32 fractions of an image."""
+import math
+
 import numpy as np
 
 VARIANCES = (0.1, 0.2)  # SSD paper's released code: deltas of the centre are divided by 0.1, of the log size by 0.2
 MIN_SIDE = 1e-6         # keeps log() finite for a box without extent
+MAX_LOG_SCALE = math.log(1000 / 16)  # of a box to its anchor; torchvision's (BoxCoder). It keeps exp() finite.
 
 
 def to_corners(boxes: np.ndarray) -> np.ndarray:
