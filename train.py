@@ -128,7 +128,7 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
     log.write(facts)
     names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes
     lines = [", ".join(f"{key} {value}" for key, value in facts.items()), f"classes: {', '.join(names)}"]
-    lines += hints(options, loader)
+    lines += hints(options, loader, classes)
     if validator:
         lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes)
     for line in lines:
