@@ -29,10 +29,11 @@ from src.matching import Matcher
 from src.models.freeze import choose_norms, freeze_layers
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
-from src.models.ssd import Model, build_model
+from src.models.ssd import Model, build_model, with_shapes
 from src.optim import build_optimizer
 from src.option_rules import graph_options
 from src.text import split_names
+from src.training.anchors import AnchorChooser
 from src.training.checks import why_no_boxes
 from src.training.log import RunLog
 from src.training.resume import Saved
@@ -76,9 +77,17 @@ def build_splits(options: EasyDict, *, log: RunLog, rank: int, world: int) -> tu
     return train, val
 
 
-def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, world: int) -> tuple[Model, int]:
-    """The Model with its initial weights, and how many of its tensors are frozen."""
-    model = build_model(options.model, len(classes) + 1, image_size=options.image_size, width=options.width)
+def build_training_model(options: EasyDict, split: Split, *, saved: Saved | None, log: RunLog, rank: int,
+                         world: int) -> tuple[Model, int]:
+    """The Model for the training split with its initial weights, and how many of its tensors are frozen."""
+    model = build_model(options.model, len(split.classes) + 1, image_size=options.image_size, width=options.width)
+    if saved:
+        shapes = saved.meta.get("anchor_shapes")
+        model = with_shapes(model, shapes) if shapes else model
+    else:
+        choose = AnchorChooser(options.anchors, threshold=options.match_threshold, seed=options.seed,
+                               max_images=options.overfit, log=log, rank=rank, world=world)
+        model = choose(model, split)
     if options.loss != "auto":  # else the score function is that of the published model
         model = dataclasses.replace(model, score=SCORES[options.loss])
     network, frozen = model.network, split_names(options.freeze_layer)
