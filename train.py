@@ -82,7 +82,8 @@ def train(options: EasyDict, rank: int, world: int) -> None:
     saved = find_saved(options, log.say) if options.resume else None
     train_split, val_split = build.build_splits(options, rank=rank, world=world, log=log)
 
-    model, frozen = build.build_training_model(options, train_split, saved=saved, log=log, rank=rank, world=world)
+    model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
+    model = build.choose_anchors(options, model, train_split, saved=saved, log=log, rank=rank, world=world)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     rates = build.build_rates(options, loader.steps)
     step = build.build_step(options, model, rates, world=world)
@@ -132,7 +133,7 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
     log.write(facts)
     names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes
     lines = [", ".join(f"{key} {value}" for key, value in facts.items()), f"classes: {', '.join(names)}"]
-    lines += hints(options, loader)
+    lines += hints(options, loader, classes)
     if validator:
         lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes)
     for line in lines:

@@ -76,7 +76,7 @@ def test_every_recipe_and_every_model_is_here():
 def test_recipe_resolves(recipe):
     options = options_of(recipe)
     check_options(options)
-    assert build_policy(options.augmentation, 300) and build_loss(options, "softmax")
+    assert build_policy(options.augmentation, 300) and build_loss(options, "softmax", np.ones((1, 4), np.float32))
 
 
 @pytest.mark.parametrize("recipe, expected", RATES.items())
@@ -138,6 +138,14 @@ def test_the_self_test_leaves_what_was_typed():
     assert options.lr_schedule == OVERFIT["lr_schedule"]
     options = choose_overfit(read_options([*arguments, "--pre_trained=x.pth"]))
     assert options.weight_init == "published"
+
+
+@pytest.mark.parametrize("recipe", PATHS)
+def test_the_self_test_is_the_same_for_every_recipe(recipe):
+    """A rate for momentum SGD is far too high for a recipe's RMSprop, and an average would lag behind the weights."""
+    options = choose_overfit(read_options([f"--config_path={PATHS[recipe]}", "--overfit=8", "--ema_decay=0"]))
+    assert {name: options[name] for name in OVERFIT} == OVERFIT
+    assert options.batch_size <= 8
 
 
 @pytest.mark.parametrize("skipped, resume, refused", [(59, False, False), (60, False, True), (60, True, False)])
