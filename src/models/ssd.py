@@ -1,13 +1,12 @@
-"""The SSD network and one builder per published model, whose docstring names the source of the numbers inside."""
+"""One builder per published model, whose docstring names the source of the numbers inside."""
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
-from mindspore import Tensor, nn
+from mindspore import nn
 from mindspore.common.initializer import Normal
 
 from src.anchors import AnchorTable, grid_anchors, reduced_anchors, reduced_shapes
@@ -18,11 +17,10 @@ from src.models.heads import LevelHead, SharedHead, separable
 from src.models.initialize import start_from_background
 from src.models.layers import Extra, ExtraLevels, Norm, batch_norm, conv_norm, extra_block, torch_conv, xavier_conv
 from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, inverted_extras
+from src.models.model import SSD, Model, with_shapes
 from src.models.resnet import STAGES_TO_C4, BasicBlock, Bottleneck, ResNet
 from src.models.vgg import VGG16
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB in 0..255: .485 .456 .406 of the ImageNet statistics
-IMAGENET_STD = (58.395, 57.12, 57.375)     # .229 .224 .225
 CAFFE_MEAN = (123.0, 117.0, 104.0)         # VGG-16's released weights want it subtracted and nothing divided
 LINEAR_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # evenly from .2 to .95 (SSD paper section 2.2)
 
@@ -46,35 +44,6 @@ VOC_512 = COCO_512._replace(sizes=(35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.
 SSDLITE_300 = AnchorTable(
     image_size=300, maps=(19, 10, 5, 3, 2, 1), strides=(16, 32, 64, 100, 150, 300),
     sizes=(60, 105, 150, 195, 240, 285, 330), aspect_ratios=((2, 3),) * 6)
-
-
-class SSD(nn.Cell):
-    """backbone -> neck -> head: normalised images [B, 3, H, W] -> logits [B, A, C], deltas [B, A, 4]."""
-
-    def __init__(self, backbone: nn.Cell, neck: nn.Cell, head: nn.Cell):
-        super().__init__()
-        self.backbone = backbone
-        self.neck = neck
-        self.head = head
-
-    def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.backbone(images)  # feature maps [B, channels, H / stride, W / stride], the largest first
-        return self.head(self.neck(features))
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network with all that is needed to feed it and to read its outputs."""
-    name: str              # of BUILDERS
-    network: nn.Cell       # of normalised images
-    anchors: np.ndarray    # [A, 4] cx, cy, w, h as fractions
-    image_size: int        # height and width of the images, pixels
-    num_classes: int       # with the background
-    width: float = 1.0     # factor of the backbone's channels
-    mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB, 0..255
-    std: tuple[float, float, float] = IMAGENET_STD
-    score: str = "sigmoid"        # how a logit becomes a score: "sigmoid" or "softmax"
-    clip_before_nms: bool = True  # whether NMS compares boxes clipped to the image; otherwise they are clipped after it
 
 
 def ssd_resnet50_fpn(num_classes: int, image_size: int = 640) -> Model:
@@ -264,7 +233,7 @@ def table_model(name: str, network: SSD, table: AnchorTable, *, num_classes: int
         raise OptionError(f"image_size={image_size}: {name} is built for {table.image_size} pixels; leave the option "
                           "out")
     return Model(name=name, network=network, anchors=table.tile().clip(0, 1), image_size=image_size,
-                 num_classes=num_classes, score="softmax", clip_before_nms=False)
+                 num_classes=num_classes, score="softmax", clip_before_nms=False, clip_anchors=True)
 
 
 BUILDERS = {builder.__name__: builder for builder in (
@@ -273,19 +242,21 @@ BUILDERS = {builder.__name__: builder for builder in (
     ssd_mobilenet_v2_fpnlite, ssd300_vgg16, ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
 
 
-def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0) -> Model:
-    """A named model; image_size 0 means its published one. num_classes counts the background. Raises OptionError."""
+def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0,
+                anchor_shapes: Sequence[Sequence] = ()) -> Model:
+    """A named model; num_classes counts the background. Raises OptionError.
+
+    image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones.
+    """
     if name not in BUILDERS:
         raise unknown_name("model", name, list(BUILDERS))
     size = image_size or published_size(name)
-    if width == 1.0:
-        return BUILDERS[name](num_classes, size)
-    if "width" not in inspect.signature(BUILDERS[name]).parameters:
+    if width != 1.0 and "width" not in inspect.signature(BUILDERS[name]).parameters:
         raise OptionError(f"width={width}: {name} has width 1.0 only; ssd300_mobilenet_v2 can be narrower")
-    return BUILDERS[name](num_classes, size, width)
+    model = BUILDERS[name](num_classes, size) if width == 1.0 else BUILDERS[name](num_classes, size, width)
+    return with_shapes(model, anchor_shapes) if anchor_shapes else model
 
 
 def published_size(name: str) -> int:
-    """The image size that a model was published with, in pixels."""
-    # it is written in one place, as the default of its builder
+    """The image size that a model was published with, in pixels: the default of its builder."""
     return inspect.signature(BUILDERS[name]).parameters["image_size"].default
