@@ -33,16 +33,18 @@ def tile_anchors(maps: Sequence[int], strides: Sequence[float], shapes: Sequence
     return np.concatenate(levels).astype(np.float32)
 
 
-def split_levels(anchors: np.ndarray) -> list[Level]:
+def split_levels(anchors: np.ndarray, anchors_per_cell: Sequence[int] = ()) -> list[Level]:
     """The levels of anchors [A, 4] that tile_anchors made, the first level first.
 
-    The anchors of a cell share their centre, those of a row of cells their cy.
+    The anchors of a cell share their centre, those of a row of cells their cy. anchors_per_cell: of each level; without
+    it levels of a single cell, which share their centre too, count as one.
     """
     levels, start = [], 0
     while start < len(anchors):
         centers = anchors[start:, :2]
-        count = count_equal(centers)
-        side = count_equal(centers[:, 1:]) // count
+        equal = count_equal(centers)
+        count = anchors_per_cell[len(levels)] if anchors_per_cell else equal
+        side = 1 if equal > count else count_equal(centers[:, 1:]) // count
         levels.append(Level(start, side, anchors[start:start + count, 2:]))
         start += side * side * count
     return levels
@@ -54,12 +56,11 @@ def count_equal(rows: np.ndarray) -> int:
     return int(different.argmax()) if different.any() else len(rows)
 
 
-def replace_shapes(anchors: np.ndarray, shapes: Sequence[np.ndarray]) -> np.ndarray:
+def replace_shapes(anchors: np.ndarray, levels: Sequence[Level], shapes: Sequence[np.ndarray]) -> np.ndarray:
     """Anchors [A, 4] with the same centres and other shapes: per level w, h [n, 2] (fractions), as many as before.
 
-    Raises ValueError where their number differs.
+    levels: of the anchors, as of split_levels. Raises ValueError where the number of shapes differs.
     """
-    levels = split_levels(anchors)
     present, given = [len(level.shapes) for level in levels], [len(level_shapes) for level_shapes in shapes]
     if present != given:
         raise ValueError(f"{given} shapes a level, the anchors have {present}")

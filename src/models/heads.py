@@ -34,7 +34,7 @@ class LevelHead(Head):
     def __init__(self, in_channels: Sequence[int], anchors_per_cell: Sequence[int], num_classes: int, *,
                  predictor: Predictor):
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.anchors_per_cell = num_classes, tuple(anchors_per_cell)
         levels = list(zip(in_channels, anchors_per_cell))
         self.box = nn.CellList([predictor(channels, 4 * anchors) for channels, anchors in levels])
         self.cls = nn.CellList([predictor(channels, num_classes * anchors) for channels, anchors in levels])
@@ -72,7 +72,7 @@ class SharedHead(Head):
 
     def __init__(self, levels: int, channels: int, *, anchors_per_cell: int, num_classes: int, norm: Norm):
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.anchors_per_cell = num_classes, (anchors_per_cell,) * levels
         self.box_convs, self.box_norms = self.build_tower(levels, channels, norm)
         self.cls_convs, self.cls_norms = self.build_tower(levels, channels, norm)
         self.box_out = conv(channels, 4 * anchors_per_cell, bias=True)

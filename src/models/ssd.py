@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.anchors import AnchorTable, grid_shapes, reduced_shapes, tile_anchors
+from src.anchors import AnchorTable, Level, grid_shapes, reduced_shapes, replace_shapes, split_levels, tile_anchors
 from src.errors import OptionError, unknown_name
 from src.models.fpn import FPN
 from src.models.heads import LevelHead, SharedHead, separable
@@ -72,6 +72,12 @@ class Model:
     std: tuple[float, float, float] = IMAGENET_STD
     score: str = "sigmoid"        # how a logit becomes a score: "sigmoid" or "softmax"
     clip_before_nms: bool = True  # whether NMS compares boxes clipped to the image; otherwise they are clipped after it
+    clip_anchors: bool = False    # whether no anchor is wider or higher than the image
+    anchor_shapes: list = field(default_factory=list)  # as of with_shapes; [] for the published ones
+
+    def levels(self) -> list[Level]:
+        """The anchors of each feature map."""
+        return split_levels(self.anchors, getattr(self.network.head, "anchors_per_cell", ()))
 
 
 def ssd_resnet50_fpn(num_classes: int, image_size: int = 640) -> Model:
@@ -254,7 +260,7 @@ def table_model(name: str, network: SSD, table: AnchorTable, *, num_classes: int
         raise OptionError(f"image_size={image_size}: {name} is built for {table.image_size} pixels; leave the option "
                           "out")
     return Model(name=name, network=network, anchors=table.tile().clip(0, 1), image_size=image_size,
-                 num_classes=num_classes, score="softmax", clip_before_nms=False)
+                 num_classes=num_classes, score="softmax", clip_before_nms=False, clip_anchors=True)
 
 
 BUILDERS = {builder.__name__: builder for builder in (
@@ -263,19 +269,32 @@ BUILDERS = {builder.__name__: builder for builder in (
     ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
 
 
-def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0) -> Model:
-    """A named model; image_size 0 means its published one. num_classes counts the background. Raises OptionError."""
+def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0,
+                anchor_shapes: Sequence[Sequence] = ()) -> Model:
+    """A named model; num_classes counts the background. Raises OptionError.
+
+    image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones.
+    """
     if name not in BUILDERS:
         raise unknown_name("model", name, list(BUILDERS))
     size = image_size or published_size(name)
-    if width == 1.0:
-        return BUILDERS[name](num_classes, size)
-    if "width" not in inspect.signature(BUILDERS[name]).parameters:
+    if width != 1.0 and "width" not in inspect.signature(BUILDERS[name]).parameters:
         raise OptionError(f"width={width}: {name} has width 1.0 only; ssd300_mobilenet_v2 can be narrower")
-    return BUILDERS[name](num_classes, size, width)
+    model = BUILDERS[name](num_classes, size) if width == 1.0 else BUILDERS[name](num_classes, size, width)
+    return with_shapes(model, anchor_shapes) if anchor_shapes else model
+
+
+def with_shapes(model: Model, shapes: Sequence[Sequence]) -> Model:
+    """The Model with other anchors in the same places. shapes: per level as many w, h as it has, pixels of its input.
+
+    Raises ValueError for another number of them.
+    """
+    limit = 1 if model.clip_anchors else np.inf
+    fractions = [(np.array(level, np.float64) / model.image_size).clip(0, limit) for level in shapes]
+    return replace(model, anchors=replace_shapes(model.anchors, model.levels(), fractions),
+                   anchor_shapes=[np.array(level, np.float64).tolist() for level in shapes])
 
 
 def published_size(name: str) -> int:
-    """The image size that a model was published with, in pixels."""
-    # it is written in one place, as the default of its builder
+    """The image size that a model was published with, in pixels: the default of its builder."""
     return inspect.signature(BUILDERS[name]).parameters["image_size"].default

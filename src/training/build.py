@@ -30,10 +30,11 @@ from src.matching import Matcher
 from src.models.freeze import choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
-from src.models.ssd import IMAGENET_STD, Model, build_model
+from src.models.ssd import IMAGENET_STD, Model, build_model, with_shapes
 from src.optim import build_optimizer
 from src.option_rules import graph_options
 from src.text import split_names
+from src.training.anchors import AnchorChooser
 from src.training.checks import why_no_boxes
 from src.training.log import RunLog
 from src.training.resume import Saved
@@ -100,6 +101,17 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         # The published averages are over hundreds of steps, more than a self-test has; half of this is one epoch old.
         hasten_norms(network, 0.5 ** min(options.batch_size * world / options.overfit, 1))
     return model, freeze_layers(network, frozen)
+
+
+def choose_anchors(options: EasyDict, model: Model, split: Split, *, saved: Saved | None, log: RunLog, rank: int,
+                   world: int) -> Model:
+    """The Model with the anchors of a new run, or with those that a resumed run was saved with. split: of training."""
+    if saved:
+        shapes = saved.meta.get("anchor_shapes")
+        return with_shapes(model, shapes) if shapes else model
+    choose = AnchorChooser(options.anchors, threshold=options.match_threshold, seed=options.seed,
+                           max_images=options.overfit, log=log, rank=rank, world=world)
+    return choose(model, split)
 
 
 def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, world: int) -> TrainLoader:

@@ -5,6 +5,7 @@ import os
 
 from easydict import EasyDict
 
+from src.anchor_file import read_shapes
 from src.data.loader import TrainLoader
 from src.data.prepare import Split
 from src.errors import EnvironmentFault, OptionError
@@ -23,6 +24,9 @@ def check_options(options: EasyDict) -> None:
     if options.pre_trained and not options.resume and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     check_epochs(options)
+    if options.anchors not in ("", "auto") and not options.resume:
+        model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
+        read_shapes(options.anchors, [len(level.shapes) for level in model.levels()], model.image_size)  # raises
     if options.dataset != "voc" and (options.run_eval or options.overfit):
         import_engine(options.metric_engine)
     if options.device_target == "CPU" and options.amp_level == "O1":
