@@ -81,7 +81,7 @@ def test_difficult_boxes_are_targets_unless_left_out(tmp_path, call):
 
 
 def test_boxes_that_share_their_only_anchor_are_told_by_a_self_test(tmp_path, call):
-    """Two boxes in the middle have IoU .24 with the first anchor, which one of them takes; the tall one has the other."""
+    """Two boxes in the middle have IoU .24 with the first anchor, which one of them takes; the tall one has another."""
     txt_tree(tmp_path, "a.png 16,7,24,13,cat 17,7,25,13,cat 0,0,16,20,cat\nb.png 16,7,24,13,cat\n")
     split = call.txt()
     options, loader = loader_of(split, "--overfit=2")
