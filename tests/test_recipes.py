@@ -11,7 +11,7 @@ from src.data.policies import build_policy
 from src.errors import OptionError
 from src.models.ssd import BUILDERS
 from src.training.build import OVERFIT, build_loss, build_rates, choose_overfit
-from src.training.checks import check_epochs, check_options, scaling_hint, start_hint
+from src.training.checks import check_epochs, check_options, check_weights, scaling_hint, start_hint
 
 STEPS = 100  # an epoch in these tests
 # {recipe: {step: learning rate}}; the first step, the end of the warm-up, both sides of each milestone. The step after
@@ -140,6 +140,18 @@ def test_the_self_test_leaves_what_was_typed():
     assert options.lr_schedule == OVERFIT["lr_schedule"]
     options = choose_overfit(read_options([*arguments, "--pre_trained=x.pth"]))
     assert options.weight_init == "published"
+
+
+@pytest.mark.parametrize("recipe", ["ssd300_vgg16_coco.yaml", "ssd300_mobilenet_v2_tf_voc.yaml"])
+def test_the_self_test_from_scratch_freezes_nothing(recipe):
+    arguments = [f"--config_path={PATHS[recipe]}", "--overfit=8"]
+    options = choose_overfit(read_options(arguments))
+    assert (options.freeze_layer, options.filter_weight, options.batch_norm) == ("", False, "own")
+    check_weights(options)
+    options = choose_overfit(read_options([*arguments, "--pre_trained=x.pth"]))
+    assert options.freeze_layer.startswith("backbone")
+    typed = choose_overfit(read_options([*arguments, "--freeze_layer=backbone", "--batch_norm=sync"]))
+    assert typed.freeze_layer == "backbone" and typed.batch_norm == "sync"
 
 
 @pytest.mark.parametrize("recipe", PATHS)

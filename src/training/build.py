@@ -60,8 +60,11 @@ def choose_overfit(options: EasyDict) -> EasyDict:
     """The options of a run; with overfit=N those of OVERFIT on N images, but for what was typed."""
     if not options.overfit:
         return options
-    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit),
-              "weight_init": options.weight_init if options.pre_trained else "he"}
+    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit)}
+    if not options.pre_trained:
+        # what a recipe keeps of its weights would stay random
+        wanted |= {"weight_init": "he", "freeze_layer": "", "filter_weight": False,
+                   "batch_norm": "own" if options.batch_norm == "frozen" else options.batch_norm}
     return EasyDict({**options, **{key: value for key, value in wanted.items() if key not in options.typed}})
 
 
