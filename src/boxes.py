@@ -1,8 +1,11 @@
 """Box arithmetic (numpy). Corner boxes are x1, y1, x2, y2, centre boxes cx, cy, w, h: float32 fractions of an image."""
+import math
+
 import numpy as np
 
 VARIANCES = (0.1, 0.2)  # SSD paper's released code: deltas of the centre are divided by 0.1, of the log size by 0.2
 MIN_SIDE = 1e-6         # keeps log() finite for a box without extent
+MAX_LOG_SCALE = math.log(1000 / 16)  # of a box to its anchor; torchvision's (BoxCoder). It keeps exp() finite.
 
 
 def to_corners(boxes: np.ndarray) -> np.ndarray:
@@ -22,11 +25,15 @@ def area(boxes: np.ndarray) -> np.ndarray:
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of every pair: [N, 4] and [A, 4] corner boxes -> [N, A], 0..1; 0 where both are empty."""
-    first = first[:, None]                                                      # [N, 1, 4]
-    corner = np.maximum(first[..., :2], second[:, :2])                          # [N, A, 2]
-    sides = np.maximum(np.minimum(first[..., 2:], second[:, 2:]) - corner, 0)
-    shared = sides[..., 0] * sides[..., 1]                                      # [N, A]
+    """Intersection over union of every pair: corner boxes [N, 4] and [A, 4] -> [N, A]."""
+    return paired_iou(first[:, None], second)
+
+
+def paired_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union: corner boxes [..., 4] with [..., 4], broadcast -> [...]; 0 where both are empty."""
+    corner = np.maximum(first[..., :2], second[..., :2])                        # [..., 2]
+    sides = np.maximum(np.minimum(first[..., 2:], second[..., 2:]) - corner, 0)
+    shared = sides[..., 0] * sides[..., 1]                                      # [...]
     union = area(first) + area(second) - shared
     return np.where(union > 0, shared / np.maximum(union, 1e-12), 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from src.box_losses import SmoothL1Loss
 from src.machine import compat
 
 
@@ -81,28 +82,30 @@ class MultiBoxLoss(nn.Cell):
 
 
 class DetectionLoss(nn.Cell):
-    """Classification and smooth L1 of the positives, divided by the number of positives.
+    """Classification of all anchors and boxes of the positives, divided by the number of positives.
 
-    classification: cell of logits, labels -> [B]. normalizer: "batch" divides the sums by the positives of the batch,
-    at least 1; "image" (NVIDIA, MLPerf) divides each image by its own, takes 0 for an image without any, and averages
-    over the images. The option's "local" is "batch" here: TrainStep then leaves out its correction to the positives of
-    all processes (training/build.py). Returns loss, its classification and its box part (scalars, already divided) and
-    the positives of the batch. The published focal loss divides by zero in a batch without objects; here it still
-    trains its negatives.
+    classification: cell of logits, labels -> [B]. box: cell of deltas, targets -> loss [B, A] and IoU [B, A]
+    (box_losses.py). box_weight: factor of the box part. normalizer: "batch" divides the sums by the positives of the
+    batch, at least 1; "image" (NVIDIA, MLPerf) divides each image by its own, takes 0 for an image without any, and
+    averages over the images. The option's "local" is "batch" here: TrainStep then leaves out its correction to the
+    positives of all processes (training/build.py). Returns loss, its classification and its box part (scalars, already
+    weighted and divided) and the positives of the batch. The published focal loss divides by zero in a batch without
+    objects; here it still trains its negatives.
     """
 
-    def __init__(self, classification: nn.Cell, normalizer: str = "batch"):
+    def __init__(self, classification: nn.Cell, normalizer: str = "batch", *, box: nn.Cell | None = None,
+                 box_weight: float = 1.0):
         super().__init__()
         self.classification = classification
+        self.box = SmoothL1Loss() if box is None else box
+        self.box_weight = box_weight
         self.by_image = normalizer == "image"
 
     def construct(self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> tuple:
         positive = (labels > 0).astype(mstype.float32)                     # [B, A]
         count = positive.sum(1)                                            # [B]
-        distance = ops.abs(deltas.astype(mstype.float32) - targets)        # [B, A, 4]
-        # smooth L1 with beta 1 (https://arxiv.org/abs/1504.08083 eq. 3)
-        smooth = ops.select(distance < 1, 0.5 * distance * distance, distance - 0.5).sum(-1)
-        box = (smooth * positive).sum(1)                                   # [B]
+        box, _ = self.box(deltas.astype(mstype.float32), targets)          # [B, A]
+        box = (box * positive).sum(1) * self.box_weight                    # [B]
         classification = self.classification(logits.astype(mstype.float32), labels)
         if self.by_image:
             weight = (count > 0).astype(mstype.float32) / ops.maximum(count, ops.ones_like(count)) / count.shape[0]

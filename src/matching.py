@@ -1,42 +1,24 @@
 """Assigns ground truth to anchors (numpy)."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from src.anchors import split_levels
+from src.atss import Atss
 from src.boxes import area, encode, iou, to_corners
 
 
-class MatchingRule(NamedTuple):
-    """In what the published matchers differ."""
-    inclusive: bool  # an IoU of exactly the threshold is a match
-    last_wins: bool  # of two ground truths with one best anchor the last takes it, otherwise the first
-
-
-MATCHING_RULES = {
-    "zoo": MatchingRule(inclusive=False, last_wins=False),    # model zoo official/cv/SSD, ssd_bboxes_encode
-    "ssd": MatchingRule(inclusive=True, last_wins=True),      # torchvision, lufficc/SSD, PaddleDetection
-    "nvidia": MatchingRule(inclusive=False, last_wins=True),  # NVIDIA, MLPerf, uvipen/SSD-pytorch
-}
-
-
 class Matcher:
-    """Ground truth of one image -> labels and regression targets of all anchors.
-
-    An anchor takes the ground truth of highest IoU if that exceeds the threshold. Every ground truth also takes its
-    best anchor, however low the IoU (SSD paper section 2.2).
-    Example with threshold 0.5: IoU rows [.2 .6 .3], [.1 .7 .4] both have their best at anchor 1. With "zoo" it belongs
-    to row 0, and row 1 gets nothing: its others are below 0.5. With "ssd" and "nvidia" it belongs to row 1.
-    """
+    """Ground truth of one image -> labels and regression targets of all anchors."""
 
     def __init__(self, anchors: np.ndarray, threshold: float = 0.5, rule: str = "zoo"):
-        """anchors: [A, 4] cx, cy, w, h fractions. rule: of MATCHING_RULES."""
+        """anchors: [A, 4] cx, cy, w, h fractions. rule: of MATCHING_RULES. threshold: of IoU, not used by atss."""
         self.anchors = anchors
-        self.overlaps = Overlaps(anchors)
-        self.threshold = threshold
-        self.rule = MATCHING_RULES[rule]
+        self.rule = MATCHING_RULES[rule](anchors, threshold)
 
     def __call__(self, gt_boxes: np.ndarray, gt_labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """gt_boxes [N, 4] corners, gt_labels [N] 1..C-1 -> labels [A] int32 (background 0), targets [A, 4] float32."""
@@ -48,22 +30,48 @@ class Matcher:
 
     def match(self, gt_boxes: np.ndarray, gt_labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The positives alone: their anchor numbers [P] ascending, labels [P], targets [P, 4]."""
+        owner = self.rule.owners(gt_boxes)
+        positive = np.flatnonzero(owner >= 0)                   # [P]
+        owner = owner[positive]
+        return positive, gt_labels[owner], encode(gt_boxes[owner], self.anchors[positive])
+
+    def unmatched(self, gt_boxes: np.ndarray) -> int:
+        """How many of the boxes [N, 4] get no anchor, because another box took each that would be theirs."""
+        owner = self.rule.owners(gt_boxes)
+        return len(gt_boxes) - len(np.unique(owner[owner >= 0]))
+
+
+class FixedThreshold:
+    """An anchor takes the ground truth of highest IoU if that exceeds the threshold. Every ground truth also takes its
+    best anchor, however low the IoU (SSD paper section 2.2).
+
+    Example with threshold 0.5: IoU rows [.2 .6 .3], [.1 .7 .4] both have their best at anchor 1. With "zoo" it belongs
+    to row 0, and row 1 gets nothing: its others are below 0.5. With "ssd" and "nvidia" it belongs to row 1.
+    """
+
+    def __init__(self, anchors: np.ndarray, threshold: float, *, inclusive: bool, last_wins: bool):
+        """anchors: [A, 4] cx, cy, w, h fractions. inclusive: an IoU of exactly the threshold is a match. last_wins: of
+        two ground truths with one best anchor the last takes it, otherwise the first."""
+        self.anchors = anchors
+        self.overlaps = Overlaps(anchors)
+        self.threshold, self.inclusive, self.last_wins = threshold, inclusive, last_wins
+
+    def owners(self, gt_boxes: np.ndarray) -> np.ndarray:
+        """The number [A] of the ground truth of each anchor, -1 for none. gt_boxes: [N, 4] corners."""
         pairs = self.overlaps.find(gt_boxes, self.threshold)
         best = self.best_anchors(gt_boxes, pairs, self.threshold)
-        if not self.rule.inclusive:
+        if not self.inclusive:
             above = pairs.iou > self.threshold
             pairs = Pairs(*(part[above] for part in pairs))
-        owner = np.full(len(self.anchors), -1)                  # [A] numbers of ground truths
+        owner = np.full(len(self.anchors), -1)
         # of equal places numpy keeps what is written last: the highest IoU, of equals the first ground truth
         order = np.lexsort((-pairs.box, pairs.iou))
         owner[pairs.anchor[order]] = pairs.box[order]
         turns = np.arange(len(gt_boxes))
-        if not self.rule.last_wins:
+        if not self.last_wins:
             turns = turns[::-1]
         owner[best[turns]] = turns  # of ground truths with one best anchor the one written last keeps it
-        positive = np.flatnonzero(owner >= 0)                   # [P]
-        owner = owner[positive]
-        return positive, gt_labels[owner], encode(gt_boxes[owner], self.anchors[positive])
+        return owner
 
     def best_anchors(self, gt_boxes: np.ndarray, pairs: Pairs, min_iou: float) -> np.ndarray:
         """Number [N] of each box's anchor of highest IoU, of equals the first. pairs: all that reach min_iou."""
@@ -77,6 +85,14 @@ class Matcher:
             pairs = self.overlaps.find(gt_boxes[rest], lower)
             best[rest] = self.best_anchors(gt_boxes[rest], pairs, lower)
         return best
+
+
+MATCHING_RULES: dict[str, Callable[[np.ndarray, float], FixedThreshold | Atss]] = {
+    "zoo": partial(FixedThreshold, inclusive=False, last_wins=False),    # model zoo official/cv/SSD, ssd_bboxes_encode
+    "ssd": partial(FixedThreshold, inclusive=True, last_wins=True),      # torchvision, lufficc/SSD, PaddleDetection
+    "nvidia": partial(FixedThreshold, inclusive=False, last_wins=True),  # NVIDIA, MLPerf, uvipen/SSD-pytorch
+    "atss": lambda anchors, threshold: Atss(anchors),                    # https://arxiv.org/abs/1912.02424
+}
 
 
 class Pairs(NamedTuple):

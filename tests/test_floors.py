@@ -12,13 +12,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # The packages from left to right: each imports only what stands to its left. "ground" and "ideas" are the files at the
 # top of src/; within a package imports form no cycle.
 PACKAGES = ("ground", "machine", "ideas", "models", "data", "weights", "evaluation", "inference", "export", "training")
-IDEAS = ("anchor_fit", "anchors", "boxes", "drawing", "ema", "losses", "lr_schedule", "matching", "metrics", "optim")
+IDEAS = ("anchor_fit", "anchors", "atss", "box_losses", "boxes", "drawing", "ema", "losses", "lr_schedule", "matching",
+         "metrics", "optim")
 APART = (("models", "data"), ("data", "models"))
-NEEDS_MINDSPORE = ("ema", "losses", "optim", "machine.compat", "machine.compile_cache", "machine.distributed",
-                   "weights.checkpoint", "weights.load", "evaluation.evaluate", "inference.description",
-                   "inference.exported", "inference.predictor", "export.exporter", "export.mindir", "export.onnx",
-                   "export.trial", "training.build", "training.checks", "training.loop", "training.resume",
-                   "training.saver", "training.step", "training.validator")
+NEEDS_MINDSPORE = ("box_losses", "ema", "losses", "optim", "machine.compat", "machine.compile_cache",
+                   "machine.distributed", "weights.checkpoint", "weights.load", "evaluation.evaluate",
+                   "inference.description", "inference.exported", "inference.predictor", "export.exporter",
+                   "export.mindir", "export.onnx", "export.trial", "training.anchors", "training.build",
+                   "training.checks", "training.loop", "training.resume", "training.saver", "training.step",
+                   "training.validator")
 # the modules that know options: what they are, and what is built from them; all others take plain arguments
 KNOW_OPTIONS = ("config", "option_rules", "training.build", "training.checks")
 PROGRAMS = [os.path.relpath(path, ROOT) for folder in ("", "scripts", "bench")

@@ -3,7 +3,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.models.freeze import choose_norms, freeze_norms
+from src.models.freeze import choose_norms, freeze_norms, hasten_norms
 from src.models.layers import BatchNorm
 from src.models.ssd import build_model
 
@@ -43,3 +43,19 @@ def test_frozen_means_the_stored_statistics_and_nothing_trained():
     model.network(ms.Tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)))
     after = {parameter.name: parameter.asnumpy() for parameter in model.network.get_parameters()}
     assert all(np.array_equal(before[name], after[name]) for name in after)
+
+
+def test_a_self_test_gives_running_statistics_the_weight_of_its_last_batches():
+    """Statistics 0 and 1, a batch of mean 3 and unbiased variance 2, weight 0.75 of what was: 0.75 and 1.25."""
+    batch = 3 + np.array([-1, 1, -1, 1], np.float32) * 1.5 ** 0.5               # sum of squares 6, of 3 degrees
+    for mode in (ms.PYNATIVE_MODE, ms.GRAPH_MODE):
+        ms.set_context(mode=mode)
+        norm = BatchNorm(1, momentum=0.997)
+        hasten_norms(nn.SequentialCell(norm), 0.75)
+        norm.set_train()
+        norm(ms.Tensor(batch.reshape(4, 1, 1, 1)))
+        assert np.isclose(norm.moving_mean.asnumpy()[0], 0.75, atol=1e-6)
+        assert np.isclose(norm.moving_variance.asnumpy()[0], 1.25, atol=1e-5)
+        norm.set_train(False)
+        expected = (3 - 0.75) / 1.25 ** 0.5                                     # evaluation normalises with them
+        assert np.isclose(norm(ms.Tensor([[[[3.0]]]])).asnumpy().item(), expected, atol=1e-4)

@@ -7,12 +7,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src.boxes import VARIANCES
+from src.boxes import MAX_LOG_SCALE, VARIANCES
 from src.machine import compat
 from src.models.layers import Normalize
 from src.models.ssd import Model
-
-MAX_LOG_SCALE = math.log(1000 / 16)  # of a box to its anchor; torchvision's. It keeps exp() finite.
 
 
 class RawDetector(nn.Cell):
