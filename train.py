@@ -135,7 +135,8 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
     lines = [", ".join(f"{key} {value}" for key, value in facts.items()), f"classes: {', '.join(names)}"]
     lines += hints(options, loader, classes)
     if validator:
-        lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes)
+        where = f"the self-test's {loader.rows} image(s)" if options.overfit else "the validation split"
+        lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes, where=where)
     for line in lines:
         log.say(line)
     if log.first:

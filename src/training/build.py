@@ -30,7 +30,8 @@ from src.matching import Matcher
 from src.models.freeze import choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
-from src.models.ssd import IMAGENET_STD, Model, build_model, with_shapes
+from src.models.model import IMAGENET_STD
+from src.models.ssd import Model, build_model, with_shapes
 from src.optim import build_optimizer
 from src.option_rules import graph_options
 from src.text import split_names
@@ -59,8 +60,11 @@ def choose_overfit(options: EasyDict) -> EasyDict:
     """The options of a run; with overfit=N those of OVERFIT on N images, but for what was typed."""
     if not options.overfit:
         return options
-    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit),
-              "weight_init": options.weight_init if options.pre_trained else "he"}
+    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit)}
+    if not options.pre_trained:
+        # what a recipe keeps of its weights would stay random
+        wanted |= {"weight_init": "he", "freeze_layer": "", "filter_weight": False,
+                   "batch_norm": "own" if options.batch_norm == "frozen" else options.batch_norm}
     return EasyDict({**options, **{key: value for key, value in wanted.items() if key not in options.typed}})
 
 

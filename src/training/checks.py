@@ -86,7 +86,7 @@ def why_no_boxes(options: EasyDict, split: Split) -> str:
 def hints(options: EasyDict, loader: TrainLoader, classes: list[str]) -> list[str]:
     """What a user should know before the first step, a line each. classes: names in the order of their labels."""
     lines = (threshold_hint(options), batch_hint(options, loader), balance_hint(options, loader, classes),
-             start_hint(options), scaling_hint(options, loader.batch_size * loader.world))
+             start_hint(options), scaling_hint(options, loader.batch_size * loader.world), anchor_hint(options, loader))
     return [line for line in lines if line]
 
 
@@ -124,6 +124,15 @@ def balance_hint(options: EasyDict, loader: TrainLoader, classes: list[str]) -> 
         parts.append(f"{len(rarest) - MAX_CLASSES} more classes less often")
     return (f"{start}: an epoch has {loader.length} samples of {plural(loader.rows, 'image')}, because images of rare "
             f"classes come more often: {', '.join(parts)}")
+
+
+def anchor_hint(options: EasyDict, loader: TrainLoader) -> str:
+    """Which boxes of a self-test cannot be memorised, "" for none: its images are few enough to look at all."""
+    lost, boxes = loader.unmatched() if options.overfit else (0, 0)
+    if not lost:
+        return ""
+    return (f"{lost} of {boxes} boxes cannot be memorised, because other boxes take the anchors near them; "
+            "where that is too many for the self-test, try other images or a larger --image_size")
 
 
 def plural(number: int, noun: str) -> str:
