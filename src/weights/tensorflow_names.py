@@ -63,8 +63,8 @@ def from_tensorflow(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.
     """The same arrays with our names, weights [out, in, kh, kw] and complete norms; constants keep their names.
 
     source: of RULES. In the released graphs of SSDLite the norms of backbone and extra levels are folded into a factor
-    (`mul`, of depthwise convolutions alone) and a shift (`sub`): norms of mean 0 and variance 1 compute the same;
-    training must freeze them.
+    (`mul`, of depthwise convolutions alone) and a shift (`sub`): norms of mean 0 and variance 1 compute the same.
+    Training needs --batch_norm=frozen, or a frozen body: statistics of batches would normalise a second time.
     """
     renamed = {cell_name(name, RULES[source]): channels_first(array, name) for name, array in arrays.items()}
     for name in [name for name in renamed if name.endswith(".beta")]:
