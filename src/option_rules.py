@@ -53,6 +53,7 @@ RULES = {
     "model": Rule(DETECTORS | ANCHORS | SIZES),
     "image_size": Rule(DETECTORS | ANCHORS | SIZES),
     "width": Rule(DETECTORS | ANCHORS | SIZES, exclusive=True),
+    "anchors": Rule(TRAIN | ANCHORS | SIZES, is_path=True),
     "device_target": Rule(DETECTORS, choices=("CPU", "GPU", "Ascend"), after_end=True),
     "device_id": Rule(DETECTORS, per_host=True),
     "device_num": Rule(TRAIN | EVAL, after_end=True),

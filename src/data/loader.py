@@ -71,6 +71,12 @@ class TrainLoader:
         """Whether any box can be trained on; as a rule the first row tells."""
         return any(self.trainable(row).any() for row in self.read_labels())
 
+    def unmatched(self) -> tuple[int, int]:
+        """How many training targets get no anchor before any augmentation, and how many there are."""
+        chosen = [row["boxes"].reshape(-1, 4)[self.trainable(row)]
+                  for row in read_rows(self.files, np.arange(self.rows), [*LABEL_COLUMNS, "boxes"])]
+        return sum(map(self.matcher.unmatched, chosen)), sum(map(len, chosen))
+
     def read_labels(self) -> Iterator[Row]:
         """The columns of every row from which trainable() tells."""
         return read_rows(self.files, np.arange(self.rows), LABEL_COLUMNS)

@@ -5,6 +5,7 @@ import os
 
 from easydict import EasyDict
 
+from src.anchor_file import read_shapes
 from src.data.loader import TrainLoader
 from src.data.prepare import Split
 from src.errors import EnvironmentFault, OptionError
@@ -23,6 +24,9 @@ def check_options(options: EasyDict) -> None:
     if options.pre_trained and not options.resume and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     check_epochs(options)
+    if options.anchors not in ("", "auto") and not options.resume:
+        model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
+        read_shapes(options.anchors, [len(level.shapes) for level in model.levels()], model.image_size)  # raises
     if options.dataset != "voc" and (options.run_eval or options.overfit):
         import_engine(options.metric_engine)
     if options.device_target == "CPU" and options.amp_level == "O1":
@@ -82,7 +86,7 @@ def why_no_boxes(options: EasyDict, split: Split) -> str:
 def hints(options: EasyDict, loader: TrainLoader, classes: list[str]) -> list[str]:
     """What a user should know before the first step, a line each. classes: names in the order of their labels."""
     lines = (threshold_hint(options), batch_hint(options, loader), balance_hint(options, loader, classes),
-             start_hint(options), scaling_hint(options, loader.batch_size * loader.world))
+             start_hint(options), scaling_hint(options, loader.batch_size * loader.world), anchor_hint(options, loader))
     return [line for line in lines if line]
 
 
@@ -121,6 +125,15 @@ def balance_hint(options: EasyDict, loader: TrainLoader, classes: list[str]) -> 
     images = plural(loader.rows, "image")
     return (f"{start}: an epoch has {loader.sampler.length} samples of {images}, because images of rare classes come "
             f"more often: {', '.join(parts)}")
+
+
+def anchor_hint(options: EasyDict, loader: TrainLoader) -> str:
+    """Which boxes of a self-test cannot be memorised, "" for none: its images are few enough to look at all."""
+    lost, boxes = loader.unmatched() if options.overfit else (0, 0)
+    if not lost:
+        return ""
+    return (f"{lost} of {boxes} boxes cannot be memorised, because other boxes take the anchors near them; "
+            "where that is too many for the self-test, try other images or a larger --image_size")
 
 
 def plural(number: int, noun: str) -> str:
