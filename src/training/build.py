@@ -27,7 +27,7 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
-from src.models.freeze import choose_norms, freeze_layers, hasten_norms
+from src.models.freeze import FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
 from src.models.model import IMAGENET_STD
@@ -64,7 +64,7 @@ def choose_overfit(options: EasyDict) -> EasyDict:
     if not options.pre_trained:
         # what a recipe keeps of its weights would stay random
         wanted |= {"weight_init": "he", "freeze_layer": "", "filter_weight": False,
-                   "batch_norm": "own" if options.batch_norm == "frozen" else options.batch_norm}
+                   "batch_norm": "own" if options.batch_norm in FROZEN_NORMS else options.batch_norm}
     return EasyDict({**options, **{key: value for key, value in wanted.items() if key not in options.typed}})
 
 

@@ -10,7 +10,7 @@ from src.data.loader import TrainLoader
 from src.data.prepare import Split
 from src.errors import EnvironmentFault, OptionError
 from src.metrics import import_engine
-from src.models.freeze import freeze_layers
+from src.models.freeze import FROZEN_NORMS, freeze_layers
 from src.models.ssd import BUILDERS, build_model
 from src.text import split_names
 
@@ -65,7 +65,7 @@ def check_weights(options: EasyDict) -> None:
     for name, is_set, off, effect in (
             ("freeze_layer", bool(frozen), "", "keeps those layers at their random initial values"),
             ("filter_weight", options.filter_weight, False, "leaves class layers of those weights out"),
-            ("batch_norm", options.batch_norm == "frozen", "own", "keeps statistics that no training has measured")):
+            ("batch_norm", options.batch_norm in FROZEN_NORMS, "own", "keeps statistics no training has measured")):
         if is_set:
             raise OptionError(f"{name}={options[name]} without --pre_trained {effect}; give --pre_trained=FILE "
                               f"(ckpt/README.md says where weights come from), or --{name}={off} to train from scratch")
