@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 import pytest
-from easydict import EasyDict
 from conftest import ROOT
+from easydict import EasyDict
 
 from src.config import read_options
 from src.data.policies import build_policy

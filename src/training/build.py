@@ -27,7 +27,7 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
-from src.models.freeze import FROZEN_NORMS, FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
+from src.models.freeze import FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
 from src.models.model import IMAGENET_STD
