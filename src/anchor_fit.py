@@ -11,32 +11,39 @@ from src.boxes import iou, to_centers, to_corners
 
 MAX_MEASURED = 20000  # boxes of a data set, a random choice of more: COCO's 860,000 would take hours
 CHUNK = 64            # boxes compared with all anchors at a time
-MIN_SHARE = 0.01      # of the boxes that become matched: a smaller gain is not worth other anchors
+IOU_WEIGHT = 0.5      # of the mean IoU beside the share of matched boxes: leads where no box becomes matched
+MIN_GAIN = 0.01       # of the fitness: less is not worth other anchors
 MAX_BOXES = 4000      # the search looks at no more
 MAX_ROUNDS = 4        # over all shapes in one pass
-MIN_GAIN = 3e-4       # of Search.value, for a move: a shape that hardly any box needs stays as it is
-IOU_WEIGHT = 0.5      # of the mean IoU beside the share of matched boxes: leads where no box becomes matched
+MIN_STEP = 3e-4       # gain of the fitness by a move: a shape that hardly any box needs stays as it is
 DECIMALS = 1          # of a pixel
 # octaves between two sizes or aspect ratios that are tried; how many sizes and aspect ratios to each side
 PASSES = ((0.5, 2, 1), (0.25, 1, 1), (0.125, 1, 1))
-MIN_DISTANCES = 0.5   # smallest size on the first level, in distances of its centres; 1 on the others
+# Smallest size on the first level, in distances of its centres; 1 on the others. Of boxes of 0.5 and 0.75 distances
+# 0.1 % and 10 % match anchors of one distance, 9 % and 18 % smaller ones; a limit of 0.25 gives no more.
+MIN_DISTANCES = 0.5
 
 
 class Fit(NamedTuple):
     """What fit_anchors found."""
-    shapes: list[np.ndarray]  # as of fit_shapes; [] where they match hardly more boxes than the present ones
+    shapes: list[np.ndarray]  # as of fit_shapes; [] where they are hardly fitter than the present ones
     before: np.ndarray        # [N] IoU of each box with the best of the present anchors
     after: np.ndarray         # [N] the same with the shapes that were tried
 
 
 def fit_anchors(boxes: np.ndarray, anchors: np.ndarray, levels: Sequence[Level], *, threshold: float,
                 image_size: int) -> Fit:
-    """Shapes for the levels that match more of the boxes [N, 4], N > 0, measured on all of them."""
+    """Shapes for the levels that fit the boxes [N, 4], N > 0, better; measured on all of them."""
     shapes = fit_shapes(boxes, anchors, levels, threshold=threshold, image_size=image_size)
     changed = replace_shapes(anchors, levels, [level / image_size for level in shapes])
     before, after = (best_overlaps(boxes, table)[0] for table in (anchors, changed))
-    gain = (after >= threshold).mean() - (before >= threshold).mean()
-    return Fit(shapes if gain >= MIN_SHARE else [], before, after)
+    gain = fitness(after, threshold) - fitness(before, threshold)
+    return Fit(shapes if gain >= MIN_GAIN else [], before, after)
+
+
+def fitness(best: np.ndarray, threshold: float) -> np.ndarray:
+    """The share of boxes that match an anchor, and a part of the mean IoU. best: IoU [N, ..] with the best anchor."""
+    return (best >= threshold).mean(axis=0) + IOU_WEIGHT * best.mean(axis=0)
 
 
 def read_boxes(truth: dict, seed: int, max_boxes: int = MAX_MEASURED) -> tuple[np.ndarray, np.ndarray, int]:
@@ -68,7 +75,7 @@ def best_overlaps(boxes: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, n
 
 def fit_shapes(boxes: np.ndarray, anchors: np.ndarray, levels: Sequence[Level], *, threshold: float,
                image_size: int) -> list[np.ndarray]:
-    """For each level w, h in pixels [n, 2], rounded, which more boxes overlap by an IoU of at least the threshold.
+    """For each level w, h in pixels [n, 2], rounded, with which the fitness at a threshold of IoU is higher.
 
     boxes: [N, 4] corner fractions; anchors: [A, 4] with their levels. The search starts at the present shapes and keeps
     what it cannot make better. The mean size of a level stays between those of its neighbours. A shape gets no smaller
@@ -100,29 +107,29 @@ class Search:
 
     def run(self) -> None:
         """Moves the shapes until no move helps."""
-        value = float(self.value(self.best.max(axis=0)))
+        reached = float(fitness(self.best.max(axis=0), self.threshold))
         for octaves, sizes, aspects in PASSES:
             moves = octaves * np.array([(size + aspect / 2, size - aspect / 2) for size in range(-sizes, sizes + 1)
                                         for aspect in range(-aspects, aspects + 1)])
             for _ in range(MAX_ROUNDS):
-                before = value
+                before = reached
                 for shape in range(len(self.logs)):
-                    value = self.improve(shape, moves, value)
-                if value == before:
+                    reached = self.improve(shape, moves, reached)
+                if reached == before:
                     break
 
-    def improve(self, shape: int, moves: np.ndarray, value: float) -> float:
-        """Makes the best of the moves [M, 2] of one shape, if any is good -> the value then."""
+    def improve(self, shape: int, moves: np.ndarray, reached: float) -> float:
+        """Makes the best of the moves [M, 2] of one shape, if any is good -> the fitness then, before it `reached`."""
         logs = np.minimum(self.logs[shape] + moves, self.max_logs[shape])
         logs = logs[self.is_allowed(shape, logs)]                                                # [m, 2]
         if len(logs) == 0:
-            return value
+            return reached
         others = np.delete(self.best, shape, axis=0).max(axis=0, initial=0)                      # [N]
         overlap = overlaps(self.sides, self.offsets[self.level[shape]], np.exp2(logs))           # [N, m]
-        values = self.value(np.maximum(others[:, None], overlap))                                # [m]
+        values = fitness(np.maximum(others[:, None], overlap), self.threshold)                   # [m]
         move = values.argmax()
-        if values[move] <= value + MIN_GAIN:
-            return value
+        if values[move] <= reached + MIN_STEP:
+            return reached
         self.logs[shape], self.best[shape] = logs[move], overlap[:, move]
         return float(values[move])
 
@@ -133,10 +140,6 @@ class Search:
         mean = means[level + 1] + (sizes - self.logs[shape].mean()) / (self.level == level).sum()
         rising = (mean >= means[level] - 1e-9) & (mean <= means[level + 2] + 1e-9)
         return rising & (sizes >= self.min_sizes[shape] - 1e-9)
-
-    def value(self, best: np.ndarray) -> np.ndarray:
-        """What the search raises, of best IoUs [N, ..]: the share of boxes that match, and a bit of the mean IoU."""
-        return (best >= self.threshold).mean(axis=0) + IOU_WEIGHT * best.mean(axis=0)
 
     def shapes(self) -> list[np.ndarray]:
         """The shapes that were found, [n, 2] per level."""
