@@ -21,6 +21,9 @@ def check_options(options: EasyDict) -> None:
     if options.pre_trained and not options.resume and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     check_epochs(options)
+    if options.label_smoothing > 0 and options.loss in ("quality", "varifocal"):
+        raise OptionError(f"label_smoothing={options.label_smoothing} is of --loss=focal and multibox; the targets of "
+                          f"--loss={options.loss} are IoUs already, leave it out")
     if options.dataset != "voc" and (options.run_eval or options.overfit):
         import_engine(options.metric_engine)
     if options.device_target == "CPU" and options.amp_level == "O1":
