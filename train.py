@@ -83,6 +83,7 @@ def train(options: EasyDict, rank: int, world: int) -> None:
     train_split, val_split = build.build_splits(options, rank=rank, world=world, log=log)
 
     model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
+    model = build.choose_anchors(options, model, train_split, saved=saved, log=log, rank=rank, world=world)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     rates = build.build_rates(options, loader.steps)
     step = build.build_step(options, model, rates, world=world)
@@ -93,7 +94,8 @@ def train(options: EasyDict, rank: int, world: int) -> None:
     validator = build.build_validator(options, model, step, split=val_split, log=log, rank=rank, world=world)
     saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
     # MindSpore numbers graphs in the order of compiling; a run that begins with a due evaluation compiles that first
-    graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due}
+    graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due,
+             "anchor_shapes": model.anchor_shapes}
     use_cache(options.compile_cache, graph, step.get_parameters())
     open_run(options, log, state, model=model, loader=loader, classes=train_split.classes, frozen=frozen,
              validator=validator)
@@ -109,6 +111,7 @@ def train(options: EasyDict, rank: int, world: int) -> None:
 def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, loader: TrainLoader, classes: list[str],
              frozen: int, validator: Validator | None) -> None:
     """Makes the folder of the run, opens its log, and tells and draws what is trained."""
+    from src.anchor_file import write_shapes
     from src.config import save_options
     from src.evaluation.report import draw_training_batch
     from src.files import make_folder
@@ -121,6 +124,8 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
         for name in ("ckpt", "eval"):
             make_folder(os.path.join(folder, name))
         save_options(options, os.path.join(folder, "config.yaml"))
+        if model.anchor_shapes:
+            write_shapes(os.path.join(folder, "anchors.json"), model.anchor_shapes, model.image_size)
         # a run that early_stop has ended takes no step again
         steps_done = state.total_steps if state.is_stalled else state.steps_done
         log.open(folder, steps_per_epoch=loader.steps, steps_done=steps_done, evaluated=not state.epoch_end_due)
@@ -128,9 +133,10 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
     log.write(facts)
     names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes
     lines = [", ".join(f"{key} {value}" for key, value in facts.items()), f"classes: {', '.join(names)}"]
-    lines += hints(options, loader)
+    lines += hints(options, loader, classes)
     if validator:
-        lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes)
+        where = f"the self-test's {loader.rows} image(s)" if options.overfit else "the validation split"
+        lines += split_notes(validator.truth, options.dataset, max_boxes=options.max_boxes, where=where)
     for line in lines:
         log.say(line)
     if log.first:

@@ -19,8 +19,12 @@ def arguments(doc):
 
 
 def row(name, *, ours, peer, unit, compared_with, limit=None, better="lower"):
-    """One line of a table. ratio: how many times better ours is than the peer; better: which values are."""
-    ratio = peer / ours if better == "lower" else ours / peer
+    """One line of a table. ratio: how many times better ours is than the peer; better: which values are.
+
+    ours: None where it was not run. A ratio to 0 is None too.
+    """
+    above, below = (peer, ours) if better == "lower" else (ours, peer)
+    ratio = above / below if above is not None and below else None
     return {"name": name, "ours": ours, "peer": peer, "compared_with": compared_with, "ratio": ratio, "limit": limit,
             "unit": unit, "machine": machine(), "date": time.strftime("%Y-%m-%d"), "commit": commit()}
 
@@ -32,8 +36,9 @@ def report(rows, path=None):
     for line in rows:
         name, limit = line["name"].ljust(width), line["limit"]
         limit = "" if limit is None else f", limit {limit:.4g}"
-        print(f"{name}  ours {line['ours']:.4g} {line['unit']}, {line['compared_with']} {line['peer']:.4g}{limit}: "
-              f"{line['ratio']:.2f} times")
+        ours = "-" if line["ours"] is None else f"{line['ours']:.4g} {line['unit']}"
+        ratio = "" if line["ratio"] is None else f": {line['ratio']:.2f} times"
+        print(f"{name}  ours {ours}, {line['compared_with']} {line['peer']:.4g}{limit}{ratio}")
     if path:
         with open(path, "w", encoding="utf-8") as file:
             json.dump(rows, file, indent=1)

@@ -20,8 +20,7 @@ from easydict import EasyDict
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
-from src.anchor_fit import fit_shapes
-from src.anchors import replace_shapes, split_levels
+from src.anchor_fit import best_overlaps, fit_anchors, read_boxes
 from src.config import read_options, split_options
 from src.errors import DataError, run_main
 from src.files import output_folder, read_json
@@ -30,10 +29,7 @@ from src.machine import process
 if TYPE_CHECKING:
     from src.models.ssd import Model
 
-MAX_BOXES = 20000  # further ones are left out at random: COCO's 860,000 would take hours
-CHUNK = 64         # boxes compared with all anchors at a time
 SMALL, LARGE = 32 ** 2, 96 ** 2  # COCO's limits of the area in pixels of the original image
-MIN_GAIN = 0.01    # share of the boxes: a smaller gain is not worth new heads
 QUANTILES = (5, 25, 50, 75)      # percent
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
 
@@ -63,39 +59,12 @@ def measure(options: EasyDict, model: Model, folder: str | None) -> None:
           f"images, {total:,} boxes{some}\n")
     print(overlap_table(best, areas, options.match_threshold))
     print("\n" + level_table(model, anchor))
-    print("\n" + suggestion(model, boxes, areas, best=best, threshold=options.match_threshold))
+    print("\n" + suggestion(model, boxes, areas, threshold=options.match_threshold))
     if folder:
         path = os.path.join(folder, "anchor_stats.png")
         sides = np.sqrt(box_ops.area(boxes)) * model.image_size
         draw(best, areas, sides, model=model, threshold=options.match_threshold, path=path)
         print(f"\n{path}")
-
-
-def read_boxes(truth: dict, seed: int, max_boxes: int = MAX_BOXES) -> tuple[np.ndarray, np.ndarray, int]:
-    """A ground_truth.json -> boxes [N, 4] corner fractions, areas [N] in its pixels, and how many boxes there are.
-
-    Crowd boxes are left out; of more than max_boxes a random choice is returned.
-    """
-    frames = {image["id"]: (image["width"], image["height"]) * 2 for image in truth["images"]}
-    rows = [(*item["bbox"], *frames[item["image_id"]], item["area"]) for item in truth["annotations"]
-            if not item["iscrowd"]]
-    total = len(rows)
-    if total > max_boxes:
-        rows = [rows[index] for index in np.random.default_rng(seed).choice(total, max_boxes, replace=False)]
-    table = np.array(rows, np.float64).reshape(-1, 9)
-    corners = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
-    return np.clip(corners / table[:, 4:8], 0, 1), table[:, 8], total
-
-
-def best_overlaps(boxes: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The IoU of each box [N, 4] with its best anchor, and that anchor's number, both [N]."""
-    corners = box_ops.to_corners(anchors.astype(np.float64))
-    best, anchor = np.zeros(len(boxes)), np.zeros(len(boxes), int)
-    for start in range(0, len(boxes), CHUNK):
-        part = slice(start, start + CHUNK)
-        overlap = box_ops.iou(boxes[part], corners)
-        best[part], anchor[part] = overlap.max(axis=1), overlap.argmax(axis=1)
-    return best, anchor
 
 
 def size_classes(areas: np.ndarray) -> dict[str, np.ndarray]:
@@ -119,7 +88,7 @@ def overlap_table(best: np.ndarray, areas: np.ndarray, threshold: float) -> str:
 
 def level_table(model: Model, anchor: np.ndarray) -> str:
     """Level by level the sizes of the anchors and how many of the boxes have their best anchor [N] there, as text."""
-    levels = split_levels(model.anchors)
+    levels = model.levels()
     starts = [level.start for level in levels]
     counts = np.bincount(np.searchsorted(starts, anchor, side="right") - 1, minlength=len(levels))
     lines = ["sizes in network pixels: square roots of areas", f"{'cells':<11}{'best of boxes':>14}{'sizes now':>16}"]
@@ -131,15 +100,15 @@ def level_table(model: Model, anchor: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-def suggestion(model: Model, boxes: np.ndarray, areas: np.ndarray, *, best: np.ndarray, threshold: float) -> str:
+def suggestion(model: Model, boxes: np.ndarray, areas: np.ndarray, *, threshold: float) -> str:
     """Text: better shapes for each level with the share of boxes [N, 4] they match, or that the present ones are best.
 
-    areas [N]: of the boxes in pixels; best [N]: IoU of each box with the present anchors.
+    areas [N]: of the boxes in pixels.
     """
-    shapes = fit_shapes(boxes, model.anchors, threshold=threshold, image_size=model.image_size)
-    after, _ = best_overlaps(boxes, replace_shapes(model.anchors, [level / model.image_size for level in shapes]))
+    shapes, best, after = fit_anchors(boxes, model.anchors, model.levels(), threshold=threshold,
+                                      image_size=model.image_size)
     now, then = (best >= threshold).mean(), (after >= threshold).mean()
-    if then - now < MIN_GAIN:
+    if not shapes:
         return (f"no better shapes were found: the present anchors match {now:.1%} of the boxes at IoU {threshold:g}, "
                 f"the best others tried {then:.1%}; keep the present ones")
     lines = [f"suggested shapes match {then:.1%} of these boxes at IoU {threshold:g}, the present ones {now:.1%}:"]
@@ -166,7 +135,7 @@ def draw(best: np.ndarray, areas: np.ndarray, sides: np.ndarray, *, model: Model
     left.legend(frameon=False)
     bins = np.geomspace(max(sides.min() * 0.99, 1), model.image_size, 50)
     right.hist(sides, bins, color="#c3cad2")
-    for index, (_, side, shapes) in enumerate(split_levels(model.anchors), 1):
+    for index, (_, side, shapes) in enumerate(model.levels(), 1):
         sizes = np.unique(np.sqrt(shapes.prod(axis=1)).round(3)) * model.image_size
         right.vlines(sizes, 0, 1, np.divide(class_color(index), 255), label=f"{side} x {side}",
                      transform=right.get_xaxis_transform())

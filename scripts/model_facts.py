@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.anchors import split_levels
 from src.arguments import ArgumentParser
-from src.errors import run_main
+from src.errors import OptionError, run_main
 from src.files import read_json, write_atomic
 from src.machine import process
 
@@ -61,8 +61,18 @@ def count(name: str) -> dict:
             "parameters": count_values(model.network.trainable_params()),
             "macs": sum(count_macs(model.network, model.image_size).values()),
             "activations": count_activations(model.network, model.image_size),
-            "score": model.score, "clip_before_nms": model.clip_before_nms,
+            "other_sizes": takes_other_sizes(name, model.image_size), "score": model.score,
             "batch_norm": any(isinstance(cell, nn.BatchNorm2d) for _, cell in model.network.cells_and_names())}
+
+
+def takes_other_sizes(name: str, image_size: int) -> bool:
+    """Whether a network can be built for a larger image."""
+    from src.models.ssd import BUILDERS
+    try:
+        BUILDERS[name](2, image_size + 128)  # 128: the largest stride of the pyramids
+    except OptionError:
+        return False
+    return True
 
 
 def count_activations(network: nn.Cell, image_size: int) -> int:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from src.anchors import split_levels
 from src.classes import COCO_CLASSES
 from src.config import read_options
 from src.errors import run_main
@@ -112,7 +111,7 @@ def describe_model(model: Model, sizes: Sizes) -> str:
         f"  GMACs       {sum(sizes.macs.values()) / 1e9:.3f} ({parts}): multiply-accumulates an image, not FLOPs",
         f"  anchors     {len(model.anchors):,}",
         "  cells      a cell  anchors  width x height in pixels"]
-    for _, side, shapes in split_levels(model.anchors):
+    for _, side, shapes in model.levels():
         cells, count = f"{side} x {side}", side * side * len(shapes)
         pixels = "  ".join(f"{width:.0f}x{height:.0f}" for width, height in shapes * model.image_size)
         lines.append(f"  {cells:<10} {len(shapes):>6} {count:>8,}  {pixels}")

@@ -125,26 +125,43 @@ def read_recipes() -> tuple[list[Recipe], list[str]]:
         name = os.path.basename(path)[:-len(".yaml")]
         options = read_options([f"--config_path={path}"])
         if options.train_data_type in IMAGES and options.model in facts:
-            with open(path, encoding="utf-8") as file:
-                header = "".join(line[1:].strip() + " " for line in file if line.startswith("#"))
-            recipes.append(Recipe(name, options, header, *IMAGES[options.train_data_type], facts[options.model]))
+            split = IMAGES[options.train_data_type]
+            recipes.append(Recipe(name, options, read_header(path), *split, facts[options.model]))
         elif name != "default":
             others.append(f"`{name}`")
     return sorted(recipes, key=lambda recipe: (-recipe.images, recipe.facts["macs"])), others
+
+
+def read_header(path: str) -> str:
+    """The comment lines of a recipe as one."""
+    with open(path, encoding="utf-8") as file:
+        return "".join(line[1:].strip() + " " for line in file if line.startswith("#"))
+
+
+def published_in(header: str) -> str:
+    """The results that the header of a recipe names, "none .." where there are none."""
+    found = re.search(r"Published: (.*?)\.? Ours:", header)
+    return found[1] if found else "none"
 
 
 def fill_tables(text: str) -> str:
     """The page with its tables as they are now."""
     recipes, others = read_recipes()
     example = next(recipe for recipe in recipes if recipe.name == "ssd300_resnet50_coco")
-    for name, lines in (("example", [arithmetic(example)]), ("work", work_table(recipes)),
-                        ("hours", hour_table(recipes)), ("commands", command_table(recipes)),
-                        ("memory", memory_table(recipes)), ("others", [wrap(OTHERS.format(", ".join(others)))])):
-        block = "\n".join([f"<!-- {name} -->", *lines, "<!-- end -->"])
-        before = re.compile(f"<!-- {name} -->.*?<!-- end -->", re.DOTALL)
-        text, count = before.subn(lambda found, block=block: block, text)
-        if count != 1:
-            raise DataError(f"{PAGE} has {count} tables '<!-- {name} -->', expected one")
+    tables = {"example": [arithmetic(example)], "work": work_table(recipes), "hours": hour_table(recipes),
+              "commands": command_table(recipes), "memory": memory_table(recipes),
+              "others": [wrap(OTHERS.format(", ".join(others)))]}
+    for name, lines in tables.items():
+        text = fill(text, name, lines)
+    return text
+
+
+def fill(text: str, name: str, lines: list[str]) -> str:
+    """A page with lines between `<!-- name -->` and `<!-- end -->`. Raises DataError where there is no such place."""
+    block = "\n".join([f"<!-- {name} -->", *lines, "<!-- end -->"])
+    text, count = re.subn(f"<!-- {name} -->.*?<!-- end -->", lambda found: block, text, flags=re.DOTALL)
+    if count != 1:
+        raise DataError(f"the page has {count} tables '<!-- {name} -->', expected one")
     return text
 
 
@@ -173,10 +190,9 @@ def work_table(recipes: list[Recipe]) -> list[str]:
     lines = ["| recipe | data | epochs | batch | steps | GFLOPs an image | EFLOPs in all | images/s for 24 h | "
              "expected, as published |", "|---|---|---|---|---|---|---|---|---|"]
     for recipe in recipes:
-        expected = re.search(r"Published: (.*?)\.? Ours:", recipe.header)[1]
         lines.append(f"| `{recipe.name}` | {recipe.data} | {recipe.options.epoch_size} | {recipe.options.lr_batch} | "
                      f"{recipe.steps:,} | {recipe.gflops:.1f} | {recipe.seen * recipe.gflops / 1e9:.2f} | "
-                     f"{recipe.seen / 86_400:.0f} | {expected} |")
+                     f"{recipe.seen / 86_400:.0f} | {published_in(recipe.header)} |")
     return lines
 
 
@@ -193,6 +209,8 @@ def hour_table(recipes: list[Recipe]) -> list[str]:
         lines.append(f"| `{recipe.name}` | {speed.cards} x {speed.kind} | {counted} | {recipe.seen:,} / {rate} / 3600 "
                      f"= {hours:.2f} | {speed.rate * recipe.gflops / 1e3 / speed.cards:.1f} | {speed.total or '-'} | "
                      f"{source} |")
+    lines += [f"| `{name}` | - | not published | {recipe.seen:,} images / images/s / 3600 | - | - | - |"
+              for name, recipe in known.items() if name not in {speed.recipe for speed in SPEEDS}]
     return lines
 
 
@@ -200,14 +218,19 @@ def command_table(recipes: list[Recipe]) -> list[str]:
     """What to add for one card and for eight."""
     lines = ["| RECIPE | DATA | WEIGHTS | 1 GPU: add | 8 GPUs: add |", "|---|---|---|---|---|"]
     for recipe in recipes:
-        found = re.search(r"--pre_trained=(\S+)(.*?--filter_weight=True)?", recipe.header)
-        weights = found[1] if found else BACKBONES.get(recipe.name, "")
-        if found and found[2]:
-            weights += " --filter_weight=True"
+        weights = weights_of(recipe.name, recipe.header)
         cells = [f"`{text}`" if text else "nothing" for text in (changes(recipe, 1), changes(recipe, 8))]
         cells = [f"`{recipe.name}`", f"`--{recipe.options.dataset}_root=DATA`", f"`{weights}`", *cells]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def weights_of(name: str, header: str) -> str:
+    """The value of --pre_trained in the command of a recipe's header, and --filter_weight where it stands there."""
+    found = re.search(r"--pre_trained=(\S+)(.*?--filter_weight=True)?", header)
+    if not found:
+        return BACKBONES.get(name, "")
+    return found[1] + (" --filter_weight=True" if found[2] else "")
 
 
 def changes(recipe: Recipe, cards: int) -> str:

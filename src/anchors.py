@@ -15,16 +15,17 @@ class Level(NamedTuple):
     shapes: np.ndarray  # [n, 2] w, h of the anchors of every cell, fractions
 
 
-def tile_anchors(maps: Sequence[int], strides: Sequence[float], shapes: Sequence[np.ndarray]) -> np.ndarray:
+def tile_anchors(maps: Sequence[int], strides: Sequence[float], shapes: Sequence[np.ndarray], *,
+                 offsets: Sequence[float] | None = None) -> np.ndarray:
     """Repeats the shapes of each level over its grid -> [sum(maps^2 * n), 4] float32.
 
     maps: side of each square feature map in cells. strides: distance of two cell centres as a fraction of the image.
     shapes: one [n, 2] array of w, h (fractions) per level. The centre of cell (row, column) is
-    (column + 0.5, row + 0.5) * stride.
+    (column + offset, row + offset) * stride. offsets: of each level in strides, by default 0.5.
     """
     levels = []
-    for side, stride, level_shapes in zip(maps, strides, shapes):
-        center = (np.arange(side, dtype=np.float64) + 0.5) * stride
+    for side, stride, level_shapes, offset in zip(maps, strides, shapes, offsets or [0.5] * len(maps)):
+        center = (np.arange(side, dtype=np.float64) + offset) * stride
         cells = np.empty((side, side, len(level_shapes), 4))  # row, column, shape
         cells[..., 0] = center[None, :, None]
         cells[..., 1] = center[:, None, None]
@@ -33,16 +34,18 @@ def tile_anchors(maps: Sequence[int], strides: Sequence[float], shapes: Sequence
     return np.concatenate(levels).astype(np.float32)
 
 
-def split_levels(anchors: np.ndarray) -> list[Level]:
+def split_levels(anchors: np.ndarray, anchors_per_cell: Sequence[int] = ()) -> list[Level]:
     """The levels of anchors [A, 4] that tile_anchors made, the first level first.
 
-    The anchors of a cell share their centre, those of a row of cells their cy.
+    The anchors of a cell share their centre, those of a row of cells their cy. anchors_per_cell: of each level; without
+    it levels of a single cell, which share their centre too, count as one.
     """
     levels, start = [], 0
     while start < len(anchors):
         centers = anchors[start:, :2]
-        count = count_equal(centers)
-        side = count_equal(centers[:, 1:]) // count
+        equal = count_equal(centers)
+        count = anchors_per_cell[len(levels)] if anchors_per_cell else equal
+        side = 1 if equal > count else count_equal(centers[:, 1:]) // count
         levels.append(Level(start, side, anchors[start:start + count, 2:]))
         start += side * side * count
     return levels
@@ -54,12 +57,11 @@ def count_equal(rows: np.ndarray) -> int:
     return int(different.argmax()) if different.any() else len(rows)
 
 
-def replace_shapes(anchors: np.ndarray, shapes: Sequence[np.ndarray]) -> np.ndarray:
+def replace_shapes(anchors: np.ndarray, levels: Sequence[Level], shapes: Sequence[np.ndarray]) -> np.ndarray:
     """Anchors [A, 4] with the same centres and other shapes: per level w, h [n, 2] (fractions), as many as before.
 
-    Raises ValueError where their number differs.
+    levels: of the anchors, as of split_levels. Raises ValueError where the number of shapes differs.
     """
-    levels = split_levels(anchors)
     present, given = [len(level.shapes) for level in levels], [len(level_shapes) for level_shapes in shapes]
     if present != given:
         raise ValueError(f"{given} shapes a level, the anchors have {present}")
@@ -75,6 +77,18 @@ def grid_shapes(strides: Sequence[float]) -> list[np.ndarray]:
     shapes = np.array([(scale * math.sqrt(ratio), scale / math.sqrt(ratio))
                        for ratio in (1.0, 2.0, 0.5) for scale in (1.0, 2.0 ** 0.5)])
     return [4.0 * stride * shapes for stride in strides]
+
+
+def grid_anchors(image_size: int, strides: Sequence[int]) -> np.ndarray:
+    """Anchors [A, 4] of the FPN detectors, six a cell (grid_shapes), on a square image. image_size, strides: pixels.
+
+    Where a stride does not divide the image its first centre is at 0, not at half a stride: TensorFlow Object
+    Detection, multiscale_grid_anchor_generator.py.
+    """
+    fractions = [stride / image_size for stride in strides]
+    maps = [-(-image_size // stride) for stride in strides]  # padding rounds up
+    offsets = [0.0 if image_size % stride else 0.5 for stride in strides]
+    return tile_anchors(maps, fractions, grid_shapes(fractions), offsets=offsets)
 
 
 def ssd_shapes(scales: Sequence[float], aspect_ratios: Sequence[Sequence[float]], *,
@@ -123,3 +137,15 @@ def reduced_shapes(first: float, scales: Sequence[float]) -> list[np.ndarray]:
     """
     shapes = ssd_shapes(scales, [(2.0, 3.0)] * (len(scales) - 1), between_first=False)
     return [np.concatenate([[(first, first)], shapes[0][1:3]]), *shapes[1:]]
+
+
+def reduced_anchors(image_size: int, shapes: Sequence[np.ndarray], *, zoo_strides: bool = False) -> np.ndarray:
+    """Anchors [A, 4] of six levels of strides 16 to 512 with reduced_shapes, three on the first level; 1917 at 300.
+
+    They sit in the middle of their cells; the model zoo instead has strides of 16, 32, 64 pixels on the first levels.
+    """
+    maps = [-(-image_size // stride) for stride in (16, 32, 64, 128, 256, 512)]  # padding rounds up
+    strides = [1 / side for side in maps]
+    if zoo_strides:
+        strides[:3] = [16 / image_size, 32 / image_size, 64 / image_size]
+    return tile_anchors(maps, strides, shapes)

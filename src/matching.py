@@ -35,6 +35,11 @@ class Matcher:
         owner = owner[positive]
         return positive, gt_labels[owner], encode(gt_boxes[owner], self.anchors[positive])
 
+    def unmatched(self, gt_boxes: np.ndarray) -> int:
+        """How many of the boxes [N, 4] get no anchor, because another box took each that would be theirs."""
+        owner = self.rule.owners(gt_boxes)
+        return len(gt_boxes) - len(np.unique(owner[owner >= 0]))
+
 
 class FixedThreshold:
     """An anchor takes the ground truth of highest IoU if that exceeds the threshold. Every ground truth also takes its

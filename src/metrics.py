@@ -117,21 +117,21 @@ def describe_evaluation(dataset: str, *, split_name: str, images: int, meta: dic
     return {**protocol, "split": split_name, "images": images, **{name: meta[name] for name in names if name in meta}}
 
 
-def split_notes(ground_truth: dict, dataset: str, *, max_boxes: int) -> list[str]:
+def split_notes(ground_truth: dict, dataset: str, *, max_boxes: int, where: str = "the validation split") -> list[str]:
     """What a reader of the numbers of a split should know, one text a line: no boxes at all, classes without any,
-    images with more boxes than are found or counted. max_boxes: detections per image."""
+    images with more boxes than are found or counted. max_boxes: detections per image. where: what the split is."""
     voc = dataset == "voc"
     ignored = "difficult" if voc else "iscrowd"
     counted = [item for item in ground_truth["annotations"] if not item.get(ignored)]
     if not counted:
-        return ["the validation split has no box that counts: nothing can be measured, every average is -1 or '-'"]
+        return [f"{where} has no box that counts: nothing can be measured, every average is -1 or '-'"]
     notes = []
     present = {item["category_id"] for item in counted}
     absent = [one_line(category["name"]) for category in ground_truth["categories"] if category["id"] not in present]
     if absent:
         names = ", ".join(absent[:10] + ([".."] if len(absent) > 10 else []))
-        notes.append(f"{len(absent)} of {len(absent) + len(present)} classes have no box in the validation split and "
-                     f"are left out of all averages: {names}")
+        notes.append(f"{len(absent)} of {len(absent) + len(present)} classes have no box in {where} and are left out "
+                     f"of all averages: {names}")
     images = Counter(item["image_id"] for item in counted)
     crowded = {image for image, count in images.items() if count > max_boxes}
     rule = ""

@@ -55,3 +55,40 @@ def voc_read(root, classes=()):
     base = os.path.join(root, "JPEGImages")
     return {os.path.relpath(record.path, base): [(names[box.label - 1], box.pixels) for box in record.boxes]
             for record in records}, report
+
+
+# --- one data set in all three forms
+
+def write_three_forms(folder, images, image_dir):
+    """The same annotations as VOC, TXT and COCO -> {name of the form: the options that name it}.
+
+    images: [(file name, width, height, [(class, x1, y1, x2, y2)])]; image_dir: where they lie, a JPEGImages whose
+    parent becomes the VOC tree unless it has Annotations. The category ids run against the order of the names.
+    """
+    names = sorted({name for *_, boxes in images for name, *_ in boxes})
+    ids = {name: 10 * (len(names) - index) for index, name in enumerate(names)}
+    root = os.path.dirname(image_dir)
+    if not os.path.exists(os.path.join(root, "Annotations")):
+        os.makedirs(os.path.join(root, "ImageSets", "Main"))
+        os.makedirs(os.path.join(root, "Annotations"))
+        for name, width, height, boxes in images:
+            size = f"<size><width>{width}</width><height>{height}</height></size>"
+            objects = "".join(f"<object><name>{label}</name>{BNDBOX.format(*box)}</object>" for label, *box in boxes)
+            with open(os.path.join(root, "Annotations", f"{os.path.splitext(name)[0]}.xml"), "w") as file:
+                file.write(f"<annotation>{size}{objects}</annotation>")
+        with open(os.path.join(root, "ImageSets", "Main", "train.txt"), "w") as file:
+            file.write("\n".join(os.path.splitext(name)[0] for name, *_ in images))
+    lines = [" ".join([name, *(",".join(map(str, [*box, label])) for label, *box in boxes)])
+             for name, _, _, boxes in images]
+    (folder / "train.txt").write_text("\n".join(lines))
+    written = [(number, label, box) for number, (*_, boxes) in enumerate(images, 1) for label, *box in boxes]
+    coco = {"images": [{"id": number, "file_name": name, "width": width, "height": height}
+                       for number, (name, width, height, _) in enumerate(images, 1)],
+            "annotations": [{"id": number, "image_id": image, "category_id": ids[label], "iscrowd": 0,
+                             "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+                            for number, (image, label, (x1, y1, x2, y2)) in enumerate(written, 1)],
+            "categories": [{"id": number, "name": name} for name, number in ids.items()]}
+    (folder / "train.json").write_text(json.dumps(coco))
+    return {"voc": ["--dataset=voc", f"--voc_root={root}"],
+            "other": ["--dataset=other", f"--image_dir={image_dir}", f"--anno_path={folder / 'train.txt'}"],
+            "coco": ["--dataset=coco", f"--image_dir={image_dir}", f"--anno_path={folder / 'train.json'}"]}

@@ -1,7 +1,7 @@
 """Anchors against numbers of the published configurations."""
 import numpy as np
 
-from src.anchors import grid_shapes, reduced_shapes, ssd_shapes, tile_anchors
+from src.anchors import grid_anchors, grid_shapes, reduced_shapes, ssd_shapes, tile_anchors
 
 
 def test_order_is_level_row_column_shape():
@@ -17,6 +17,15 @@ def test_grid_shapes_in_pixels_of_the_published_fpn():
     assert np.allclose(shapes[0], [[32, 32], [32 * root, 32 * root], [32 * root, 32 / root], [64, 32],
                                    [32 / root, 32 * root], [32, 64]])
     assert np.allclose(shapes[1][0], [512, 512])
+
+
+def test_a_grid_that_the_image_cuts_begins_at_its_corner():
+    anchors = grid_anchors(320, (64, 128))  # 5 x 5 cells of 64 pixels, 3 x 3 of 128: 384 pixels
+    assert np.allclose(np.unique(anchors[:150, 0]) * 320, [32, 96, 160, 224, 288])
+    assert np.allclose(np.unique(anchors[150:, 1]) * 320, [0, 128, 256])
+    assert anchors.shape == (6 * (25 + 9), 4) and np.allclose(anchors[150, 2:] * 320, 512)
+    whole = grid_anchors(640, (64, 128))
+    assert np.allclose(np.unique(whole[600:, 0]) * 640, [64, 192, 320, 448, 576])
 
 
 def test_reduced_shapes_of_the_published_ssd300():

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from programs import ROOT
 
-PATTERNS = ("*.md", "docs/*.md", "ckpt/*.md", "bench/*.md", ".github/*/*.md")
+PATTERNS = ("*.md", "docs/*.md", "docs/models/*.md", "ckpt/*.md", "bench/*.md", ".github/*/*.md")
 PAGES = sorted(name for pattern in PATTERNS for name in glob.glob(pattern, root_dir=ROOT))
 MAX_COLUMNS = 120
 CODE_BLOCK = re.compile(r"^```.*?^```\n", re.DOTALL | re.MULTILINE)

@@ -160,7 +160,7 @@ def test_every_model_learns_a_batch(name):
     """The loss of one repeated batch falls in four steps of the model's own loss, from its own initial weights."""
     from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
     ms.set_context(mode=ms.PYNATIVE_MODE)  # a graph of each would take many minutes to compile
-    model = build_model(name, 3, image_size=128 if name.endswith("fpn") else 0)
+    model = build_model(name, 3, image_size=128 if "fpn" in name else 0)
     classification = FocalLoss() if model.score == "sigmoid" else MultiBoxLoss()
     optimizer = build_optimizer(model.network.trainable_params(), np.full(5, 0.002, np.float32), kind="momentum",
                                 momentum=0.9, weight_decay=1e-4)

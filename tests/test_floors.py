@@ -18,8 +18,9 @@ APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("box_losses", "ema", "losses", "optim", "machine.compat", "machine.compile_cache",
                    "machine.distributed", "weights.checkpoint", "weights.load", "evaluation.evaluate",
                    "inference.description", "inference.exported", "inference.predictor", "export.exporter",
-                   "export.mindir", "export.onnx", "export.trial", "training.build", "training.checks",
-                   "training.loop", "training.resume", "training.saver", "training.step", "training.validator")
+                   "export.mindir", "export.onnx", "export.trial", "training.anchors", "training.build",
+                   "training.checks", "training.loop", "training.resume", "training.saver", "training.step",
+                   "training.validator")
 # the modules that know options: what they are, and what is built from them; all others take plain arguments
 KNOW_OPTIONS = ("config", "option_rules", "training.build", "training.checks")
 PROGRAMS = [os.path.relpath(path, ROOT) for folder in ("", "scripts", "bench")

@@ -7,11 +7,14 @@ import pytest
 from mindspore import nn
 from test_models import small
 
+from src.config import read_options
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
 from src.models.initialize import he_initialize
 from src.models.layers import BatchNorm
 from src.models.ssd import BUILDERS
 from src.optim import build_optimizer
+from src.training.build import build_training_model
+from src.training.log import RunLog
 from src.training.step import TrainStep
 from src.weights.files import open_weights
 from src.weights.load import load_pretrained
@@ -45,10 +48,11 @@ def test_what_he_draws(name):
     after = parameters(network)
     assert {key: value.shape for key, value in after.items()} == {key: value.shape for key, value in before.items()}
     changed = {key for key in before if not np.array_equal(before[key], after[key])}
-    convolutions = {key for key in trained if before[key].ndim == 4 and not key.startswith("head.")}
+    hidden = {layer.weight.name for layer in network.head.hidden_layers()}
+    convolutions = {key for key in trained if before[key].ndim == 4 and not key.startswith("head.")} | hidden
     biases = {key for key in class_names(name) if key.endswith(".bias")}
     last_norms = {key for key in changed if key.endswith(".gamma")}
-    assert biases and changed == convolutions | biases | last_norms
+    assert biases and changed | biases == convolutions | biases | last_norms  # fpnlite starts with these biases
     assert all((after[key] == 0).all() for key in last_norms)
     for key in biases:
         rows = after[key].reshape(-1, CLASSES)
@@ -62,6 +66,28 @@ def test_filter_weight_leaves_out_what_depends_on_the_classes(name, tmp_path):
     report = load_pretrained(network, open_weights(str(tmp_path / "all.npz")), name, leave_out_classes=True)
     assert re.search(rf"skipped, filter_weight +{len(names)}\n", report)
     assert re.search(rf"loaded +{len(parameters(network)) - len(names)}\n", report)
+
+
+def test_he_fits_the_first_convolution_to_the_size_of_the_pixels():
+    """Pixels that deviate 60 times as much as those of ImageNet's models give the same features."""
+    plain, wide = small("ssd300_vgg16", 3).network, small("ssd300_vgg16", 3).network
+    he_initialize(plain, 3, seed=2)
+    he_initialize(wide, 3, seed=2, input_deviation=60)
+    before, after = parameters(plain), parameters(wide)
+    first = "backbone.features.0.weight"
+    assert np.allclose(after[first] * 60, before[first], rtol=1e-6)
+    others = [name for name in before if name.startswith(("backbone", "neck")) and name != first]
+    assert all(np.array_equal(before[name], after[name]) for name in others)
+
+
+@pytest.mark.parametrize("name, expected", [("ssd300_vgg16", 0.0047), ("ssd300_mobilenet_v2", 0.27),
+                                            ("ssd300_mobilenet_v2_tf", 0.27)])
+def test_a_run_from_scratch_starts_from_the_deviation_that_its_pixels_need(name, expected):
+    """sqrt(2 / 27) = 0.27 for three by three pixels; VGG-16 divides them by nothing, so by 57.7 more."""
+    options = read_options([f"--model={name}", "--weight_init=he"])
+    model, _ = build_training_model(options, ["cat"], log=RunLog(), world=1)
+    first = next(parameter for parameter in model.network.trainable_params() if parameter.ndim == 4)
+    assert first.asnumpy().std() == pytest.approx(expected, rel=0.1)
 
 
 def train_once(name, init):

@@ -262,6 +262,8 @@ def test_notes_about_a_split():
     both = truth((1, CAT, [0, 0, 9, 9]), (1, DOG, [0, 0, 9, 9]))
     assert split_notes(both, "coco", max_boxes=100) == [
         "1 of 3 classes have no box in the validation split and are left out of all averages: bird"]
+    assert split_notes(both, "coco", max_boxes=100, where="the two images")[0].startswith(
+        "1 of 3 classes have no box in the two images and are left out")
     for dataset, flag in (("coco", {"iscrowd": 1}), ("voc", {"difficult": 1}), ("other", {"iscrowd": 1})):
         for split in (truth(), truth((1, CAT, [0, 0, 9, 9], flag))):
             note, = split_notes(split, dataset, max_boxes=100)

@@ -7,7 +7,7 @@ from mindspore import nn, ops
 from src.errors import OptionError
 from src.models.freeze import freeze_layers
 from src.models.initialize import he_initialize
-from src.models.layers import BatchNorm, Normalize, UpsampleTwice
+from src.models.layers import BatchNorm, Normalize, RepeatTwice, UpsampleTwice
 from src.models.ssd import BUILDERS, build_model
 from src.optim import RMSProp, build_optimizer
 
@@ -18,10 +18,10 @@ PUBLISHED = {  # classes, trainable parameters, anchors, input
     "ssd300_mobilenet_v2_tf": (81, 4_393_461, 1917, 300), "ssdlite300_mobilenet_v2": (81, 4_451_764, 3000, 300),
     "ssd_mobilenet_v1_fpn": (81, 12_534_846, 51_150, 640), "ssd300_vgg16": (91, 35_641_826, 8732, 300),
     "ssd512_vgg16": (81, 36_038_196, 24_564, 512), "ssd300_vgg16_voc": (21, 26_285_486, 8732, 300),
-    "ssd512_vgg16_voc": (21, 27_188_676, 24_564, 512)}
+    "ssd512_vgg16_voc": (21, 27_188_676, 24_564, 512), "ssd_mobilenet_v2_fpnlite": (81, 2_619_006, 12_804, 320)}
 # input of the quick tests; a model that is not here has only its published one
 SMALL = {"ssd_resnet50_fpn": 128, "ssd_mobilenet_v1_fpn": 128, "ssd300_mobilenet_v1": 96, "ssd300_mobilenet_v1_zoo": 96,
-         "ssd300_mobilenet_v2": 96, "ssd300_mobilenet_v2_tf": 96}
+         "ssd300_mobilenet_v2": 96, "ssd300_mobilenet_v2_tf": 96, "ssd_mobilenet_v2_fpnlite": 64}
 
 
 def small(name, num_classes, size=0):
@@ -64,10 +64,12 @@ def test_output_row_belongs_to_its_anchor(name):
     """A change at one place of the picture changes the outputs of the smallest anchors there, not at the far corner."""
     model = small(name, 2, 256)
     size = model.image_size
-    # the published initial weights are too small to see through many layers
+    # the published initial weights are too small to see through many layers; depthwise ones without a ReLU of their own
+    # (fpnlite) that are as large as the others would fill the maps up to 6
     for parameter in model.network.get_parameters():
         if parameter.ndim > 1:
-            values = np.random.default_rng(0).normal(0, (2 / np.prod(parameter.shape[1:])) ** 0.5, parameter.shape)
+            gain = 1 if parameter.shape[1] == 1 else 2
+            values = np.random.default_rng(0).normal(0, (gain / np.prod(parameter.shape[1:])) ** 0.5, parameter.shape)
             parameter.set_data(ms.Tensor(values, ms.float32))
     model.network.set_train(False)
     image = np.zeros((1, 3, size, size), np.float32)
@@ -88,7 +90,7 @@ def test_he_initialize_starts_from_background_and_identity(name):
     weights = {parameter.name: parameter.asnumpy() for parameter in model.network.get_parameters()}
     first = next(value for key, value in weights.items() if key.startswith("backbone.") and value.ndim == 4)
     assert first.std() == pytest.approx((2 / np.prod(first.shape[1:])) ** 0.5, rel=0.1)
-    biases = [value for key, value in weights.items() if key.startswith("head.cls") and key.endswith("t.bias")
+    biases = [value for key, value in weights.items() if key.startswith("head.cls_out.") and key.endswith(".bias")
               or key.endswith(".3.bias") and ".cls." in key]
     prior = np.log(99) * np.array([1, -1, -1, -1, -1])
     assert biases and all(np.allclose(bias.reshape(-1, 5), prior) for bias in biases)
@@ -109,6 +111,8 @@ def test_unknown_model_and_impossible_sizes():
             build_model(typed, 2)
     with pytest.raises(OptionError, match="multiple of 128"):
         build_model("ssd_resnet50_fpn", 2, image_size=300)
+    with pytest.raises(OptionError, match="multiple of 32, like 320 or 640"):
+        build_model("ssd_mobilenet_v2_fpnlite", 2, image_size=300)
     with pytest.raises(OptionError, match="width"):
         build_model("ssd_resnet50_fpn", 2, image_size=128, width=0.5)
 
@@ -125,6 +129,11 @@ def test_batch_norm_of_a_single_value_stays_finite():
 def test_upsampling_by_hand():
     x = ms.Tensor(np.array([[[[0, 2], [4, 6]]]], np.float32))
     assert UpsampleTwice()(x).asnumpy()[0, 0].tolist() == [[0, 1, 2, 2], [2, 3, 4, 4], [4, 5, 6, 6], [4, 5, 6, 6]]
+
+
+def test_repeating_by_hand():
+    x = ms.Tensor(np.array([[[[0, 2], [4, 6]]]], np.float32))
+    assert RepeatTwice()(x).asnumpy()[0, 0].tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [4, 4, 6, 6], [4, 4, 6, 6]]
 
 
 def test_normalize_by_hand():

@@ -3,9 +3,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.models.freeze import choose_norms, freeze_norms
+from src.losses import DetectionLoss, FocalLoss
+from src.models.freeze import choose_norms, freeze_norms, hasten_norms
+from src.models.initialize import he_initialize
 from src.models.layers import BatchNorm
 from src.models.ssd import build_model
+from src.optim import build_optimizer
+from src.training.step import TrainStep
+from src.weights.tensorflow_names import FOLDED_EPSILON
 
 
 def sums_of(batch, mean):
@@ -43,3 +48,61 @@ def test_frozen_means_the_stored_statistics_and_nothing_trained():
     model.network(ms.Tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)))
     after = {parameter.name: parameter.asnumpy() for parameter in model.network.get_parameters()}
     assert all(np.array_equal(before[name], after[name]) for name in after)
+
+
+def test_a_self_test_gives_running_statistics_the_weight_of_its_last_batches():
+    """Statistics 0 and 1, a batch of mean 3 and unbiased variance 2, weight 0.75 of what was: 0.75 and 1.25."""
+    batch = 3 + np.array([-1, 1, -1, 1], np.float32) * 1.5 ** 0.5               # sum of squares 6, of 3 degrees
+    for mode in (ms.PYNATIVE_MODE, ms.GRAPH_MODE):
+        ms.set_context(mode=mode)
+        norm = BatchNorm(1, momentum=0.997)
+        hasten_norms(nn.SequentialCell(norm), 0.75)
+        norm.set_train()
+        norm(ms.Tensor(batch.reshape(4, 1, 1, 1)))
+        assert np.isclose(norm.moving_mean.asnumpy()[0], 0.75, atol=1e-6)
+        assert np.isclose(norm.moving_variance.asnumpy()[0], 1.25, atol=1e-5)
+        norm.set_train(False)
+        expected = (3 - 0.75) / 1.25 ** 0.5                                     # evaluation normalises with them
+        assert np.isclose(norm(ms.Tensor([[[[3.0]]]])).asnumpy().item(), expected, atol=1e-4)
+
+
+def fill_folded(network):
+    """Weights, and norms as weights/tensorflow_names.py fills folded ones: a factor, a shift, mean 0 and variance 1."""
+    he_initialize(network, 3, seed=1)
+    rng = np.random.default_rng(1)
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d):
+            count = cell.gamma.shape
+            for parameter, values in ((cell.moving_mean, np.zeros(count)), (cell.gamma, rng.uniform(0.8, 1.2, count)),
+                                      (cell.moving_variance, np.full(count, 1 - FOLDED_EPSILON)),
+                                      (cell.beta, rng.uniform(0, 0.5, count))):
+                parameter.set_data(ms.Tensor(values.astype(np.float32)))
+
+
+def test_a_body_with_folded_norms_is_trained_with_frozen_norms():
+    """What is trained is what is evaluated; the loss falls, all weights of the body change, no norm does."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    model = build_model("ssd300_mobilenet_v2", 3, image_size=64, width=0.25)
+    fill_folded(model.network)
+    rng, anchors = np.random.default_rng(0), len(model.anchors)
+    pixels = ms.Tensor(rng.normal(size=(4, 3, 64, 64)).astype(np.float32))
+    alone = model.network.set_train(False)(pixels)[0].asnumpy()
+    assert not np.allclose(model.network.set_train(True)(pixels)[0].asnumpy(), alone, atol=1e-2)  # normalised again
+
+    fill_folded(model.network)  # the call above has moved the statistics
+    choose_norms(model.network, "frozen", 1)
+    assert np.allclose(model.network.set_train(True)(pixels)[0].asnumpy(), alone, atol=1e-4)
+    before = {parameter.name: parameter.asnumpy().copy() for parameter in model.network.get_parameters()}
+    optimizer = build_optimizer(model.network.trainable_params(), np.full(6, 0.02, np.float32), kind="momentum",
+                                momentum=0.9, weight_decay=1e-4)
+    step = TrainStep(model, DetectionLoss(FocalLoss()), optimizer, grad_clip=10.0)
+    step.set_train()
+    labels = (np.arange(4 * anchors, dtype=np.int32).reshape(4, -1) % 20 == 0).astype(np.int32)
+    batch = (rng.integers(0, 256, (4, 64, 64, 3), np.uint8), labels, np.zeros((4, anchors, 4), np.float32))
+    losses = [step(*map(ms.Tensor, batch), ms.Tensor(0.0, ms.float32)).asnumpy()[0] for _ in range(5)]
+    assert np.isfinite(losses).all() and losses[-1] < 0.97 * losses[0]
+    after = {parameter.name: parameter.asnumpy() for parameter in model.network.get_parameters()}
+    changed = {name for name in after if not np.array_equal(before[name], after[name])}
+    assert all(name.endswith((".weight", ".bias")) for name in changed)
+    assert all(name in changed for name in after if name.startswith("backbone.") and name.endswith(".weight"))
+    ms.set_context(mode=ms.GRAPH_MODE)

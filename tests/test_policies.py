@@ -14,9 +14,18 @@ from src.data.photometric import (
     twist_matrix,
 )
 from src.data.policies import build_policy
-from src.data.transforms import INTERPOLATIONS, Expand, ExpandThenCrop, HorizontalFlip, Resize, Sample, augment
+from src.data.transforms import (
+    INTERPOLATIONS,
+    Expand,
+    ExpandThenCrop,
+    HorizontalFlip,
+    Resize,
+    Sample,
+    ScaleJitter,
+    augment,
+)
 
-NAMES = ("zoo", "ssd", "paddle", "mlperf", "nvidia", "flip", "plain")
+NAMES = ("zoo", "ssd", "paddle", "mlperf", "nvidia", "jitter", "flip", "plain")
 NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
 NO_IMAGE = Sample(None, *NOTHING)
 
@@ -77,7 +86,7 @@ def test_a_box_stays_on_its_object(name):
     image, policy = np.zeros((400, 600, 3), np.uint8), build_policy(name, 300)
     image[:], box = (20, 20, 230), np.array([[0.3, 0.25, 0.65, 0.7]], np.float32)
     image[100:280, 180:390] = (230, 20, 20)
-    for seed in range(50):
+    for seed in range(500 if name == "jitter" else 50):
         result, boxes, labels = augment(Sample(image, box, np.array([5], np.int32)), policy, size=300,
                                         rng=np.random.default_rng(seed))
         redness = result[..., 0].astype(int) - result[..., 2]
@@ -107,6 +116,33 @@ def test_half_of_the_images_are_expanded_up_to_four_times():
     widths = np.array(widths)
     assert sigmas((widths > 1).sum(), 4000, 0.5) < 5 and 3.98 < widths.max() <= 4
     assert sigmas((widths > 2.5).sum(), 4000, 0.25) < 5
+
+
+@pytest.mark.parametrize("boxes", [[], [[0.1, 0.2, 0.3, 0.4], [0.9, 0.9, 1, 1], [0, 0, 0, 1]]])
+def test_scale_jitter_halves_as_often_as_it_doubles(boxes):
+    """The median scale is 1, a quarter of the images is larger than sqrt(2); aspect ratios change by .8..1.25."""
+    rng, boxes, sides = np.random.default_rng(0), np.array(boxes).reshape(-1, 4), []
+    for _ in range(4000):
+        x1, y1, x2, y2 = ScaleJitter().draw_window(boxes, (5000, 3000), rng)
+        assert min(0, 5000 - x2 + x1) <= x1 <= max(0, 5000 - x2 + x1), "it covers the image, or lies within"
+        assert min(0, 3000 - y2 + y1) <= y1 <= max(0, 3000 - y2 + y1)
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2 * (5000, 3000)
+        assert not len(boxes) or ((centers >= (x1, y1)) & (centers <= (x2, y2))).all(axis=1).any()
+        sides.append((5000 / (x2 - x1), 3000 / (y2 - y1)))
+    scale, aspect = np.prod(sides, axis=1) ** 0.5, np.divide(*np.transpose(sides))
+    assert 0.499 < scale.min() < 0.51 and 1.98 < scale.max() < 2.01
+    assert 0.799 < aspect.min() < 0.802 and 1.24 < aspect.max() < 1.251
+    assert sigmas((scale > 1).sum(), 4000, 0.5) < 5 and sigmas((scale > 2 ** 0.5).sum(), 4000, 0.25) < 5
+
+
+def test_scale_jitter_shows_each_object_as_often():
+    """Half the sides show one of two small boxes in opposite corners; an image without boxes is cut too."""
+    rng, jitter = np.random.default_rng(0), ScaleJitter(scales=(2, 2), aspects=(1, 1))
+    boxes = np.array([[0.01, 0.01, 0.03, 0.03], [0.97, 0.97, 0.99, 0.99]])
+    left = sum(jitter.draw_window(boxes, (100, 60), rng)[0] < 25 for _ in range(2000))
+    assert sigmas(left, 2000, 0.5) < 5
+    image = np.zeros((60, 100, 3), np.uint8)
+    assert all(jitter(Sample(image, *NOTHING), rng).image.shape == (30, 50, 3) for _ in range(20))
 
 
 def test_each_distortion_is_as_likely_as_not_and_contrast_comes_second_or_last():
@@ -160,6 +196,9 @@ def test_published_numbers():
     crop, *_, jitter = build_policy("mlperf", 300)
     assert crop.min_ious == (None, 0.1, 0.3, 0.5, 0.7, 0.9, -1) and crop.trials == 1
     assert [step[1:] for step in jitter.steps] == [(0.875, 1.125), (0.5, 1.5), (0.5, 1.5), (-0.05, 0.05)]
+    scale, _, _, jitter = build_policy("jitter", 300, (1, 2, 3))
+    assert (scale.fill, scale.scales, scale.aspects) == ((1, 2, 3), (0.5, 2), (0.8, 1.25))
+    assert [step[1:] for step in jitter.steps] == [(0.8, 1.2)] * 3
     crop, *_, twist = build_policy("nvidia", 300)
     assert crop.min_ious == (None, 0, 0.1, 0.3, 0.5, 0.7, 0.9) and crop.trials == 1
     assert twist.ranges == {"hue": (-0.5, 0.5), "saturation": (0.5, 1.5), "brightness": (0.875, 1.125),

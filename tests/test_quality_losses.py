@@ -12,7 +12,8 @@ from src.boxes import encode
 from src.config import read_options
 from src.errors import OptionError
 from src.losses import DetectionLoss, QualityFocalLoss, VarifocalLoss
-from src.models.ssd import BUILDERS, Model
+from src.models.model import Model
+from src.models.ssd import BUILDERS
 from src.training.build import PUBLISHED_LOSSES, SCORES, build_loss, build_step
 from src.training.checks import check_options
 from src.training.step import run_step

@@ -11,7 +11,7 @@ from src.data.policies import build_policy
 from src.errors import OptionError
 from src.models.ssd import BUILDERS
 from src.training.build import OVERFIT, build_loss, build_rates, choose_overfit
-from src.training.checks import check_epochs, check_options, scaling_hint, start_hint
+from src.training.checks import check_epochs, check_options, check_weights, scaling_hint, start_hint
 
 STEPS = 100  # an epoch in these tests
 # {recipe: {step: learning rate}}; the first step, the end of the warm-up, both sides of each milestone. The step after
@@ -20,6 +20,8 @@ RATES = {
     # cosine: half the height half way, at step 200 + (total - 200) / 2
     "ssd_resnet50_fpn_config_gpu.yaml": {0: 0.01333, 100: 0.031665, 200: 0.05, 3100: 0.025, 6000: None},
     "ssd_mobilenet_v1_fpn_config_gpu.yaml": {0: 0.01333, 100: 0.031665, 200: 0.05, 3100: 0.025, 6000: None},
+    # half way is step 1000 + (5400 - 1000) / 2
+    "ssd_mobilenet_v2_fpnlite_coco.yaml": {0: 0.026666, 500: 0.053333, 1000: 0.08, 3200: 0.04, 5400: None},
     "ssd300_config_gpu.yaml": {0: 0.001, 100: 0.0255, 200: 0.05, 25100: 0.025025, 50000: None},
     "ssd300_mobilenet_v1_zoo_coco.yaml": {0: 0.001, 100: 0.0255, 200: 0.05, 25100: 0.025025, 50000: None},
     "ssd300_mobilenet_v2_voc.yaml": {0: 0.003, 100: 0.0165, 200: 0.03, 3100: 0.015, 6000: None},
@@ -138,6 +140,26 @@ def test_the_self_test_leaves_what_was_typed():
     assert options.lr_schedule == OVERFIT["lr_schedule"]
     options = choose_overfit(read_options([*arguments, "--pre_trained=x.pth"]))
     assert options.weight_init == "published"
+
+
+@pytest.mark.parametrize("recipe", ["ssd300_vgg16_coco.yaml", "ssd300_mobilenet_v2_tf_voc.yaml"])
+def test_the_self_test_from_scratch_freezes_nothing(recipe):
+    arguments = [f"--config_path={PATHS[recipe]}", "--overfit=8"]
+    options = choose_overfit(read_options(arguments))
+    assert (options.freeze_layer, options.filter_weight, options.batch_norm) == ("", False, "own")
+    check_weights(options)
+    options = choose_overfit(read_options([*arguments, "--pre_trained=x.pth"]))
+    assert options.freeze_layer.startswith("backbone")
+    typed = choose_overfit(read_options([*arguments, "--freeze_layer=backbone", "--batch_norm=sync"]))
+    assert typed.freeze_layer == "backbone" and typed.batch_norm == "sync"
+
+
+@pytest.mark.parametrize("recipe", PATHS)
+def test_the_self_test_is_the_same_for_every_recipe(recipe):
+    """A rate for momentum SGD is far too high for a recipe's RMSprop, and an average would lag behind the weights."""
+    options = choose_overfit(read_options([f"--config_path={PATHS[recipe]}", "--overfit=8", "--ema_decay=0"]))
+    assert {name: options[name] for name in OVERFIT} == OVERFIT
+    assert options.batch_size <= 8
 
 
 @pytest.mark.parametrize("skipped, resume, refused", [(59, False, False), (60, False, True), (60, True, False)])

@@ -8,7 +8,7 @@ from conftest import coco_tree, picture, txt_tree
 from src.config import read_options
 from src.errors import DataError
 from src.training.build import build_loader
-from src.training.checks import batch_hint
+from src.training.checks import anchor_hint, batch_hint
 
 MODEL = SimpleNamespace(anchors=np.array([[.5, .5, .5, .5], [.2, .5, .4, 1]], np.float32), image_size=8, mean=(0, 0, 0))
 
@@ -78,3 +78,13 @@ def test_difficult_boxes_are_targets_unless_left_out(tmp_path, call):
     assert loader_of(split)[1].has_targets()
     with pytest.raises(DataError, match="all 1 are marked crowd or difficult; .*, or set --use_difficult=True"):
         loader_of(split, "--use_difficult=False")
+
+
+def test_boxes_that_share_their_only_anchor_are_told_by_a_self_test(tmp_path, call):
+    """Two boxes in the middle have IoU .24 with the first anchor, which one of them takes; the tall one has another."""
+    txt_tree(tmp_path, "a.png 16,7,24,13,cat 17,7,25,13,cat 0,0,16,20,cat\nb.png 16,7,24,13,cat\n")
+    split = call.txt()
+    options, loader = loader_of(split, "--overfit=2")
+    assert loader.unmatched() == (1, 4)
+    assert anchor_hint(options, loader).startswith("1 of 4 boxes cannot be memorised")
+    assert anchor_hint(*loader_of(split)) == ""

@@ -12,12 +12,14 @@ import numpy as np
 from src.data.images import decode_image
 from src.data.mindrecord import read_error, read_rows
 from src.data.policies import build_policy
+from src.data.sampling import Samples, draw_samples, epoch_length, repeat_factors
 from src.data.transforms import GREY, Sample, augment, resize
 from src.errors import DataError
 from src.matching import Matcher
 
 EVAL_COLUMNS = ["image", "height", "width", "index"]  # of mindrecord.SCHEMA
-TRAIN_COLUMNS = [*EVAL_COLUMNS, "boxes", "labels", "crowd", "difficult"]
+LABEL_COLUMNS = ["labels", "crowd", "difficult"]
+TRAIN_COLUMNS = [*EVAL_COLUMNS, "boxes", *LABEL_COLUMNS]
 BATCHES_AHEAD = 3  # that are prepared while one is used
 Row = dict[str, np.ndarray]  # of MindRecord, by column
 
@@ -26,33 +28,59 @@ class TrainLoader:
     """Batches images [B, S, S, 3] uint8, labels [B, A] int32, targets [B, A, 4] float32, index [B] int64 (row numbers).
 
     Each epoch is a fresh permutation, split over `world` processes, so that every row comes; the last batch of all is
-    filled up from the beginning of the permutation. Crowd boxes are not trained on.
+    filled up from the beginning of the permutation. Crowd boxes are not trained on. With class_balance images of rare
+    classes come more often, see sampling.py.
     """
 
     def __init__(self, files: list[str], matcher: Matcher, *, rows: int, policy: str, image_size: int, batch_size: int,
                  seed: int = 1, rank: int = 0, world: int = 1, workers: int = 2, use_difficult: bool = True,
-                 fill: tuple[float, ...] = GREY):
+                 fill: tuple[float, ...] = GREY, class_balance: float = 0.0):
         """files: of MindRecord. rows: how many of their rows, the first ones. policy, fill: as of build_policy().
-        workers: threads. use_difficult: whether difficult boxes are trained on."""
+        workers: threads. use_difficult: whether difficult boxes are trained on. class_balance: threshold of
+        repeat_factors(), a share of the images; 0: every image comes once."""
         self.files, self.rows, self.batch_size = files, rows, batch_size
         self.matcher, self.policy, self.image_size = matcher, build_policy(policy, image_size, fill), image_size
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
         self.use_difficult = use_difficult
-        self.steps = -(-rows // (batch_size * world))
+        self.factors, self.class_factors, self.length = None, {}, rows  # length: samples of an epoch
+        if class_balance:
+            classes = [np.unique(row["labels"][self.trainable(row)]) for row in self.read_labels()]
+            self.factors, self.class_factors = repeat_factors(classes, class_balance)
+            self.length = epoch_length(self.factors)
+        self.steps = -(-self.length // (batch_size * world))
+
+    def samples(self, epoch: int) -> Samples:
+        """The samples of an epoch, the same on every process and for every batch size."""
+        rng = np.random.default_rng((self.seed, epoch))
+        if self.factors is None:
+            return Samples(rng.permutation(self.rows), np.zeros(self.rows, int))
+        return draw_samples(self.factors, rng)
+
+    def places(self) -> np.ndarray:
+        """Which sample of an epoch stands where in its batches, [steps, world, B]."""
+        return np.resize(np.arange(self.length), (self.steps, self.world, self.batch_size))
 
     def order(self, epoch: int) -> np.ndarray:
         """Row numbers [steps, world, B] of an epoch, the same on every process and for every split of a batch."""
-        shuffled = np.random.default_rng((self.seed, epoch)).permutation(self.rows)
-        return np.resize(shuffled, (self.steps, self.world, self.batch_size))
+        return self.samples(epoch).rows[self.places()]
 
     def repeated(self) -> int:
-        """How many images of an epoch come twice, or more often, to fill up its last batch."""
-        return self.steps * self.world * self.batch_size - self.rows
+        """How many samples of an epoch come twice, or more often, to fill up its last batch."""
+        return self.steps * self.world * self.batch_size - self.length
 
     def has_targets(self) -> bool:
         """Whether any box can be trained on; as a rule the first row tells."""
-        rows = read_rows(self.files, np.arange(self.rows), ["labels", "crowd", "difficult"])
-        return any(self.trainable(row).any() for row in rows)
+        return any(self.trainable(row).any() for row in self.read_labels())
+
+    def unmatched(self) -> tuple[int, int]:
+        """How many training targets get no anchor before any augmentation, and how many there are."""
+        chosen = [row["boxes"].reshape(-1, 4)[self.trainable(row)]
+                  for row in read_rows(self.files, np.arange(self.rows), [*LABEL_COLUMNS, "boxes"])]
+        return sum(map(self.matcher.unmatched, chosen)), sum(map(len, chosen))
+
+    def read_labels(self) -> Iterator[Row]:
+        """The columns of every row from which trainable() tells."""
+        return read_rows(self.files, np.arange(self.rows), LABEL_COLUMNS)
 
     def trainable(self, row: Row) -> np.ndarray:
         """Which boxes [N] of a row are training targets."""
@@ -60,16 +88,20 @@ class TrainLoader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[np.ndarray]]:
         """Iterates over the batches of this process, from first_step on."""
-        rows = self.order(epoch)[first_step:, self.rank].reshape(-1)
+        own = self.places()[first_step:, self.rank].reshape(-1)
+        rows, copies = (column[own] for column in self.samples(epoch))
         anchors, size = len(self.matcher.anchors), self.image_size
         parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
-        return batches(self.files, rows, partial(self.prepare_sample, epoch), columns=TRAIN_COLUMNS, parts=parts,
-                       batch_size=self.batch_size, workers=self.workers)
+        prepare = partial(self.prepare_sample, epoch=epoch, copies=copies)
+        return batches(self.files, rows, prepare, columns=TRAIN_COLUMNS, parts=parts, batch_size=self.batch_size,
+                       workers=self.workers)
 
-    def prepare_sample(self, epoch: int, row: Row, places: list[np.ndarray]) -> None:
-        """Augments a row and matches its boxes into its places in a batch."""
+    def prepare_sample(self, number: int, row: Row, places: list[np.ndarray], *, epoch: int,
+                       copies: np.ndarray) -> None:
+        """Augments a row and matches its boxes into its places in a batch. copies[number]: as of Samples."""
         images, labels, targets, index = places
-        rng = np.random.default_rng((self.seed, epoch, int(row["index"])))
+        key, copy = (self.seed, epoch, int(row["index"])), int(copies[number])
+        rng = np.random.default_rng((*key, copy) if copy else key)
         chosen = self.trainable(row)
         sample = Sample(row_image(row, self.files[0]), row["boxes"].reshape(-1, 4)[chosen], row["labels"][chosen])
         sample = augment(sample, self.policy, size=self.image_size, rng=rng)
@@ -96,20 +128,21 @@ class EvalLoader:
         return batches(self.files, self.rows, self.prepare_sample, columns=EVAL_COLUMNS, parts=parts,
                        batch_size=self.batch_size, workers=self.workers)
 
-    def prepare_sample(self, row: Row, places: list[np.ndarray]) -> None:
+    def prepare_sample(self, _number: int, row: Row, places: list[np.ndarray]) -> None:
         """Resizes a row's image into its place in a batch."""
         images, index = places
         images[:] = resize(row_image(row, self.files[0]), self.image_size, self.resize)
         index[...] = row["index"]
 
 
-def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[Row, list[np.ndarray]], None], *,
+def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[int, Row, list[np.ndarray]], None], *,
             columns: list[str], parts: list[tuple[tuple[int, ...], type]], batch_size: int,
             workers: int) -> Iterator[list[np.ndarray]]:
     """Reads the given rows in order and yields batches, each a list of arrays; the last may be shorter.
 
-    parts: shape and type of each array of a sample. prepare_sample(row, places in the batch) fills them in one of the
-    `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads run.
+    parts: shape and type of each array of a sample. prepare_sample(number, row, places in the batch) fills them for
+    rows[number] in one of the `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads
+    run.
     """
     if len(rows) == 0:
         return
@@ -118,11 +151,11 @@ def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[Row, l
     reader = read_rows(files, rows, columns)
     pool, waiting = ThreadPoolExecutor(workers), deque()
 
-    def begin(batch: list[np.ndarray]) -> list[Future]:
+    def begin(batch: list[np.ndarray], start: int) -> list[Future]:
         tasks = []
         try:
-            for number, row in zip(range(len(batch[0])), reader):
-                tasks.append(pool.submit(prepare_sample, row, [part[number, ...] for part in batch]))
+            for place, row in zip(range(len(batch[0])), reader):
+                tasks.append(pool.submit(prepare_sample, start + place, row, [part[place, ...] for part in batch]))
         except (RuntimeError, ValueError) as error:
             raise read_error(error, files[0]) from error
         if len(tasks) < len(batch[0]):
@@ -133,7 +166,7 @@ def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[Row, l
         for start in range(0, len(rows), batch_size):
             count = min(batch_size, len(rows) - start)
             batch = [np.empty((count, *shape), kind) for shape, kind in parts]
-            waiting.append((batch, begin(batch)))
+            waiting.append((batch, begin(batch, start)))
             if len(waiting) > BATCHES_AHEAD:
                 yield finish(*waiting.popleft())
         while waiting:

@@ -6,7 +6,16 @@ from __future__ import annotations
 
 from src.data import photometric, transforms
 from src.data.photometric import ColorJitter, ColorStep, ColorTwist, PhotometricDistort
-from src.data.transforms import GREY, Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, Transform
+from src.data.transforms import (
+    GREY,
+    Expand,
+    ExpandThenCrop,
+    HorizontalFlip,
+    MinIoUCrop,
+    Resize,
+    ScaleJitter,
+    Transform,
+)
 
 
 def build_policy(name: str, size: int, fill: tuple[float, ...] = GREY) -> list[Transform]:
@@ -20,6 +29,7 @@ def build_policy(name: str, size: int, fill: tuple[float, ...] = GREY) -> list[T
         "paddle": paddle(size, fill),
         "mlperf": mlperf(size),
         "nvidia": nvidia(size),
+        "jitter": jitter(size, fill),
         "flip": [Resize(size), HorizontalFlip(), ColorJitter()],
         "plain": [Resize(size)],
     }
@@ -80,3 +90,14 @@ def nvidia(size: int) -> list[Transform]:
     crop = MinIoUCrop(min_ious=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9), trials=1, accepts=transforms.all_reach,
                       draw_sides=transforms.fraction_sides)
     return [crop, Resize(size), HorizontalFlip(), ColorTwist()]
+
+
+def jitter(size: int, fill: tuple[float, ...]) -> list[Transform]:
+    """Large-scale jitter, https://arxiv.org/abs/2012.07177 section 3, in the numbers of this repository.
+
+    The paper (and torchvision's ScaleJitter) draws the scale uniformly of .1..2 for an input of 1024 pixels. On 300 a
+    tenth leaves nothing of most objects, so it is .5..2 here, log-uniform. The change of the aspect ratio is ours, and
+    so are the colours: half of what `zoo` does.
+    """
+    return [ScaleJitter(fill), Resize(size), HorizontalFlip(),
+            ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)]

@@ -184,6 +184,36 @@ class ExpandThenCrop:
 
 
 @dataclass
+class ScaleJitter:
+    """Scales the image at random: where it grows, a part of it stays; where it shrinks, `fill` surrounds it.
+
+    The scale and the change of the aspect ratio are log-uniform: a half is as likely as the double. The window lies
+    uniformly among the places that hold the centre of one of the boxes, which is drawn; without boxes among all.
+    Source: large-scale jitter, https://arxiv.org/abs/2012.07177 section 3.
+    """
+    fill: tuple[float, ...] = GREY  # RGB 0..255 around a smaller image
+    scales: tuple[float, float] = (0.5, 2.0)
+    aspects: tuple[float, float] = (0.8, 1.25)  # factors of width / height
+
+    def __call__(self, sample: Sample, rng: Generator) -> Sample:
+        height, width = sample.image.shape[:2]
+        return crop(sample, self.draw_window(sample.boxes, (width, height), rng), self.fill)
+
+    def draw_window(self, boxes: np.ndarray, size: tuple[int, int], rng: Generator) -> np.ndarray:
+        """The part of an image of this size with these boxes [N, 4] that is seen; it may be larger than the image."""
+        scale, aspect = (np.exp(rng.uniform(*np.log(span))) for span in (self.scales, self.aspects))
+        sides = np.maximum(size / (scale * np.array([aspect ** 0.5, aspect ** -0.5])), 1).round().astype(int)
+        low, high = np.minimum(size - sides, 0), np.maximum(size - sides, 0)  # of x1, y1
+        if len(boxes):
+            box = boxes[rng.integers(len(boxes))]
+            center = (box[:2] + box[2:]) / 2 * size
+            low = np.clip(np.floor(center - sides).astype(int) + 1, low, high)
+            high = np.clip(np.ceil(center).astype(int) - 1, low, high)
+        corner = rng.integers(low, high + 1)
+        return np.concatenate([corner, corner + sides])
+
+
+@dataclass
 class Resize:
     """Stretches to a square, aspect ratio not kept (the published SSD input)."""
     size: int  # side of the square, pixels

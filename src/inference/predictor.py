@@ -92,7 +92,8 @@ def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Mod
     fixed = {name: meta.get(name, defaults[name]) for name in FIXED_FIELDS}
     if not fixed["classes"]:
         raise classes_missing(file)
-    model = build_model(fixed["model"], len(fixed["classes"]) + 1, image_size=fixed["image_size"], width=fixed["width"])
+    model = build_model(fixed["model"], len(fixed["classes"]) + 1, image_size=fixed["image_size"], width=fixed["width"],
+                        anchor_shapes=meta.get("anchor_shapes", ()))
     model = replace(model, score=meta.get("score", model.score))
     try:
         source = load_all(model.network, file, model.name)

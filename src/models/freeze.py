@@ -39,6 +39,14 @@ def choose_norms(network: nn.Cell, kind: str, world: int) -> None:
         synchronise_norms(network, world)
 
 
+def hasten_norms(network: nn.Cell, momentum: float) -> None:
+    """Lets the running statistics follow the batches with this momentum, the weight 0..1 of the old value."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d):
+            cell.momentum = 1 - momentum  # MindSpore keeps the weight of the new value, here and in its operator
+            cell.bn_train = ops.BatchNorm(is_training=True, epsilon=cell.eps, momentum=cell.momentum)
+
+
 def synchronise_norms(network: nn.Cell, world: int) -> None:
     """Takes the statistics over the batches of all `world` processes, which must have formed their cluster."""
     for _, cell in network.cells_and_names():

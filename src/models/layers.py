@@ -91,6 +91,20 @@ def conv_norm(in_channels: int, out_channels: int, norm: Norm, *, kernel_size: i
     return nn.SequentialCell(cells)
 
 
+def separable_conv(in_channels: int, out_channels: int, *, stride: int = 1, bias: bool = False,
+                   conv: Conv = conv) -> nn.SequentialCell:
+    """3x3 depthwise, then 1x1 with nothing between: SeparableConv2D of Keras. bias: of the second."""
+    return nn.SequentialCell(conv(in_channels, in_channels, stride=stride, groups=in_channels),
+                             conv(in_channels, out_channels, 1, bias=bias))
+
+
+def separable_norm(in_channels: int, out_channels: int, norm: Norm, *, stride: int = 1,
+                   conv: Conv = conv) -> nn.SequentialCell:
+    """The two of separable_conv, normalisation and ReLU6."""
+    return nn.SequentialCell(conv(in_channels, in_channels, stride=stride, groups=in_channels),
+                             conv(in_channels, out_channels, 1), norm(out_channels), nn.ReLU6())
+
+
 class HalfMaxPool(nn.Cell):
     """3x3 max pooling of stride 2 of a map without negative values, padded by 1 on each side (PyTorch's kernel // 2).
 
@@ -172,15 +186,25 @@ class UpsampleTwice(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         for axis in (2, 3):
-            rows = x.shape[axis]
-            half = x * 0.5  # halved before they are added: float16 may not hold the sum
-            below = compat.narrow(half, axis, 1, rows - 1), compat.narrow(half, axis, rows - 1, 1)
-            means = half + ops.concat(below, axis)
             shape = list(x.shape)
-            shape[axis] = 2 * rows
+            shape[axis] *= 2
             # joined, not stacked: ONNX as MindSpore writes it would stack through a sequence
-            pairs = ops.concat((x.expand_dims(axis + 1), means.expand_dims(axis + 1)), axis + 1)
+            pairs = ops.concat((x.expand_dims(axis + 1), self.between(x, axis).expand_dims(axis + 1)), axis + 1)
             x = pairs.reshape(tuple(shape))         # [B, C, 2 H, W], then [B, C, 2 H, 2 W]
+        return x
+
+    def between(self, x: Tensor, axis: int) -> Tensor:
+        """The odd rows, one behind each row of x."""
+        rows = x.shape[axis]
+        half = x * 0.5  # halved before they are added: float16 may not hold the sum
+        below = compat.narrow(half, axis, 1, rows - 1), compat.narrow(half, axis, rows - 1, 1)
+        return half + ops.concat(below, axis)
+
+
+class RepeatTwice(UpsampleTwice):
+    """Doubles height and width by writing each value twice along both: the nearest neighbour."""
+
+    def between(self, x: Tensor, axis: int) -> Tensor:
         return x
 
 

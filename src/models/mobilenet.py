@@ -75,38 +75,42 @@ class InvertedResidual(nn.Cell):
 
 
 class MobileNetV2(nn.Cell):
-    """Returns a map of stride 16 and the last 1x1 convolution (stride 32), `channels` deep.
+    """Returns the outputs of the cells `taps` of `features`, `channels` deep.
 
-    The first is the output of block 13, or with tap_expansion the expansion inside block 14, through which then no
-    gradient of the head flows back (uvipen/SSD-pytorch takes it detached).
+    Cell 0 is the first convolution, k = 1..17 block k (stride 4 up to 3, 8 up to 6, 16 up to 13), 18 the last 1x1
+    convolution (stride 32). tap_expansion: first of all the expansion inside block 14, through which no gradient of the
+    head flows back (uvipen/SSD-pytorch takes it detached).
     """
 
-    def __init__(self, norm: Norm, *, width: float = 1.0, tap_expansion: bool = False, conv: Conv = conv):
+    def __init__(self, norm: Norm, *, taps: tuple[int, ...] = (13, 18), width: float = 1.0,
+                 tap_expansion: bool = False, conv: Conv = conv):
         super().__init__()
         depth = scale_channels(32, width)
-        cells = [conv_norm(3, depth, norm, stride=2, conv=conv)]
+        cells, depths = [conv_norm(3, depth, norm, stride=2, conv=conv)], [depth]
         for expansion, channels, repeats, first_stride in MOBILENET_V2:
             out_channels = scale_channels(channels, width)
             for stride in (first_stride, *(1,) * (repeats - 1)):
                 cells.append(InvertedResidual(depth, out_channels, stride, expansion=expansion, norm=norm, conv=conv))
                 depth = out_channels
-        last = scale_channels(1280, width)
-        cells.append(conv_norm(depth, last, norm, kernel_size=1, conv=conv))
+                depths.append(depth)
+        depths.append(scale_channels(1280, width))
+        cells.append(conv_norm(depth, depths[-1], norm, kernel_size=1, conv=conv))
         self.features = nn.CellList(cells)
+        self.taps = taps
         self.tap_expansion = tap_expansion
-        self.channels = (scale_channels(96, width) * (6 if tap_expansion else 1), last)
+        self.channels = (*([6 * depths[13]] if tap_expansion else []), *(depths[tap] for tap in taps))
 
-    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        stride16 = None
+    def construct(self, x: Tensor) -> list:
+        maps = []
         for index, cell in enumerate(self.features):
             if index == 14 and self.tap_expansion:
                 hidden, x = cell.expanded(x)
-                stride16 = ops.stop_gradient(hidden)
+                maps.append(ops.stop_gradient(hidden))
             else:
                 x = cell(x)
-            if index == 13 and not self.tap_expansion:
-                stride16 = x
-        return stride16, x
+            if index in self.taps:
+                maps.append(x)
+        return maps
 
 
 class MobileExtras(ExtraLevels):

@@ -1,25 +1,26 @@
-"""The SSD network and one builder per published model, whose docstring names the source of the numbers inside."""
+"""One builder per published model, whose docstring names the source of the numbers inside."""
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
-from mindspore import Tensor, nn
+from mindspore import nn
+from mindspore.common.initializer import Normal
 
-from src.anchors import AnchorTable, grid_shapes, reduced_shapes, tile_anchors
+from src.anchors import AnchorTable, grid_anchors, reduced_anchors, reduced_shapes
 from src.errors import OptionError, unknown_name
+from src.models import layers
 from src.models.fpn import FPN
 from src.models.heads import LevelHead, SharedHead, separable
+from src.models.initialize import start_from_background
 from src.models.layers import Extra, ExtraLevels, Norm, batch_norm, conv_norm, extra_block, torch_conv, xavier_conv
 from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, inverted_extras
+from src.models.model import SSD, Model, with_shapes
 from src.models.resnet import STAGES_TO_C4, BasicBlock, Bottleneck, ResNet
 from src.models.vgg import VGG16
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB in 0..255: .485 .456 .406 of the ImageNet statistics
-IMAGENET_STD = (58.395, 57.12, 57.375)     # .229 .224 .225
 CAFFE_MEAN = (123.0, 117.0, 104.0)         # VGG-16's released weights want it subtracted and nothing divided
 LINEAR_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # evenly from .2 to .95 (SSD paper section 2.2)
 
@@ -45,35 +46,6 @@ SSDLITE_300 = AnchorTable(
     sizes=(60, 105, 150, 195, 240, 285, 330), aspect_ratios=((2, 3),) * 6)
 
 
-class SSD(nn.Cell):
-    """backbone -> neck -> head: normalised images [B, 3, H, W] -> logits [B, A, C], deltas [B, A, 4]."""
-
-    def __init__(self, backbone: nn.Cell, neck: nn.Cell, head: nn.Cell):
-        super().__init__()
-        self.backbone = backbone
-        self.neck = neck
-        self.head = head
-
-    def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.backbone(images)  # feature maps [B, channels, H / stride, W / stride], the largest first
-        return self.head(self.neck(features))
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network with all that is needed to feed it and to read its outputs."""
-    name: str              # of BUILDERS
-    network: nn.Cell       # of normalised images
-    anchors: np.ndarray    # [A, 4] cx, cy, w, h as fractions
-    image_size: int        # height and width of the images, pixels
-    num_classes: int       # with the background
-    width: float = 1.0     # factor of the backbone's channels
-    mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB, 0..255
-    std: tuple[float, float, float] = IMAGENET_STD
-    score: str = "sigmoid"        # how a logit becomes a score: "sigmoid" or "softmax"
-    clip_before_nms: bool = True  # whether NMS compares boxes clipped to the image; otherwise they are clipped after it
-
-
 def ssd_resnet50_fpn(num_classes: int, image_size: int = 640) -> Model:
     """Model zoo official/cv/SSD, ssd_resnet50_fpn_config_gpu.yaml: 33,294,654 trainable parameters at 81 classes."""
     backbone = ResNet(batch_norm(eps=1e-3, momentum=0.997))
@@ -94,10 +66,29 @@ def fpn_model(name: str, backbone: nn.Cell, *, num_classes: int, image_size: int
     neck = FPN(backbone.channels, 256, batch_norm())
     head = SharedHead(len(strides), 256, anchors_per_cell=6, num_classes=num_classes,
                       norm=batch_norm(eps=1e-3, momentum=0.97))
-    fractions = [stride / image_size for stride in strides]
-    anchors = tile_anchors([image_size // stride for stride in strides], fractions, grid_shapes(fractions))
-    return Model(name=name, network=SSD(backbone, neck, head), anchors=anchors, image_size=image_size,
-                 num_classes=num_classes)
+    return Model(name=name, network=SSD(backbone, neck, head), anchors=grid_anchors(image_size, strides),
+                 image_size=image_size, num_classes=num_classes)
+
+
+def ssd_mobilenet_v2_fpnlite(num_classes: int, image_size: int = 320) -> Model:
+    """TensorFlow Object Detection API, ssd_mobilenet_v2_fpnlite_320x320, _640x640: 2,619,006 trainable at 81 classes.
+
+    Separable convolutions in pyramid and head. The class biases start as background: of the published -4.6 that of the
+    background itself becomes 4.6, because our focal loss trains it and theirs does not.
+    """
+    strides = (8, 16, 32, 64, 128)
+    if image_size % 32:
+        raise OptionError(f"image_size={image_size}: ssd_mobilenet_v2_fpnlite needs a multiple of 32, like 320 or 640")
+    norm, conv = batch_norm(eps=1e-3, momentum=0.997), partial(layers.conv, init=Normal(0.01))
+    backbone = MobileNetV2(norm, taps=(6, 13, 18), conv=conv)
+    neck = FPN(backbone.channels, 128, norm, smooth_first=True, conv=conv,
+               block=partial(layers.separable_norm, conv=conv))
+    head = SharedHead(len(strides), 128, anchors_per_cell=6, num_classes=num_classes, norm=norm, one_tower=True,
+                      layer=partial(layers.separable_conv, conv=conv), tower_bias=False)
+    start_from_background(head, num_classes)
+    return Model(name="ssd_mobilenet_v2_fpnlite", network=SSD(backbone, neck, head),
+                 anchors=grid_anchors(image_size, strides), image_size=image_size, num_classes=num_classes,
+                 mean=(127.5,) * 3, std=(127.5,) * 3, clip_before_nms=False)
 
 
 def ssd300_mobilenet_v2(num_classes: int, image_size: int = 300, width: float = 1.0) -> Model:
@@ -161,22 +152,10 @@ def ssd300_mobilenet_v1_zoo(num_classes: int, image_size: int = 300) -> Model:
                  image_size=image_size, num_classes=num_classes)
 
 
-def reduced_anchors(image_size: int, shapes: Sequence[np.ndarray], *, zoo_strides: bool = False) -> np.ndarray:
-    """Anchors [A, 4] of six levels of strides 16 to 512 with reduced_shapes, three on the first level; 1917 at 300.
-
-    They sit in the middle of their cells; the model zoo instead has strides of 16, 32, 64 pixels on the first levels.
-    """
-    maps = [-(-image_size // stride) for stride in (16, 32, 64, 128, 256, 512)]  # padding rounds up
-    strides = [1 / side for side in maps]
-    if zoo_strides:
-        strides[:3] = [16 / image_size, 32 / image_size, 64 / image_size]
-    return tile_anchors(maps, strides, shapes)
-
-
 def ssdlite300_mobilenet_v2(num_classes: int, image_size: int = 300) -> Model:
     """uvipen/SSD-pytorch, src/model.py: 4,451,764 trainable parameters at 81 classes, 3000 anchors."""
     norm = batch_norm()
-    backbone = MobileNetV2(norm, tap_expansion=True, conv=torch_conv)
+    backbone = MobileNetV2(norm, taps=(18,), tap_expansion=True, conv=torch_conv)
     extras = (512, 256, 256, 64)
     head = LevelHead([*backbone.channels, *extras], SSDLITE_300.anchors_per_cell(), num_classes,
                      predictor=separable(norm, depthwise_bias=True))
@@ -254,28 +233,30 @@ def table_model(name: str, network: SSD, table: AnchorTable, *, num_classes: int
         raise OptionError(f"image_size={image_size}: {name} is built for {table.image_size} pixels; leave the option "
                           "out")
     return Model(name=name, network=network, anchors=table.tile().clip(0, 1), image_size=image_size,
-                 num_classes=num_classes, score="softmax", clip_before_nms=False)
+                 num_classes=num_classes, score="softmax", clip_before_nms=False, clip_anchors=True)
 
 
 BUILDERS = {builder.__name__: builder for builder in (
     ssd_resnet50_fpn, ssd300_resnet50, ssd300_resnet34, ssd300_mobilenet_v1, ssd300_mobilenet_v1_zoo,
-    ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn, ssd300_vgg16,
-    ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
+    ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn,
+    ssd_mobilenet_v2_fpnlite, ssd300_vgg16, ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
 
 
-def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0) -> Model:
-    """A named model; image_size 0 means its published one. num_classes counts the background. Raises OptionError."""
+def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0,
+                anchor_shapes: Sequence[Sequence] = ()) -> Model:
+    """A named model; num_classes counts the background. Raises OptionError.
+
+    image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones.
+    """
     if name not in BUILDERS:
         raise unknown_name("model", name, list(BUILDERS))
     size = image_size or published_size(name)
-    if width == 1.0:
-        return BUILDERS[name](num_classes, size)
-    if "width" not in inspect.signature(BUILDERS[name]).parameters:
+    if width != 1.0 and "width" not in inspect.signature(BUILDERS[name]).parameters:
         raise OptionError(f"width={width}: {name} has width 1.0 only; ssd300_mobilenet_v2 can be narrower")
-    return BUILDERS[name](num_classes, size, width)
+    model = BUILDERS[name](num_classes, size) if width == 1.0 else BUILDERS[name](num_classes, size, width)
+    return with_shapes(model, anchor_shapes) if anchor_shapes else model
 
 
 def published_size(name: str) -> int:
-    """The image size that a model was published with, in pixels."""
-    # it is written in one place, as the default of its builder
+    """The image size that a model was published with, in pixels: the default of its builder."""
     return inspect.signature(BUILDERS[name]).parameters["image_size"].default

@@ -27,13 +27,15 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
-from src.models.freeze import choose_norms, freeze_layers
+from src.models.freeze import choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
-from src.models.ssd import Model, build_model
+from src.models.model import IMAGENET_STD
+from src.models.ssd import Model, build_model, with_shapes
 from src.optim import build_optimizer
 from src.option_rules import graph_options
 from src.text import split_names
+from src.training.anchors import AnchorChooser
 from src.training.checks import why_no_boxes
 from src.training.log import RunLog
 from src.training.resume import Saved
@@ -49,17 +51,22 @@ from src.weights.load import load_pretrained
 SCORES = {"focal": "sigmoid", "quality": "sigmoid", "varifocal": "sigmoid", "multibox": "softmax"}
 PUBLISHED_LOSSES = {"sigmoid": "focal", "softmax": "multibox"}  # loss=auto, by the score function of the model
 # the self-test of --overfit memorises a few images from scratch; these options replace those of any recipe
-OVERFIT = {"augmentation": "plain", "run_eval": True, "epoch_size": 300, "eval_interval": 25,
-           "save_checkpoint_epochs": 300, "lr_schedule": "cosine", "lr": 0.02, "lr_init": 0.002, "warmup_epochs": 0.0,
-           "warmup_steps": 20, "grad_clip": 10.0, "lr_batch": 0, "weight_decay": 0.0, "min_score": 0.05}
+OVERFIT = {"augmentation": "plain", "class_balance": 0.0, "run_eval": True, "epoch_size": 150, "eval_interval": 10,
+           "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150, "min_score": 0.05,
+           "optimizer": "momentum", "momentum": 0.9, "body_lr": 1.0, "lr_schedule": "cosine", "lr": 0.02,
+           "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 20,
+           "grad_clip": 10.0, "grad_clip_value": 0.0, "weight_decay": 0.0, "ema_decay": 0.0, "accumulate": 1}
 
 
 def choose_overfit(options: EasyDict) -> EasyDict:
     """The options of a run; with overfit=N those of OVERFIT on N images, but for what was typed."""
     if not options.overfit:
         return options
-    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit),
-              "weight_init": options.weight_init if options.pre_trained else "he"}
+    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit)}
+    if not options.pre_trained:
+        # what a recipe keeps of its weights would stay random
+        wanted |= {"weight_init": "he", "freeze_layer": "", "filter_weight": False,
+                   "batch_norm": "own" if options.batch_norm == "frozen" else options.batch_norm}
     return EasyDict({**options, **{key: value for key, value in wanted.items() if key not in options.typed}})
 
 
@@ -86,12 +93,28 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         model = dataclasses.replace(model, score=SCORES[options.loss])
     network, frozen = model.network, split_names(options.freeze_layer)
     if options.weight_init == "he":
-        he_initialize(network, model.num_classes, options.seed)
+        # pixels deviate by IMAGENET_STD; where a model divides by more, norms follow, and the weights are kept
+        deviation = max(np.mean(IMAGENET_STD) / np.mean(model.std), 1.0)
+        he_initialize(network, model.num_classes, options.seed, input_deviation=deviation)
     if options.pre_trained and not options.resume:
         file = open_weights(options.pre_trained)
         log.say(load_pretrained(network, file, model.name, leave_out_classes=options.filter_weight, frozen=frozen))
     choose_norms(network, options.batch_norm, world)
+    if options.overfit:
+        # The published averages are over hundreds of steps, more than a self-test has; half of this is one epoch old.
+        hasten_norms(network, 0.5 ** min(options.batch_size * world / options.overfit, 1))
     return model, freeze_layers(network, frozen)
+
+
+def choose_anchors(options: EasyDict, model: Model, split: Split, *, saved: Saved | None, log: RunLog, rank: int,
+                   world: int) -> Model:
+    """The Model with the anchors of a new run, or with those that a resumed run was saved with. split: of training."""
+    if saved:
+        shapes = saved.meta.get("anchor_shapes")
+        return with_shapes(model, shapes) if shapes else model
+    choose = AnchorChooser(options.anchors, threshold=options.match_threshold, seed=options.seed,
+                           max_images=options.overfit, log=log, rank=rank, world=world)
+    return choose(model, split)
 
 
 def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, world: int) -> TrainLoader:
@@ -102,7 +125,7 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
                          workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean)
+                         fill=model.mean, class_balance=options.class_balance)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
     return loader

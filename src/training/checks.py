@@ -5,6 +5,7 @@ import os
 
 from easydict import EasyDict
 
+from src.anchor_file import read_shapes
 from src.data.loader import TrainLoader
 from src.data.prepare import Split
 from src.errors import EnvironmentFault, OptionError
@@ -12,6 +13,8 @@ from src.metrics import import_engine
 from src.models.freeze import freeze_layers
 from src.models.ssd import BUILDERS, build_model
 from src.text import split_names
+
+MAX_CLASSES = 10  # that a line names
 
 
 def check_options(options: EasyDict) -> None:
@@ -24,6 +27,9 @@ def check_options(options: EasyDict) -> None:
     if options.label_smoothing > 0 and options.loss in ("quality", "varifocal"):
         raise OptionError(f"label_smoothing={options.label_smoothing} is of --loss=focal and multibox; the targets of "
                           f"--loss={options.loss} are IoUs already, leave it out")
+    if options.anchors not in ("", "auto") and not options.resume:
+        model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
+        read_shapes(options.anchors, [len(level.shapes) for level in model.levels()], model.image_size)  # raises
     if options.dataset != "voc" and (options.run_eval or options.overfit):
         import_engine(options.metric_engine)
     if options.device_target == "CPU" and options.amp_level == "O1":
@@ -80,10 +86,10 @@ def why_no_boxes(options: EasyDict, split: Split) -> str:
     return f"all {boxes} are marked crowd or difficult; annotate single objects{hint}"
 
 
-def hints(options: EasyDict, loader: TrainLoader) -> list[str]:
-    """What a user should know before the first step, a line each."""
-    lines = (threshold_hint(options), batch_hint(options, loader), start_hint(options),
-             scaling_hint(options, loader.batch_size * loader.world))
+def hints(options: EasyDict, loader: TrainLoader, classes: list[str]) -> list[str]:
+    """What a user should know before the first step, a line each. classes: names in the order of their labels."""
+    lines = (threshold_hint(options), batch_hint(options, loader), balance_hint(options, loader, classes),
+             start_hint(options), scaling_hint(options, loader.batch_size * loader.world), anchor_hint(options, loader))
     return [line for line in lines if line]
 
 
@@ -97,14 +103,39 @@ def threshold_hint(options: EasyDict) -> str:
 def batch_hint(options: EasyDict, loader: TrainLoader) -> str:
     """How the batches differ from what batch_size says, "" where they do not."""
     asked, batch = options.batch_size * options.accumulate * loader.world, loader.batch_size * loader.world
-    images, steps = plural(loader.rows, "image"), plural(loader.steps, "step")
     parts = []
     if batch < asked:
+        images = plural(loader.rows, "image")
         parts.append(f"a batch of {asked} over all processes is more than {images}: it is cut to {batch}")
     if loader.repeated():
+        images, steps = plural(loader.length, "image"), plural(loader.steps, "step")
         parts.append(f"{images} in {steps} of {batch}: the last one of an epoch is filled up with "
                      f"{loader.repeated()} of its first images")
     return "; ".join(parts)
+
+
+def balance_hint(options: EasyDict, loader: TrainLoader, classes: list[str]) -> str:
+    """What class_balance repeats, "" where it is off."""
+    if not options.class_balance:
+        return ""
+    start = f"class_balance={options.class_balance:g}"
+    if not loader.class_factors:
+        return f"{start} repeats nothing: every class is in that share of the images, or in more"
+    rarest = sorted(loader.class_factors.items(), key=lambda item: -item[1])
+    parts = [f"{classes[label - 1]} x {factor:.3g}" for label, factor in rarest[:MAX_CLASSES]]
+    if len(rarest) > MAX_CLASSES:
+        parts.append(f"{len(rarest) - MAX_CLASSES} more classes less often")
+    return (f"{start}: an epoch has {loader.length} samples of {plural(loader.rows, 'image')}, because images of rare "
+            f"classes come more often: {', '.join(parts)}")
+
+
+def anchor_hint(options: EasyDict, loader: TrainLoader) -> str:
+    """Which boxes of a self-test cannot be memorised, "" for none: its images are few enough to look at all."""
+    lost, boxes = loader.unmatched() if options.overfit else (0, 0)
+    if not lost:
+        return ""
+    return (f"{lost} of {boxes} boxes cannot be memorised, because other boxes take the anchors near them; "
+            "where that is too many for the self-test, try other images or a larger --image_size")
 
 
 def plural(number: int, noun: str) -> str:

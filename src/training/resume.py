@@ -47,6 +47,7 @@ def find_saved(now: dict, say: Callable[[str], None]) -> Saved:
     refuse_other_network(saved, {"model": now["model"], "width": now["width"],
                                  "classes": now["classes"] or file.meta["classes"],
                                  "image_size": now["image_size"] or published_size(now["model"])})
+    refuse_other_anchors(saved, now)
     refuse_other_optimizer(saved, now)
     refuse_idling(saved, now)
     return saved
@@ -58,6 +59,14 @@ def refuse_other_network(saved: Saved, facts: dict) -> None:
         if saved.meta.get(key) != facts[key]:
             raise OptionError(f"--resume=True: '{saved.path}' holds {key} {saved.meta.get(key)}, the options give "
                               f"{facts[key]}; {ADVICE}")
+
+
+def refuse_other_anchors(saved: Saved, now: dict) -> None:
+    """Raises OptionError where --anchors has changed; unchanged, the shapes of the checkpoint count."""
+    before = saved.options.get("anchors", "")
+    if before != now["anchors"]:
+        raise OptionError(f"--resume=True: anchors {before or '(published)'} -> {now['anchors'] or '(published)'}: "
+                          f"'{saved.path}' is trained for its own; {ADVICE}")
 
 
 def refuse_other_optimizer(saved: Saved, now: dict) -> None:

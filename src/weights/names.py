@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.classes import COCO_CATEGORY_IDS
+from src.weights.tensorflow_names import RULES as TENSORFLOW_RULES
 from src.weights.tensorflow_names import apply_rules, from_tensorflow
 
 Arrays = dict[str, np.ndarray]  # by name
@@ -26,6 +27,7 @@ RESNET_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": 
 PADDLE_BLOCKS = ("2_1", "2_2", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2", "5_3", "5_4", "5_5", "5_6", "6")
 LEVEL_HEADS = ((r"loc\.(\d\..*)", r"head.box.\1"), (r"conf\.(\d\..*)", r"head.cls.\1"))
 BARE_BACKBONE = (r"((?:features\.\d+|conv1|bn1|layer\d)\..*)", r"backbone.\1")
+OUR_NAMES = (r"((?:backbone|neck|head)\..*)", r"\1")  # what from_tensorflow makes
 TORCH_EXTRAS = ((r"additional_blocks\.(.*)", r"neck.extras.\1"), *LEVEL_HEADS)
 
 SOURCES = {
@@ -86,7 +88,9 @@ SOURCES = {
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
     # names and layouts are turned by from_tensorflow before; with antialias it gives its known AP of 0.2939
     "tfjs": WeightSource((0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(
-        (r"((?:backbone|neck|head)\..*)", r"\1"),)),
+        OUR_NAMES,)),
+    # TensorFlow Object Detection API on TensorFlow 2, by names of variables or keys of checkpoints
+    "tensorflow": WeightSource((1e-8, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
 }
 # applied to the result of a rule: the zoo's word for boxes; cells that the zoo and Paddle put around a convolution and
 # its norm (`backbone.features` is ours)
@@ -94,8 +98,8 @@ SECOND_RULES = ((r"^head\.loc", "head.box"), (r"(?<!backbone)\.features\.([01])\
                 (r"down_sample_layer", "downsample"), (r"\._conv\.", ".0."), (r"\._batch_norm\.", ".1."))
 NORM_KINDS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
               "_mean": "moving_mean", "_variance": "moving_variance"}  # PyTorch, Paddle
-BOX_OUTPUT = re.compile(r"head\.box(_out|\.\d+(\.3)?)\.(weight|bias)")
-CLASS_OUTPUT = re.compile(r"head\.cls(_out|\.\d+(\.3)?)\.(weight|bias)")
+BOX_OUTPUT = re.compile(r"head\.box(_out(\.1)?|\.\d+(\.3)?)\.(weight|bias)")
+CLASS_OUTPUT = re.compile(r"head\.cls(_out(\.1)?|\.\d+(\.3)?)\.(weight|bias)")
 
 
 def published_thresholds(source: str) -> dict:
@@ -111,7 +115,10 @@ def convert_weights(source: str, arrays: Arrays, shapes: dict[str, tuple]) -> tu
     the first. Of COCO's 91 class channels (ids with gaps) the 80 used ones stay if the network has 81.
     """
     publisher, converted, unused = SOURCES[source], {}, []
-    arrays = from_tensorflow(arrays) if source == "tfjs" else rename_norms(decimate_vgg(arrays))
+    if source in TENSORFLOW_RULES:
+        arrays = from_tensorflow(arrays, source)
+    else:
+        arrays = rename_norms(decimate_vgg(arrays))
     for theirs, array in arrays.items():
         name = apply_rules(theirs, publisher.rules)
         if name is None:
