@@ -24,9 +24,10 @@ def focal(logits, labels, gamma, alpha, smoothing=0.0):
     return np.where(right > 0, alpha, 1 - alpha) * wrong ** gamma * entropy
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("gamma, alpha", [(0.0, 0.0), (0.0, 1.0), (0.1, 0.25), (0.5, 0.25), (0.999, 1.0), (1.0, 0.25),
-                                          (1.5, 0.0), (2.0, 0.25), (2.0, 1.0), (5.0, 0.25), (50.0, 0.25)])
+@pytest.mark.parametrize("gamma, alpha, smoothing", [
+    (0.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.1, 0.25, 0.0), (0.5, 0.25, 0.0), (0.999, 1.0, 0.0), (1.0, 0.25, 0.0),
+    (1.5, 0.0, 0.0), (2.0, 0.25, 0.0), (2.0, 1.0, 0.0), (5.0, 0.25, 0.0), (50.0, 0.25, 0.0), (0.0, 0.25, 0.1),
+    (0.5, 0.25, 0.1), (2.0, 0.25, 0.1), (2.0, 0.25, 1.0)])
 def test_focal_loss(mode, gamma, alpha, smoothing):
     logits, labels = edge_logits()
     loss = FocalLoss(gamma, alpha, label_smoothing=smoothing)
@@ -53,10 +54,10 @@ def test_the_formula_for_gamma_from_1_on_is_as_it_was(mode):
     assert np.array_equal(FocalLoss(2.0, 0.25)(x, ms.Tensor(labels)).asnumpy(), before)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("ratio, empty, labels", [
-    (0.0, 0.0, "some"), (0.0, 1.0, "none"), (0.5, 0.01, "some"), (3.0, 0.0, "none"), (3.0, 0.01, "none"),
-    (3.0, 0.0, "some"), (3.0, 0.0, "all"), (3e38, 1.0, "some")])
+@pytest.mark.parametrize("ratio, empty, labels, smoothing", [
+    (0.0, 0.0, "some", 0.0), (0.0, 1.0, "none", 0.0), (0.5, 0.01, "some", 0.0), (3.0, 0.0, "none", 0.0),
+    (3.0, 0.01, "none", 0.0), (3.0, 0.0, "some", 0.0), (3.0, 0.0, "all", 0.0), (3e38, 1.0, "some", 0.0),
+    (3.0, 0.0, "some", 0.1), (3.0, 0.01, "none", 1.0)])
 def test_multibox_loss(mode, ratio, empty, labels, smoothing):
     logits, kinds = edge_logits()
     kinds = {"some": kinds * (np.arange(81) % 9 == 0), "none": kinds * 0, "all": kinds * 0 + 1}[labels].astype(np.int32)

@@ -158,10 +158,11 @@ def make_step(typed):
     return step, model.network, [images, labels.astype(np.int32), targets]
 
 
+@pytest.mark.parametrize("mode", ["graph"], indirect=True)
 @pytest.mark.parametrize("loss, box", [("focal", "smooth_l1"), ("quality", "ciou"), ("varifocal", "giou"),
                                        ("multibox", "ciou"), ("focal", "giou")])
-def test_every_kind_of_loss_trains(loss, box):
-    """In graph mode, as train.py; the parts of the log add up to the loss and both fall."""
+def test_every_kind_of_loss_trains(mode, loss, box):
+    """The loss falls, and the parts in the log add up to it."""
     step, _, batch = make_step([f"--loss={loss}", f"--box_loss={box}", "--box_weight=2"])
     rows = [run_step(step, batch, stop=False) for _ in range(12)]
     for row in rows:
@@ -170,9 +171,10 @@ def test_every_kind_of_loss_trains(loss, box):
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
 
 
+@pytest.mark.parametrize("mode", ["pynative"], indirect=True)
 @pytest.mark.parametrize("normalizer", ["batch", "local", "image"])
 @pytest.mark.parametrize("loss, box", [("quality", "ciou"), ("varifocal", "giou"), ("focal", "giou")])
-def test_micro_steps_and_normalizers(loss, box, normalizer):
+def test_micro_steps_and_normalizers(mode, loss, box, normalizer):
     """Two micro-steps are one batch twice as large, where the loss is divided by all positives or image by image."""
     typed = [f"--loss={loss}", f"--box_loss={box}", f"--loss_normalizer={normalizer}"]
     one, network, batch = make_step(typed)
@@ -183,10 +185,10 @@ def test_micro_steps_and_normalizers(loss, box, normalizer):
     assert same == bool(second["loss"] == pytest.approx(first["loss"], rel=1e-5))
 
 
+@pytest.mark.parametrize("mode", ["pynative"], indirect=True)
 @pytest.mark.parametrize("name", BUILDERS)
-def test_every_network_has_every_loss(name):
+def test_every_network_has_every_loss(mode, name):
     """The anchors of each network fit; the default is what its source trains."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
     model = small(name, 3)
     rng, count = np.random.default_rng(0), len(model.anchors)
     shapes = (2, count, 3), (2, count, 4), (2, count, 4)
