@@ -99,6 +99,7 @@ RULES = {
     "empty_negatives": Rule(maximum=1),
     "ema_decay": Rule(maximum=1),
     "batch_norm": Rule(choices=("own", "frozen", "frozen_backbone", "sync")),
+    "norm_momentum": Rule(maximum=1),
     "loss_scale": Rule(exclusive=True),
     "amp_level": Rule(choices=("O0", "O1", "O2", "O3", "auto")),
     "amp_type": Rule(choices=("float16", "bfloat16")),

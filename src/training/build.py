@@ -60,7 +60,9 @@ def choose_overfit(options: EasyDict) -> EasyDict:
     """The options of a run; with overfit=N those of OVERFIT on N images, but for what was typed."""
     if not options.overfit:
         return options
-    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit)}
+    batch = min(options.batch_size, options.overfit)
+    # The published averages are over hundreds of steps, more than a self-test has; half of this is one epoch old.
+    wanted = {**OVERFIT, "batch_size": batch, "norm_momentum": 0.5 ** (batch / options.overfit)}
     if not options.pre_trained:
         # what a recipe keeps of its weights would stay random
         wanted |= {"weight_init": "he", "freeze_layer": "", "filter_weight": False,
@@ -98,9 +100,8 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         file = open_weights(options.pre_trained)
         log.say(load_pretrained(network, file, model.name, leave_out_classes=options.filter_weight, frozen=frozen))
     choose_norms(network, options.batch_norm, world)
-    if options.overfit:
-        # The published averages are over hundreds of steps, more than a self-test has; half of this is one epoch old.
-        hasten_norms(network, 0.5 ** min(options.batch_size * world / options.overfit, 1))
+    if options.norm_momentum:
+        hasten_norms(network, options.norm_momentum)
     return model, freeze_layers(network, frozen)
 
 
