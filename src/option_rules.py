@@ -76,6 +76,7 @@ RULES = {
     "mindrecord_dir": Rule(DATA, is_path=True, per_host=True),
     "strict": Rule(DATA),
     "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "jitter", "flip", "plain")),
+    "mosaic": Rule(maximum=1),
     "class_balance": Rule(maximum=1),
     "match_threshold": Rule(TRAIN | ANCHORS, maximum=1),
     "matching": Rule(choices=("zoo", "nvidia", "ssd", "atss")),

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 from conftest import ROOT
+from easydict import EasyDict
 from mindspore import nn
 
 from src.config import read_options
@@ -146,7 +147,8 @@ def test_the_self_test_leaves_what_was_typed():
 @pytest.mark.parametrize("recipe", ["ssd300_vgg16_coco.yaml", "ssd300_mobilenet_v2_tf_voc.yaml"])
 def test_the_self_test_from_scratch_freezes_nothing(recipe):
     arguments = [f"--config_path={PATHS[recipe]}", "--overfit=8"]
-    options = choose_overfit(read_options(arguments))
+    before = read_options(arguments)
+    options = choose_overfit(EasyDict({**before, "batch_norm": "frozen_backbone"}))  # as a recipe may say
     assert (options.freeze_layer, options.filter_weight, options.batch_norm) == ("", False, "own")
     check_weights(options)
     options = choose_overfit(read_options([*arguments, "--pre_trained=x.pth"]))

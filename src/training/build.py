@@ -49,10 +49,10 @@ from src.weights.load import load_pretrained
 
 SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
 # the self-test of --overfit memorises a few images from scratch; these options replace those of any recipe
-OVERFIT = {"augmentation": "plain", "class_balance": 0.0, "run_eval": True, "epoch_size": 150, "eval_interval": 10,
-           "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150, "min_score": 0.05,
-           "optimizer": "momentum", "momentum": 0.9, "body_lr": 1.0, "lr_schedule": "cosine", "lr": 0.02,
-           "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 20,
+OVERFIT = {"augmentation": "plain", "mosaic": 0.0, "class_balance": 0.0, "run_eval": True, "epoch_size": 150,
+           "eval_interval": 10, "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150,
+           "min_score": 0.05, "optimizer": "momentum", "momentum": 0.9, "body_lr": 1.0, "lr_schedule": "cosine",
+           "lr": 0.02, "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 20,
            "grad_clip": 10.0, "grad_clip_value": 0.0, "weight_decay": 0.0, "ema_decay": 0.0, "accumulate": 1}
 
 
@@ -124,7 +124,8 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
                          workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean, class_balance=options.class_balance)
+                         fill=model.mean, class_balance=options.class_balance, mosaic=options.mosaic,
+                         mosaic_epochs=options.epoch_size - options.mosaic_off_epochs)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
     return loader

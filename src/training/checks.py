@@ -105,7 +105,7 @@ def batch_hint(options: EasyDict, loader: TrainLoader) -> str:
         images = plural(loader.rows, "image")
         parts.append(f"a batch of {asked} over all processes is more than {images}: it is cut to {batch}")
     if loader.repeated():
-        images, steps = plural(loader.length, "image"), plural(loader.steps, "step")
+        images, steps = plural(loader.sampler.length, "image"), plural(loader.steps, "step")
         parts.append(f"{images} in {steps} of {batch}: the last one of an epoch is filled up with "
                      f"{loader.repeated()} of its first images")
     return "; ".join(parts)
@@ -122,8 +122,9 @@ def balance_hint(options: EasyDict, loader: TrainLoader, classes: list[str]) -> 
     parts = [f"{classes[label - 1]} x {factor:.3g}" for label, factor in rarest[:MAX_CLASSES]]
     if len(rarest) > MAX_CLASSES:
         parts.append(f"{len(rarest) - MAX_CLASSES} more classes less often")
-    return (f"{start}: an epoch has {loader.length} samples of {plural(loader.rows, 'image')}, because images of rare "
-            f"classes come more often: {', '.join(parts)}")
+    images = plural(loader.rows, "image")
+    return (f"{start}: an epoch has {loader.sampler.length} samples of {images}, because images of rare classes come "
+            f"more often: {', '.join(parts)}")
 
 
 def anchor_hint(options: EasyDict, loader: TrainLoader) -> str:
