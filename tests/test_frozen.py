@@ -15,7 +15,8 @@ TYPED = (f"--model={MODEL}", "--image_size=96", "--width=0.35", "--metric_engine
 # option, what the message says to type for a training from scratch
 KEPT = [("--freeze_layer=backbone,neck", "--freeze_layer= to train"),
         ("--freeze_layer= backbone.features.0", "--pre_trained=FILE"),
-        ("--filter_weight=True", "--filter_weight=False to"), ("--batch_norm=frozen", "--batch_norm=own to train")]
+        ("--filter_weight=True", "--filter_weight=False to"), ("--batch_norm=frozen", "--batch_norm=own to train"),
+        ("--batch_norm=frozen_backbone", "--batch_norm=own to train")]
 
 
 @pytest.mark.parametrize("option, words", KEPT)

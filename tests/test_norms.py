@@ -4,7 +4,7 @@ import numpy as np
 from mindspore import nn
 
 from src.losses import DetectionLoss, FocalLoss
-from src.models.freeze import choose_norms, freeze_norms, hasten_norms
+from src.models.freeze import choose_norms, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import BatchNorm
 from src.models.ssd import build_model
@@ -37,7 +37,7 @@ def test_statistics_of_two_processes_are_those_of_one_large_batch():
 
 def test_frozen_means_the_stored_statistics_and_nothing_trained():
     model = build_model("ssd300_mobilenet_v2", 3, image_size=64, width=0.25)
-    freeze_norms(model.network, "backbone")
+    choose_norms(model.network, "frozen_backbone", 1)
     norms = dict((name, cell) for name, cell in model.network.cells_and_names() if isinstance(cell, nn.BatchNorm2d))
     frozen = {name for name, cell in norms.items() if cell.use_batch_statistics is False}
     assert frozen == {name for name in norms if name.startswith("backbone.")} and len(frozen) < len(norms)

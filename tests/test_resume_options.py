@@ -59,6 +59,7 @@ def test_what_cannot_change(kept, typed, words, within):
 
 @pytest.mark.parametrize("before, now, refused", [
     ("--batch_norm=frozen", "--batch_norm=own", True), ("--batch_norm=own", "--batch_norm=frozen", False),
+    ("--batch_norm=frozen_backbone", "--batch_norm=own", True),
     ("--freeze_layer=backbone", "--freeze_layer=backbone.layer1", True),
     ("--freeze_layer=backbone,neck", "--freeze_layer=neck", True),
     ("--freeze_layer=backbone", "--freeze_layer=", True),

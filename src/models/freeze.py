@@ -7,6 +7,7 @@ from mindspore import nn, ops
 
 from src.errors import OptionError
 
+FROZEN_NORMS = {"frozen": "", "frozen_backbone": "backbone"}  # kinds of choose_norms -> where norms stay as they are
 STATISTICS = (".moving_mean", ".moving_variance")  # endings of the names of what BatchNorm keeps of its batches
 
 
@@ -32,9 +33,13 @@ def freeze_layers(network: nn.Cell, prefixes: Sequence[str]) -> int:
 
 
 def choose_norms(network: nn.Cell, kind: str, world: int) -> None:
-    """kind: "own" takes the statistics of each process, "sync" those over all `world` processes, "frozen" none."""
-    if kind == "frozen":
-        freeze_norms(network)
+    """kind: "own" takes the statistics of each process, "sync" those over all `world` processes.
+
+    A kind of FROZEN_NORMS takes the stored ones: everywhere, or in the backbone, where neck and head are new and have
+    none yet.
+    """
+    if kind in FROZEN_NORMS:
+        freeze_norms(network, FROZEN_NORMS[kind])
     elif kind == "sync" and world > 1:
         synchronise_norms(network, world)
 

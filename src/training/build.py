@@ -27,7 +27,7 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
-from src.models.freeze import choose_norms, freeze_layers, hasten_norms
+from src.models.freeze import FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
 from src.models.model import IMAGENET_STD
@@ -51,10 +51,10 @@ from src.weights.load import load_pretrained
 SCORES = {"focal": "sigmoid", "quality": "sigmoid", "varifocal": "sigmoid", "multibox": "softmax"}
 PUBLISHED_LOSSES = {"sigmoid": "focal", "softmax": "multibox"}  # loss=auto, by the score function of the model
 # the self-test of --overfit memorises a few images from scratch; these options replace those of any recipe
-OVERFIT = {"augmentation": "plain", "class_balance": 0.0, "run_eval": True, "epoch_size": 150, "eval_interval": 10,
-           "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150, "min_score": 0.05,
-           "optimizer": "momentum", "momentum": 0.9, "body_lr": 1.0, "lr_schedule": "cosine", "lr": 0.02,
-           "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 20,
+OVERFIT = {"augmentation": "plain", "mosaic": 0.0, "class_balance": 0.0, "run_eval": True, "epoch_size": 150,
+           "eval_interval": 10, "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150,
+           "min_score": 0.05, "optimizer": "momentum", "momentum": 0.9, "body_lr": 1.0, "lr_schedule": "cosine",
+           "lr": 0.02, "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 20,
            "grad_clip": 10.0, "grad_clip_value": 0.0, "weight_decay": 0.0, "ema_decay": 0.0, "accumulate": 1}
 
 
@@ -62,11 +62,13 @@ def choose_overfit(options: EasyDict) -> EasyDict:
     """The options of a run; with overfit=N those of OVERFIT on N images, but for what was typed."""
     if not options.overfit:
         return options
-    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit)}
+    batch = min(options.batch_size, options.overfit)
+    # The published averages are over hundreds of steps, more than a self-test has; half of this is one epoch old.
+    wanted = {**OVERFIT, "batch_size": batch, "norm_momentum": 0.5 ** (batch / options.overfit)}
     if not options.pre_trained:
         # what a recipe keeps of its weights would stay random
         wanted |= {"weight_init": "he", "freeze_layer": "", "filter_weight": False,
-                   "batch_norm": "own" if options.batch_norm == "frozen" else options.batch_norm}
+                   "batch_norm": "own" if options.batch_norm in FROZEN_NORMS else options.batch_norm}
     return EasyDict({**options, **{key: value for key, value in wanted.items() if key not in options.typed}})
 
 
@@ -100,9 +102,8 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         file = open_weights(options.pre_trained)
         log.say(load_pretrained(network, file, model.name, leave_out_classes=options.filter_weight, frozen=frozen))
     choose_norms(network, options.batch_norm, world)
-    if options.overfit:
-        # The published averages are over hundreds of steps, more than a self-test has; half of this is one epoch old.
-        hasten_norms(network, 0.5 ** min(options.batch_size * world / options.overfit, 1))
+    if options.norm_momentum:
+        hasten_norms(network, options.norm_momentum)
     return model, freeze_layers(network, frozen)
 
 
@@ -125,7 +126,8 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
                          workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean, class_balance=options.class_balance)
+                         fill=model.mean, class_balance=options.class_balance, mosaic=options.mosaic,
+                         mosaic_epochs=options.epoch_size - options.mosaic_off_epochs)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
     return loader

@@ -10,7 +10,7 @@ from src.data.loader import TrainLoader
 from src.data.prepare import Split
 from src.errors import EnvironmentFault, OptionError
 from src.metrics import import_engine
-from src.models.freeze import freeze_layers
+from src.models.freeze import FROZEN_NORMS, freeze_layers
 from src.models.ssd import BUILDERS, build_model
 from src.text import split_names
 
@@ -68,7 +68,7 @@ def check_weights(options: EasyDict) -> None:
     for name, is_set, off, effect in (
             ("freeze_layer", bool(frozen), "", "keeps those layers at their random initial values"),
             ("filter_weight", options.filter_weight, False, "leaves class layers of those weights out"),
-            ("batch_norm", options.batch_norm == "frozen", "own", "keeps statistics that no training has measured")):
+            ("batch_norm", options.batch_norm in FROZEN_NORMS, "own", "keeps statistics no training has measured")):
         if is_set:
             raise OptionError(f"{name}={options[name]} without --pre_trained {effect}; give --pre_trained=FILE "
                               f"(ckpt/README.md says where weights come from), or --{name}={off} to train from scratch")
@@ -108,7 +108,7 @@ def batch_hint(options: EasyDict, loader: TrainLoader) -> str:
         images = plural(loader.rows, "image")
         parts.append(f"a batch of {asked} over all processes is more than {images}: it is cut to {batch}")
     if loader.repeated():
-        images, steps = plural(loader.length, "image"), plural(loader.steps, "step")
+        images, steps = plural(loader.sampler.length, "image"), plural(loader.steps, "step")
         parts.append(f"{images} in {steps} of {batch}: the last one of an epoch is filled up with "
                      f"{loader.repeated()} of its first images")
     return "; ".join(parts)
@@ -125,8 +125,9 @@ def balance_hint(options: EasyDict, loader: TrainLoader, classes: list[str]) -> 
     parts = [f"{classes[label - 1]} x {factor:.3g}" for label, factor in rarest[:MAX_CLASSES]]
     if len(rarest) > MAX_CLASSES:
         parts.append(f"{len(rarest) - MAX_CLASSES} more classes less often")
-    return (f"{start}: an epoch has {loader.length} samples of {plural(loader.rows, 'image')}, because images of rare "
-            f"classes come more often: {', '.join(parts)}")
+    images = plural(loader.rows, "image")
+    return (f"{start}: an epoch has {loader.sampler.length} samples of {images}, because images of rare classes come "
+            f"more often: {', '.join(parts)}")
 
 
 def anchor_hint(options: EasyDict, loader: TrainLoader) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from src.ema import PREFIX
 from src.errors import OptionError
 from src.machine.distributed import check_equal, digest_of
+from src.models.freeze import FROZEN_NORMS
 from src.models.ssd import published_size
 from src.option_rules import rule_of
 from src.recipes import read_yaml
@@ -73,7 +74,7 @@ def refuse_other_optimizer(saved: Saved, now: dict) -> None:
     """Raises OptionError where the optimiser would miss its state: that of another kind, or of frozen parameters."""
     before = {**now, **saved.options}
     needs_state = {"optimizer": "rmsprop" in (before["optimizer"], now["optimizer"]),
-                   "batch_norm": before["batch_norm"] == "frozen",
+                   "batch_norm": before["batch_norm"] in FROZEN_NORMS,
                    "freeze_layer": is_thawed(before["freeze_layer"], now["freeze_layer"])}
     for key, needed in needs_state.items():
         if needed and before[key] != now[key]:

@@ -1,0 +1,266 @@
+"""From a run of train.py and eval.py to a section of docs/results.md, with its pictures.
+
+    python scripts/results_page.py RUN --output=FOLDER [--worst=6] [--machine="2 cores of an AMD EPYC"]
+
+RUN is the folder of a run with eval/ in it; FOLDER gets section.md and its pictures: the curves of loss and AP over
+minutes, precision and recall, and the worst images, with what is there on the left and what was found on the right, as
+JPEG under 150 kB. A box counts as found from draw_score on, at an IoU of 0.5. The data of the run must still be there.
+Look whether the licence of the data allows you to publish its images.
+"""
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+import time
+from argparse import Namespace
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src.arguments import ArgumentParser
+from src.config import read_options, split_options
+from src.drawing import draw_boxes
+from src.errors import DataError, run_main
+from src.evaluation.mistakes import Mistakes, Objects, add_confusion, describe_mistakes, find_mistakes
+from src.files import expand_home, output_folder, read_json, write_atomic
+from src.option_rules import rule_of
+from src.recipes import read_yaml
+from src.training.log import read_log
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
+
+MAX_BYTES = 150_000                 # of a picture
+SHOWN_HEIGHT, SHOWN_WIDTH = 480, 700  # pixels of each half of a picture, at most
+FORM = ("AP", "AP50"), ("AP_area", "AP_11point")  # by class, of COCO and of VOC
+LEFT_OUT = ("config_path", "output_path", "mindrecord_dir", "compile_cache", "resume")  # of the command
+ROOTS = ("coco_root", "voc_root", "image_dir", "val_image_dir")
+
+
+class Judged(NamedTuple):
+    """An image, what is in it, and what was found."""
+    image: dict         # of the ground truth
+    true: Objects
+    found: Objects
+    mistakes: Mistakes
+
+
+def main() -> None:
+    """Reads the run, writes the section and its pictures."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("run", type=expand_home, metavar="RUN", help="folder of the run")
+    parser.add_argument("--output", type=expand_home, required=True, help="folder for the section and its pictures")
+    parser.add_argument("--worst", type=int, default=6, help="how many of the worst images")
+    parser.add_argument("--draw_score", type=float, help="least score of a box that counts; without it the run's")
+    parser.add_argument("--machine", default="not named", help="what the run ran on, in words")
+    arguments = parser.parse_args()
+    with output_folder(arguments.output):
+        lines = write_section(arguments)
+    write_atomic(os.path.join(arguments.output, "section.md"), ("\n".join(lines) + "\n").encode())
+    print(f"wrote {os.path.join(arguments.output, 'section.md')}")
+
+
+def write_section(arguments: Namespace) -> list[str]:
+    """The lines of the section; writes its pictures. Raises DataError where the run has no evaluation."""
+    run, folder = arguments.run, arguments.output
+    path = os.path.join(run, "config.yaml")
+    options = read_options([f"--config_path={path}"])
+    draw_score = options.draw_score if arguments.draw_score is None else arguments.draw_score
+    try:
+        metrics, detections = (read_json(os.path.join(run, "eval", name)) for name in
+                               ("metrics.json", "detections.json"))
+        shutil.copyfile(os.path.join(run, "eval", "pr_curves.png"), os.path.join(folder, "pr_curves.png"))
+        rows = read_log(os.path.join(run, "log.jsonl"))
+    except OSError as error:
+        raise DataError(f"'{run}' is not a run with an evaluation: {error}; run eval.py first") from error
+    truth, image_dir = read_truth(options, metrics["evaluation"]["images"])
+    classes = [category["name"] for category in truth["categories"]]
+    images = judge(truth, detections, draw_score=draw_score)
+    curves = minutes_of(run, rows)
+    draw_curves(curves, os.path.join(folder, "curves.png"))
+    worst = sorted(images, key=lambda judged: -judged.mistakes.count)[:arguments.worst]
+    return [*heading(read_yaml(path), rows, metrics, curves=curves, machine=arguments.machine), "",
+            *class_table(metrics, images, classes), "",
+            "![loss and average precision over minutes](curves.png)", "",
+            "![precision and recall at IoU .50](pr_curves.png)", "",
+            f"Confusion at scores from {draw_score:g} on and IoU .50, rows what is there, columns what was found:", "",
+            *confusion_table(images, classes), "", *draw_worst(worst, folder, image_dir=image_dir, classes=classes)]
+
+
+def read_truth(options: EasyDict, count: int) -> tuple[dict, str]:
+    """The validation split that was evaluated as a COCO dict, its first count images, and the folder of its images."""
+    from src.data.prepare import prepare_split
+    split = prepare_split(**split_options(options, "val"), classes=options.classes)
+    truth = read_json(split.ground_truth)
+    images = truth["images"][:count]
+    known = {image["id"] for image in images}
+    annotations = [box for box in truth["annotations"] if box["image_id"] in known]
+    return {**truth, "images": images, "annotations": annotations}, split.image_dir
+
+
+def judge(truth: dict, detections: list[dict], *, draw_score: float) -> list[Judged]:
+    """What is right and wrong in each image of a COCO dict. detections: COCO results."""
+    labels = {category["id"]: label for label, category in enumerate(truth["categories"], 1)}
+    judged = []
+    for image in truth["images"]:
+        true = [box for box in truth["annotations"] if box["image_id"] == image["id"]]
+        found = [box for box in detections if box["image_id"] == image["id"] and box["score"] >= draw_score]
+        counts = [float(not box.get("iscrowd") and not box.get("difficult")) for box in true]
+        both = [as_objects(boxes, weights, image=image, labels=labels)
+                for boxes, weights in ((true, counts), (found, [box["score"] for box in found]))]
+        judged.append(Judged(image, *both, find_mistakes(*both)))
+    return judged
+
+
+def as_objects(boxes: list[dict], weights: list[float], *, image: dict, labels: dict) -> Objects:
+    """COCO boxes of one image as Objects."""
+    corners = np.array([box["bbox"] for box in boxes], float).reshape(-1, 4)  # x, y, w, h in pixels
+    corners[:, 2:] += corners[:, :2]
+    size = [image["width"], image["height"]] * 2
+    return Objects(corners / size, np.array([labels[box["category_id"]] for box in boxes], int), np.array(weights))
+
+
+def heading(stored: dict, rows: list[dict], metrics: dict, *, curves: dict, machine: str) -> list[str]:
+    """Title, machine, command, minutes and the numbers of the whole split. stored: the options of the run."""
+    facts, about = rows[0], metrics["evaluation"]
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()
+                        if isinstance(value, float) and value >= 0)  # -1: no box of that size
+    seconds = max((points[-1][0] for points in curves.values()), default=0)
+    last = max(row.get("step", 0) for row in rows)
+    return [f"## {about['model']} on {about['split']}, {facts['device']} ({facts['time'][:10]}, commit "
+            f"{facts['commit']})", "",
+            f"Machine: {machine}. {facts['train_images']} images to train on, {about['images']} to evaluate, "
+            f"{facts['image_size']} pixels.", "",
+            "```", *command(stored), "```", "",
+            wrap(f"{last} steps of {facts['batch']} images, {seconds / 60:.1f} minutes with evaluations. {numbers}.")]
+
+
+def wrap(text: str) -> str:
+    """A paragraph in lines of at most 120 columns."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def command(stored: dict) -> list[str]:
+    """The command that trains with the options of a run's config.yaml, in lines of at most 120 columns."""
+    recipe, typed = stored.get("config_path", ""), []
+    if os.path.isfile(recipe) and os.path.basename(recipe) != "config.yaml":  # that of a resumed run is its own
+        typed = [f"--config_path=config/{os.path.basename(recipe)}"]
+    base = read_options([f"--config_path={recipe}"] if typed else [])
+    for name, value in stored.items():
+        if name in LEFT_OUT or value == base.get(name):
+            continue
+        if name in ROOTS:
+            value = "DATA"
+        elif rule_of(name).is_path:
+            value = os.path.basename(value)
+        typed.append(f"--{name}=" + (",".join(value) if isinstance(value, list) else str(value)))
+    lines = ["python train.py"]
+    for word in [*typed, "--output_path=RUN"]:
+        if len(lines[-1]) + len(word) > 116:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return lines
+
+
+def minutes_of(run: str, rows: list[dict]) -> dict[str, list[tuple[float, float]]]:
+    """{name: [(seconds since the start, value)]} of loss, AP and AP50, from the times in TensorBoard's file."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    start = time.mktime(time.strptime(rows[0]["time"], "%Y-%m-%d %H:%M:%S"))
+    events = EventAccumulator(run)
+    events.Reload()
+    curves = {}
+    for tag in events.Tags()["scalars"]:
+        group, name = tag.split("/")
+        if (group, name) == ("train", "loss") or group == "eval" and name in ("AP", "AP50", "mAP_area"):
+            curves[name] = [(point.wall_time - start, point.value) for point in events.Scalars(tag)]
+    return curves
+
+
+def draw_curves(curves: dict[str, list[tuple[float, float]]], path: str) -> None:
+    """Loss on the left, average precision on the right, over minutes."""
+    from src.evaluation.plots import ACCENTS, new_figure, save_figure
+    figure, axes = new_figure(2, width=4.6, height=3.0)
+    for axis, title, names in ((axes[0], "loss", ["loss"]),
+                               (axes[1], "average precision", [name for name in curves if name != "loss"])):
+        for name, color in zip(names, ACCENTS):
+            seconds, values = np.array(curves.get(name, [])).reshape(-1, 2).T
+            axis.plot(seconds / 60, values, color=color, label=name, marker="o", markersize=2.5, linewidth=1)
+        axis.set(title=title, xlabel="minutes, evaluations included", xlim=(0, None), ylim=(0, None))
+        if len(names) > 1:
+            axis.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def class_table(metrics: dict, images: list[Judged], classes: list[str]) -> list[str]:
+    """Metrics of each class, and how many of its boxes were found, missed and invented at draw_score."""
+    names = FORM["AP100" not in metrics and "AR100" not in metrics]
+    lines = [f"| class | boxes | {' | '.join(names)} | found | missed or of another class | false alarms |",
+             "|---|---|---|---|---|---|---|"]
+    matrix = confusion(images, len(classes))
+    for label, name in enumerate(classes, 1):
+        entry = metrics["per_class"][name]
+        values = ["-" if entry[key] is None else f"{entry[key]:.3f}" for key in names]
+        right = matrix[label, label]
+        lines.append(f"| {name} | {entry['boxes']} | {' | '.join(values)} | {right} | {matrix[label].sum() - right} | "
+                     f"{matrix[:, label].sum() - right} |")
+    return lines
+
+
+def confusion(images: list[Judged], classes: int) -> np.ndarray:
+    """[classes + 1, classes + 1] of true and found class; 0 stands for nothing."""
+    matrix = np.zeros((classes + 1, classes + 1), int)
+    for judged in images:
+        add_confusion(matrix, judged.true, judged.found, mistakes=judged.mistakes)
+    return matrix
+
+
+def confusion_table(images: list[Judged], classes: list[str]) -> list[str]:
+    """The confusion as Markdown, classes that never occur left out."""
+    matrix = confusion(images, len(classes))
+    kept = [label for label in range(1, len(classes) + 1) if matrix[label].any() or matrix[:, label].any()]
+    lines = [f"| | {' | '.join(classes[label - 1] for label in kept)} | nothing |", "|---" * (len(kept) + 2) + "|"]
+    for label in [*kept, 0]:
+        cells = [str(matrix[label, column]) for column in [*kept, 0]]
+        cells[-1] = "" if label == 0 else cells[-1]
+        lines.append(f"| {classes[label - 1] if label else 'nothing'} | {' | '.join(cells)} |")
+    return lines
+
+
+def draw_worst(worst: list[Judged], folder: str, *, image_dir: str, classes: list[str]) -> list[str]:
+    """Writes the pictures of the worst images; returns their lines."""
+    from src.data.images import read_image
+    lines = []
+    for number, judged in enumerate((judged for judged in worst if judged.mistakes.count), 1):
+        image = judged.image
+        pixels = read_image(os.path.join(image_dir, image["file_name"]), image["height"], image["width"])
+        factor = min(SHOWN_HEIGHT / image["height"], SHOWN_WIDTH / image["width"])
+        size = max(round(image["width"] * factor), 1), max(round(image["height"] * factor), 1)
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+        gap = np.full((size[1], 8, 3), 255, np.uint8)
+        true = draw_boxes(pixels, judged.true.boxes, judged.true.labels, classes=classes)
+        found = draw_boxes(pixels, judged.found.boxes, judged.found.labels, scores=judged.found.weights,
+                           classes=classes)
+        save_jpeg(os.path.join(folder, f"worst_{number}.jpg"), np.hstack([true, gap, found]))
+        reason = describe_mistakes(judged.true, judged.found, mistakes=judged.mistakes, classes=classes)
+        lines += [f"![{reason}](worst_{number}.jpg)", "", wrap(f"*Image {image['id']}: {reason}.*"), ""]
+    return lines[:-1] or ["No image has a mistake."]
+
+
+def save_jpeg(path: str, image: np.ndarray) -> None:
+    """Writes image [H, W, 3] RGB as JPEG below MAX_BYTES: with less quality, and smaller where that is not enough."""
+    while True:
+        for quality in (90, 80, 70, 60):
+            data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+            if len(data) < MAX_BYTES:
+                write_atomic(path, data)
+                return
+        image = cv2.resize(image, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
+
+
+if __name__ == "__main__":
+    run_main(main)
