@@ -36,7 +36,7 @@ def report(rows, path=None):
     for line in rows:
         name, limit = line["name"].ljust(width), line["limit"]
         limit = "" if limit is None else f", limit {limit:.4g}"
-        ours = "-" if line["ours"] is None else f"{line['ours']:.4g} {line['unit']}"
+        ours = "-" if line["ours"] is None else f"{line['ours']:.4g} {line['unit']}".rstrip()
         ratio = "" if line["ratio"] is None else f": {line['ratio']:.2f} times"
         print(f"{name}  ours {ours}, {line['compared_with']} {line['peer']:.4g}{limit}{ratio}")
     if path:

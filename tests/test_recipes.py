@@ -5,12 +5,14 @@ import os
 import numpy as np
 import pytest
 from conftest import ROOT
+from easydict import EasyDict
+from mindspore import nn
 
 from src.config import read_options
 from src.data.policies import build_policy
 from src.errors import OptionError
 from src.models.ssd import BUILDERS
-from src.training.build import OVERFIT, build_loss, build_rates, choose_overfit
+from src.training.build import OVERFIT, build_loss, build_rates, build_training_model, choose_overfit
 from src.training.checks import check_epochs, check_options, check_weights, scaling_hint, start_hint
 
 STEPS = 100  # an epoch in these tests
@@ -145,7 +147,8 @@ def test_the_self_test_leaves_what_was_typed():
 @pytest.mark.parametrize("recipe", ["ssd300_vgg16_coco.yaml", "ssd300_mobilenet_v2_tf_voc.yaml"])
 def test_the_self_test_from_scratch_freezes_nothing(recipe):
     arguments = [f"--config_path={PATHS[recipe]}", "--overfit=8"]
-    options = choose_overfit(read_options(arguments))
+    before = read_options(arguments)
+    options = choose_overfit(EasyDict({**before, "batch_norm": "frozen_backbone"}))  # as a recipe may say
     assert (options.freeze_layer, options.filter_weight, options.batch_norm) == ("", False, "own")
     check_weights(options)
     options = choose_overfit(read_options([*arguments, "--pre_trained=x.pth"]))
@@ -160,6 +163,16 @@ def test_the_self_test_is_the_same_for_every_recipe(recipe):
     options = choose_overfit(read_options([f"--config_path={PATHS[recipe]}", "--overfit=8", "--ema_decay=0"]))
     assert {name: options[name] for name in OVERFIT} == OVERFIT
     assert options.batch_size <= 8
+    assert options.norm_momentum == 0.5 ** (options.batch_size / 8), "running statistics are half an epoch old"
+
+
+@pytest.mark.parametrize("given, momentum", [(0.0, 0.97), (0.9, 0.9)])
+def test_norm_momentum_replaces_that_of_every_norm(given, momentum):
+    options = read_options(["--model=ssd300_mobilenet_v2", "--image_size=64", "--width=0.25",
+                            f"--norm_momentum={given}"])
+    model, _ = build_training_model(options, ["a"], log=None, world=1)
+    norms = [cell for _, cell in model.network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+    assert {round(1 - norm.momentum, 6) for norm in norms} == {momentum}  # MindSpore keeps the weight of the new value
 
 
 @pytest.mark.parametrize("skipped, resume, refused", [(59, False, False), (60, False, True), (60, True, False)])

@@ -7,7 +7,7 @@ import pytest
 from conftest import coco_tree, txt_tree
 
 from src.config import read_options
-from src.data.sampling import draw_samples, epoch_length, repeat_factors
+from src.data.sampling import list_repeated, repeat_factors, repeated_length
 from src.errors import DataError
 from src.training.build import build_loader, choose_overfit
 from src.training.checks import balance_hint, batch_hint
@@ -58,9 +58,9 @@ def test_repeat_factors_by_hand():
 def test_an_epoch_has_one_length_and_rounds_each_factor_up_or_down():
     """The fractions .5 + .5 + .25 make one more sample: of these rows with the probabilities .4, .4, .2."""
     factors, more = np.array([1, 2.5, 1.5, 1, 1.25]), np.zeros(5)
-    assert epoch_length(factors) == 6 + 1
+    assert repeated_length(factors) == 6 + 1
     for seed in range(4000):
-        rows, copies = draw_samples(factors, np.random.default_rng(seed))
+        rows, copies, _ = list_repeated(factors, np.random.default_rng(seed))
         counts = np.bincount(rows, minlength=5)
         assert len(rows) == 7
         assert sorted(zip(rows, copies)) == [(row, copy) for row in range(5) for copy in range(counts[row])]
@@ -73,9 +73,9 @@ def test_an_epoch_has_one_length_and_rounds_each_factor_up_or_down():
                                              ([1.7] * 10, 17)])
 def test_odd_factors(factors, length):
     factors = np.array(factors)
-    assert epoch_length(factors) == length
+    assert repeated_length(factors) == length
     for seed in range(50):
-        rows, _ = draw_samples(factors, np.random.default_rng(seed))
+        rows, *_ = list_repeated(factors, np.random.default_rng(seed))
         counts = np.bincount(rows, minlength=len(factors))
         assert len(rows) == length and ((counts >= np.floor(factors)) & (counts <= np.ceil(factors))).all()
 
@@ -84,11 +84,11 @@ def test_rare_classes_come_more_often(tmp_path, call):
     """t = 1/2: bee and cow, in one of 8 images, come twice, ant in 6 of 8 once; what is off changes nothing."""
     split = split_of(tmp_path, call)
     plain, loader = loader_of(split), loader_of(split, "--class_balance=0.5")
-    assert (plain.length, plain.steps, plain.factors) == (8, 2, None)
-    assert (loader.length, loader.steps, loader.repeated()) == (10, 3, 2)
+    assert (plain.sampler.length, plain.steps, plain.sampler.factors) == (8, 2, None)
+    assert (loader.sampler.length, loader.steps, loader.repeated()) == (10, 3, 2)
     assert loader.class_factors == {split.classes.index(name) + 1: 2.0 for name in ("bee", "cow")}
     for epoch in range(5):
-        counts = np.bincount(loader.samples(epoch).rows)
+        counts = np.bincount(loader.sampler.samples(epoch).rows)
         assert counts.tolist() == [1, 1, 2, 1, 1, 1, 1, 2]
         assert len(set(loader.order(epoch).ravel())) == 8
     assert not np.array_equal(loader.order(0), loader.order(1))
@@ -99,7 +99,7 @@ def test_a_repeated_image_is_augmented_differently(tmp_path, call):
     split = split_of(tmp_path, call)
     plain, loader = loader_of(split), loader_of(split, "--class_balance=0.5")
     once, often = joined(plain.epoch(3)), joined(loader.epoch(3))
-    rows, copies = (column[loader.places().ravel()] for column in loader.samples(3))
+    rows, copies, _ = (column[loader.places().ravel()] for column in loader.sampler.samples(3))
     assert often[3].tolist() == rows.tolist()
     for row in range(8):
         first = often[0][(rows == row) & (copies == 0)]

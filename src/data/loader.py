@@ -1,6 +1,8 @@
 """MindRecord -> batches. Order and augmentation follow from (seed, epoch, row) alone, so any run can be repeated."""
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,8 +13,9 @@ import numpy as np
 
 from src.data.images import decode_image
 from src.data.mindrecord import read_error, read_rows
+from src.data.mosaic import augment_mosaic
 from src.data.policies import build_policy
-from src.data.sampling import Samples, draw_samples, epoch_length, repeat_factors
+from src.data.sampling import Sampler, repeat_factors
 from src.data.transforms import GREY, Sample, augment, resize
 from src.errors import DataError
 from src.matching import Matcher
@@ -29,44 +32,40 @@ class TrainLoader:
 
     Each epoch is a fresh permutation, split over `world` processes, so that every row comes; the last batch of all is
     filled up from the beginning of the permutation. Crowd boxes are not trained on. With class_balance images of rare
-    classes come more often, see sampling.py.
+    classes come more often, see sampling.py; with mosaic some images get partners, see mosaic.py, and index names the
+    first row of the four.
     """
 
     def __init__(self, files: list[str], matcher: Matcher, *, rows: int, policy: str, image_size: int, batch_size: int,
                  seed: int = 1, rank: int = 0, world: int = 1, workers: int = 2, use_difficult: bool = True,
-                 fill: tuple[float, ...] = GREY, class_balance: float = 0.0):
+                 fill: tuple[float, ...] = GREY, class_balance: float = 0.0, mosaic: float = 0.0,
+                 mosaic_epochs: float = math.inf):
         """files: of MindRecord. rows: how many of their rows, the first ones. policy, fill: as of build_policy().
         workers: threads. use_difficult: whether difficult boxes are trained on. class_balance: threshold of
-        repeat_factors(), a share of the images; 0: every image comes once."""
+        repeat_factors(), a share of the images; 0: every image comes once. mosaic: share of the samples that are one,
+        in the first mosaic_epochs epochs."""
         self.files, self.rows, self.batch_size = files, rows, batch_size
         self.matcher, self.policy, self.image_size = matcher, build_policy(policy, image_size, fill), image_size
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
         self.use_difficult = use_difficult
-        self.factors, self.class_factors, self.length = None, {}, rows  # length: samples of an epoch
+        factors, self.class_factors = None, {}
         if class_balance:
             classes = [np.unique(row["labels"][self.trainable(row)]) for row in self.read_labels()]
-            self.factors, self.class_factors = repeat_factors(classes, class_balance)
-            self.length = epoch_length(self.factors)
-        self.steps = -(-self.length // (batch_size * world))
-
-    def samples(self, epoch: int) -> Samples:
-        """The samples of an epoch, the same on every process and for every batch size."""
-        rng = np.random.default_rng((self.seed, epoch))
-        if self.factors is None:
-            return Samples(rng.permutation(self.rows), np.zeros(self.rows, int))
-        return draw_samples(self.factors, rng)
+            factors, self.class_factors = repeat_factors(classes, class_balance)
+        self.sampler = Sampler(seed, rows, factors, mosaic=mosaic, mosaic_epochs=mosaic_epochs)
+        self.steps = -(-self.sampler.length // (batch_size * world))
 
     def places(self) -> np.ndarray:
         """Which sample of an epoch stands where in its batches, [steps, world, B]."""
-        return np.resize(np.arange(self.length), (self.steps, self.world, self.batch_size))
+        return np.resize(np.arange(self.sampler.length), (self.steps, self.world, self.batch_size))
 
     def order(self, epoch: int) -> np.ndarray:
         """Row numbers [steps, world, B] of an epoch, the same on every process and for every split of a batch."""
-        return self.samples(epoch).rows[self.places()]
+        return self.sampler.samples(epoch).rows[self.places()]
 
     def repeated(self) -> int:
         """How many samples of an epoch come twice, or more often, to fill up its last batch."""
-        return self.steps * self.world * self.batch_size - self.length
+        return self.steps * self.world * self.batch_size - self.sampler.length
 
     def has_targets(self) -> bool:
         """Whether any box can be trained on; as a rule the first row tells."""
@@ -89,26 +88,36 @@ class TrainLoader:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[np.ndarray]]:
         """Iterates over the batches of this process, from first_step on."""
         own = self.places()[first_step:, self.rank].reshape(-1)
-        rows, copies = (column[own] for column in self.samples(epoch))
+        rows, copies, partners = (column[own] for column in self.sampler.samples(epoch))
         anchors, size = len(self.matcher.anchors), self.image_size
         parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
         prepare = partial(self.prepare_sample, epoch=epoch, copies=copies)
-        return batches(self.files, rows, prepare, columns=TRAIN_COLUMNS, parts=parts, batch_size=self.batch_size,
-                       workers=self.workers)
+        return batches(self.files, np.column_stack([rows, partners]), prepare, columns=TRAIN_COLUMNS, parts=parts,
+                       batch_size=self.batch_size, workers=self.workers)
 
-    def prepare_sample(self, number: int, row: Row, places: list[np.ndarray], *, epoch: int,
+    def prepare_sample(self, number: int, rows: list[Row], places: list[np.ndarray], *, epoch: int,
                        copies: np.ndarray) -> None:
-        """Augments a row and matches its boxes into its places in a batch. copies[number]: as of Samples."""
+        """Augments a row, or the four of a mosaic, and matches the boxes into places of a batch.
+
+        copies[number]: as of Samples.
+        """
         images, labels, targets, index = places
-        key, copy = (self.seed, epoch, int(row["index"])), int(copies[number])
+        key, copy = (self.seed, epoch, int(rows[0]["index"])), int(copies[number])
         rng = np.random.default_rng((*key, copy) if copy else key)
-        chosen = self.trainable(row)
-        sample = Sample(row_image(row, self.files[0]), row["boxes"].reshape(-1, 4)[chosen], row["labels"][chosen])
-        sample = augment(sample, self.policy, size=self.image_size, rng=rng)
+        samples = [self.read_sample(row) for row in rows]
+        if len(samples) == 1:
+            sample = augment(samples[0], self.policy, size=self.image_size, rng=rng)
+        else:
+            sample = augment_mosaic(samples, self.policy, size=self.image_size, rng=rng)
         positive, positive_labels, deltas = self.matcher.match(sample.boxes, sample.labels)
-        images[:], index[...] = sample.image, row["index"]
+        images[:], index[...] = sample.image, rows[0]["index"]
         labels[:], targets[:] = 0, 0
         labels[positive], targets[positive] = positive_labels, deltas
+
+    def read_sample(self, row: Row) -> Sample:
+        """The image of a row with its boxes that are trained on. Raises DataError."""
+        chosen = self.trainable(row)
+        return Sample(row_image(row, self.files[0]), row["boxes"].reshape(-1, 4)[chosen], row["labels"][chosen])
 
 
 class EvalLoader:
@@ -125,41 +134,44 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         parts = [((self.image_size, self.image_size, 3), np.uint8), ((), np.int64)]
-        return batches(self.files, self.rows, self.prepare_sample, columns=EVAL_COLUMNS, parts=parts,
+        return batches(self.files, self.rows[:, None], self.prepare_sample, columns=EVAL_COLUMNS, parts=parts,
                        batch_size=self.batch_size, workers=self.workers)
 
-    def prepare_sample(self, _number: int, row: Row, places: list[np.ndarray]) -> None:
-        """Resizes a row's image into its place in a batch."""
-        images, index = places
+    def prepare_sample(self, _number: int, rows: list[Row], places: list[np.ndarray]) -> None:
+        """Resizes the image of a row into its place in a batch."""
+        (row,), (images, index) = rows, places
         images[:] = resize(row_image(row, self.files[0]), self.image_size, self.resize)
         index[...] = row["index"]
 
 
-def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[int, Row, list[np.ndarray]], None], *,
+def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[int, list[Row], list[np.ndarray]], None], *,
             columns: list[str], parts: list[tuple[tuple[int, ...], type]], batch_size: int,
             workers: int) -> Iterator[list[np.ndarray]]:
-    """Reads the given rows in order and yields batches, each a list of arrays; the last may be shorter.
+    """Reads rows in order and yields batches, each a list of arrays; the last may be shorter.
 
-    parts: shape and type of each array of a sample. prepare_sample(number, row, places in the batch) fills them for
-    rows[number] in one of the `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads
-    run.
+    rows: [n, k], the numbers of those that make a sample; a negative one is left out. parts: shape and type of each
+    array of a sample. prepare_sample(number, its rows, places in the batch) fills them for rows[number] in one of the
+    `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads run.
     """
     if len(rows) == 0:
         return
     cv2.setNumThreads(1)  # one thread per sample is enough
     # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
-    reader = read_rows(files, rows, columns)
+    reader, counts = read_rows(files, rows[rows >= 0], columns), (rows >= 0).sum(axis=1).tolist()
     pool, waiting = ThreadPoolExecutor(workers), deque()
 
     def begin(batch: list[np.ndarray], start: int) -> list[Future]:
         tasks = []
         try:
-            for place, row in zip(range(len(batch[0])), reader):
-                tasks.append(pool.submit(prepare_sample, start + place, row, [part[place, ...] for part in batch]))
+            for place, count in enumerate(counts[start:start + len(batch[0])]):
+                read = list(itertools.islice(reader, count))
+                if len(read) < count:
+                    break
+                tasks.append(pool.submit(prepare_sample, start + place, read, [part[place, ...] for part in batch]))
         except (RuntimeError, ValueError) as error:
             raise read_error(error, files[0]) from error
         if len(tasks) < len(batch[0]):
-            raise read_error(RuntimeError(f"only {len(tasks)} of {len(batch[0])} rows came"), files[0])
+            raise read_error(RuntimeError(f"only {len(tasks)} of {len(batch[0])} samples came"), files[0])
         return tasks
 
     try:

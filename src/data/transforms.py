@@ -93,10 +93,10 @@ def large_sides(size: tuple[int, int], rng: Generator, count: int) -> np.ndarray
     """
     width, height = size
     aspect = rng.uniform(0.75, 3.0, count)
-    least = np.sqrt(0.75 * width * height / aspect)
-    most = np.minimum(np.minimum(np.sqrt(width * height / aspect), height), width / aspect)
-    aspect, least, most = (values[least <= most] for values in (aspect, least, most))
-    drawn = rng.uniform(least, most)
+    lowest = np.sqrt(0.75 * width * height / aspect)
+    highest = np.minimum(np.minimum(np.sqrt(width * height / aspect), height), width / aspect)
+    aspect, lowest, highest = (values[lowest <= highest] for values in (aspect, lowest, highest))
+    drawn = rng.uniform(lowest, highest)
     return np.stack([drawn * aspect / width, drawn / height], axis=1)
 
 

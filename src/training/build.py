@@ -21,7 +21,7 @@ from src.evaluation.evaluate import first_images
 from src.files import read_json
 from src.inference.description import describe
 from src.inference.predictor import from_model
-from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
+from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss, QualityFocalLoss, VarifocalLoss
 from src.lr_schedule import cosine, multistep, warmup
 from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
@@ -47,12 +47,14 @@ from src.version import git_commit
 from src.weights.files import open_weights
 from src.weights.load import load_pretrained
 
-SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
+# what a loss trains logits to be
+SCORES = {"focal": "sigmoid", "quality": "sigmoid", "varifocal": "sigmoid", "multibox": "softmax"}
+PUBLISHED_LOSSES = {"sigmoid": "focal", "softmax": "multibox"}  # loss=auto, by the score function of the model
 # the self-test of --overfit memorises a few images from scratch; these options replace those of any recipe
-OVERFIT = {"augmentation": "plain", "class_balance": 0.0, "run_eval": True, "epoch_size": 150, "eval_interval": 10,
-           "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150, "min_score": 0.05,
-           "optimizer": "momentum", "momentum": 0.9, "body_lr": 1.0, "lr_schedule": "cosine", "lr": 0.02,
-           "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 20,
+OVERFIT = {"augmentation": "plain", "mosaic": 0.0, "class_balance": 0.0, "run_eval": True, "epoch_size": 150,
+           "eval_interval": 10, "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150,
+           "min_score": 0.05, "optimizer": "momentum", "momentum": 0.9, "body_lr": 1.0, "lr_schedule": "cosine",
+           "lr": 0.02, "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 20,
            "grad_clip": 10.0, "grad_clip_value": 0.0, "weight_decay": 0.0, "ema_decay": 0.0, "accumulate": 1}
 
 
@@ -60,7 +62,9 @@ def choose_overfit(options: EasyDict) -> EasyDict:
     """The options of a run; with overfit=N those of OVERFIT on N images, but for what was typed."""
     if not options.overfit:
         return options
-    wanted = {**OVERFIT, "batch_size": min(options.batch_size, options.overfit)}
+    batch = min(options.batch_size, options.overfit)
+    # The published averages are over hundreds of steps, more than a self-test has; half of this is one epoch old.
+    wanted = {**OVERFIT, "batch_size": batch, "norm_momentum": 0.5 ** (batch / options.overfit)}
     if not options.pre_trained:
         # what a recipe keeps of its weights would stay random
         wanted |= {"weight_init": "he", "freeze_layer": "", "filter_weight": False,
@@ -98,9 +102,8 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         file = open_weights(options.pre_trained)
         log.say(load_pretrained(network, file, model.name, leave_out_classes=options.filter_weight, frozen=frozen))
     choose_norms(network, options.batch_norm, world)
-    if options.overfit:
-        # The published averages are over hundreds of steps, more than a self-test has; half of this is one epoch old.
-        hasten_norms(network, 0.5 ** min(options.batch_size * world / options.overfit, 1))
+    if options.norm_momentum:
+        hasten_norms(network, options.norm_momentum)
     return model, freeze_layers(network, frozen)
 
 
@@ -123,7 +126,8 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
                          workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean, class_balance=options.class_balance)
+                         fill=model.mean, class_balance=options.class_balance, mosaic=options.mosaic,
+                         mosaic_epochs=options.epoch_size - options.mosaic_off_epochs)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
     return loader
@@ -131,13 +135,15 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
 
 def build_loss(options: EasyDict, score: str, anchors: np.ndarray) -> DetectionLoss:
     """The DetectionLoss of a score function and anchors [A, 4] cx, cy, w, h."""
-    if score == "sigmoid":
-        classification = FocalLoss(options.gamma, options.alpha)
-    else:
-        classification = MultiBoxLoss(options.negative_ratio, options.empty_negatives)
+    name, smoothing = PUBLISHED_LOSSES[score] if options.loss == "auto" else options.loss, options.label_smoothing
+    classifications = {
+        "focal": FocalLoss(options.gamma, options.alpha, label_smoothing=smoothing),
+        "quality": QualityFocalLoss(options.gamma),
+        "varifocal": VarifocalLoss(options.gamma, options.alpha),
+        "multibox": MultiBoxLoss(options.negative_ratio, options.empty_negatives, label_smoothing=smoothing)}
     boxes = {"smooth_l1": SmoothL1Loss(), "giou": GIoULoss(), "ciou": CIoULoss(anchors)}
     # "local" and "batch" differ in global_positives of the TrainStep alone, see build_step()
-    return DetectionLoss(classification, "image" if options.loss_normalizer == "image" else "batch",
+    return DetectionLoss(classifications[name], "image" if options.loss_normalizer == "image" else "batch",
                          box=boxes[options.box_loss], box_weight=options.box_weight)
 
 

@@ -24,6 +24,9 @@ def check_options(options: EasyDict) -> None:
     if options.pre_trained and not options.resume and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     check_epochs(options)
+    if options.label_smoothing > 0 and options.loss in ("quality", "varifocal"):
+        raise OptionError(f"label_smoothing={options.label_smoothing} is of --loss=focal and multibox; the targets of "
+                          f"--loss={options.loss} are IoUs already, leave it out")
     if options.anchors not in ("", "auto") and not options.resume:
         model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
         read_shapes(options.anchors, [len(level.shapes) for level in model.levels()], model.image_size)  # raises
@@ -105,7 +108,7 @@ def batch_hint(options: EasyDict, loader: TrainLoader) -> str:
         images = plural(loader.rows, "image")
         parts.append(f"a batch of {asked} over all processes is more than {images}: it is cut to {batch}")
     if loader.repeated():
-        images, steps = plural(loader.length, "image"), plural(loader.steps, "step")
+        images, steps = plural(loader.sampler.length, "image"), plural(loader.steps, "step")
         parts.append(f"{images} in {steps} of {batch}: the last one of an epoch is filled up with "
                      f"{loader.repeated()} of its first images")
     return "; ".join(parts)
@@ -122,8 +125,9 @@ def balance_hint(options: EasyDict, loader: TrainLoader, classes: list[str]) -> 
     parts = [f"{classes[label - 1]} x {factor:.3g}" for label, factor in rarest[:MAX_CLASSES]]
     if len(rarest) > MAX_CLASSES:
         parts.append(f"{len(rarest) - MAX_CLASSES} more classes less often")
-    return (f"{start}: an epoch has {loader.length} samples of {plural(loader.rows, 'image')}, because images of rare "
-            f"classes come more often: {', '.join(parts)}")
+    images = plural(loader.rows, "image")
+    return (f"{start}: an epoch has {loader.sampler.length} samples of {images}, because images of rare classes come "
+            f"more often: {', '.join(parts)}")
 
 
 def anchor_hint(options: EasyDict, loader: TrainLoader) -> str:
