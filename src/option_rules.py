@@ -75,7 +75,7 @@ RULES = {
     "classes": Rule(DATA | PREDICT | SIZES),
     "mindrecord_dir": Rule(DATA, is_path=True, per_host=True),
     "strict": Rule(DATA),
-    "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "jitter", "flip", "plain")),
+    "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "tensorflow", "jitter", "flip", "plain")),
     "mosaic": Rule(maximum=1),
     "class_balance": Rule(maximum=1),
     "match_threshold": Rule(TRAIN | ANCHORS, maximum=1),
