@@ -46,11 +46,12 @@ class FocalLoss(nn.Cell):
         self.label_smoothing = label_smoothing
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
-        one_hot = targets = one_hot_labels(labels, logits.shape[-1])  # [B, A, C], as all up to the last line
+        one_hot = one_hot_labels(labels, logits.shape[-1])  # [B, A, C], as all up to the last line
+        targets = one_hot
         if self.label_smoothing > 0:
             targets = one_hot * (1 - self.label_smoothing) + self.label_smoothing / 2
-        magnitude, log_term = parts = softplus_parts(logits)
-        cross_entropy = binary_cross_entropy(logits, targets, parts)
+        magnitude, log_term = softplus_parts(logits)
+        cross_entropy = binary_cross_entropy(logits, targets, (magnitude, log_term))
         weight = one_hot * self.alpha + (1 - one_hot) * (1 - self.alpha)
         if self.gamma >= 1:
             probability = ops.sigmoid(logits)
@@ -149,11 +150,11 @@ class VarifocalLoss(nn.Cell):
 
     def construct(self, logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
         logits, targets = quality_targets(logits, labels, iou)
-        magnitude, log_term = parts = softplus_parts(logits)           # [B, A, C - 1], as all below
+        magnitude, log_term = softplus_parts(logits)                   # [B, A, C - 1], as all below
         # p ** gamma; the gradient of pow would be infinite at 0 for a gamma below 1
         modulating = ops.exp(((logits - magnitude) * 0.5 - log_term) * self.gamma)
         weight = ops.select(targets > 0, targets, modulating * (1 - self.alpha))
-        return (weight * binary_cross_entropy(logits, targets, parts)).sum((1, 2))
+        return (weight * binary_cross_entropy(logits, targets, (magnitude, log_term))).sum((1, 2))
 
 
 def quality_targets(logits: Tensor, labels: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:

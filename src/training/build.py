@@ -138,7 +138,8 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
 
 def build_loss(options: EasyDict, score: str, anchors: np.ndarray) -> DetectionLoss:
     """The DetectionLoss of a score function and anchors [A, 4] cx, cy, w, h."""
-    name, smoothing = PUBLISHED_LOSSES[score] if options.loss == "auto" else options.loss, options.label_smoothing
+    name = PUBLISHED_LOSSES[score] if options.loss == "auto" else options.loss
+    smoothing = options.label_smoothing
     classifications = {
         "focal": FocalLoss(options.gamma, options.alpha, label_smoothing=smoothing),
         "quality": QualityFocalLoss(options.gamma),
