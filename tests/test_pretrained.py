@@ -194,3 +194,18 @@ def test_norms_of_our_own_checkpoints_stay_as_they_are(saved):
     before = open_weights(saved).arrays["backbone.features.0.1.gamma"]
     load_pretrained(network, open_weights(saved), MODEL)
     assert np.array_equal(network.backbone.features[0][1].gamma.asnumpy(), before)
+
+
+@pytest.mark.parametrize("parts, unused", [
+    (("weights", "mobilenet_v2-b0353104.pth"), "classifier.1.weight"),
+    (("weights", "tfjs_ssdlite_mobilenet_v2_coco", "model.json"), "head.box.0.0.weight")])
+def test_fpnlite_takes_the_backbone_of_another_mobilenet(shared, parts, unused):
+    network = build_model("ssd_mobilenet_v2_fpnlite", 4, image_size=64).network
+    file, backbone = open_weights(shared(*parts)), list(network.backbone.get_parameters())
+    report = load_pretrained(network, file, "ssd_mobilenet_v2_fpnlite", frozen=["backbone"])
+    assert re.search(rf"loaded +{len(backbone)}\n", report) and f"      {unused}\n" in report
+    assert "not in the file, new weights      124\n      neck.lateral.0.weight" in report
+    arrays = translate_weights(network, file).arrays
+    # gammas of torchvision are changed for another eps
+    assert all(np.array_equal(parameter.asnumpy(), arrays[parameter.name]) for parameter in backbone
+               if not parameter.name.endswith(".gamma"))
