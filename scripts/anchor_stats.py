@@ -22,7 +22,7 @@ from easydict import EasyDict
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
 from src.anchor_file import write_shapes
-from src.anchor_fit import Fit, best_overlaps, fit_anchors, read_boxes
+from src.anchor_fit import Fit, fit_anchors, read_boxes
 from src.config import read_options, split_options
 from src.errors import DataError, run_main
 from src.files import output_folder, read_json
@@ -31,6 +31,7 @@ from src.machine import process
 if TYPE_CHECKING:
     from src.models.ssd import Model
 
+CHUNK = 64                       # boxes compared with all anchors at a time
 SMALL, LARGE = 32 ** 2, 96 ** 2  # COCO's limits of the area in pixels of the original image
 QUANTILES = (5, 25, 50, 75)      # percent
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
@@ -74,6 +75,17 @@ def measure(options: EasyDict, model: Model, folder: str | None) -> None:
         sides = np.sqrt(box_ops.area(boxes)) * model.image_size
         draw(best, areas, sides, model=model, threshold=options.match_threshold, path=path)
         print(f"\n{path}")
+
+
+def best_overlaps(boxes: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The IoU of each box [N, 4] with its best anchor, and that anchor's number, both [N]."""
+    corners = box_ops.to_corners(anchors.astype(np.float64))
+    best, anchor = np.zeros(len(boxes)), np.zeros(len(boxes), int)
+    for start in range(0, len(boxes), CHUNK):
+        part = slice(start, start + CHUNK)
+        overlap = box_ops.iou(boxes[part], corners)
+        best[part], anchor[part] = overlap.max(axis=1), overlap.argmax(axis=1)
+    return best, anchor
 
 
 def size_classes(areas: np.ndarray) -> dict[str, np.ndarray]:

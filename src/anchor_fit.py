@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.anchors import Level, replace_shapes
-from src.boxes import iou, to_centers, to_corners
+from src.anchors import Level
+from src.boxes import to_centers
 
 MAX_MEASURED = 20000  # boxes of a data set, a random choice of more: COCO's 860,000 would take hours
-CHUNK = 64            # boxes compared with all anchors at a time
 IOU_WEIGHT = 0.5      # of the mean IoU beside the share of matched boxes: leads where no box becomes matched
 MIN_GAIN = 0.01       # of the fitness: less is not worth other anchors
 MAX_BOXES = 4000      # the search looks at no more
@@ -35,8 +34,9 @@ def fit_anchors(boxes: np.ndarray, anchors: np.ndarray, levels: Sequence[Level],
                 image_size: int) -> Fit:
     """Shapes for the levels that fit the boxes [N, 4], N > 0, better; measured on all of them."""
     shapes = fit_shapes(boxes, anchors, levels, threshold=threshold, image_size=image_size)
-    changed = replace_shapes(anchors, levels, [level / image_size for level in shapes])
-    before, after = (best_overlaps(boxes, table)[0] for table in (anchors, changed))
+    sides, offsets = to_centers(boxes)[:, 2:], center_offsets(boxes, anchors, levels)
+    before = best_ious(sides, offsets, [level.shapes for level in levels])
+    after = best_ious(sides, offsets, [level / image_size for level in shapes])
     gain = fitness(after, threshold) - fitness(before, threshold)
     return Fit(shapes if gain >= MIN_GAIN else [], before, after)
 
@@ -60,17 +60,6 @@ def read_boxes(truth: dict, seed: int, max_boxes: int = MAX_MEASURED) -> tuple[n
     table = np.array(rows, np.float64).reshape(-1, 9)
     corners = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
     return np.clip(corners / table[:, 4:8], 0, 1), table[:, 8], total
-
-
-def best_overlaps(boxes: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The IoU of each box [N, 4] with its best anchor, and that anchor's number, both [N]."""
-    corners = to_corners(anchors.astype(np.float64))
-    best, anchor = np.zeros(len(boxes)), np.zeros(len(boxes), int)
-    for start in range(0, len(boxes), CHUNK):
-        part = slice(start, start + CHUNK)
-        overlap = iou(boxes[part], corners)
-        best[part], anchor[part] = overlap.max(axis=1), overlap.argmax(axis=1)
-    return best, anchor
 
 
 def fit_shapes(boxes: np.ndarray, anchors: np.ndarray, levels: Sequence[Level], *, threshold: float,
@@ -136,7 +125,7 @@ class Search:
     def is_allowed(self, shape: int, logs: np.ndarray) -> np.ndarray:
         """Whether a shape may have the sides logs [m, 2], [m] bool: it is not too small, and the levels keep rising."""
         level, sizes = self.level[shape], logs.mean(axis=1)
-        means = [-np.inf, *(self.logs[self.level == one].mean() for one in range(self.level[-1] + 1)), np.inf]
+        means = [-np.inf, *(self.logs[self.level == index].mean() for index in range(self.level[-1] + 1)), np.inf]
         mean = means[level + 1] + (sizes - self.logs[shape].mean()) / (self.level == level).sum()
         rising = (mean >= means[level] - 1e-9) & (mean <= means[level + 2] + 1e-9)
         return rising & (sizes >= self.min_sizes[shape] - 1e-9)
@@ -164,3 +153,8 @@ def overlaps(sides: np.ndarray, offsets: np.ndarray, shapes: np.ndarray) -> np.n
     shared = np.clip(np.minimum(np.minimum(sides, shapes), reach), 0, None).prod(axis=2)  # [N, n]
     union = sides.prod(axis=2) + shapes.prod(axis=1) - shared
     return shared / np.maximum(union, 1e-12)
+
+
+def best_ious(sides: np.ndarray, offsets: list[np.ndarray], shapes: Sequence[np.ndarray]) -> np.ndarray:
+    """IoU [N] of boxes with sides [N, 2] with the best of all anchors. offsets [N, 2], shapes [n, 2]: of each level."""
+    return np.max([overlaps(sides, offset, level).max(axis=1) for offset, level in zip(offsets, shapes)], axis=0)

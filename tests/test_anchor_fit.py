@@ -10,7 +10,7 @@ from conftest import ROOT
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 import anchor_stats  # (found by the line above)
 
-from src.anchor_fit import center_offsets, fit_anchors, fit_shapes, overlaps
+from src.anchor_fit import best_ious, center_offsets, fit_anchors, fit_shapes, overlaps
 from src.anchors import replace_shapes, split_levels, tile_anchors
 from src.boxes import iou, to_centers, to_corners
 
@@ -131,6 +131,12 @@ def test_the_best_overlap_of_a_level_is_that_of_every_pair():
         every = iou(boxes, to_corners(ANCHORS[start:stop].astype(np.float64))).max(axis=1)
         found = overlaps(to_centers(boxes)[:, 2:], offset, shapes).max(axis=1)
         np.testing.assert_allclose(found, every, atol=1e-6)
+
+
+def test_the_best_overlap_of_all_levels_is_that_of_every_pair():
+    boxes = draw_boxes(200, 0.25, 1.5)
+    best = best_ious(to_centers(boxes)[:, 2:], center_offsets(boxes, ANCHORS, LEVELS), [one.shapes for one in LEVELS])
+    np.testing.assert_allclose(best, anchor_stats.best_overlaps(boxes, ANCHORS)[0], atol=1e-6)
 
 
 def test_shapes_are_replaced_level_by_level():
