@@ -25,7 +25,7 @@ from src.arguments import ArgumentParser
 from src.config import read_options, split_options
 from src.drawing import draw_boxes
 from src.errors import DataError, run_main
-from src.evaluation.mistakes import Mistakes, Objects, add_confusion, describe_mistakes, find_mistakes
+from src.evaluation.mistakes import SMALL_SIDE, Mistakes, Objects, add_confusion, describe_mistakes, find_mistakes
 from src.files import expand_home, output_folder, read_json, write_atomic
 from src.option_rules import rule_of
 from src.recipes import read_yaml
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 150_000                 # of a picture
 SHOWN_HEIGHT, SHOWN_WIDTH = 480, 700  # pixels of each half of a picture, at most
 FORM = ("AP", "AP50"), ("AP_area", "AP_11point")  # by class, of COCO and of VOC
+WORST = ("The images with the most mistakes at that score: on the left what is there, on the right what was found. An "
+         f"object is small if its area is below that of a square of {SMALL_SIDE:.0%} of the image's sides.")
 LEFT_OUT = ("config_path", "output_path", "mindrecord_dir", "compile_cache", "resume")  # of the command
 ROOTS = ("coco_root", "voc_root", "image_dir", "val_image_dir")
 
@@ -248,7 +250,7 @@ def draw_worst(worst: list[Judged], folder: str, *, image_dir: str, classes: lis
         save_jpeg(os.path.join(folder, f"worst_{number}.jpg"), np.hstack([true, gap, found]))
         reason = describe_mistakes(judged.true, judged.found, mistakes=judged.mistakes, classes=classes)
         lines += [f"![{reason}](worst_{number}.jpg)", "", wrap(f"*Image {image['id']}: {reason}.*"), ""]
-    return lines[:-1] or ["No image has a mistake."]
+    return [wrap(WORST), "", *lines[:-1]] if lines else ["No image has a mistake."]
 
 
 def save_jpeg(path: str, image: np.ndarray) -> None:

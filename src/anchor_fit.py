@@ -11,32 +11,39 @@ from src.boxes import iou, to_centers, to_corners
 
 MAX_MEASURED = 20000  # boxes of a data set, a random choice of more: COCO's 860,000 would take hours
 CHUNK = 64            # boxes compared with all anchors at a time
-MIN_SHARE = 0.01      # of the boxes that become matched: a smaller gain is not worth other anchors
-MAX_BOXES = 4000    # the search looks at no more
-MAX_ASPECT = 3.0    # octaves of width / height away from the present shapes
-MAX_ROUNDS = 4      # over all levels in one pass
-MIN_GAIN = 3e-4     # of Search.value, for a move: a level that hardly any box needs stays as it is
-IOU_WEIGHT = 0.1    # of the mean IoU beside the share of matched boxes: leads where no box becomes matched
-DECIMALS = 1        # of a pixel
+IOU_WEIGHT = 0.5      # of the mean IoU beside the share of matched boxes: leads where no box becomes matched
+MIN_GAIN = 0.01       # of the fitness: less is not worth other anchors
+MAX_BOXES = 4000      # the search looks at no more
+MAX_ROUNDS = 4        # over all shapes in one pass
+MIN_STEP = 3e-4       # gain of the fitness by a move: a shape that hardly any box needs stays as it is
+DECIMALS = 1          # of a pixel
 # octaves between two sizes or aspect ratios that are tried; how many sizes and aspect ratios to each side
-PASSES = ((0.5, 6, 4), (0.25, 2, 2), (0.125, 2, 2))
+PASSES = ((0.5, 2, 1), (0.25, 1, 1), (0.125, 1, 1))
+# Smallest size on the first level, in distances of its centres; 1 on the others. Of boxes of 0.5 and 0.75 distances
+# 0.1 % and 10 % match anchors of one distance, 9 % and 18 % smaller ones; a limit of 0.25 gives no more.
+MIN_DISTANCES = 0.5
 
 
 class Fit(NamedTuple):
     """What fit_anchors found."""
-    shapes: list[np.ndarray]  # as of fit_shapes; [] where they match hardly more boxes than the present ones
+    shapes: list[np.ndarray]  # as of fit_shapes; [] where they are hardly fitter than the present ones
     before: np.ndarray        # [N] IoU of each box with the best of the present anchors
     after: np.ndarray         # [N] the same with the shapes that were tried
 
 
 def fit_anchors(boxes: np.ndarray, anchors: np.ndarray, levels: Sequence[Level], *, threshold: float,
                 image_size: int) -> Fit:
-    """Shapes for the levels that match more of the boxes [N, 4], N > 0, measured on all of them."""
+    """Shapes for the levels that fit the boxes [N, 4], N > 0, better; measured on all of them."""
     shapes = fit_shapes(boxes, anchors, levels, threshold=threshold, image_size=image_size)
     changed = replace_shapes(anchors, levels, [level / image_size for level in shapes])
     before, after = (best_overlaps(boxes, table)[0] for table in (anchors, changed))
-    gain = (after >= threshold).mean() - (before >= threshold).mean()
-    return Fit(shapes if gain >= MIN_SHARE else [], before, after)
+    gain = fitness(after, threshold) - fitness(before, threshold)
+    return Fit(shapes if gain >= MIN_GAIN else [], before, after)
+
+
+def fitness(best: np.ndarray, threshold: float) -> np.ndarray:
+    """The share of boxes that match an anchor, and a part of the mean IoU. best: IoU [N, ..] with the best anchor."""
+    return (best >= threshold).mean(axis=0) + IOU_WEIGHT * best.mean(axis=0)
 
 
 def read_boxes(truth: dict, seed: int, max_boxes: int = MAX_MEASURED) -> tuple[np.ndarray, np.ndarray, int]:
@@ -68,94 +75,75 @@ def best_overlaps(boxes: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, n
 
 def fit_shapes(boxes: np.ndarray, anchors: np.ndarray, levels: Sequence[Level], *, threshold: float,
                image_size: int) -> list[np.ndarray]:
-    """For each level w, h in pixels [n, 2], rounded, which more boxes overlap by an IoU of at least the threshold.
+    """For each level w, h in pixels [n, 2], rounded, with which the fitness at a threshold of IoU is higher.
 
-    boxes: [N, 4] corner fractions; anchors: [A, 4] with their levels. All shapes of a level are scaled and stretched
-    together. A level gets no smaller than the distance of its centres, unless it is so already: boxes would fall
-    between them. The search starts at the present shapes and at sizes that the boxes suggest. The caller measures what
-    is gained.
+    boxes: [N, 4] corner fractions; anchors: [A, 4] with their levels. The search starts at the present shapes and keeps
+    what it cannot make better. The mean size of a level stays between those of its neighbours. A shape gets no smaller
+    than the distance of its level's centres, for boxes would fall between them and a finer level has more centres; on
+    the first level, which has no finer one, half of that. The caller measures what is gained.
     """
     boxes = boxes[::max(1, -(-len(boxes) // MAX_BOXES))]
-    sides = to_centers(boxes)[:, 2:]                                                      # [N, 2]
-    present = np.array([np.exp(np.log(level.shapes).mean()) for level in levels])         # [levels] geometric means
-    min_scales = np.minimum(1, [1 / level.side / size for level, size in zip(levels, present)])
-    suggested = suggest_sizes(np.sqrt(np.maximum(sides.prod(axis=1), 1e-12)), len(levels))
-    search = Search(sides, center_offsets(boxes, anchors, levels), [level.shapes for level in levels],
-                    threshold=threshold)
-    best_value, best_shapes = -1.0, []
-    for scales in (np.ones(len(levels)), np.maximum(suggested / present, min_scales)):
-        value = search.run(scales, min_scales)
-        if value > best_value:
-            best_value, best_shapes = value, search.shapes()
-    return [np.maximum((shapes * image_size).round(DECIMALS), 10.0 ** -DECIMALS) for shapes in best_shapes]
+    search = Search(to_centers(boxes)[:, 2:], center_offsets(boxes, anchors, levels), levels, threshold=threshold)
+    search.run()
+    return [np.maximum((shapes * image_size).round(DECIMALS), 10.0 ** -DECIMALS) for shapes in search.shapes()]
 
 
 class Search:
-    """Coordinate descent over a size factor and an aspect factor a level.
+    """Coordinate descent over the size and the aspect ratio of every shape.
 
-    sides [N, 2]: of the boxes. offsets: [N, 2] per level, as of center_offsets. given: shapes [n, 2] of each level.
+    sides [N, 2]: of the boxes. offsets: [N, 2] per level, as of center_offsets.
     """
 
-    def __init__(self, sides: np.ndarray, offsets: list[np.ndarray], given: list[np.ndarray], *, threshold: float):
-        self.sides, self.offsets, self.given, self.threshold = sides, offsets, given, threshold
-        self.octaves = np.array([np.log2(shapes).mean() for shapes in given])  # of the mean sizes of the levels
-        self.factors = np.zeros((len(given), 2))       # octaves of size and of width / height
-        self.best = np.zeros((len(given), len(sides)))  # IoU of each box with the best shape of a level
+    def __init__(self, sides: np.ndarray, offsets: list[np.ndarray], levels: Sequence[Level], *, threshold: float):
+        self.sides, self.offsets, self.threshold = sides, offsets, threshold
+        self.level = np.repeat(np.arange(len(levels)), [len(level.shapes) for level in levels])  # [K] of each shape
+        self.logs = np.log2(np.concatenate([level.shapes for level in levels]).astype(np.float64))  # [K, 2] w, h
+        self.max_logs = np.maximum(self.logs, 0)                     # no side grows longer than the image
+        distances = np.array([1 / level.side for level in levels])
+        distances[0] *= MIN_DISTANCES
+        self.min_sizes = np.minimum(np.log2(distances)[self.level], self.logs.mean(axis=1))      # [K]
+        self.best = np.concatenate([overlaps(sides, offset, level.shapes).T
+                                    for offset, level in zip(offsets, levels)])                  # [K, N] IoU
 
-    def run(self, scales: np.ndarray, min_scales: np.ndarray) -> float:
-        """Searches from size factors [levels] on, none below min_scales [levels] -> the value that was reached."""
-        self.factors = np.stack([np.log2(scales), np.zeros(len(scales))], axis=1)
-        for level, factors in enumerate(self.factors):
-            self.best[level] = self.overlap(level, factors)
-        value = self.value(self.best.max(axis=0))
+    def run(self) -> None:
+        """Moves the shapes until no move helps."""
+        reached = float(fitness(self.best.max(axis=0), self.threshold))
         for octaves, sizes, aspects in PASSES:
-            moves = [(size * octaves, aspect * octaves) for size in range(-sizes, sizes + 1)
-                     for aspect in range(-aspects, aspects + 1)]
+            moves = octaves * np.array([(size + aspect / 2, size - aspect / 2) for size in range(-sizes, sizes + 1)
+                                        for aspect in range(-aspects, aspects + 1)])
             for _ in range(MAX_ROUNDS):
-                before = value
-                for level, min_scale in enumerate(min_scales):
-                    value = self.improve(level, moves, min_size=np.log2(min_scale), value=value)
-                if value - before < 1e-4:
+                before = reached
+                for shape in range(len(self.logs)):
+                    reached = self.improve(shape, moves, reached)
+                if reached == before:
                     break
-        return value
 
-    def size_limits(self, level: int) -> tuple[float, float]:
-        """The size factors of a level at which it is as large as the level before and as the next one, in octaves."""
-        sizes = np.concatenate([[-np.inf], self.octaves + self.factors[:, 0], [np.inf]])
-        return sizes[level] - self.octaves[level], sizes[level + 2] - self.octaves[level]
+    def improve(self, shape: int, moves: np.ndarray, reached: float) -> float:
+        """Makes the best of the moves [M, 2] of one shape, if any is good -> the fitness then, before it `reached`."""
+        logs = np.minimum(self.logs[shape] + moves, self.max_logs[shape])
+        logs = logs[self.is_allowed(shape, logs)]                                                # [m, 2]
+        if len(logs) == 0:
+            return reached
+        others = np.delete(self.best, shape, axis=0).max(axis=0, initial=0)                      # [N]
+        overlap = overlaps(self.sides, self.offsets[self.level[shape]], np.exp2(logs))           # [N, m]
+        values = fitness(np.maximum(others[:, None], overlap), self.threshold)                   # [m]
+        move = values.argmax()
+        if values[move] <= reached + MIN_STEP:
+            return reached
+        self.logs[shape], self.best[shape] = logs[move], overlap[:, move]
+        return float(values[move])
 
-    def improve(self, level: int, moves: list[tuple[float, float]], *, min_size: float, value: float) -> float:
-        """Makes the best of the moves of one level, if any is good -> the value then."""
-        low, high = self.size_limits(level)
-        low = max(low, min_size)
-        others = np.delete(self.best, level, axis=0).max(axis=0, initial=0)               # [N]
-        start = self.factors[level].copy()
-        for move in moves:
-            factors = start + move
-            if not low - 1e-9 <= factors[0] <= high + 1e-9 or abs(factors[1]) > MAX_ASPECT:
-                continue
-            overlap = self.overlap(level, factors)
-            reached = self.value(np.maximum(others, overlap))
-            if reached > value + MIN_GAIN:
-                value, self.factors[level], self.best[level] = reached, factors, overlap
-        return value
-
-    def value(self, best: np.ndarray) -> float:
-        """What the search raises: the share of boxes whose best IoU [N] is a match, and a bit of the mean IoU."""
-        return (best >= self.threshold).mean() + IOU_WEIGHT * best.mean()
-
-    def overlap(self, level: int, factors: np.ndarray) -> np.ndarray:
-        """The best IoU [N] of each box with the shapes of a level under size and aspect factors in octaves."""
-        return best_of_level(self.sides, self.offsets[level], self.change(level, factors))
-
-    def change(self, level: int, factors: np.ndarray) -> np.ndarray:
-        """Shapes [n, 2] of a level under factors; no side grows longer than the image."""
-        (size, aspect), given = factors, self.given[level]
-        return np.minimum(given * np.exp2([size + aspect / 2, size - aspect / 2]), np.maximum(given, 1))
+    def is_allowed(self, shape: int, logs: np.ndarray) -> np.ndarray:
+        """Whether a shape may have the sides logs [m, 2], [m] bool: it is not too small, and the levels keep rising."""
+        level, sizes = self.level[shape], logs.mean(axis=1)
+        means = [-np.inf, *(self.logs[self.level == one].mean() for one in range(self.level[-1] + 1)), np.inf]
+        mean = means[level + 1] + (sizes - self.logs[shape].mean()) / (self.level == level).sum()
+        rising = (mean >= means[level] - 1e-9) & (mean <= means[level + 2] + 1e-9)
+        return rising & (sizes >= self.min_sizes[shape] - 1e-9)
 
     def shapes(self) -> list[np.ndarray]:
         """The shapes that were found, [n, 2] per level."""
-        return [self.change(level, factors) for level, factors in enumerate(self.factors)]
+        return [np.exp2(self.logs[self.level == level]) for level in range(self.level[-1] + 1)]
 
 
 def center_offsets(boxes: np.ndarray, anchors: np.ndarray, levels: Sequence[Level]) -> list[np.ndarray]:
@@ -169,24 +157,10 @@ def center_offsets(boxes: np.ndarray, anchors: np.ndarray, levels: Sequence[Leve
     return offsets
 
 
-def best_of_level(sides: np.ndarray, offsets: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """Best IoU [N] of boxes with sides [N, 2] and shapes [n, 2] at the nearest centre, the one of most overlap."""
+def overlaps(sides: np.ndarray, offsets: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """IoU [N, n] of boxes with sides [N, 2] and shapes [n, 2] at the nearest centre, which is that of most overlap."""
     sides = sides[:, None]                                                                # [N, 1, 2]
     reach = (sides + shapes) / 2 - offsets[:, None]                                       # [N, n, 2]
     shared = np.clip(np.minimum(np.minimum(sides, shapes), reach), 0, None).prod(axis=2)  # [N, n]
     union = sides.prod(axis=2) + shapes.prod(axis=1) - shared
-    return (shared / np.maximum(union, 1e-12)).max(axis=1)
-
-
-def suggest_sizes(sides: np.ndarray, count: int) -> np.ndarray:
-    """`count` rising sizes by k-means over the logarithms of sides [N] (above 0), started at their quantiles.
-
-    Logarithms, because an IoU depends on the ratio of two sizes and not on their difference.
-    """
-    values = np.log(np.maximum(sides, 1e-3))
-    centers = np.quantile(values, (np.arange(count) + 0.5) / count)
-    for _ in range(100):
-        nearest = np.abs(values[:, None] - centers).argmin(axis=1)
-        for index in np.unique(nearest):
-            centers[index] = values[nearest == index].mean()
-    return np.exp(np.sort(centers))
+    return shared / np.maximum(union, 1e-12)

@@ -12,7 +12,7 @@ from conftest import ROOT
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 import anchor_stats  # (found by the line above)
 
-from src.anchor_fit import best_of_level, center_offsets, fit_shapes, suggest_sizes
+from src.anchor_fit import center_offsets, fit_shapes, overlaps
 from src.anchors import replace_shapes, split_levels, tile_anchors
 from src.boxes import iou, to_centers, to_corners
 
@@ -91,10 +91,39 @@ def test_hardly_any_boxes(count):
     assert np.shape(shapes) == (3, 3, 2) and np.isfinite(shapes).all()
 
 
-def test_a_level_keeps_the_distance_of_its_centres():
-    fitted = fit_shapes(draw_boxes(300, 0.01, 1.0), ANCHORS, LEVELS, threshold=0.5, image_size=320)
-    for level, shapes in zip(split_levels(ANCHORS), fitted):
-        assert np.exp(np.log(shapes).mean()) > 0.99 * 320 / level.side
+def means_of(shapes):
+    """The geometric mean of the sides of each level."""
+    return [np.exp(np.log(level).mean()) for level in shapes]
+
+
+def test_shapes_keep_the_distance_of_their_centres():
+    """Half of it on the first level; boxes of 0.8 of the distance there would have smaller ones elsewhere."""
+    fitted = fit_shapes(draw_boxes(300, 0.05, 1.0), ANCHORS, LEVELS, threshold=0.5, image_size=320)
+    limits = [320 / level.side for level in LEVELS]
+    assert all(np.sqrt(shapes.prod(axis=1)).min() > 0.99 * limit for shapes, limit in zip(fitted[1:], limits[1:]))
+    assert 0.5 * limits[0] < np.sqrt(fitted[0].prod(axis=1)).min() < limits[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sizes_rise_from_level_to_level(seed):
+    rng = np.random.default_rng(seed)
+    boxes = np.concatenate([draw_boxes(60, size, aspect, seed) for size, aspect
+                            in zip(rng.uniform(0.02, 0.9, 4), rng.uniform(0.2, 5, 4))]).clip(0, 1)
+    means = means_of(fit_shapes(boxes, ANCHORS, LEVELS, threshold=0.5, image_size=320))
+    assert means[0] < means[1] * 1.01 and means[1] < means[2] * 1.01
+
+
+def test_shapes_of_one_level_are_fitted_apart():
+    """Wide and high boxes, for which the level has a shape each."""
+    boxes = np.concatenate([draw_boxes(200, 0.15, aspect, seed) for seed, aspect in enumerate((5.0, 0.2))]).clip(0, 1)
+    shapes = np.concatenate(fit_shapes(boxes, ANCHORS, LEVELS, threshold=0.5, image_size=320))
+    ratios = np.log2(shapes[:, 0] / shapes[:, 1])
+    assert ratios.max() > 1.5 and ratios.min() < -1.5
+
+
+def test_levels_that_no_box_needs_stay():
+    fitted = fit_shapes(draw_boxes(300, 0.1, 1.0), ANCHORS, LEVELS, threshold=0.5, image_size=320)
+    assert np.allclose(fitted[2], LEVELS[2].shapes * 320, atol=0.05)
 
 
 def test_the_best_overlap_of_a_level_is_that_of_every_pair():
@@ -102,7 +131,8 @@ def test_the_best_overlap_of_a_level_is_that_of_every_pair():
     for (start, side, shapes), offset in zip(split_levels(ANCHORS), center_offsets(boxes, ANCHORS, LEVELS)):
         stop = start + side * side * len(shapes)
         every = iou(boxes, to_corners(ANCHORS[start:stop].astype(np.float64))).max(axis=1)
-        np.testing.assert_allclose(best_of_level(to_centers(boxes)[:, 2:], offset, shapes), every, atol=1e-6)
+        found = overlaps(to_centers(boxes)[:, 2:], offset, shapes).max(axis=1)
+        np.testing.assert_allclose(found, every, atol=1e-6)
 
 
 def test_shapes_are_replaced_level_by_level():
@@ -112,13 +142,6 @@ def test_shapes_are_replaced_level_by_level():
     assert all(np.allclose(level.shapes, new) for level, new in zip(split_levels(anchors), shapes))
     with pytest.raises(ValueError, match="the anchors have"):
         replace_shapes(ANCHORS, LEVELS, shapes[:2])
-
-
-def test_suggested_sizes_find_clear_groups():
-    rng = np.random.default_rng(0)
-    sides = np.concatenate([center * np.exp(rng.normal(0, 0.03, 200)) for center in (10, 40, 200)])
-    assert suggest_sizes(sides, 3) == pytest.approx([10, 40, 200], rel=0.02)
-    assert len(suggest_sizes(np.array([5.0]), 3)) == 3
 
 
 def test_the_page_says_how_to_use_them():

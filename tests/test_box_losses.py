@@ -9,6 +9,7 @@ from src.box_losses import CIoULoss, GIoULoss, SmoothL1Loss, compare
 from src.boxes import MAX_LOG_SCALE, encode
 from src.config import read_options
 from src.losses import DetectionLoss
+from src.option_rules import RULES
 from src.training.build import build_loss
 
 ANCHORS = np.array([[0.5, 0.5, 0.4, 0.2], [0.25, 0.5, 0.5, 0.5]], np.float32)
@@ -169,7 +170,9 @@ def test_a_batch_without_objects_has_no_box_loss_and_no_gradient(mode, kind):
 
 
 def test_the_options_choose_the_loss():
-    for kind, cell in (("smooth_l1", SmoothL1Loss), ("giou", GIoULoss), ("ciou", CIoULoss)):
+    cells = {"smooth_l1": SmoothL1Loss, "giou": GIoULoss, "ciou": CIoULoss}
+    assert set(RULES["box_loss"].choices) == set(cells)
+    for kind, cell in cells.items():
         loss = build_loss(read_options([f"--box_loss={kind}", "--box_weight=2"]), "sigmoid", ANCHORS)
         assert isinstance(loss.box, cell) and loss.box_weight == 2
     default = build_loss(read_options([]), "sigmoid", ANCHORS)

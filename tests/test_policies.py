@@ -23,9 +23,10 @@ from src.data.transforms import (
     Sample,
     ScaleJitter,
     augment,
+    large_sides,
 )
 
-NAMES = ("zoo", "ssd", "paddle", "mlperf", "nvidia", "jitter", "flip", "plain")
+NAMES = ("zoo", "ssd", "paddle", "mlperf", "nvidia", "tensorflow", "jitter", "flip", "plain")
 NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
 NO_IMAGE = Sample(None, *NOTHING)
 
@@ -133,6 +134,20 @@ def test_scale_jitter_halves_as_often_as_it_doubles(boxes):
     assert 0.499 < scale.min() < 0.51 and 1.98 < scale.max() < 2.01
     assert 0.799 < aspect.min() < 0.802 and 1.24 < aspect.max() < 1.251
     assert sigmas((scale > 1).sum(), 4000, 0.5) < 5 and sigmas((scale > 2 ** 0.5).sum(), 4000, 0.25) < 5
+
+
+def test_large_crops_keep_three_quarters_of_the_image():
+    """Of 600 x 400 pixels an aspect ratio of 1.125 to 2 fits: wider ones of 3/4 of the area are wider than it."""
+    rng, boxes = np.random.default_rng(0), np.array([[0.4, 0.4, 0.6, 0.6]], np.float32)
+    sides = large_sides((600, 400), rng, 4000)
+    area, aspect = sides.prod(axis=1), sides[:, 0] * 600 / (sides[:, 1] * 400)
+    assert 0.75 <= area.min() < 0.751 and 0.99 < area.max() <= 1 and sides.max() <= 1
+    assert 1.125 <= aspect.min() < 1.13 and 1.99 < aspect.max() <= 2
+    assert sigmas(len(sides), 4000, (2 - 1.125) / (3 - 0.75)) < 5
+    crop = build_policy("tensorflow", 320)[0]
+    areas = [np.prod(window[2:] - window[:2]) for window in (crop.draw_window(boxes, (600, 400), rng)
+                                                             for _ in range(200))]
+    assert 0.74 < min(areas) / 240000 and max(areas) < 240000, "every image is cropped"
 
 
 def test_scale_jitter_shows_each_object_as_often():

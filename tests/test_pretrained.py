@@ -170,3 +170,16 @@ def test_a_classifier_of_nan_is_left_out():
 
 def test_no_source_is_guessed_for_foreign_names():
     assert guess_source({"a.weight": np.ones(3)}, {"backbone.conv1.weight": (64, 3, 7, 7)}) is None
+
+
+@pytest.mark.parametrize("parts, unused", [
+    (("weights", "mobilenet_v2-b0353104.pth"), "classifier.1.weight"),
+    (("weights", "tfjs_ssdlite_mobilenet_v2_coco", "model.json"), "head.box.0.0.weight")])
+def test_fpnlite_takes_the_backbone_of_another_mobilenet(shared, parts, unused):
+    network = build_model("ssd_mobilenet_v2_fpnlite", 4, image_size=64).network
+    file, backbone = open_weights(shared(*parts)), list(network.backbone.get_parameters())
+    report = load_pretrained(network, file, "ssd_mobilenet_v2_fpnlite", frozen=["backbone"])
+    assert re.search(rf"loaded +{len(backbone)}\n", report) and f"      {unused}\n" in report
+    assert "not in the file, new weights      124\n      neck.lateral.0.weight" in report
+    arrays = translate_weights(network, file).arrays
+    assert all(np.array_equal(parameter.asnumpy(), arrays[parameter.name]) for parameter in backbone)

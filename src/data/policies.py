@@ -29,6 +29,7 @@ def build_policy(name: str, size: int, fill: tuple[float, ...] = GREY) -> list[T
         "paddle": paddle(size, fill),
         "mlperf": mlperf(size),
         "nvidia": nvidia(size),
+        "tensorflow": tensorflow(size),
         "jitter": jitter(size, fill),
         "flip": [Resize(size), HorizontalFlip(), ColorJitter()],
         "plain": [Resize(size)],
@@ -90,6 +91,16 @@ def nvidia(size: int) -> list[Transform]:
     crop = MinIoUCrop(min_ious=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9), trials=1, accepts=transforms.all_reach,
                       draw_sides=transforms.fraction_sides)
     return [crop, Resize(size), HorizontalFlip(), ColorTwist()]
+
+
+def tensorflow(size: int) -> list[Transform]:
+    """TensorFlow Object Detection API, ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8.config: large crops, no colours.
+
+    There a box stays that touches the crop, here one whose centre is in it.
+    """
+    crop = MinIoUCrop(min_ious=(0,), trials=100, accepts=transforms.any_reaches, draw_sides=transforms.large_sides,
+                      shuffled=True, at_once=25)
+    return [crop, Resize(size), HorizontalFlip()]
 
 
 def jitter(size: int, fill: tuple[float, ...]) -> list[Transform]:

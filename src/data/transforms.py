@@ -86,6 +86,20 @@ def fitting_sides(_size: tuple[int, int], rng: Generator, count: int) -> np.ndar
     return np.stack([scale * aspect ** 0.5, scale * aspect ** -0.5], axis=1)
 
 
+def large_sides(size: tuple[int, int], rng: Generator, count: int) -> np.ndarray:
+    """An aspect ratio U(.75, 3) of the crop and a height uniform over those of .75 to 1 of the image's area that fit.
+
+    Source: TensorFlow, sample_distorted_bounding_box, with the numbers of random_crop_image in fpnlite's configuration.
+    """
+    width, height = size
+    aspect = rng.uniform(0.75, 3.0, count)
+    lowest = np.sqrt(0.75 * width * height / aspect)
+    highest = np.minimum(np.minimum(np.sqrt(width * height / aspect), height), width / aspect)
+    aspect, lowest, highest = (values[lowest <= highest] for values in (aspect, lowest, highest))
+    drawn = rng.uniform(lowest, highest)
+    return np.stack([drawn * aspect / width, drawn / height], axis=1)
+
+
 # --- transforms
 
 @dataclass

@@ -35,8 +35,8 @@ class Mistakes(NamedTuple):
 def find_mistakes(true: Objects, found: Objects, *, min_iou: float = MIN_IOU) -> Mistakes:
     """Pairs what was found with what is there, the best score first: at first within a class, then across classes.
 
-    A pair overlaps by min_iou or more; each object is paired once. What is found on a true box of weight 0 is no
-    mistake, as in the metrics.
+    A pair overlaps by min_iou or more; each object is paired once. What is found on a true box of weight 0 does
+    not count, as in the metrics.
     """
     overlaps = iou(found.boxes, true.boxes)                          # [found, true]
     free = np.asarray(true.weights) > 0                              # [true]

@@ -21,7 +21,7 @@ from src.evaluation.evaluate import first_images
 from src.files import read_json
 from src.inference.description import describe
 from src.inference.predictor import from_model
-from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss
+from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss, QualityFocalLoss, VarifocalLoss
 from src.lr_schedule import cosine, multistep, warmup
 from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
@@ -47,7 +47,9 @@ from src.version import git_commit
 from src.weights.files import open_weights
 from src.weights.load import load_pretrained
 
-SCORES = {"focal": "sigmoid", "multibox": "softmax"}  # what a loss trains logits to be
+# what a loss trains logits to be
+SCORES = {"focal": "sigmoid", "quality": "sigmoid", "varifocal": "sigmoid", "multibox": "softmax"}
+PUBLISHED_LOSSES = {"sigmoid": "focal", "softmax": "multibox"}  # loss=auto, by the score function of the model
 # the self-test of --overfit memorises a few images from scratch; these options replace those of any recipe
 OVERFIT = {"augmentation": "plain", "mosaic": 0.0, "class_balance": 0.0, "run_eval": True, "epoch_size": 150,
            "eval_interval": 10, "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150,
@@ -133,13 +135,16 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
 
 def build_loss(options: EasyDict, score: str, anchors: np.ndarray) -> DetectionLoss:
     """The DetectionLoss of a score function and anchors [A, 4] cx, cy, w, h."""
-    if score == "sigmoid":
-        classification = FocalLoss(options.gamma, options.alpha)
-    else:
-        classification = MultiBoxLoss(options.negative_ratio, options.empty_negatives)
+    name = PUBLISHED_LOSSES[score] if options.loss == "auto" else options.loss
+    smoothing = options.label_smoothing
+    classifications = {
+        "focal": FocalLoss(options.gamma, options.alpha, label_smoothing=smoothing),
+        "quality": QualityFocalLoss(options.gamma),
+        "varifocal": VarifocalLoss(options.gamma, options.alpha),
+        "multibox": MultiBoxLoss(options.negative_ratio, options.empty_negatives, label_smoothing=smoothing)}
     boxes = {"smooth_l1": SmoothL1Loss(), "giou": GIoULoss(), "ciou": CIoULoss(anchors)}
     # "local" and "batch" differ in global_positives of the TrainStep alone, see build_step()
-    return DetectionLoss(classification, "image" if options.loss_normalizer == "image" else "batch",
+    return DetectionLoss(classifications[name], "image" if options.loss_normalizer == "image" else "batch",
                          box=boxes[options.box_loss], box_weight=options.box_weight)
 
 

@@ -24,6 +24,9 @@ def check_options(options: EasyDict) -> None:
     if options.pre_trained and not options.resume and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     check_epochs(options)
+    if options.label_smoothing > 0 and options.loss in ("quality", "varifocal"):
+        raise OptionError(f"label_smoothing={options.label_smoothing} is of --loss=focal and multibox; the targets of "
+                          f"--loss={options.loss} are IoUs already, leave it out")
     if options.anchors not in ("", "auto") and not options.resume:
         model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
         read_shapes(options.anchors, [len(level.shapes) for level in model.levels()], model.image_size)  # raises
