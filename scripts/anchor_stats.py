@@ -5,8 +5,9 @@
 Of the training boxes (crowd boxes left out), by COCO's size classes: the share that some anchor overlaps by at least
 --match_threshold, and quantiles of the best overlap (IoU). A box below the threshold still takes its best anchor in
 training, but only that one. Level by level: the anchor sizes and the boxes whose best anchor is there. Then shapes for
-the same levels that match more of these boxes, with the share before and after, or that there are none;
-docs/new_model.md says how to use them. --output_path also writes anchor_stats.png.
+the same levels that fit these boxes better, as train.py --anchors=auto finds them, with the share before and after, or
+that there are none. --output_path also writes anchor_stats.png and anchors.json, for --anchors=FILE; with that option
+here the anchors of a file are measured.
 """
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from easydict import EasyDict
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
-from src.anchor_fit import best_overlaps, fit_anchors, read_boxes
+from src.anchor_file import write_shapes
+from src.anchor_fit import Fit, best_overlaps, fit_anchors, read_boxes
 from src.config import read_options, split_options
 from src.errors import DataError, run_main
 from src.files import output_folder, read_json
@@ -39,8 +41,11 @@ def main() -> None:
     options = read_options(sys.argv[1:], "scripts/anchor_stats.py", doc=__doc__, strict=True)
     process.prepare()
     from src.models.ssd import build_model
+    from src.training.anchors import with_file
 
     model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
+    if options.anchors not in ("", "auto"):  # what auto gives is printed at the end
+        model = with_file(model, options.anchors)
     folder = options.output_path if "output_path" in options.typed else None
     with output_folder(folder) if folder else contextlib.nullcontext():
         measure(options, model, folder)
@@ -59,8 +64,12 @@ def measure(options: EasyDict, model: Model, folder: str | None) -> None:
           f"images, {total:,} boxes{some}\n")
     print(overlap_table(best, areas, options.match_threshold))
     print("\n" + level_table(model, anchor))
-    print("\n" + suggestion(model, boxes, areas, threshold=options.match_threshold))
+    fit = fit_anchors(boxes, model.anchors, model.levels(), threshold=options.match_threshold,
+                      image_size=model.image_size)
+    print("\n" + suggestion(fit, areas, threshold=options.match_threshold))
     if folder:
+        if fit.shapes:
+            write_shapes(os.path.join(folder, "anchors.json"), fit.shapes, model.image_size)
         path = os.path.join(folder, "anchor_stats.png")
         sides = np.sqrt(box_ops.area(boxes)) * model.image_size
         draw(best, areas, sides, model=model, threshold=options.match_threshold, path=path)
@@ -100,26 +109,23 @@ def level_table(model: Model, anchor: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-def suggestion(model: Model, boxes: np.ndarray, areas: np.ndarray, *, threshold: float) -> str:
-    """Text: better shapes for each level with the share of boxes [N, 4] they match, or that the present ones are best.
+def suggestion(fit: Fit, areas: np.ndarray, *, threshold: float) -> str:
+    """Text: the shapes of a fit with the share of boxes they match, or that the present ones are best.
 
     areas [N]: of the boxes in pixels.
     """
-    shapes, best, after = fit_anchors(boxes, model.anchors, model.levels(), threshold=threshold,
-                                      image_size=model.image_size)
-    now, then = (best >= threshold).mean(), (after >= threshold).mean()
-    if not shapes:
+    now, then = ((best >= threshold).mean() for best in (fit.before, fit.after))
+    if not fit.shapes:
         return (f"no better shapes were found: the present anchors match {now:.1%} of the boxes at IoU {threshold:g}, "
                 f"the best others tried {then:.1%}; keep the present ones")
-    lines = [f"suggested shapes match {then:.1%} of these boxes at IoU {threshold:g}, the present ones {now:.1%}:"]
-    shares = [f"{name} {(best[chosen] >= threshold).mean():.1%} -> {(after[chosen] >= threshold).mean():.1%}"
+    lines = [f"fitted shapes match {then:.1%} of these boxes at IoU {threshold:g}, the present ones {now:.1%}; mean "
+             f"best IoU {fit.before.mean():.3f} -> {fit.after.mean():.3f}"]
+    shares = [f"{name} {(fit.before[chosen] >= threshold).mean():.1%} -> {(fit.after[chosen] >= threshold).mean():.1%}"
               for name, chosen in size_classes(areas).items() if chosen.any()]
     lines.append(f"by size: {', '.join(shares)}")
-    lines.append(f"SHAPES = (  # width, height in pixels of {model.image_size}, a line a level; docs/new_model.md")
-    for level in shapes:
-        pairs = ", ".join(f"({width:g}, {height:g})" for width, height in level)
-        lines.append(f"    ({pairs}),")
-    return "\n".join([*lines, ")"])
+    lines.append("width x height in network pixels, a line a level; train.py --anchors=auto uses them:")
+    lines += ["  " + "  ".join(f"{width:g}x{height:g}" for width, height in level) for level in fit.shapes]
+    return "\n".join(lines)
 
 
 def draw(best: np.ndarray, areas: np.ndarray, sides: np.ndarray, *, model: Model, threshold: float, path: str) -> None:

@@ -3,9 +3,9 @@
     python scripts/model_info.py                            a table of all models
     python scripts/model_info.py --model=ssd300_resnet50    one, level by level
 
---classes=voc, --image_size and --width change what is counted, --freeze_layer what counts as trained; without
---classes there are the 80 of COCO. GMACs are billions of multiply-accumulates of the convolutions on one image: other
-tools print FLOPs, which are twice as many, or call MACs FLOPs.
+--classes=voc, --image_size and --width change what is counted, --freeze_layer what counts as trained, --anchors=FILE
+the anchors of one model; without --classes there are the 80 of COCO. GMACs are billions of multiply-accumulates of the
+convolutions on one image: other tools print FLOPs, which are twice as many, or call MACs FLOPs.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.classes import COCO_CLASSES
 from src.config import read_options
-from src.errors import run_main
+from src.errors import OptionError, run_main
 from src.machine import process
 from src.text import split_names
 
@@ -44,12 +44,19 @@ def main() -> None:
     options = read_options(sys.argv[1:], "scripts/model_info.py", doc=__doc__, strict=True)
     process.prepare()
     from src.models.ssd import BUILDERS, build_model
+    from src.training.anchors import with_file
 
     classes = len(options.classes or COCO_CLASSES) + 1
     if "model" in options.typed or options.config_path:
         model = build_model(options.model, classes, image_size=options.image_size, width=options.width)
+        if options.anchors not in ("", "auto"):
+            model = with_file(model, options.anchors)
         print(describe_model(model, measure(model, options.freeze_layer)))
+        if options.anchors == "auto":
+            print("  --anchors=auto changes these sizes in training, to fit its boxes")
         return
+    if options.anchors:
+        raise OptionError(f"--anchors={options.anchors} is for one model; add --model=NAME")
     print(f"{classes} classes with the background; GMACs are multiply-accumulates, not FLOPs\n")
     print(f"{'model':<26}{'input':>6}{'anchors':>9}{'parameters':>13}{'trained':>13}{'GMACs':>9}")
     for name in BUILDERS:

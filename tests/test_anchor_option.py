@@ -155,6 +155,25 @@ def test_a_checkpoint_brings_its_anchors(tmp_path):
         assert np.array_equal(loaded.anchors, one.anchors) and meta["anchor_shapes"] == one.anchor_shapes
 
 
+@pytest.mark.parametrize("choice", ["", "auto"])
+def test_weights_for_other_anchors_are_told(tmp_path, capsys, choice):
+    from src.config import read_options
+    from src.training.build import build_training_model
+    from src.weights import checkpoint
+    model = build_model("ssd300_mobilenet_v2", 2, **SMALL)
+    options = read_options(["--model=ssd300_mobilenet_v2", "--image_size=64", "--width=0.25", f"--anchors={choice}",
+                            f"--pre_trained={tmp_path}/other.ckpt"])
+    checkpoint.save(options.pre_trained, list(model.network.get_parameters()),
+                    describe(with_shapes(model, halved(model)), ["a"], options))
+    build_training_model(options, ["a"], log=RunLog(), world=1)
+    assert ("anchors of their own" in capsys.readouterr().out) == (choice == "")
+
+
+def test_the_table_of_all_models_has_no_anchors_of_one(place):
+    done = run(place, "scripts/model_info.py", "--anchors=x.json")
+    assert done.returncode == 2 and "--model=NAME" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_training_evaluation_export_and_resume(place):
     """The anchors of a run go from its checkpoint into every file and program, without an option."""
     folder, path = place.folder / "fitted", place.folder / "mine.json"

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, coco_tree, txt_tree
+from programs import read_json
 
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 import anchor_stats  # (found by the line above)
@@ -119,3 +120,11 @@ def test_anchor_statistics_of_a_data_set(tmp_path):
     assert table["all"][1:3] == ["2", "50.0%"] and table["small"][1] == "2"
     assert float(table["all"][3]) > 0.44
     assert cv2.imread(f"{tmp_path}/out/anchor_stats.png").std() > 1
+    path = f"{tmp_path}/out/anchors.json"
+    fitted = ("--model=ssd300_mobilenet_v2", "--image_size=96", "--width=0.25", f"--anchors={path}")
+    again = run("anchor_stats.py", f"--coco_root={tmp_path}", *fitted, f"--mindrecord_dir={tmp_path}/mr")
+    table = {line.split()[0]: line.split() for line in again.stdout.splitlines() if line.split()}
+    assert table["all"][1:3] == ["2", "100.0%"] and float(table["all"][3]) > 0.5
+    first = read_json(path)["shapes"][0][0]
+    shown = run("model_info.py", *fitted).stdout
+    assert f"{first[0]:.0f}x{first[1]:.0f}" in shown.splitlines()[5]

@@ -62,6 +62,19 @@ def test_rows_are_gathered_in_order_of_rank(together):
         assert table[:, 0].tolist() == [0, 0, 2, 2, 2]
 
 
+def test_all_processes_have_the_anchors_that_the_first_one_fitted(together):
+    from src.training.anchors import AnchorChooser
+    shapes = [np.array([[10.1, 20.3], [7.7, 9.9]]), np.array([[0.1, 300.0]])]
+
+    def share(rank, own):
+        chooser = AnchorChooser("auto", threshold=0.5, seed=1, max_images=0, log=None, rank=rank, world=2)
+        return [level.tolist() for level in chooser.share(own, [2, 1])]
+
+    expected = [level.tolist() for level in shapes]
+    assert together(lambda: share(0, shapes), lambda: share(1, [])) == [expected] * 2
+    assert together(lambda: share(0, []), lambda: share(1, [])) == [[], []]
+
+
 @pytest.mark.parametrize("values, expected", [
     ([[1, 2], [3, 2], [5, 2]], [3, 2]), ([[0.1, -0.7], [0.1, -0.7], [0.1, -0.7]], [0.1, -0.7]),
     ([[1, 2], [np.nan, 2]], [np.nan, 2])])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from parity import fill, load_folder
 
+from src.classes import COCO_CATEGORY_IDS
 from src.models.detector import Detector
 from src.models.layers import Normalize
 from src.models.ssd import build_model
@@ -47,6 +48,16 @@ def test_both_kinds_of_names_are_known(reference):
     theirs, _ = convert_weights("tensorflow", reference.by_key, reference.shapes)
     assert not left and ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_80_classes_of_coco_are_chosen(reference):
+    kept = [0, *COCO_CATEGORY_IDS]
+    shapes = {parameter.name: parameter.shape
+              for parameter in build_model("ssd_mobilenet_v2_fpnlite", len(kept)).network.get_parameters()}
+    ours, _ = convert_weights("tensorflow", reference.by_key, shapes)
+    assert {name: array.shape for name, array in ours.items()} == shapes
+    bias = next(array for name, array in reference.by_name.items() if name.endswith("ClassPredictor/bias"))
+    assert np.array_equal(ours["head.cls_out.1.bias"].reshape(6, -1), bias.reshape(6, CLASSES)[:, kept])
 
 
 def test_no_momentum_is_taken_for_a_weight(reference):

@@ -75,6 +75,28 @@ def test_parameters_without_a_moment_are_not_thawed(kept, before, now, refused):
         assert resume.find_saved(options_of(folder, now), print).meta["steps_done"] == 3
 
 
+@pytest.mark.parametrize("before, now, words", [
+    ("", "auto", r"anchors \(published\) -> auto"), ("auto", "", r"anchors auto -> \(published\)"),
+    ("a.json", "b.json", "anchors a.json -> b.json"), ("a.json", "a.json", ""), ("auto", "auto", "")])
+def test_other_anchors_are_refused_and_their_file_is_not_read_again(kept, before, now, words):
+    folder = kept(f"--anchors={before}", steps_done=3)
+    if words:
+        with pytest.raises(OptionError, match=f"{words}: .* another --output_path"):
+            resume.find_saved(options_of(folder, f"--anchors={now}"), print)
+    else:
+        assert resume.find_saved(options_of(folder, f"--anchors={now}"), print).meta["steps_done"] == 3
+
+
+def test_a_run_from_before_anchors_was_an_option_goes_on(kept):
+    folder = kept(within=False, steps_done=3)
+    options = json.loads((folder / "config.yaml").read_text())
+    del options["anchors"]
+    (folder / "config.yaml").write_text(json.dumps(options))
+    assert resume.find_saved(options_of(folder), print)
+    with pytest.raises(OptionError, match="-> auto"):
+        resume.find_saved(options_of(folder, "--anchors=auto"), print)
+
+
 @pytest.mark.parametrize("typed, words", [
     ("--lr=0.01", r"lr 0.05 -> 0.01 would change nothing; a larger --epoch_size goes on"),
     ("--batch_size=8", r"batch_size 16 -> 8 would change nothing"), ("--loss_scale=2", "loss_scale 1.0 -> 2.0")])

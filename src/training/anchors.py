@@ -27,12 +27,11 @@ class AnchorChooser:
 
     def __call__(self, model: Model, split: Split) -> Model:
         """The Model with its anchors. split: of training. Raises OptionError where a file does not fit the model."""
-        counts = [len(level.shapes) for level in model.levels()]
         if self.choice == "auto":
-            shapes = self.share(self.fit(model, split) if self.rank == 0 else [], counts)
-        else:
-            shapes = read_shapes(self.choice, counts, model.image_size) if self.choice else []
-        model = with_shapes(model, shapes) if shapes else model
+            shapes = self.share(self.fit(model, split) if self.rank == 0 else [], shape_counts(model))
+            model = with_shapes(model, shapes) if shapes else model
+        elif self.choice:
+            model = with_file(model, self.choice)
         check_equal({"the content of --anchors": model.anchor_shapes}, self.rank, self.world,
                     advice="give all hosts the same file")
         return model
@@ -56,3 +55,13 @@ class AnchorChooser:
                      f"an anchor (IoU >= {self.threshold:g}), mean best IoU {fit.before.mean():.3f} -> "
                      f"{fit.after.mean():.3f}; {result}")
         return fit.shapes
+
+
+def with_file(model: Model, path: str) -> Model:
+    """The Model with the anchor shapes of a file. Raises OptionError where they do not fit it."""
+    return with_shapes(model, read_shapes(path, shape_counts(model), model.image_size))
+
+
+def shape_counts(model: Model) -> list[int]:
+    """How many shapes each level of a Model has."""
+    return [len(level.shapes) for level in model.levels()]

@@ -101,6 +101,9 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
     if options.pre_trained and not options.resume:
         file = open_weights(options.pre_trained)
         log.say(load_pretrained(network, file, model.name, leave_out_classes=options.filter_weight, frozen=frozen))
+        if file.meta.get("anchor_shapes") and not options.anchors:
+            log.say("  note: these weights are trained for anchors of their own; --anchors=FILE with the anchors.json "
+                    "of that run keeps them")
     choose_norms(network, options.batch_norm, world)
     if options.norm_momentum:
         hasten_norms(network, options.norm_momentum)

@@ -5,7 +5,6 @@ import os
 
 from easydict import EasyDict
 
-from src.anchor_file import read_shapes
 from src.data.loader import TrainLoader
 from src.data.prepare import Split
 from src.errors import EnvironmentFault, OptionError
@@ -13,6 +12,7 @@ from src.metrics import import_engine
 from src.models.freeze import FROZEN_NORMS, freeze_layers
 from src.models.ssd import BUILDERS, build_model
 from src.text import split_names
+from src.training.anchors import with_file
 
 MAX_CLASSES = 10  # that a line names
 
@@ -28,8 +28,7 @@ def check_options(options: EasyDict) -> None:
         raise OptionError(f"label_smoothing={options.label_smoothing} is of --loss=focal and multibox; the targets of "
                           f"--loss={options.loss} are IoUs already, leave it out")
     if options.anchors not in ("", "auto") and not options.resume:
-        model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
-        read_shapes(options.anchors, [len(level.shapes) for level in model.levels()], model.image_size)  # raises
+        with_file(build_model(options.model, 2, image_size=options.image_size, width=options.width), options.anchors)
     if options.dataset != "voc" and (options.run_eval or options.overfit):
         import_engine(options.metric_engine)
     if options.device_target == "CPU" and options.amp_level == "O1":

@@ -20,6 +20,7 @@ class WeightSource(NamedTuple):
     box_order: tuple[int, ...] = (0, 1, 2, 3)      # places of dx, dy, dw, dh
     coordinate_major: bool = False                 # channel = value * shapes + shape, not shape * values + value
     background: str = "first"                      # its place among the classes, first or last
+    norm_eps: float = 0.0                          # of its BatchNorms; 0 for that of our network
 
 
 DROPPED = "dropped"  # what a rule makes of a name that counts neither as used nor as unused
@@ -32,7 +33,7 @@ TORCH_EXTRAS = ((r"additional_blocks\.(.*)", r"neck.extras.\1"), *LEVEL_HEADS)
 
 SOURCES = {
     # SSD300 and SSDLite of torchvision, its ImageNet ResNets, MobileNetV2 and VGG16
-    "torchvision": WeightSource((0.01, 0.45, 200, "bilinear"), rules=(
+    "torchvision": WeightSource((0.01, 0.45, 200, "bilinear"), norm_eps=1e-5, rules=(
         (r"backbone\.scale_weight", "backbone.l2_norm.weight"),
         (r"backbone\.extra\.0\.([135])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 23}.{m[2]}"),
         (r"backbone\.extra\.0\.7\.([13])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 30}.{m[2]}"),
