@@ -92,5 +92,7 @@ def keep_each(owner: np.ndarray, candidates: np.ndarray, overlap: np.ndarray) ->
         free = ranked[(holder < 0) | (held[holder] > 1)]
         if len(free) == 0:  # more boxes than anchors
             continue
-        held[owner[free[0]]] -= owner[free[0]] >= 0
-        owner[free[0]], held[box] = box, 1
+        anchor = free[0]
+        if owner[anchor] >= 0:
+            held[owner[anchor]] -= 1
+        owner[anchor], held[box] = box, 1
