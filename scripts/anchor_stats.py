@@ -22,7 +22,7 @@ from easydict import EasyDict
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
 from src.anchor_file import write_shapes
-from src.anchor_fit import Fit, fit_anchors, read_boxes
+from src.anchor_fit import Fit, fit_anchors, read_boxes, share_matched
 from src.config import read_options, split_options
 from src.errors import DataError, run_main
 from src.files import output_folder, read_json
@@ -101,7 +101,7 @@ def overlap_table(best: np.ndarray, areas: np.ndarray, threshold: float) -> str:
     lines = [f"{'boxes':<8}{'count':>9}{title:>13}{percents}   quantiles of the best IoU"]
     for name, chosen in size_classes(areas).items():
         if chosen.any():
-            share = (best[chosen] >= threshold).mean()
+            share = share_matched(best[chosen], threshold)
             quantiles = "".join(f"{value:>8.3f}" for value in np.percentile(best[chosen], QUANTILES))
             lines.append(f"{name:<8}{chosen.sum():>9,}{share:>13.1%}{quantiles}")
     return "\n".join(lines)
@@ -126,15 +126,15 @@ def suggestion(fit: Fit, areas: np.ndarray, *, threshold: float) -> str:
 
     areas [N]: of the boxes in pixels.
     """
-    now, then = ((best >= threshold).mean() for best in (fit.before, fit.after))
+    now, then = (share_matched(best, threshold) for best in (fit.before, fit.after))
     if not fit.shapes:
         return (f"no better shapes were found: the present anchors match {now:.1%} of the boxes at IoU {threshold:g}, "
                 f"the best others tried {then:.1%}; keep the present ones")
     lines = [f"fitted shapes match {then:.1%} of these boxes at IoU {threshold:g}, the present ones {now:.1%}; mean "
              f"best IoU {fit.before.mean():.3f} -> {fit.after.mean():.3f}"]
-    shares = [f"{name} {(fit.before[chosen] >= threshold).mean():.1%} -> {(fit.after[chosen] >= threshold).mean():.1%}"
+    shares = [(name, share_matched(fit.before[chosen], threshold), share_matched(fit.after[chosen], threshold))
               for name, chosen in size_classes(areas).items() if chosen.any()]
-    lines.append(f"by size: {', '.join(shares)}")
+    lines.append(f"by size: {', '.join(f'{name} {before:.1%} -> {after:.1%}' for name, before, after in shares)}")
     lines.append("width x height in network pixels, a line a level; train.py --anchors=auto uses them:")
     lines += ["  " + "  ".join(f"{width:g}x{height:g}" for width, height in level) for level in fit.shapes]
     return "\n".join(lines)

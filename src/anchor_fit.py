@@ -43,7 +43,12 @@ def fit_anchors(boxes: np.ndarray, anchors: np.ndarray, levels: Sequence[Level],
 
 def fitness(best: np.ndarray, threshold: float) -> np.ndarray:
     """The share of boxes that match an anchor, and a part of the mean IoU. best: IoU [N, ..] with the best anchor."""
-    return (best >= threshold).mean(axis=0) + IOU_WEIGHT * best.mean(axis=0)
+    return share_matched(best, threshold) + IOU_WEIGHT * best.mean(axis=0)
+
+
+def share_matched(best: np.ndarray, threshold: float) -> np.ndarray:
+    """The share of boxes whose best IoU [N, ..] reaches the threshold, but for rounding."""
+    return (best >= threshold - 1e-6).mean(axis=0)
 
 
 def read_boxes(truth: dict, seed: int, max_boxes: int = MAX_MEASURED) -> tuple[np.ndarray, np.ndarray, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from src.anchor_file import read_shapes
-from src.anchor_fit import DECIMALS, fit_anchors, read_boxes
+from src.anchor_fit import DECIMALS, fit_anchors, read_boxes, share_matched
 from src.data.prepare import Split
 from src.evaluation.evaluate import first_images
 from src.files import read_json
@@ -49,7 +49,7 @@ class AnchorChooser:
         if not total:
             return []  # the loader will say what is wrong with the data
         fit = fit_anchors(boxes, model.anchors, model.levels(), threshold=self.threshold, image_size=model.image_size)
-        before, after = ((best >= self.threshold).mean() for best in (fit.before, fit.after))
+        before, after = (share_matched(best, self.threshold) for best in (fit.before, fit.after))
         result = "anchors.json has the new shapes" if fit.shapes else "too little is gained: the published anchors stay"
         self.log.say(f"anchors fitted to {len(boxes)} boxes of {split.name}: {before:.1%} -> {after:.1%} of them match "
                      f"an anchor (IoU >= {self.threshold:g}), mean best IoU {fit.before.mean():.3f} -> "
