@@ -159,7 +159,7 @@ def test_the_self_test_from_scratch_freezes_nothing(recipe):
 
 @pytest.mark.parametrize("recipe", PATHS)
 def test_the_self_test_is_the_same_for_every_recipe(recipe):
-    """A rate for momentum SGD is far too high for a recipe's RMSprop, and an average would lag behind the weights."""
+    """Its rate fits its own optimiser alone, and an average would lag behind the weights."""
     options = choose_overfit(read_options([f"--config_path={PATHS[recipe]}", "--overfit=8", "--ema_decay=0"]))
     assert {name: options[name] for name in OVERFIT} == OVERFIT
     assert options.batch_size <= 8

@@ -52,9 +52,10 @@ SCORES = {"focal": "sigmoid", "quality": "sigmoid", "varifocal": "sigmoid", "mul
 PUBLISHED_LOSSES = {"sigmoid": "focal", "softmax": "multibox"}  # loss=auto, by the score function of the model
 # the self-test of --overfit memorises a few images from scratch; these options replace those of any recipe
 OVERFIT = {"augmentation": "plain", "mosaic": 0.0, "class_balance": 0.0, "run_eval": True, "epoch_size": 150,
-           "eval_interval": 10, "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150,
-           "min_score": 0.05, "optimizer": "momentum", "momentum": 0.9, "body_lr": 1.0, "lr_schedule": "cosine",
-           "lr": 0.02, "lr_init": 0.002, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 20,
+           "eval_interval": 5, "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150, "min_score": 0.05,
+           # from scratch the gradients of the first layers can be a hundred times those of the last: RMSprop evens them
+           "optimizer": "rmsprop", "momentum": 0.0, "body_lr": 1.0, "lr_schedule": "cosine", "lr": 0.001,
+           "lr_init": 0.0001, "lr_end_rate": 0.0, "lr_batch": 0, "warmup_epochs": 0.0, "warmup_steps": 10,
            "grad_clip": 10.0, "grad_clip_value": 0.0, "weight_decay": 0.0, "ema_decay": 0.0, "accumulate": 1}
 
 
