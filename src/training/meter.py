@@ -50,8 +50,8 @@ class Meter:
         data_ms, step_ms = row["data_time"] * 1000, row["step_time"] * 1000
         text = (f"step {row['step']}/{self.state.total_steps}  epoch {row['epoch']}/{self.state.epochs}  "
                 f"loss {row['loss']:.4f} (cls {row['loss_cls']:.4f} box {row['loss_box']:.4f})  "
-                f"grad {row['grad_norm']:.3g}  lr {row['lr']:.5f}  {row['images_per_second']:.1f} images/s (data {data_ms:.0f} ms, "
-                f"step {step_ms:.0f} ms)  {duration(row['eta'])} left")
+                f"grad {row['grad_norm']:.3g}  lr {row['lr']:.5f}  {row['images_per_second']:.1f} images/s "
+                f"(data {data_ms:.0f} ms, step {step_ms:.0f} ms)  {duration(row['eta'])} left")
         if row["skipped"]:
             text += f"  {row['skipped']} skipped, loss scale {row['loss_scale']:g}"
         return text
