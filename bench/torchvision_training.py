@@ -232,15 +232,12 @@ def evaluate(trainer, data, truth):
     from torchvision_peer import detect
 
     from src.evaluation.report import draw_predictions
-    from src.metrics import coco_metrics, voc_metrics, write_metrics
+    from src.metrics import coco_metrics, voc_and_coco_metrics, write_metrics
     start = time.monotonic()
     table = detect(trainer.model, truth["images"], data["val_dir"], workers=trainer.options.workers)
     detections = coco_results(table, truth)
-    metrics = coco_metrics(truth, detections)
-    if data["dataset"] == "voc":  # eval.py gives VOC's own numbers; COCO's stand beside them
-        by_voc = voc_metrics(truth, detections)
-        merged = {name: {**metrics["per_class"][name], **entry} for name, entry in by_voc["per_class"].items()}
-        metrics = {**metrics, **by_voc, "per_class": merged}
+    measure = voc_and_coco_metrics if data["dataset"] == "voc" else coco_metrics
+    metrics = measure(truth, detections)
     write_metrics(trainer.options.output, metrics, detections)
     fractions = np.array(table, np.float32).reshape(-1, 7)
     sizes = np.array([[image["width"], image["height"]] * 2 for image in truth["images"]])

@@ -89,12 +89,22 @@ def voc_metrics(ground_truth: dict, detections: list[dict], iou: float = 0.5) ->
     return {**means, "per_class": per_class}
 
 
+def voc_and_coco_metrics(ground_truth: dict, detections: list[dict], engine: str = "hotcoco") -> dict:
+    """voc_metrics, and by COCO's protocol AP, AP50 and AP75, overall and by class, where a difficult box is a crowd."""
+    boxes = [{**item, "iscrowd": item.get("difficult", 0)} for item in ground_truth["annotations"]]
+    coco = coco_metrics({**ground_truth, "annotations": boxes}, detections, engine)
+    voc = voc_metrics(ground_truth, detections)
+    per_class = {name: {**coco["per_class"][name], **entry} for name, entry in voc["per_class"].items()}
+    return {**voc, **{name: coco[name] for name in COCO_NAMES[:3]}, "per_class": per_class}
+
+
 def format_metrics(metrics: dict) -> str:
     """A table for the terminal: the overall numbers, then the classes, best first."""
     meanings, columns = COCO_MEANINGS, ("AP", "AP50")
     if "AR100" not in metrics:
-        meanings, columns = VOC_MEANINGS, ("AP_11point", "AP_area")
-    lines = [f"{name:<11} {format_number(metrics[name])}   {meaning}" for name, meaning in meanings.items()]
+        meanings, columns = {**VOC_MEANINGS, **COCO_MEANINGS}, ("AP_11point", "AP_area")
+    lines = [f"{name:<11} {format_number(metrics[name])}   {meaning}" for name, meaning in meanings.items()
+             if name in metrics]
     classes = [(one_line(name), *(entry[column] for column in columns), entry["boxes"])
                for name, entry in metrics["per_class"].items()]
     classes.sort(key=lambda row: (row[1] is None, -(row[1] or 0)))  # those without ground truth come last

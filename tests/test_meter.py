@@ -1,4 +1,6 @@
 """Speed and remaining time of a run."""
+import pytest
+
 from src.training.meter import MEANS, Meter
 from src.training.state import RunState
 
@@ -46,3 +48,10 @@ def test_skipped_steps_are_counted_and_said():
     add(meter, 1.0)
     row = meter.row(0.1)
     assert row["skipped"] == 1 and meter.line(row).endswith("1 skipped, loss scale 8")
+
+
+@pytest.mark.parametrize("total, epochs", [(30, 3), (25, 3), (20, 2)])
+def test_a_line_names_the_epoch_and_how_many_there_are(total, epochs):
+    meter = Meter(RunState(steps_per_epoch=10, total_steps=total, steps_done=10), images_per_step=4)
+    add(meter, 1.0)
+    assert f"step 11/{total}  epoch 2/{epochs}  loss" in meter.line(meter.row(0.1))

@@ -16,6 +16,7 @@ from src.metrics import (
     format_metrics,
     precision_curves,
     split_notes,
+    voc_and_coco_metrics,
     voc_metrics,
     write_metrics,
 )
@@ -218,6 +219,23 @@ def test_voc_difficult_boxes_are_neither_wanted_nor_wrong():
     assert (metrics["mAP_11point"], metrics["mAP_area"]) == (pytest.approx(1), pytest.approx(1))
     assert metrics["per_class"]["cat"]["boxes"] == 1
     assert metrics["per_class"]["dog"]["AP_area"] is None
+
+
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+def test_voc_data_have_coco_numbers_too_that_leave_out_difficult_boxes(engine):
+    ground_truth = truth((1, CAT, [0, 0, 50, 50]), (1, CAT, [200, 0, 50, 50], {"difficult": 1}),
+                         (1, DOG, [100, 100, 50, 50]))
+    # the first is right at every IoU, the second hits the difficult box, the dog has IoU 40 / 50 = .8
+    detections = found((1, CAT, 0.9, [0, 0, 50, 50]), (1, CAT, 0.95, [200, 0, 50, 50]),
+                       (1, DOG, 0.9, [100, 100, 50, 40]))
+    metrics = voc_and_coco_metrics(ground_truth, detections, engine)
+    assert metrics["AP50"] == metrics["AP75"] == pytest.approx(1)
+    assert metrics["AP"] == pytest.approx((1 + 0.7) / 2), "the dog counts up to .80, 7 of 10 thresholds"
+    assert metrics["mAP_area"] == pytest.approx(1)
+    assert metrics["per_class"]["cat"] == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "AP_11point": 1.0,
+                                           "AP_area": 1.0, "boxes": 1}
+    names = [line.split()[0] for line in format_metrics(metrics).splitlines()[:5]]
+    assert names == ["mAP_11point", "mAP_area", "AP", "AP50", "AP75"]
 
 
 def test_voc_overlap_counts_both_border_pixels():

@@ -162,7 +162,8 @@ def test_other_formats_are_prepared(place, others, dataset):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("dataset, names", [("voc", ["mAP_11point", "mAP_area"]), ("other", COCO_NAMES)])
+@pytest.mark.parametrize("dataset, names", [
+    ("voc", ["mAP_11point", "mAP_area", "AP", "AP50", "AP75"]), ("other", COCO_NAMES)])
 def test_other_formats_train_and_evaluate(place, others, dataset, names):
     folder = place.folder / f"run_{dataset}"
     text = succeed(place, "train.py", *others[dataset], f"--output_path={folder}", "--epoch_size=1")

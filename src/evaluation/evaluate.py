@@ -8,7 +8,7 @@ import numpy as np
 from src.data.loader import EvalLoader
 from src.errors import SSDError, smaller_batch
 from src.machine.distributed import gather_rows
-from src.metrics import coco_metrics, voc_metrics
+from src.metrics import coco_metrics, voc_and_coco_metrics
 from src.progress import track
 
 OVERFIT_GOAL = 0.95  # AP50
@@ -53,13 +53,13 @@ def compute_metrics(table: np.ndarray, ground_truth: dict, *, dataset: str, engi
     """Metrics of a table of detections by the protocol of the data set, and the detections as COCO results."""
     detections = to_coco(table, ground_truth)
     if dataset == "voc":
-        return voc_metrics(ground_truth, detections), detections
+        return voc_and_coco_metrics(ground_truth, detections, engine), detections
     return coco_metrics(ground_truth, detections, engine), detections
 
 
 def has_memorised(metrics: dict, *, images: int, steps_done: int, last: bool, say: Callable[[str], None]) -> bool:
     """Whether a self-test (--overfit) has memorised its images. Raises SSDError when its last step ends without."""
-    value = metrics.get("AP50", metrics.get("mAP_area"))
+    value = metrics.get("mAP_area", metrics.get("AP50"))
     result = f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps"
     if value > OVERFIT_GOAL:
         say(f"{result}, passed")

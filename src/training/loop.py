@@ -108,7 +108,7 @@ class Loop:
         if evaluated:
             self.saver.save_last(state)  # the evaluation may fail
             metrics = self.validator.validate(state)
-            if metrics and state.count_score(metrics.get("AP", metrics.get("mAP_area"))):
+            if metrics and state.count_score(metrics.get("mAP_area", metrics.get("AP"))):
                 self.saver.save_best(state)
             ended = self.validator.ends_run(state, metrics)
         self.saver.after_epoch(state, evaluated=evaluated, ended=ended)

@@ -48,10 +48,10 @@ class Meter:
     def line(self, row: dict) -> str:
         """The row for people."""
         data_ms, step_ms = row["data_time"] * 1000, row["step_time"] * 1000
-        text = (f"step {row['step']}/{self.state.total_steps}  epoch {row['epoch']}  loss {row['loss']:.4f} "
-                f"(cls {row['loss_cls']:.4f} box {row['loss_box']:.4f})  grad {row['grad_norm']:.3g}  "
-                f"lr {row['lr']:.5f}  {row['images_per_second']:.1f} images/s (data {data_ms:.0f} ms, "
-                f"step {step_ms:.0f} ms)  {duration(row['eta'])} left")
+        text = (f"step {row['step']}/{self.state.total_steps}  epoch {row['epoch']}/{self.state.epochs}  "
+                f"loss {row['loss']:.4f} (cls {row['loss_cls']:.4f} box {row['loss_box']:.4f})  "
+                f"grad {row['grad_norm']:.3g}  lr {row['lr']:.5f}  {row['images_per_second']:.1f} images/s "
+                f"(data {data_ms:.0f} ms, step {step_ms:.0f} ms)  {duration(row['eta'])} left")
         if row["skipped"]:
             text += f"  {row['skipped']} skipped, loss scale {row['loss_scale']:g}"
         return text

@@ -38,6 +38,11 @@ class RunState:
         return -(-self.steps_done // self.steps_per_epoch)
 
     @property
+    def epochs(self) -> int:
+        """How many epochs the run has; the last may be cut short by --max_steps."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    @property
     def at_epoch_end(self) -> bool:
         """Whether the last step ended an epoch, or the run."""
         return self.steps_done % self.steps_per_epoch == 0 or self.steps_done == self.total_steps

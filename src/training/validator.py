@@ -54,7 +54,8 @@ class Validator:
         metrics, _ = compute_metrics(table, self.truth, dataset=self.dataset, engine=self.engine)
         numbers = {name: metrics[name] for name in LOGGED if name in metrics}
         self.log.write({"step": state.steps_done, "epoch": state.epoch, **numbers}, "eval")
-        self.log.say("  ".join([f"epoch {state.epoch}", *(f"{name} {value:.4f}" for name, value in numbers.items())]))
+        scores = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        self.log.say(f"epoch {state.epoch}/{state.epochs}  {scores}")
         path = os.path.join(self.folder, "eval", "predictions.png")
         if draw_predictions(path, truth=self.truth, table=table, image_dir=self.image_dir, draw_score=self.draw_score):
             self.log.picture("eval/predictions", path, state.steps_done)
