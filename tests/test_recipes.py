@@ -1,6 +1,7 @@
 """Every recipe of config/: it resolves, its header says what it is, its learning rates are those computed by hand."""
 import glob
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from mindspore import nn
 
 from src.config import read_options
 from src.data.policies import build_policy
-from src.errors import OptionError
+from src.errors import EnvironmentFault, OptionError
 from src.models.ssd import BUILDERS
 from src.training.build import OVERFIT, build_loss, build_rates, build_training_model, choose_overfit
 from src.training.checks import check_epochs, check_options, check_weights, scaling_hint, start_hint
@@ -183,3 +184,12 @@ def test_epochs_must_be_left_behind_those_of_the_checkpoint(skipped, resume, ref
             check_epochs(options)
     else:
         check_epochs(options)
+
+
+@pytest.mark.parametrize("dataset", ["coco", "voc", "other"])
+def test_an_engine_that_is_missing_is_told_for_every_data_set(dataset, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hotcoco", None)  # its import then fails
+    options = [f"--dataset={dataset}", "--model=ssd300_mobilenet_v2", "--metric_engine=hotcoco"]
+    check_options(read_options([*options, "--run_eval=False"]))
+    with pytest.raises(EnvironmentFault, match="use --metric_engine=pycocotools"):
+        check_options(read_options([*options, "--run_eval=True"]))

@@ -29,7 +29,7 @@ def check_options(options: EasyDict) -> None:
                           f"--loss={options.loss} are IoUs already, leave it out")
     if options.anchors not in ("", "auto") and not options.resume:
         with_file(build_model(options.model, 2, image_size=options.image_size, width=options.width), options.anchors)
-    if options.dataset != "voc" and (options.run_eval or options.overfit):
+    if options.run_eval or options.overfit:
         import_engine(options.metric_engine)
     if options.device_target == "CPU" and options.amp_level == "O1":
         raise EnvironmentFault("amp_level=O1 cannot be used on CPU: MindSpore 2.10 exceeds its own limit of nested "
