@@ -13,7 +13,6 @@ import glob
 import os
 import re
 import sys
-import textwrap
 from typing import NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -22,6 +21,7 @@ from src.config import read_options
 from src.errors import DataError, run_main
 from src.files import read_json, write_atomic
 from src.recipes import read_yaml
+from src.text import wrap
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(ROOT, "docs", "models")
@@ -133,11 +133,6 @@ def page(card: Card) -> str:
              "`export.py` writes MindIR and ONNX of every network here.", "", "## Limits", "",
              *(wrap(f"- {limit}", indent="  ") for limit in limits(card)), "", wrap(FOOT)]
     return "\n".join([*lines, ""])
-
-
-def wrap(text: str, indent: str = "") -> str:
-    """A paragraph in lines of at most 120 columns; indent: of all lines but the first."""
-    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def latency_words(rows: list[dict]) -> str:

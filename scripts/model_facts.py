@@ -14,7 +14,6 @@ import sys
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from src.anchors import split_levels
 from src.arguments import ArgumentParser
 from src.errors import OptionError, run_main
 from src.files import read_json, write_atomic
@@ -55,7 +54,7 @@ def count(name: str) -> dict:
 
     from src.models.ssd import build_model
     model = build_model(name, VOC_CLASSES if name in OF_VOC else COCO_CLASSES)
-    levels = [[side, len(shapes)] for _, side, shapes in split_levels(model.anchors)]
+    levels = [[side, len(shapes)] for _, side, shapes in model.levels()]
     return {"image_size": model.image_size, "classes": model.num_classes, "anchors": len(model.anchors),
             "levels": levels,  # cells a side, anchors a cell
             "parameters": count_values(model.network.trainable_params()),

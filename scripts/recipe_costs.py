@@ -12,7 +12,6 @@ import glob
 import os
 import re
 import sys
-import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -20,6 +19,7 @@ from src.arguments import ArgumentParser
 from src.config import read_options
 from src.errors import DataError, run_main
 from src.files import read_json, write_atomic
+from src.text import wrap
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -163,11 +163,6 @@ def fill(text: str, name: str, lines: list[str]) -> str:
     if count != 1:
         raise DataError(f"the page has {count} tables '<!-- {name} -->', expected one")
     return text
-
-
-def wrap(text: str) -> str:
-    """A paragraph in lines of at most 120 columns."""
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def arithmetic(recipe: Recipe) -> str:

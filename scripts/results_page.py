@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import textwrap
 import time
 from argparse import Namespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +28,7 @@ from src.evaluation.mistakes import SMALL_SIDE, Mistakes, Objects, add_confusion
 from src.files import expand_home, output_folder, read_json, write_atomic
 from src.option_rules import rule_of
 from src.recipes import read_yaml
+from src.text import wrap
 from src.training.log import read_log
 
 if TYPE_CHECKING:
@@ -96,12 +96,9 @@ def write_section(arguments: Namespace) -> list[str]:
 def read_truth(options: EasyDict, count: int) -> tuple[dict, str]:
     """The validation split that was evaluated as a COCO dict, its first count images, and the folder of its images."""
     from src.data.prepare import prepare_split
+    from src.evaluation.evaluate import first_images
     split = prepare_split(**split_options(options, "val"), classes=options.classes)
-    truth = read_json(split.ground_truth)
-    images = truth["images"][:count]
-    known = {image["id"] for image in images}
-    annotations = [box for box in truth["annotations"] if box["image_id"] in known]
-    return {**truth, "images": images, "annotations": annotations}, split.image_dir
+    return first_images(read_json(split.ground_truth), count), split.image_dir
 
 
 def judge(truth: dict, detections: list[dict], *, draw_score: float) -> list[Judged]:
@@ -139,11 +136,6 @@ def heading(stored: dict, rows: list[dict], metrics: dict, *, curves: dict, mach
             f"{facts['image_size']} pixels.", "",
             "```", *command(stored), "```", "",
             wrap(f"{last} steps of {facts['batch']} images, {seconds / 60:.1f} minutes with evaluations. {numbers}.")]
-
-
-def wrap(text: str) -> str:
-    """A paragraph in lines of at most 120 columns."""
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def command(stored: dict) -> list[str]:
@@ -200,7 +192,7 @@ def draw_curves(curves: dict[str, list[tuple[float, float]]], path: str) -> None
 
 def class_table(metrics: dict, images: list[Judged], classes: list[str]) -> list[str]:
     """Metrics of each class, and how many of its boxes were found, missed and invented at draw_score."""
-    names = FORM["AP100" not in metrics and "AR100" not in metrics]
+    names = FORM["AR100" not in metrics]
     lines = [f"| class | boxes | {' | '.join(names)} | found | missed or of another class | false alarms |",
              "|---|---|---|---|---|---|---|"]
     matrix = confusion(images, len(classes))

@@ -19,9 +19,14 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def wrap(text: str, width: int = 120, *, indent: str = "") -> str:
+    """A paragraph in lines of at most width columns, no word broken. indent: of all lines but the first."""
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 def wrap_paragraphs(text: str, width: int) -> str:
     """A text with its paragraphs wrapped; those with indented lines, such as commands, stay as they are."""
     paragraphs = text.strip().split("\n\n")
     return "\n\n".join(paragraph if paragraph.startswith(" ") or "\n " in paragraph else
-                       textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
+                       wrap(paragraph, width)
                        for paragraph in paragraphs)
