@@ -16,8 +16,9 @@ from src.evaluation.plots import figure_uri, new_figure
 
 
 def test_a_page_holds_its_style_and_escapes_what_data_says(tmp_path):
-    page.write_page(str(tmp_path / "page.html"), "page.html", title="<b>cats</b> & dogs", subtitle="half a letter \ud800")
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    path = tmp_path / "page.html"
+    page.write_page(str(path), "page.html", title="<b>cats</b> & dogs", subtitle="half a letter \ud800")
+    text = path.read_text(encoding="utf-8")
     assert "<h1>&lt;b&gt;cats&lt;/b&gt; &amp; dogs</h1>" in text and "half a letter ?" in text
     assert "max-width" in text and "ssd-mindspore" in text
     assert not re.search(r"(src|href)=|@import|url\(|<script", text), "nothing is fetched"
