@@ -1,4 +1,4 @@
-"""Files of TensorFlow: checkpoints of 1 and 2, a SavedModel, a frozen graph. Real ones, and what is wrong with others."""
+"""Files of TensorFlow: checkpoints of 1 and 2, a SavedModel, a frozen graph. Real ones, and damaged ones."""
 import os
 import shutil
 
@@ -10,9 +10,9 @@ from weight_writers import field, number_field, save_bundle, write
 from src.errors import DataError, OptionError
 from src.weights import checkpoint
 from src.weights.files import open_weights
+from src.weights.formats import frozen_graph
 from src.weights.formats.crc32c import crc32c, masked_crc32c
 from src.weights.formats.frozen_graph import MAX_REPEATED
-from src.weights.formats.protobuf import fields, signed, varints
 from src.weights.formats.tensor_bundle import KEY_END, TRAINING_STATE
 
 READER = ("..", "parity", "tensorflow", "reader")
@@ -39,15 +39,6 @@ def test_checksums():
         data = rng.bytes(length)
         assert crc32c(data) == crc_by_hand(data), length
     assert masked_crc32c(b"1234", b"56789") == (((0xE3069283 >> 15) | (0xE3069283 << 17)) + 0xA282EAD8) % 2 ** 32
-
-
-def test_a_message_by_hand():
-    found = fields(b"\x08\x96\x01" + b"\x12\x02hi" + b"\x08\x03" + b"\x1d\0\0\x80\x3f")
-    assert found[1] == [150, 3] and bytes(found[2][0]) == b"hi" and bytes(found[3][0]) == b"\0\0\x80\x3f"
-    assert varints([5, memoryview(b"\x96\x01\x02")]) == [5, 150, 2] and signed(2 ** 64 - 3) == -3
-    for cut in (b"\x08", b"\x08\x96", b"\x12\x05hi", b"\x1d\0", b"\x0b", b"\x08" + b"\xff" * 11):
-        with pytest.raises(DataError, match="damaged"):
-            fields(cut)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -113,9 +104,10 @@ def test_a_missing_cut_or_changed_data_file(tmp_path):
 
 @pytest.mark.parametrize("changes, message", [
     ({"dtype": 20}, "'b' has the type number 20"), ({"shape": [3]}, "'b' has 8 bytes for the shape .3. of i8"),
-    ({"offset": 10 ** 12}, "'b' ends at 1000000000008"), ({"size": 10 ** 15}, "its tensors have 1000000000012024 bytes"),
+    ({"offset": 10 ** 12}, "'b' ends at 1000000000008"),
+    ({"size": 10 ** 15}, "its tensors have 1000000000012024 bytes"),
     ({"shape": [2 ** 62, 4]}, "8 bytes for the shape"), ({"shape": [-1]}, "has the shape .-1."),
-    ({"shard": 3}, "'b' is in data file 3 of 1"), ({"size": 2 ** 63}, "its tensors have"),
+    ({"shard": 3}, "'b' is in data file 3 of 1"), ({"size": 2 ** 63}, "'b' has -9223372036854775808 bytes"),
     ({"compression": 1}, "compression 1; only 0"), ({"shards": 10 ** 9}, "data file '.*-of-1000000000' is missing"),
     ({"key": ""}, "out of order")])
 def test_hostile_bundles(tmp_path, changes, message):
@@ -194,7 +186,6 @@ def test_a_checkpoint_of_mindspore_is_no_graph(tmp_path):
     path = str(tmp_path / "ours.ckpt")
     checkpoint.save(path, [ms.Parameter(ms.Tensor(WEIGHTS["c"]), name="c")], {})
     other = shutil.copyfile(path, tmp_path / "ours.bin")
-    assert open_weights(path).kind == open_weights(path).kind == "mindspore"
-    from src.weights.formats import frozen_graph
+    assert open_weights(path).kind == "mindspore"
     with open(other, "rb") as file:
         assert frozen_graph.read(file) is None

@@ -1,17 +1,15 @@
 """CRC-32C (Castagnoli, RFC 3720 appendix B.4) of large arrays: numpy takes thousands of pieces of them side by side."""
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
-
-from src.weights.formats.protobuf import Data
 
 POLYNOMIAL = 0x82F63B78       # reflected: the lowest bit is the first
 START = b"\x54\x64\x1f\x64"   # what leads a register of 0 to 0xffffffff, with which a CRC-32C begins
 
 
-def masked_crc32c(*parts: Data) -> int:
+def masked_crc32c(*parts: bytes | memoryview) -> int:
     """The checksum of the parts in a row as LevelDB and TensorFlow store it: rotated, and a constant added."""
     crc = crc32c(b"".join(parts))
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
@@ -35,7 +33,7 @@ def crc32c(data: bytes) -> int:
     return int(state[0]) ^ 0xFFFFFFFF
 
 
-@lru_cache(maxsize=None)
+@cache
 def table() -> np.ndarray:
     """[256] uint32: what each byte makes of a register of 0."""
     values = np.arange(256, dtype=np.uint32)
@@ -44,7 +42,7 @@ def table() -> np.ndarray:
     return values
 
 
-@lru_cache(maxsize=None)
+@cache
 def zero_bytes(power: int) -> np.ndarray:
     """[32] uint32: what 2 ** power bytes of zeros make of a register with the bit 0..31 alone."""
     if power == 0:

@@ -9,9 +9,9 @@ from typing import BinaryIO
 import numpy as np
 
 from src.errors import DataError
-from src.weights.formats.protobuf import Value, each_field, fields, varints
+from src.weights.formats.protobuf import Message, integers, read_fields, read_varint, text
 from src.weights.formats.raw_numbers import to_numbers, to_shape
-from src.weights.formats.tensor_bundle import DTYPES, STRING, to_dimensions
+from src.weights.formats.tensor_bundle import DTYPES, STRING, integer, to_dimensions
 
 MAX_REPEATED = 1 << 24  # numbers of a whole file that are one value written once; no weights are stored so
 # the field of a TensorProto that lists values of a type, and the type of what it lists
@@ -26,35 +26,32 @@ def read(file: BinaryIO) -> dict[str, np.ndarray] | None:
     """
     if file.name.endswith(".ckpt"):
         return None
-    graph = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # what is not looked at is not read
+    graph = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # what is not looked at is not read
+    size, start = read_varint(graph, 1)
+    if not re.fullmatch(r"\w+", text(read_fields(graph[start:start + size]).get(2, []))):
+        return None
     arrays, repeated = {}, 0
-    for number, node in each_field(graph):
-        if number != 1:
-            continue
-        message = fields(node)
-        kind = message.get(2, [b""])[0]
-        if not arrays and not re.fullmatch(rb"\w+", kind):
-            return None
-        if bytes(kind) == b"Const":
-            name = bytes(message[1][0]).decode()
-            array, filled = to_array(constant(message, name), name, MAX_REPEATED - repeated)
+    for node in map(read_fields, read_fields(graph).get(1, [])):
+        if text(node.get(2, [])) == "Const":
+            name = text(node[1])
+            array, filled = to_array(constant(node, name), name, MAX_REPEATED - repeated)
             repeated += filled
             if array is not None:
                 arrays[name] = array
     return arrays
 
 
-def constant(node: dict[int, list[Value]], name: str) -> dict[int, list[Value]]:
+def constant(node: Message, name: str) -> Message:
     """The TensorProto of a node: its attribute "value"."""
-    for attribute in map(fields, node.get(5, [])):
-        if bytes(attribute[1][0]) == b"value":
-            return fields(fields(attribute[2][0])[8][0])
+    for attribute in map(read_fields, node.get(5, [])):
+        if text(attribute[1]) == "value":
+            return read_fields(read_fields(attribute[2][0])[8][0])
     raise DataError(f"the constant '{name}' has no value; the file is damaged")
 
 
-def to_array(tensor: dict[int, list[Value]], name: str, most: int) -> tuple[np.ndarray | None, int]:
-    """The array of a TensorProto, None for texts, and how many of its numbers repeat the last one, `most` at most."""
-    dtype, shape = tensor.get(1, [0])[0], to_dimensions(tensor.get(2, [b""])[0])
+def to_array(tensor: Message, name: str, limit: int) -> tuple[np.ndarray | None, int]:
+    """The array of a TensorProto, None for texts, and how many of its numbers repeat the last one, `limit` at most."""
+    dtype, shape = integer(tensor, 1), to_dimensions(tensor)
     if dtype == STRING:
         return None, 0
     if dtype not in DTYPES:
@@ -63,22 +60,21 @@ def to_array(tensor: dict[int, list[Value]], name: str, most: int) -> tuple[np.n
     content = tensor.get(4, [b""])[0]
     if len(content):
         return to_shape(to_numbers(content, code), shape, name), 0
-    values, count = listed(tensor, code), math.prod(shape)
-    filled = count - len(values)
-    if filled > most:
+    values = listed(tensor, code)
+    filled = max(math.prod(shape) - len(values), 0)
+    if filled > limit:
         raise DataError(f"'{name}' repeats one value {filled} times; the file is damaged")
-    if filled > 0:
+    if filled:
         last = values[-1:] if len(values) else np.zeros(1, values.dtype)
         values = np.concatenate([values, np.repeat(last, filled)])
-    return to_shape(values, shape, name), max(filled, 0)
+    return to_shape(values, shape, name), filled
 
 
-def listed(tensor: dict[int, list[Value]], code: str) -> np.ndarray:
+def listed(tensor: Message, code: str) -> np.ndarray:
     """The values that a TensorProto lists, in the field of their type."""
     if code in BYTES_OF:
         number, stored = BYTES_OF[code]
         return to_numbers(b"".join(tensor.get(number, [])), stored)
-    numbers = np.array(varints(tensor.get(NUMBERS_OF.get(code, 7), [])), np.uint64)
-    if code in ("f2", "bf16"):
-        return to_numbers(numbers.astype("<u2").tobytes(), code)
-    return numbers.astype(code)  # a negative number is 64 bits long
+    numbers = [number & 2 ** 64 - 1 for number in integers(tensor.get(NUMBERS_OF.get(code, 7), []))]
+    stored = np.array(numbers, np.uint64)  # a negative number as two's complement, cut to its bytes
+    return to_numbers(stored.astype("<u2").tobytes(), code) if code in ("f2", "bf16") else stored.astype(code)

@@ -1,7 +1,7 @@
 """TensorFlow's checkpoints and the variables/ of a SavedModel: PREFIX.index beside PREFIX.data-00000-of-00001.
 
-The index is a table as LevelDB writes it (https://github.com/google/leveldb/blob/main/doc/table_format.md), whose values
-are messages of TensorFlow's tensor_bundle.proto. Every checksum is verified.
+The index is a table as LevelDB writes it (github.com/google/leveldb, doc/table_format.md), whose values are messages of
+TensorFlow's tensor_bundle.proto. Every checksum is verified.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from src.errors import DataError
 from src.weights.formats.crc32c import masked_crc32c
-from src.weights.formats.protobuf import Value, fields, part, read_varint, signed, varints
+from src.weights.formats.protobuf import Message, Value, integers, read_fields, read_varint, text
 from src.weights.formats.raw_numbers import bytes_each, to_numbers, to_shape
 
 END, MAGIC = 48, bytes.fromhex("57fb808b247547db")
@@ -69,13 +69,14 @@ class Bundle:
         first, header = next(table, ("", b""))
         if first:
             raise DataError(f"its index begins with '{first}', not with a header; it is of another program")
-        count, big = (fields(header).get(number, [0])[0] for number in (1, 2))
-        self.order, self.files = ">" if big else "<", []
+        message, prefix = read_fields(header), path.removesuffix(".index")
+        self.order, self.files = ">" if integer(message, 2) else "<", []
+        count = integer(message, 1)
         for shard in range(count):
-            self.files.append(f"{path.removesuffix('.index')}.data-{shard:05d}-of-{count:05d}")
+            self.files.append(f"{prefix}.data-{shard:05d}-of-{count:05d}")
             if not os.path.isfile(self.files[-1]):
                 raise DataError(f"its data file '{self.files[-1]}' is missing; keep both in one folder")
-        self.entries = {key: to_entry(key, fields(value)) for key, value in table}
+        self.entries = {key: to_entry(key, read_fields(value)) for key, value in table}
         total, present = sum(entry.size for entry in self.entries.values()), sum(map(os.path.getsize, self.files))
         if total > present:
             raise DataError(f"its tensors have {total} bytes, its data files {present}: they are cut short, or of "
@@ -84,7 +85,7 @@ class Bundle:
     def variable_names(self) -> dict[str, str]:
         """The name of the variable behind each key: what TensorFlow 2 says in an object graph, else the key itself."""
         graph = self.entries.get(OBJECT_GRAPH)
-        full = full_names(self.text(graph)) if graph else {}
+        full = full_names(self.string(graph)) if graph else {}
         names = {key: full.get(key) or key.removesuffix(KEY_END) for key in self.entries}
         unique = len(names) == len(set(names.values()))
         return names if unique else {key: key.removesuffix(KEY_END) for key in names}
@@ -102,15 +103,16 @@ class Bundle:
 
     def joined(self, entry: Entry) -> np.ndarray:
         """A partitioned variable of TensorFlow 1 from its parts, which are in the order of its slices."""
-        arrays = [self.array(one) for key, one in self.entries.items() if key.startswith(f"{SLICE}{entry.name}\0\1")]
+        begin = f"{SLICE}{entry.name}\0\1"
+        arrays = [self.array(piece) for key, piece in self.entries.items() if key.startswith(begin)]
         if sum(array.size for array in arrays) != math.prod(entry.shape) or len(arrays) != len(entry.slices):
             raise DataError(f"the {len(arrays)} parts of '{entry.name}' do not fill its shape {entry.shape}")
-        whole = np.zeros(entry.shape, arrays[0].dtype)
+        joined = np.zeros(entry.shape, arrays[0].dtype)
         for place, array in zip(entry.slices, arrays):
-            whole[tuple(place)] = array.reshape(whole[tuple(place)].shape)
-        return whole
+            joined[tuple(place)] = array.reshape(joined[tuple(place)].shape)
+        return joined
 
-    def text(self, entry: Entry) -> bytes:
+    def string(self, entry: Entry) -> bytes:
         """The single string of an entry: its length, a checksum of the length, its bytes."""
         data = self.read(entry)
         length, place = read_varint(data, 0)
@@ -187,19 +189,34 @@ def read_block(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
         place += unshared + length
 
 
+def part(data: bytes, place: int, size: int) -> bytes:
+    """`size` bytes from a place on. Raises DataError where there are fewer."""
+    if place + size > len(data):
+        raise DataError(f"{size} bytes at {place} of its index end behind the {len(data)} that there are; the file is "
+                        "damaged or cut short")
+    return data[place:place + size]
+
+
 # --- the messages
 
-def to_entry(name: str, message: dict[int, list[Value]]) -> Entry:
+def to_entry(name: str, message: Message) -> Entry:
     """A BundleEntryProto."""
-    shape = to_dimensions(message.get(2, [b""])[0])
-    slices = [[to_slice(extent) for extent in fields(one).get(1, [])] for one in message.get(7, [])]
-    dtype, shard, offset, size = (message.get(number, [0])[0] for number in (1, 3, 4, 5))
-    return Entry(name, dtype, shape, shard, offset, size, int.from_bytes(message.get(6, [b""])[0], "little"), slices)
+    slices = [[to_slice(extent) for extent in read_fields(place).get(1, [])] for place in message.get(7, [])]
+    checksum = int.from_bytes(message.get(6, [b""])[0], "little")
+    dtype, shard, offset, size = (integer(message, number) for number in (1, 3, 4, 5))
+    if min(shard, offset, size) < 0:
+        raise DataError(f"'{name}' has {size} bytes at {offset} of data file {shard}; the file is damaged")
+    return Entry(name, dtype, to_dimensions(message), shard, offset, size, checksum, slices)
 
 
-def to_dimensions(message: Value) -> list[int]:
-    """A TensorShapeProto, such as [3, 3, 64, 128]. Raises DataError for a negative dimension."""
-    shape = [signed(fields(dimension).get(1, [0])[0]) for dimension in fields(message).get(2, [])]
+def integer(message: Message, number: int) -> int:
+    """A field that is not repeated, 0 where it is not there."""
+    return integers(message.get(number, [0]))[-1]
+
+
+def to_dimensions(tensor: Message) -> list[int]:
+    """The shape of a tensor, such as [3, 3, 64, 128]: its field 2. Raises DataError for a negative dimension."""
+    shape = [integer(read_fields(size), 1) for size in read_fields(tensor.get(2, [b""])[-1]).get(2, [])]
     if min(shape, default=0) < 0:
         raise DataError(f"a tensor in it has the shape {shape}; the file is damaged")
     return shape
@@ -207,17 +224,17 @@ def to_dimensions(message: Value) -> list[int]:
 
 def to_slice(message: Value) -> slice:
     """An extent of a TensorSliceProto; without a length it is all of an axis."""
-    extent = fields(message)
-    start = varints(extent.get(1, [0]))[0]
-    return slice(start, start + extent[2][0]) if 2 in extent else slice(None)
+    extent = read_fields(message)
+    start = integer(extent, 1)
+    return slice(start, start + integer(extent, 2)) if 2 in extent else slice(None)
 
 
 def full_names(graph: bytes) -> dict[str, str]:
     """The names of the variables by key, from a TrackableObjectGraph."""
     names = {}
-    for node in fields(graph).get(1, []):
-        for attribute in fields(node).get(2, []):
-            texts = {number: bytes(values[0]).decode() for number, values in fields(attribute).items()}
-            if texts.get(1) == "VARIABLE_VALUE" and texts.get(2):
-                names[texts.get(3, "")] = texts[2]
+    for node in read_fields(graph).get(1, []):
+        for attribute in map(read_fields, read_fields(node).get(2, [])):
+            kind, name, key = (text(attribute.get(number, [])) for number in (1, 2, 3))
+            if kind == "VARIABLE_VALUE" and name:
+                names[key] = name
     return names
