@@ -3,8 +3,8 @@
     python import_weights.py SOURCE --model=ssd300_resnet50 --output=ckpt/x.ckpt [--from=nvidia] [--classes=coco]
 
 SOURCE: .pth or .pt (PyTorch; nothing in it is executed), .safetensors, .npz, .pdparams (Paddle), model.json or its
-folder (TensorFlow.js), .ckpt (MindSpore), a checkpoint (.index, its prefix or folder), SavedModel folder or frozen graph
-(.pb) of TensorFlow.
+folder (TensorFlow.js), .ckpt (MindSpore), TensorFlow's checkpoint (.index, its prefix or folder), SavedModel folder or
+frozen graph (.pb).
 """
 from __future__ import annotations
 
