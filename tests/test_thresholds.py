@@ -7,7 +7,7 @@ import pytest
 
 from src.errors import DataError
 from src.evaluation.mistakes import judge
-from src.evaluation.thresholds import MIN_BOXES, SCORES, choose_scores, scores_by_class, score_curves
+from src.evaluation.thresholds import MIN_BOXES, SCORES, choose_scores, score_curves, scores_by_class
 from src.inference.description import shown_fields
 from src.inference.drawings import draw_objects
 from src.training.saver import Saver
