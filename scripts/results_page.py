@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.config import read_options, split_options
-from src.drawing import draw_boxes
+from src.drawing import draw_boxes, encode_jpeg
 from src.errors import DataError, run_main
 from src.evaluation.mistakes import SMALL_SIDE, Mistakes, Objects, add_confusion, describe_mistakes, find_mistakes
 from src.files import expand_home, output_folder, read_json, write_atomic
@@ -239,21 +239,11 @@ def draw_worst(worst: list[Judged], folder: str, *, image_dir: str, classes: lis
         true = draw_boxes(pixels, judged.true.boxes, judged.true.labels, classes=classes)
         found = draw_boxes(pixels, judged.found.boxes, judged.found.labels, scores=judged.found.weights,
                            classes=classes)
-        save_jpeg(os.path.join(folder, f"worst_{number}.jpg"), np.hstack([true, gap, found]))
+        data = encode_jpeg(np.hstack([true, gap, found]), MAX_BYTES)
+        write_atomic(os.path.join(folder, f"worst_{number}.jpg"), data)
         reason = describe_mistakes(judged.true, judged.found, mistakes=judged.mistakes, classes=classes)
         lines += [f"![{reason}](worst_{number}.jpg)", "", wrap(f"*Image {image['id']}: {reason}.*"), ""]
     return [wrap(WORST), "", *lines[:-1]] if lines else ["No image has a mistake."]
-
-
-def save_jpeg(path: str, image: np.ndarray) -> None:
-    """Writes image [H, W, 3] RGB as JPEG below MAX_BYTES: with less quality, and smaller where that is not enough."""
-    while True:
-        for quality in (90, 80, 70, 60):
-            data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-            if len(data) < MAX_BYTES:
-                write_atomic(path, data)
-                return
-        image = cv2.resize(image, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
 
 
 if __name__ == "__main__":
