@@ -144,8 +144,10 @@ def live_panel(shown: Panel, folder: str) -> Iterator[None]:
     """
     messages = stderr_in(os.path.join(folder, "messages.txt")) if os.isatty(2) else contextlib.nullcontext()
     with messages as read, LivePanel(shown, read):
-        yield
-        shown.hint = ""
+        try:
+            yield
+        finally:
+            shown.hint = ""
 
 
 class LivePanel(Live):
