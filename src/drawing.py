@@ -1,4 +1,4 @@
-"""Boxes with names on images, and images as PNG. Images are [H, W, 3] uint8 RGB."""
+"""Boxes with names on images, and images as PNG and JPEG. Images are [H, W, 3] uint8 RGB."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -105,6 +105,16 @@ def to_tile(image: np.ndarray) -> np.ndarray:
     factor = min(TILE_SIDE / min(height, width), MAX_TILE_SIDE / max(height, width))
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+
+
+def encode_jpeg(image: np.ndarray, max_bytes: int) -> bytes:
+    """Image [H, W, 3] uint8 RGB as a JPEG below max_bytes: with less quality, and smaller where that is not enough."""
+    while True:
+        for quality in (90, 80, 70, 60):
+            data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+            if len(data) < max_bytes:
+                return data
+        image = cv2.resize(image, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
 
 
 def save_png(path: str, image: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from src.drawing import class_color
 from src.errors import SSDError
 from src.files import write_atomic
 from src.metrics import precision_curves
+from src.page import data_uri
 from src.text import one_line
 
 if TYPE_CHECKING:
@@ -186,8 +187,20 @@ def new_figure(columns: int, *, width: float, height: float) -> tuple:
 
 def save_figure(figure: Figure, path: str) -> None:
     """Writes a matplotlib figure as PNG."""
+    write_atomic(path, figure_bytes(figure, "png"))
+
+
+def figure_uri(figure: Figure) -> str:
+    """A matplotlib figure as the address of an SVG for a page, whose text the browser writes in its own fonts."""
+    from matplotlib import rc_context
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "page"}):
+        return data_uri(figure_bytes(figure, "svg"), "svg+xml")
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """A matplotlib figure as the bytes of a file."""
     data = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # names in letters that the font lacks
-        figure.savefig(data, format="png")
-    write_atomic(path, data.getvalue())
+        figure.savefig(data, format=kind)
+    return data.getvalue()

@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 
 from src.machine import cuda, launcher
 
@@ -20,7 +21,8 @@ def prepare(device_target: str = "CPU", run_distribute: bool = False, device_num
     if "mindspore" in sys.modules:
         raise RuntimeError("process.prepare() must run before mindspore is imported")
     # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end without a message
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():  # another one cannot: a server may load a model there
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads spin on the loader's cores for 3x3 matrices
     if "GLOG_v" not in os.environ:  # MindSpore's own log: errors only, and of its data engine only fatal ones
