@@ -191,7 +191,7 @@ def take_data(options: EasyDict, identify: Callable) -> tuple[EasyDict, str]:
         shown.append("--classes=[]")
     share = new.get("val_share", options.val_share)
     if share:
-        shown.append(f"--val_share={share:g} (no validation images are given, so the file names choose that share)")
+        shown.append(f"--val_share={share:g} (no validation images are given: the file names choose them)")
     unused = f"; not used: {', '.join(found.unused)}" if found.unused else ""
     line = f"--data={options.data} holds {found.words}, the same as {' '.join(shown)}{unused}"
     return EasyDict({**options, **new, "data": "", "typed": sorted({*options.typed, *DATA_PLACES})}), line

@@ -231,7 +231,7 @@ def test_a_made_split_is_converted_and_written_down(tmp_path):
     assert {name: split.count for name, split in splits.items()} == {name: len(listed[name]) for name in listed}
     found = {name: split.finding_count for name, split in splits.items()}
     assert found == {name: int("b.png" in listed[name]) for name in listed}, "told for the split of its image alone"
-    assert any("images.txt" in line and "0.2 by seed 1" in line for line in said)
+    assert any("images.txt" in line and "0.2 of the images for validation (seed 1)" in line for line in said)
     assert not prepare_split(**split_options(options, "val"), classes=CLASSES, log=said.append).converted
     other, _ = options_of(f"--data={tmp_path}/data", f"--mindrecord_dir={tmp_path}/mr", "--split_seed=4")
     assert prepare_split(**split_options(other, "val"), classes=CLASSES, log=said.append).converted

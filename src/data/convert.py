@@ -59,8 +59,7 @@ def convert_split(files: SplitFiles, wanted: Wanted, *, training: bool, reason: 
         if files.part:
             with open(os.path.join(temporary, "images.txt"), "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.writelines(f"{name}\n" for name in images)
-            log(f"no split was given: the images of {files.name}, {files.part}, are listed in "
-                f"{os.path.join(folder, 'images.txt')}")
+            log(f"{files.part}; those of {files.name} are listed in {os.path.join(folder, 'images.txt')}")
         write_manifest(temporary, Manifest(
             schema=SCHEMA_VERSION, fingerprint=wanted.fingerprint, asked_classes=wanted.classes,
             classes=annotations.classes, category_ids=annotations.category_ids, faults=report.finding_count,
