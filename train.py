@@ -71,8 +71,7 @@ def prepare_run(options: EasyDict) -> tuple[int, int]:
 
 
 def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list[str]) -> None:
-    """Builds the parts and runs the loop. began: when the program was started, as of time.time(); notes: to begin the
-    log with, "" for none."""
+    """Builds the parts and runs the loop. began: time.time() of the start; notes: the first lines of the log, or ""."""
     from src.config import unused_note
     from src.files import read_json
     from src.machine.compile_cache import use_cache

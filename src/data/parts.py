@@ -36,7 +36,8 @@ def choose_validation(names: list[str], share: float, seed: int) -> set[str]:
 def take_part(files: SplitFiles, split: str, *, share: float, seed: int) -> SplitFiles:
     """The part of a data set that is for split "train" or "val". share: of the images that are for validation."""
     read = partial(read_part, files, split, share=share, seed=seed)
-    return files._replace(name=split, read=read, part=f"the names choose {share:g} of the images for validation (seed {seed})")
+    part = f"the names choose {share:g} of the images for validation (seed {seed})"
+    return files._replace(name=split, read=read, part=part)
 
 
 def read_part(files: SplitFiles, split: str, *, share: float, seed: int, classes: list[str],
