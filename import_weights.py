@@ -3,7 +3,8 @@
     python import_weights.py SOURCE --model=ssd300_resnet50 --output=ckpt/x.ckpt [--from=nvidia] [--classes=coco]
 
 SOURCE: .pth or .pt (PyTorch; nothing in it is executed), .safetensors, .npz, .pdparams (Paddle), model.json or its
-folder (TensorFlow.js), .ckpt (MindSpore).
+folder (TensorFlow.js), .ckpt (MindSpore), TensorFlow's checkpoint (.index, its prefix or folder), SavedModel folder or
+frozen graph (.pb).
 """
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def read_arguments() -> Namespace:
     """What the user typed."""
     from src.weights.names import SOURCES
     parser = ArgumentParser(__doc__)
-    parser.add_argument("source", type=expand_home, help="file, or folder with a model.json")
+    parser.add_argument("source", type=expand_home, help="file, or a folder with one")
     parser.add_argument("--from", dest="publisher", default="auto", choices=("auto", *SOURCES),
                         help="whose names and layout it has")
     parser.add_argument("--model", required=True, help="the model of this repository that it is for")

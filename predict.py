@@ -39,8 +39,8 @@ def main() -> None:
     batch_size = 1 if source.live else min(options.eval_batch_size, source.total or options.eval_batch_size)
     predict = load_predictor(options.checkpoint_file_path, batch_size=batch_size, compile_cache=options.compile_cache,
                              **model_options(options))
-    names = ("min_score", "nms_threshold", "max_boxes")
-    thresholds = {"draw_score": options.draw_score, **{name: predict.meta[name] for name in names}}
+    names = ("draw_score", "class_scores", "min_score", "nms_threshold", "max_boxes")
+    thresholds = {name: predict.meta[name] for name in names if name != "class_scores" or predict.meta[name]}
     with output_folder(options.output_path):
         outputs = Outputs(source, options.output_path, classes=predict.classes, thresholds=thresholds)
         interrupted = write_predictions(predict, source, outputs)
@@ -65,17 +65,18 @@ def write_predictions(predict: Predictor, source: Source, outputs: Outputs) -> b
 
     The files are complete up to where this ends, however it ends.
     """
+    from src.evaluation.thresholds import scores_by_class
     from src.inference.pipeline import detect_pictures, write_behind
     from src.progress import track
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     results = detect_pictures(predict, source, latest=source.live)
-    min_score = outputs.thresholds["draw_score"]
+    draw_scores = scores_by_class(predict.classes, predict.meta["draw_score"], predict.meta["class_scores"])
     try:
         with contextlib.closing(outputs), write_behind(outputs.write) as write, contextlib.closing(results), \
                 smaller_batch("eval_batch_size", predict.batch_size):
             for picture, found in track(results, source.total, "predicting"):
-                write(picture, found.select(found.scores >= min_score))
+                write(picture, found.from_scores(draw_scores))
     except KeyboardInterrupt:
         return True
     return False
@@ -85,10 +86,13 @@ def summarize(source: Source, outputs: Outputs, folder: str, *, interrupted: boo
     """Prints a summary. Raises Interrupted for a file that was not read to its end, DataError for what is broken."""
     if not outputs.rows and not interrupted:
         raise DataError(f"source '{source.name}' gives no picture that can be read")
-    threshold = outputs.thresholds["draw_score"]
+    class_scores = outputs.thresholds.get("class_scores", {}).values()
+    score = f"{outputs.thresholds['draw_score']} (--draw_score)"
+    if class_scores:
+        score = f"{min(class_scores)} to {max(class_scores)} (of its class, as measured)"
     hint = "" if outputs.objects else f"; the model gives scores from {outputs.thresholds['min_score']} on"
-    text = (f"{outputs.objects} object(s) with a score of at least {threshold} (--draw_score) in {outputs.rows} "
-            f"{source.unit}(s){hint}; drawings and predictions.json are in {folder}")
+    text = (f"{outputs.objects} object(s) with a score of at least {score} in {outputs.rows} {source.unit}(s){hint}; "
+            f"drawings and predictions.json are in {folder}")
     if interrupted and not source.live:  # Ctrl-C is how a camera ends
         raise Interrupted(f"interrupted before the end of '{source.name}': {text}")
     print("\n".join([*outputs.notes, text]), flush=True)

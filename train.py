@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from src.errors import run_main, smaller_batch
@@ -30,6 +31,7 @@ def main() -> None:
     """Reads the options and trains."""
     from src.config import read_options
 
+    began = time.time()
     options = read_options(sys.argv[1:], "train.py", doc=__doc__)
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
@@ -40,7 +42,7 @@ def main() -> None:
     with smaller_batch("batch_size", options.batch_size):
         rank, world = prepare_run(options)
         with hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext():
-            train(options, rank, world)
+            train(options, rank, world=world, began=began)
 
 
 def prepare_run(options: EasyDict) -> tuple[int, int]:
@@ -64,8 +66,8 @@ def prepare_run(options: EasyDict) -> tuple[int, int]:
     return rank, world
 
 
-def train(options: EasyDict, rank: int, world: int) -> None:
-    """Builds the parts and runs the loop."""
+def train(options: EasyDict, rank: int, *, world: int, began: float) -> None:
+    """Builds the parts and runs the loop. began: when the program was started, as of time.time()."""
     from src.config import unused_note
     from src.files import read_json
     from src.machine.compile_cache import use_cache
@@ -74,6 +76,7 @@ def train(options: EasyDict, rank: int, world: int) -> None:
     from src.training.loop import Loop
     from src.training.meter import peak_memory
     from src.training.resume import begin_run, find_saved
+    from src.training.timing import UNPLANNED
 
     log = RunLog(first=rank == 0)
     note = unused_note(options, "train.py")
@@ -85,8 +88,9 @@ def train(options: EasyDict, rank: int, world: int) -> None:
     model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
     model = build.choose_anchors(options, model, train_split, saved=saved, log=log, rank=rank, world=world)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
-    rates = build.build_rates(options, loader.steps)
-    step = build.build_step(options, model, rates, world=world)
+    timer = build.build_timer(options, loader.steps, began=began)
+    rates = timer.rates_of(UNPLANNED) if timer else build.build_rates(options, loader.steps)
+    step = build.build_step(options, model, rates[0] if timer else rates, world=world)
 
     state = build.build_state(options, loader.steps, saved)
     facts = build.build_facts(options, model, train_split, world=world)
@@ -102,7 +106,8 @@ def train(options: EasyDict, rank: int, world: int) -> None:
 
     images = read_json(train_split.ground_truth)["images"]
     Loop(step, loader, state, rates=rates, validator=validator, saver=saver, log=log,
-         image_names=[image["file_name"] for image in images], log_interval=options.log_interval).run()
+         image_names=[image["file_name"] for image in images], log_interval=options.log_interval,
+         timer=timer).run()
     name = "mAP (area)" if options.dataset == "voc" else "AP"
     best = f", best {name} {state.best:.4f} in best.ckpt" if state.best >= 0 else ""
     log.say(f"done: {saver.folder}/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")

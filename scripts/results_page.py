@@ -14,17 +14,16 @@ import shutil
 import sys
 import time
 from argparse import Namespace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.config import read_options, split_options
-from src.drawing import draw_boxes, encode_jpeg
+from src.drawing import draw_boxes, encode_jpeg, fit_into
 from src.errors import DataError, run_main
-from src.evaluation.mistakes import SMALL_SIDE, Mistakes, Objects, add_confusion, describe_mistakes, find_mistakes
+from src.evaluation.mistakes import SMALL_SIDE, Judged, confusion, describe_mistakes, judge
 from src.files import expand_home, output_folder, read_json, write_atomic
 from src.option_rules import rule_of
 from src.recipes import read_yaml
@@ -41,14 +40,6 @@ WORST = ("The images with the most mistakes at that score: on the left what is t
          f"object is small if its area is below that of a square of {SMALL_SIDE:.0%} of the image's sides.")
 LEFT_OUT = ("config_path", "output_path", "mindrecord_dir", "compile_cache", "resume")  # of the command
 ROOTS = ("coco_root", "voc_root", "image_dir", "val_image_dir")
-
-
-class Judged(NamedTuple):
-    """An image, what is in it, and what was found."""
-    image: dict         # of the ground truth
-    true: Objects
-    found: Objects
-    mistakes: Mistakes
 
 
 def main() -> None:
@@ -81,7 +72,7 @@ def write_section(arguments: Namespace) -> list[str]:
         raise DataError(f"'{run}' is not a run with an evaluation: {error}; run eval.py first") from error
     truth, image_dir = read_truth(options, metrics["evaluation"]["images"])
     classes = [category["name"] for category in truth["categories"]]
-    images = judge(truth, detections, draw_score=draw_score)
+    images = judge(truth, detections, min_scores=draw_score)
     curves = minutes_of(run, rows)
     draw_curves(curves, os.path.join(folder, "curves.png"))
     worst = sorted(images, key=lambda judged: -judged.mistakes.count)[:arguments.worst]
@@ -99,28 +90,6 @@ def read_truth(options: EasyDict, count: int) -> tuple[dict, str]:
     from src.evaluation.evaluate import first_images
     split = prepare_split(**split_options(options, "val"), classes=options.classes)
     return first_images(read_json(split.ground_truth), count), split.image_dir
-
-
-def judge(truth: dict, detections: list[dict], *, draw_score: float) -> list[Judged]:
-    """What is right and wrong in each image of a COCO dict. detections: COCO results."""
-    labels = {category["id"]: label for label, category in enumerate(truth["categories"], 1)}
-    judged = []
-    for image in truth["images"]:
-        true = [box for box in truth["annotations"] if box["image_id"] == image["id"]]
-        found = [box for box in detections if box["image_id"] == image["id"] and box["score"] >= draw_score]
-        counts = [float(not box.get("iscrowd") and not box.get("difficult")) for box in true]
-        both = [as_objects(boxes, weights, image=image, labels=labels)
-                for boxes, weights in ((true, counts), (found, [box["score"] for box in found]))]
-        judged.append(Judged(image, *both, find_mistakes(*both)))
-    return judged
-
-
-def as_objects(boxes: list[dict], weights: list[float], *, image: dict, labels: dict) -> Objects:
-    """COCO boxes of one image as Objects."""
-    corners = np.array([box["bbox"] for box in boxes], float).reshape(-1, 4)  # x, y, w, h in pixels
-    corners[:, 2:] += corners[:, :2]
-    size = [image["width"], image["height"]] * 2
-    return Objects(corners / size, np.array([labels[box["category_id"]] for box in boxes], int), np.array(weights))
 
 
 def heading(stored: dict, rows: list[dict], metrics: dict, *, curves: dict, machine: str) -> list[str]:
@@ -205,14 +174,6 @@ def class_table(metrics: dict, images: list[Judged], classes: list[str]) -> list
     return lines
 
 
-def confusion(images: list[Judged], classes: int) -> np.ndarray:
-    """[classes + 1, classes + 1] of true and found class; 0 stands for nothing."""
-    matrix = np.zeros((classes + 1, classes + 1), int)
-    for judged in images:
-        add_confusion(matrix, judged.true, judged.found, mistakes=judged.mistakes)
-    return matrix
-
-
 def confusion_table(images: list[Judged], classes: list[str]) -> list[str]:
     """The confusion as Markdown, classes that never occur left out."""
     matrix = confusion(images, len(classes))
@@ -232,10 +193,8 @@ def draw_worst(worst: list[Judged], folder: str, *, image_dir: str, classes: lis
     for number, judged in enumerate((judged for judged in worst if judged.mistakes.count), 1):
         image = judged.image
         pixels = read_image(os.path.join(image_dir, image["file_name"]), image["height"], image["width"])
-        factor = min(SHOWN_HEIGHT / image["height"], SHOWN_WIDTH / image["width"])
-        size = max(round(image["width"] * factor), 1), max(round(image["height"] * factor), 1)
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-        gap = np.full((size[1], 8, 3), 255, np.uint8)
+        pixels = fit_into(pixels, SHOWN_HEIGHT, SHOWN_WIDTH)
+        gap = np.full((len(pixels), 8, 3), 255, np.uint8)
         true = draw_boxes(pixels, judged.true.boxes, judged.true.labels, classes=classes)
         found = draw_boxes(pixels, judged.found.boxes, judged.found.labels, scores=judged.found.weights,
                            classes=classes)

@@ -60,6 +60,7 @@ RULES = {
     "run_distribute": Rule(TRAIN | EVAL, after_end=True),
     "seed": Rule(TRAIN | ANCHORS),
     "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS, is_path=True, per_host=True, in_graph=False),
+    "report": Rule(EVAL | PREPARE, in_graph=False),
     "compile_cache": Rule(TRAIN | EVAL | PREDICT, is_path=True, per_host=True, in_graph=False),
     # data
     "dataset": Rule(DATA, choices=("coco", "voc", "other")),

@@ -10,6 +10,7 @@ import numpy as np
 
 from src.errors import DataError
 from src.weights.files import open_weights
+from src.weights.formats.crc32c import masked_crc32c
 from src.weights.formats.pytorch import MAGIC_NUMBER
 
 STORAGE = {"f8": "Double", "f4": "Float", "f2": "Half", "i8": "Long", "i4": "Int", "i2": "Short", "i1": "Char",
@@ -165,3 +166,84 @@ def check_damage(path, content):
             open_weights(path)
         except DataError as error:
             assert "\n" not in str(error)
+
+
+# --- protocol buffers, and checkpoints of TensorFlow
+
+def varint(number):
+    """Seven bits a byte, the lowest first; a negative number is 64 bits long."""
+    number %= 1 << 64
+    data = bytearray()
+    while number > 127:
+        data.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*data, number])
+
+
+def field(number, data):
+    """A field of bytes."""
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def number_field(number, value):
+    """A field of a number."""
+    return varint(number << 3) + varint(value)
+
+
+def bundle_entry(array, offset, changes):
+    """A BundleEntryProto. changes: what to write instead of what is right."""
+    facts = {"dtype": {"f4": 1, "i8": 9}[array.dtype.str[1:]], "shape": array.shape, "shard": 0, "offset": offset,
+             "size": array.nbytes, **changes}
+    shape = b"".join(field(2, number_field(1, size)) for size in facts["shape"])
+    return (number_field(1, facts["dtype"]) + field(2, shape) + number_field(3, facts["shard"])
+            + number_field(4, facts["offset"]) + number_field(5, facts["size"])
+            + b"\x35" + struct.pack("<I", masked_crc32c(array.tobytes())))
+
+
+def graph_entry(keys, names, offset):
+    """The entry of the object graph {key: name of its variable}, and its bytes."""
+    nodes = [field(1, field(2, field(1, b"VARIABLE_VALUE") + field(2, name.encode()) + field(3, key.encode())))
+             for key, name in zip(keys, names)]
+    text = b"".join(nodes)
+    length = struct.pack("<I", len(text))
+    crc = struct.pack("<I", masked_crc32c(length))
+    data = varint(len(text)) + crc + text
+    total = struct.pack("<I", masked_crc32c(length, crc, text))
+    return number_field(1, 7) + number_field(4, offset) + number_field(5, len(data)) + b"\x35" + total, data
+
+
+def block(entries, compression=0):
+    """A block of a table and what follows it; no key is shortened."""
+    body = b"".join(varint(0) + varint(len(key)) + varint(len(value)) + key + value for key, value in entries)
+    body += struct.pack("<2I", 0, 1)
+    kind = bytes([compression])
+    return body, kind + struct.pack("<I", masked_crc32c(body, kind))
+
+
+def save_bundle(prefix, arrays, names=(), **changes):
+    """PREFIX.index and its data file -> PREFIX. names: of the variables, for an object graph.
+
+    changes: fields of the entry of "b" to overwrite, its key, and compression and shards of the whole.
+    """
+    os.makedirs(os.path.dirname(prefix), exist_ok=True)
+    compression, shards = changes.pop("compression", 0), changes.pop("shards", 1)
+    key_of_b, data, entries = changes.pop("key", "b"), b"", []
+    for key in sorted(arrays):
+        entry = bundle_entry(arrays[key], len(data), changes if key == "b" else {})
+        entries.append((key_of_b if key == "b" else key, entry))
+        data += arrays[key].tobytes()
+    if names:
+        entry, text = graph_entry(sorted(arrays), names, len(data))
+        entries.insert(0, ("_CHECKPOINTABLE_OBJECT_GRAPH", entry))
+        data += text
+    header = number_field(1, shards) + field(3, number_field(1, 1))
+    body, tail = block([(b"", header), *((key.encode(), entry) for key, entry in entries)], compression)
+    meta, meta_tail = block([])
+    handles = [varint(len(body) + len(tail)) + varint(len(meta))]
+    last, last_tail = block([(b"~", varint(0) + varint(len(body)))])
+    handles.append(varint(len(body + tail + meta + meta_tail)) + varint(len(last)))
+    footer = b"".join(handles)
+    write(f"{prefix}.index", body + tail + meta + meta_tail + last + last_tail + footer.ljust(40, b"\0")
+          + bytes.fromhex("57fb808b247547db"))
+    write(f"{prefix}.data-00000-of-00001", data)
+    return str(prefix)

@@ -29,6 +29,10 @@ class Detections(NamedTuple):
         """Some of them. chosen: [n] bool, or indices."""
         return Detections(*(part[chosen] for part in self))
 
+    def from_scores(self, scores: np.ndarray) -> Detections:
+        """Those with at least the score of their class. scores: [C]."""
+        return self.select(self.scores >= scores[self.labels - 1])
+
 
 class Channel:
     """Hands tuples that begin with a Picture from one thread to another: put() waits while too many lie there.

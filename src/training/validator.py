@@ -2,20 +2,25 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from src.data.loader import EvalLoader
 from src.evaluation.evaluate import collect_detections, compute_metrics, has_memorised
+from src.evaluation.mistakes import judge
 from src.evaluation.report import draw_predictions
+from src.evaluation.thresholds import choose_scores, score_curves
 from src.inference.predictor import Predictor
 from src.machine.distributed import all_reduce
 from src.training.log import RunLog
 from src.training.state import RunState
 from src.training.step import TrainStep
 
+TRIED = 3  # batches from which the time of an evaluation is known before the first one
 LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
 
 
@@ -37,10 +42,24 @@ class Validator:
     overfit: bool = False   # self-test: the run ends when the images are memorised
     rank: int = 0
     world: int = 1
+    detections: list[dict] = field(default_factory=list)  # COCO results of the last evaluation
 
     def is_due(self, state: RunState) -> bool:
         """Whether an evaluation follows the epoch that has just ended."""
         return state.epoch >= self.start_epoch and (state.epoch % self.interval == 0 or state.is_complete)
+
+    def measure(self) -> float:
+        """Seconds that an evaluation takes, by its first batches; the graph is compiled before."""
+        batches = -(-len(self.loader.rows) // self.loader.batch_size)
+        tried = min(batches, TRIED)
+        self.step.set_train(False)
+        for images, _ in itertools.islice(self.loader, 1):
+            self.predict(images)
+        began = time.time()
+        for images, _ in itertools.islice(self.loader, tried):
+            self.predict(images)
+        self.step.set_train()
+        return (time.time() - began) * batches / max(tried, 1)
 
     def validate(self, state: RunState) -> dict:
         """Logs and returns the metrics, and draws some detections; {} on other processes than rank 0."""
@@ -51,7 +70,7 @@ class Validator:
         self.step.set_train()
         if self.rank > 0:
             return {}
-        metrics, _ = compute_metrics(table, self.truth, dataset=self.dataset, engine=self.engine)
+        metrics, self.detections = compute_metrics(table, self.truth, dataset=self.dataset, engine=self.engine)
         numbers = {name: metrics[name] for name in LOGGED if name in metrics}
         self.log.write({"step": state.steps_done, "epoch": state.epoch, **numbers}, "eval")
         scores = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
@@ -60,6 +79,11 @@ class Validator:
         if draw_predictions(path, truth=self.truth, table=table, image_dir=self.image_dir, draw_score=self.draw_score):
             self.log.picture("eval/predictions", path, state.steps_done)
         return metrics
+
+    def choose_scores(self) -> dict:
+        """From which scores on the boxes of the last evaluation are worth showing, as thresholds.choose_scores."""
+        classes = [category["name"] for category in self.truth["categories"]]
+        return choose_scores(score_curves(judge(self.truth, self.detections), len(classes)), classes)
 
     def ends_run(self, state: RunState, metrics: dict) -> bool:
         """Whether the run ends after an evaluation with these metrics: early_stop, or a self-test that has memorised.

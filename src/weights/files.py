@@ -5,6 +5,7 @@ A new format is a file in formats/ with a function that reads it, and a line in 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -12,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from src.errors import DataError, OptionError
-from src.weights.formats import numpy_zip, pytorch, safetensors, tfjs
+from src.weights.formats import frozen_graph, numpy_zip, pytorch, safetensors, tensor_bundle, tfjs
 
 
 class WeightFile(NamedTuple):
@@ -43,16 +44,19 @@ WEIGHT_FORMATS = (
     WeightFormat("torch", "PyTorch .pth", 0, b"\x80", pytorch.read_pickles),
     WeightFormat("paddle", "Paddle .pdparams", 0, b"\x80", pytorch.read_paddle),
     WeightFormat("tfjs", "TensorFlow.js model.json (or its folder)", 0, b"{", tfjs.read),
+    WeightFormat("tensorflow", "TensorFlow checkpoint .index or SavedModel (or its folder)", 0, b"\0\0",
+                 tensor_bundle.read),
+    WeightFormat("tensorflow", "TensorFlow frozen graph .pb", 0, b"\n", frozen_graph.read),
 )
+INDEXES = ("variables/variables.index", "*.index", "checkpoint/*.index", "saved_model/variables/*.index")
 KNOWN = ", ".join(dict.fromkeys([known.title for known in WEIGHT_FORMATS] + ["MindSpore .ckpt"]))
 
 
 def open_weights(path: str) -> WeightFile:
-    """The content of a weight file, or of a folder with a model.json.
+    """The content of a weight file, or of a folder with one as places_in knows them.
 
-    Names, axes and types are those of the file, but bfloat16 and quantized numbers become float32, and a "module." that
-    all names begin with (DataParallel) is dropped. Raises OptionError if the file is missing, DataError if it is
-    damaged, of another format, or asks for more than tensors.
+    Names, axes and types are those of the file, but bfloat16 and quantized numbers become float32. Raises OptionError
+    if the file is missing, DataError if it is damaged, of another format, or wants to run something.
     """
     place = existing_file(path)
     try:
@@ -69,22 +73,33 @@ def open_weights(path: str) -> WeightFile:
         return WeightFile(path, kind, *load(place))
     if not arrays:
         raise DataError(f"weights '{place}': there are no tensors in it")
-    if all(name.startswith("module.") for name in arrays):
-        arrays = {name[len("module."):]: array for name, array in arrays.items()}
     return WeightFile(path, kind, {name: np.asarray(array, array.dtype.newbyteorder("="), "C")
                                    for name, array in arrays.items()}, meta={})
 
 
 def existing_file(path: str) -> str:
-    """The file at a path, or the model.json in a folder. Raises OptionError, which names the checkpoints near by."""
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    place = os.path.join(path, "model.json") if os.path.isdir(path) else path
-    if os.path.isfile(place):
-        return place
-    checkpoints = sorted(str(found.relative_to(folder)) for pattern in ("*.ckpt", "ckpt/*.ckpt")
+    """The file at a path or in a folder. Raises OptionError, which names the checkpoints near by.
+
+    TensorFlow says PREFIX of its PREFIX.index and PREFIX.data-*, and keeps variables/ beside saved_model.pb.
+    """
+    place = re.sub(r"\.data-\d+-of-\d+$", "", path)
+    if os.path.basename(path) == "saved_model.pb":
+        place = os.path.dirname(path) or "."
+    for found in (f"{place}.index", place, *(places_in(place) if os.path.isdir(place) else ())):
+        if os.path.isfile(found):
+            return found
+    folder = place if os.path.isdir(place) else os.path.dirname(place)
+    checkpoints = sorted(str(found.relative_to(folder)) for pattern in ("*.ckpt", "ckpt/*.ckpt", *INDEXES)
                          for found in Path(folder).glob(pattern))
     remedy = f"one of the files in '{folder or '.'}': {', '.join(checkpoints)}" if checkpoints else f"a file of {KNOWN}"
-    raise OptionError(f"'{place}' is not a file; give {remedy}")
+    missing = os.path.join(path, "model.json") if os.path.isdir(path) else path
+    raise OptionError(f"'{missing}' is not a file; give {remedy}")
+
+
+def places_in(folder: str) -> list[str]:
+    """Where the weights in a folder may be, the likeliest first: only those of which there is one of a kind."""
+    kinds = [list(Path(folder).glob(pattern)) for pattern in ("model.json", *INDEXES, "frozen_inference_graph.pb")]
+    return [str(found[0]) for found in kinds if len(found) == 1]
 
 
 def read_foreign(file: BinaryIO) -> tuple[str, dict[str, np.ndarray]]:
