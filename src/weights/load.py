@@ -14,6 +14,7 @@ from mindspore import nn
 from src.ema import averaged
 from src.errors import DataError, OptionError
 from src.models.ssd import BUILDERS, SSD, build_model
+from src.weights.class_outputs import CHANNELS, ClassMatch, match_classes, take_outputs, words_of_classes
 from src.weights.files import WeightFile
 from src.weights.names import SOURCES, Arrays, convert_weights, count_places, guess_source, unwrap
 
@@ -36,6 +37,7 @@ class LoadReport:
     source: str                                        # as of Translated
     loaded: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)   # of another shape, with both shapes
+    partly: list[str] = field(default_factory=list)    # class layers with the outputs of some classes of the file
     left_out: list[str] = field(default_factory=list)  # not wanted from the file
     missing: list[str] = field(default_factory=list)   # not in the file
     unused: list[str] = field(default_factory=list)    # arrays without a parameter, but for the state of a training
@@ -43,7 +45,7 @@ class LoadReport:
     @property
     def complete(self) -> bool:
         """Whether every parameter was loaded."""
-        return not (self.skipped or self.left_out or self.missing)
+        return not (self.skipped or self.partly or self.left_out or self.missing)
 
     @property
     def backbone_only(self) -> bool:
@@ -55,7 +57,8 @@ class LoadReport:
     def text(self, path: str) -> str:
         """A table for people. path: of the file."""
         lines = [f"weights from {os.path.basename(path)} ({self.source})", f"  {'loaded':<32}{len(self.loaded):>5}"]
-        for title, rows in (("skipped, another shape", self.skipped), ("skipped, filter_weight", self.left_out),
+        for title, rows in (("loaded by class, filter_weight", self.partly), ("skipped, another shape", self.skipped),
+                            ("skipped, filter_weight", self.left_out),
                             ("not in the file, new weights", self.missing),
                             ("in the file, not of this network", self.unused)):
             shown = rows if len(rows) <= MAX_ROWS else [*rows[:MAX_ROWS], f"... and {len(rows) - MAX_ROWS} more"]
@@ -163,15 +166,20 @@ def load_all(network: SSD, file: WeightFile, model: str) -> str:
     return report.source
 
 
-def load_pretrained(network: SSD, file: WeightFile, model: str, *, leave_out_classes: bool = False,
+def load_pretrained(network: SSD, file: WeightFile, model: str, *, classes: Sequence[str] = (), by_class: bool = False,
                     frozen: Sequence[str] = ()) -> str:
     """Loads what fits by name and shape. Returns a report to print. Raises OptionError if nothing fits.
 
-    leave_out_classes: skip the class layers, for training on another list of classes. frozen: prefixes of parameters
-    that will not be trained; OptionError if the file does not hold all of them.
+    classes: of the network, without the background. by_class: of the class layers load only the background's outputs
+    and those of classes with the same name, where the file's classes are known, for training on another list. frozen:
+    prefixes of parameters that will not be trained; OptionError if the file does not hold all of them.
     """
-    leave_out = class_parameters(network) if leave_out_classes else ()
-    report = assign(network, translate_weights(network, file), leave_out)
+    translated = translate_weights(network, file)
+    match = match_classes(classes_of(network, file, translated.arrays), classes)
+    taken = shared_outputs(network, translated.arrays, match) if by_class and match.pairs else {}
+    leave_out = class_parameters(network) - taken.keys() if by_class else ()
+    report = assign(network, translated._replace(arrays={**translated.arrays, **taken}), leave_out)
+    report.partly, report.loaded = list(taken), [name for name in report.loaded if name not in taken]
     if not report.loaded:
         raise OptionError(f"pre_trained '{file.path}': none of its {len(file.arrays)} tensors fits {model}; is it of "
                           "another network?")
@@ -187,7 +195,23 @@ def load_pretrained(network: SSD, file: WeightFile, model: str, *, leave_out_cla
         text += f"\n  note: the file is of {own_model}, this is {model}: equal names may differ in meaning"
     if len(report.skipped) > len(report.loaded):
         text += "\n  note: most tensors have another shape; is the file of another --width?"
-    return text
+    return "\n".join([text, *words_of_classes(match, by_name=bool(taken))])
+
+
+def classes_of(network: SSD, file: WeightFile, arrays: Arrays) -> Sequence[str]:
+    """The classes that a file has outputs for: what it says, or by their number COCO's or VOC's; () if not known."""
+    shapes = shapes_of(network)
+    counts = {len(arrays[name]) * network.head.num_classes / shapes[name][0] for name in class_parameters(network)
+              if name in arrays and arrays[name].ndim == len(shapes[name])}
+    return file.meta.get("classes") or (CHANNELS.get(counts.pop(), ()) if len(counts) == 1 else ())
+
+
+def shared_outputs(network: SSD, arrays: Arrays, match: ClassMatch) -> Arrays:
+    """The class layers of a network with the file's outputs of the shared classes, without layers that do not fit."""
+    parameters = [parameter for layer in network.head.class_layers() for parameter in layer.get_parameters()]
+    taken = {parameter.name: take_outputs(arrays[parameter.name], parameter.asnumpy(), match)
+             for parameter in parameters if parameter.name in arrays}
+    return {name: array for name, array in taken.items() if array is not None}
 
 
 # --- which model a foreign file is of
