@@ -23,8 +23,9 @@ def field(number, value):
 
 def blob(array, *, old=False):
     """A BlobProto. old: with num, channels, height and width in place of a list."""
-    padded = (1,) * (4 - array.ndim) + array.shape
-    shape = b"".join(map(field, (1, 2, 3, 4), padded)) if old else field(7, field(1, b"".join(map(varint, array.shape))))
+    shape = field(7, field(1, b"".join(map(varint, array.shape))))
+    if old:
+        shape = b"".join(map(field, (1, 2, 3, 4), (1,) * (4 - array.ndim) + array.shape))
     return shape + field(5, array.astype("<f4").tobytes())
 
 
@@ -44,7 +45,8 @@ class Network:
     """Collects the layers of a prototxt and seeded arrays for them."""
 
     def __init__(self, size, num_classes, seed=0):
-        self.text, self.arrays, self.depths = f'input: "data"\ninput_shape {{ dim: 1 dim: 3 dim: {size} dim: {size} }}\n', {}, {"data": 3}
+        self.text = f'input: "data"\ninput_shape {{ dim: 1 dim: 3 dim: {size} dim: {size} }}\n'
+        self.arrays, self.depths = {}, {"data": 3}
         self.rng, self.num_classes, self.priors = np.random.default_rng(seed), num_classes, []
 
     def layer(self, kind, name, bottoms, parameters=""):
@@ -55,8 +57,8 @@ class Network:
     def convolve(self, name, bottom, depth, *, kernel=3, stride=1, pad=1, dilation=1, group=1, bias=True, relu=True):
         """A convolution and the ReLU behind it -> the name of its output."""
         inputs = self.depths[bottom] // group
-        gain = 2 if relu else 1
-        self.arrays[f"{name}.0"] = self.rng.normal(0, (gain / (inputs * kernel ** 2)) ** 0.5, (depth, inputs, kernel, kernel))
+        deviation = ((2 if relu else 1) / (inputs * kernel ** 2)) ** 0.5
+        self.arrays[f"{name}.0"] = self.rng.normal(0, deviation, (depth, inputs, kernel, kernel))
         if bias:
             self.arrays[f"{name}.1"] = self.rng.normal(0, 0.1, depth)
         self.layer("Convolution", name, [bottom], f"convolution_param {{ num_output: {depth} kernel_size: {kernel} "
@@ -84,7 +86,7 @@ class Network:
         return self.activate(f"{name}/scale", depth)
 
     def predict(self, level, bottom, sizes, ratios, *, step=0, kernel=3):
-        """The head of a level: boxes, classes and priors, flat. sizes: min_size and max_size in pixels, or the first."""
+        """The head of a level: boxes, classes and priors, flat. sizes: min_size and max_size in pixels."""
         shapes = len(sizes) + 2 * len(ratios)
         for kind, values in (("loc", 4), ("conf", self.num_classes)):
             name = f"{level}_mbox_{kind}"
@@ -133,8 +135,7 @@ def vgg_ssd(table, num_classes):
     return net.join()
 
 
-MOBILE_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1),
-                 (1024, 2), (1024, 1))
+MOBILE_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 
 
 def mobile_ssd(num_classes, *, merged):

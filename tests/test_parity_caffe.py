@@ -15,7 +15,7 @@ from src.weights.load import load_all, match_model
 VGGS = {"ssd300_vgg16": ssd.COCO_300, "ssd300_vgg16_voc": ssd.VOC_300, "ssd512_vgg16": ssd.COCO_512,
         "ssd512_vgg16_voc": ssd.VOC_512}
 CLASSES = 4  # with the background
-VGG_OUTPUTS = {"conv4_3_norm": (0, 0), "fc7/relu": (0, 1)}
+HEADS = ["mbox_loc", "mbox_conf", "mbox_priorbox"]
 
 
 def compute(net, tmp_path, blob, outputs):
@@ -29,23 +29,19 @@ def compute(net, tmp_path, blob, outputs):
     return dict(zip(outputs, network.forward(outputs))), str(path)
 
 
-def check(net, name, tmp_path):
-    """Features, logits, deltas and anchors of a model are those of Caffe's network."""
+def check(net, name, tmp_path, *, features):
+    """Features, logits, deltas and anchors of a model are those of Caffe's network. features: layers of Caffe."""
     model = build_model(name, CLASSES, clip_anchors=False)
     images = np.random.default_rng(1).integers(0, 256, (1, model.image_size, model.image_size, 3), np.uint8)
     # blue first, as Caffe's scripts feed it: scale * (pixel - mean)
     blob = ((images[..., ::-1] - np.array(model.mean[::-1])) / model.std[0]).transpose(0, 3, 1, 2).astype(np.float32)
-    features = {"mbox_loc": None, "mbox_conf": None, "mbox_priorbox": None}
-    ends = ("conv4_3_norm", "fc7/relu") if "vgg" in name else None
-    outputs = [*features, *(ends or [layer for layer in ("conv11/scale/relu", "conv13/scale/relu", "conv11/relu",
-                                                         "conv13/relu") if f'name: "{layer}"' in net.text])]
-    found, path = compute(net, tmp_path, blob, outputs)
+    found, path = compute(net, tmp_path, blob, [*HEADS, *features])
     file = open_weights(path)
     assert match_model(file, name) == ("caffe", CLASSES - 1) and load_all(model.network, file, name) == "caffe"
     network = model.network.set_train(False)
     pixels = Normalize(model.mean, model.std)(ms.Tensor(images))
     maps = network.backbone(pixels)
-    for layer, ours in zip(outputs[3:], maps):
+    for layer, ours in zip(features, maps):
         theirs = found[layer]
         assert np.abs(ours.asnumpy() - theirs).max() <= 1e-3 * max(np.abs(theirs).max(), 1), layer
     logits, deltas = network.head(network.neck(maps))
@@ -70,9 +66,11 @@ def caffe_order(model):
 
 @pytest.mark.parametrize("name", VGGS)
 def test_vgg(name, tmp_path):
-    check(vgg_ssd(VGGS[name], CLASSES), name, tmp_path)
+    check(vgg_ssd(VGGS[name], CLASSES), name, tmp_path, features=("conv4_3_norm", "fc7/relu"))
 
 
 @pytest.mark.parametrize("merged", [True, False])
 def test_mobilenet(merged, tmp_path):
-    check(mobile_ssd(CLASSES, merged=merged), "ssd300_mobilenet_v1", tmp_path)
+    end = "relu" if merged else "scale/relu"
+    check(mobile_ssd(CLASSES, merged=merged), "ssd300_mobilenet_v1", tmp_path,
+          features=(f"conv11/{end}", f"conv13/{end}"))

@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import mindspore as ms
@@ -216,24 +217,38 @@ def shared_outputs(network: SSD, arrays: Arrays, match: ClassMatch) -> Arrays:
 
 # --- which model a foreign file is of
 
-def import_command(file: WeightFile) -> str | None:
-    """The command that makes a checkpoint of a foreign file with all of a detector, None for any other file."""
-    best, command = (), None
-    for model in BUILDERS:
+class Recognised(NamedTuple):
+    """Which detector a foreign file holds."""
+    model: str    # of this repository
+    source: str   # a key of SOURCES
+    classes: int  # without the background
+
+
+def recognise(file: WeightFile, models: Sequence[str] = tuple(BUILDERS)) -> Recognised | None:
+    """The model of these that a foreign file holds all of, None for any other file."""
+    best, found = (), None
+    for model in models:
         source, classes = match_model(file, model)
         # two pairs of models have the same parameters: TensorFlow's anchors, and those of VOC, are told by the rest
         rank = model.endswith("_tf") == (source == "tfjs"), model.endswith("_voc") == (classes == 20)
         if source and rank > best:
-            names = "" if classes in (20, 80, 90) else f" --classes=NAME,NAME,.. (its {classes} names)"
-            best, command = rank, (f"'python import_weights.py {shlex.quote(file.path)} --from={source} "
-                                   f"--model={model} --output=ckpt/{model}.ckpt{names}'")
-    return command
+            best, found = rank, Recognised(model, source, classes)
+    return found
+
+
+def import_command(file: WeightFile) -> str | None:
+    """The command that makes a checkpoint of a foreign file with all of a detector, None for any other file."""
+    found = recognise(file)
+    if not found:
+        return None
+    names = "" if found.classes + 1 in CHANNELS else f" --classes=NAME,NAME,.. (its {found.classes} names)"
+    return (f"'python import_weights.py {shlex.quote(file.path)} --from={found.source} --model={found.model} "
+            f"--output=ckpt/{found.model}.ckpt{names}'")
 
 
 def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str | None, int]:
     """The source of a file that holds all of a model, else None, and how many classes without background, else 0."""
-    network = build_model(model, 2).network
-    shapes, class_layers = shapes_of(network), class_parameters(network)
+    shapes, class_layers = parameters_of(model)
     source, arrays = find_source(file, shapes, source)
     if source in (None, OURS):
         return None, 0
@@ -243,3 +258,10 @@ def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str
         return None, 0
     counts = {2 * len(arrays[name]) // shapes[name][0] - 1 for name in class_layers}
     return source, counts.pop() if len(counts) == 1 else 0
+
+
+@cache
+def parameters_of(model: str) -> tuple[dict[str, tuple], set[str]]:
+    """{name: shape} of the parameters of a model with one class, and the names of those that depend on the classes."""
+    network = build_model(model, 2).network
+    return shapes_of(network), class_parameters(network)
