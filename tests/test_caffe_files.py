@@ -74,7 +74,8 @@ def test_batch_norm_and_scale_by_hand():
     """Caffe keeps sums and their weight; a bias without norms is what the norm adds."""
     ours = from_caffe({"conv0.0": np.ones((1, 3, 1, 1)), "conv0/bn.0": np.array([4.0]), "conv0/bn.1": np.array([6.0]),
                        "conv0/bn.2": np.array([2.0]), "conv0/scale.0": np.array([7.0]),
-                       "conv0/scale.1": np.array([8.0]), "conv1/dw.0": np.ones((1, 1, 3, 3)), "conv1/dw.1": np.array([9.0])})
+                       "conv0/scale.1": np.array([8.0]), "conv1/dw.0": np.ones((1, 1, 3, 3)),
+                       "conv1/dw.1": np.array([9.0])})
     norms = {name.removeprefix("backbone.features."): value.tolist() for name, value in ours.items() if value.ndim == 1}
     assert norms == {"0.1.moving_mean": [2], "0.1.moving_variance": [3], "0.1.gamma": [7], "0.1.beta": [8],
                      "1.1.moving_mean": [0], "1.1.moving_variance": [np.float32(1 - 1e-5)], "1.1.gamma": [1],
