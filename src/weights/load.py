@@ -18,6 +18,7 @@ from src.weights.files import WeightFile
 from src.weights.names import SOURCES, Arrays, convert_weights, guess_source
 
 OURS = "ours"    # the source of files that have the names of this repository
+PREFERRED = {"tfjs": ("_tf",), "tensorflow": ("_tf2",), "tensorflow1": ("_tf1", "_tf")}  # endings of models of a source
 MAX_ROWS = 12    # of a list in a report
 TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "loss_scale", "good_steps", "ema_",
                   "micro_")
@@ -179,8 +180,8 @@ def import_command(file: WeightFile) -> str | None:
     best, command = (), None
     for model in BUILDERS:
         source, classes = match_model(file, model)
-        # two pairs of models have the same parameters: TensorFlow's anchors, and those of VOC, are told by the rest
-        rank = model.endswith("_tf") == (source == "tfjs"), model.endswith("_voc") == (classes == 20)
+        # some models have the same parameters: TensorFlow's versions, and the anchors of VOC, are told by the rest
+        rank = model.endswith(PREFERRED.get(source, ())), model.endswith("_voc") == (classes == 20)
         if source and rank > best:
             names = "" if classes in (20, 80, 90) else f" --classes=NAME,NAME,.. (its {classes} names)"
             best, command = rank, (f"'python import_weights.py {shlex.quote(file.path)} --from={source} "
