@@ -85,7 +85,7 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
     plots.plot_pr_curves(truth, detections, path=os.path.join(folder, "pr_curves.png"), engine=options.metric_engine)
     plots.plot_per_class(metrics, path=os.path.join(folder, "per_class.png"))
     report.draw_predictions(os.path.join(folder, "predictions.png"), truth=truth, table=table,
-                            image_dir=split.image_dir, draw_score=options.draw_score)
+                            image_dir=split.image_dir, draw_score=meta["draw_score"])
     say(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s with compiling); metrics.json, "
         f"detections.json and pictures are in {folder}")
 

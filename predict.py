@@ -13,6 +13,8 @@ from src.errors import DataError, Interrupted, OptionError, run_main
 from src.machine import process
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from src.inference.drawings import ImageWriter, VideoWriter
     from src.inference.predictor import Predictor
     from src.inference.sources import ImageFiles, VideoReader
@@ -36,7 +38,7 @@ def main() -> None:
     predict = load_predictor(options.checkpoint_file_path, batch_size=1, compile_cache=options.compile_cache,
                              **model_options(options))
     with output_folder(options.output_path):
-        write_predictions(predict, options.source, options.output_path, draw_score=options.draw_score)
+        write_predictions(predict, options.source, options.output_path)
 
 
 def check_source(source: str, output_path: str) -> None:
@@ -53,24 +55,31 @@ def check_source(source: str, output_path: str) -> None:
                           "replace; choose another one")
 
 
-def write_predictions(predict: Predictor, source: str, folder: str, *, draw_score: float) -> None:
+def write_predictions(predict: Predictor, source: str, folder: str) -> None:
     """Writes drawings and predictions.json into folder, and says what was found."""
+    from src.evaluation.thresholds import scores_by_class
     from src.files import write_atomic
     from src.inference.drawings import open_drawings
     from src.inference.sources import open_source
 
     pictures = open_source(source)
     drawings = open_drawings(pictures, folder)
-    rows, interrupted = predict_pictures(predict, pictures, drawings, draw_score=draw_score)
+    draw_score, class_scores = predict.meta["draw_score"], predict.meta["class_scores"]
+    rows, interrupted = predict_pictures(predict, pictures, drawings,
+                                         draw_score=scores_by_class(predict.classes, draw_score, class_scores))
     if not rows and not interrupted:
         raise DataError(f"source '{source}' gives no picture that can be read")
     names = ("min_score", "nms_threshold", "max_boxes")
-    thresholds = {"draw_score": draw_score, **{name: predict.meta[name] for name in names}}
+    thresholds = {"draw_score": draw_score, **({"class_scores": class_scores} if class_scores else {}),
+                  **{name: predict.meta[name] for name in names}}
     rows = [{**row, "thresholds": thresholds} for row in rows]
     write_atomic(os.path.join(folder, "predictions.json"), json.dumps(rows, indent=1).encode())
     count = sum(len(row["objects"]) for row in rows)
     hint = "" if count else f"; the model gives scores from {predict.meta['min_score']} on"
-    text = (f"{count} object(s) with a score of at least {draw_score} (--draw_score) in {len(rows)} {pictures.unit}(s)"
+    score = f"{draw_score} (--draw_score)"
+    if class_scores:
+        score = f"{min(class_scores.values())} to {max(class_scores.values())} (of its class, as measured)"
+    text = (f"{count} object(s) with a score of at least {score} in {len(rows)} {pictures.unit}(s)"
             f"{hint}; drawings and predictions.json are in {folder}")
     if interrupted and not source.isdigit():  # Ctrl-C is how a camera ends
         raise Interrupted(f"interrupted before the end of '{source}': {text}")
@@ -78,7 +87,7 @@ def write_predictions(predict: Predictor, source: str, folder: str, *, draw_scor
 
 
 def predict_pictures(predict: Predictor, pictures: ImageFiles | VideoReader, drawings: ImageWriter | VideoWriter, *,
-                     draw_score: float) -> tuple[list[dict], bool]:
+                     draw_score: float | np.ndarray) -> tuple[list[dict], bool]:
     """The rows of predictions.json, and whether Ctrl-C came before the last; a drawn video is complete up to there."""
     from src.inference.drawings import draw_objects
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from argparse import Namespace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from src.arguments import ArgumentParser
 from src.config import read_options, split_options
 from src.drawing import draw_boxes, encode_jpeg
 from src.errors import DataError, run_main
-from src.evaluation.mistakes import SMALL_SIDE, Mistakes, Objects, add_confusion, describe_mistakes, find_mistakes
+from src.evaluation.mistakes import SMALL_SIDE, Judged, confusion, describe_mistakes, judge
 from src.files import expand_home, output_folder, read_json, write_atomic
 from src.option_rules import rule_of
 from src.recipes import read_yaml
@@ -41,14 +41,6 @@ WORST = ("The images with the most mistakes at that score: on the left what is t
          f"object is small if its area is below that of a square of {SMALL_SIDE:.0%} of the image's sides.")
 LEFT_OUT = ("config_path", "output_path", "mindrecord_dir", "compile_cache", "resume")  # of the command
 ROOTS = ("coco_root", "voc_root", "image_dir", "val_image_dir")
-
-
-class Judged(NamedTuple):
-    """An image, what is in it, and what was found."""
-    image: dict         # of the ground truth
-    true: Objects
-    found: Objects
-    mistakes: Mistakes
 
 
 def main() -> None:
@@ -81,7 +73,7 @@ def write_section(arguments: Namespace) -> list[str]:
         raise DataError(f"'{run}' is not a run with an evaluation: {error}; run eval.py first") from error
     truth, image_dir = read_truth(options, metrics["evaluation"]["images"])
     classes = [category["name"] for category in truth["categories"]]
-    images = judge(truth, detections, draw_score=draw_score)
+    images = judge(truth, detections, min_scores=draw_score)
     curves = minutes_of(run, rows)
     draw_curves(curves, os.path.join(folder, "curves.png"))
     worst = sorted(images, key=lambda judged: -judged.mistakes.count)[:arguments.worst]
@@ -99,28 +91,6 @@ def read_truth(options: EasyDict, count: int) -> tuple[dict, str]:
     from src.evaluation.evaluate import first_images
     split = prepare_split(**split_options(options, "val"), classes=options.classes)
     return first_images(read_json(split.ground_truth), count), split.image_dir
-
-
-def judge(truth: dict, detections: list[dict], *, draw_score: float) -> list[Judged]:
-    """What is right and wrong in each image of a COCO dict. detections: COCO results."""
-    labels = {category["id"]: label for label, category in enumerate(truth["categories"], 1)}
-    judged = []
-    for image in truth["images"]:
-        true = [box for box in truth["annotations"] if box["image_id"] == image["id"]]
-        found = [box for box in detections if box["image_id"] == image["id"] and box["score"] >= draw_score]
-        counts = [float(not box.get("iscrowd") and not box.get("difficult")) for box in true]
-        both = [as_objects(boxes, weights, image=image, labels=labels)
-                for boxes, weights in ((true, counts), (found, [box["score"] for box in found]))]
-        judged.append(Judged(image, *both, find_mistakes(*both)))
-    return judged
-
-
-def as_objects(boxes: list[dict], weights: list[float], *, image: dict, labels: dict) -> Objects:
-    """COCO boxes of one image as Objects."""
-    corners = np.array([box["bbox"] for box in boxes], float).reshape(-1, 4)  # x, y, w, h in pixels
-    corners[:, 2:] += corners[:, :2]
-    size = [image["width"], image["height"]] * 2
-    return Objects(corners / size, np.array([labels[box["category_id"]] for box in boxes], int), np.array(weights))
 
 
 def heading(stored: dict, rows: list[dict], metrics: dict, *, curves: dict, machine: str) -> list[str]:
@@ -203,14 +173,6 @@ def class_table(metrics: dict, images: list[Judged], classes: list[str]) -> list
         lines.append(f"| {name} | {entry['boxes']} | {' | '.join(values)} | {right} | {matrix[label].sum() - right} | "
                      f"{matrix[:, label].sum() - right} |")
     return lines
-
-
-def confusion(images: list[Judged], classes: int) -> np.ndarray:
-    """[classes + 1, classes + 1] of true and found class; 0 stands for nothing."""
-    matrix = np.zeros((classes + 1, classes + 1), int)
-    for judged in images:
-        add_confusion(matrix, judged.true, judged.found, mistakes=judged.mistakes)
-    return matrix
 
 
 def confusion_table(images: list[Judged], classes: list[str]) -> list[str]:

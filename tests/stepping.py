@@ -55,12 +55,12 @@ class Log:
     def write(self, row, group=None):
         self.rows.append(row)
 
-    def say(self, text):
+    def say(self, text, *, in_panel=False):
         self.said.append(text)
 
     @contextlib.contextmanager
-    def bar(self, total):
-        yield lambda done, text: None
+    def live(self, total):
+        yield lambda done, loss: None
 
     def close(self):
         self.said.append("closed")

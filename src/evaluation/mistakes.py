@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.boxes import area, iou
+from src.metrics import group_by
 
 MIN_IOU = 0.5     # of a detection with its object
 SMALL_SIDE = 0.1  # an object is small below this share of the image's side (square root of its area)
@@ -30,6 +31,40 @@ class Mistakes(NamedTuple):
     def count(self) -> int:
         """How many mistakes there are."""
         return len(self.confused) + len(self.missed) + len(self.false)
+
+
+class Judged(NamedTuple):
+    """An image, what is in it, and what was found."""
+    image: dict         # of the ground truth
+    true: Objects
+    found: Objects
+    mistakes: Mistakes
+
+
+def judge(truth: dict, detections: list[dict], *, min_scores: float | Sequence[float] = 0.0) -> list[Judged]:
+    """What is right and wrong in each image of a COCO dict.
+
+    detections: COCO results; min_scores: least score of one that counts, one for all classes or [C] in their order.
+    """
+    labels = {category["id"]: label for label, category in enumerate(truth["categories"], 1)}
+    limits = dict(zip(labels, np.broadcast_to(min_scores, len(labels))))
+    kept = [box for box in detections if box["score"] >= limits[box["category_id"]]]
+    boxes, results, judged = group_by("image_id", truth["annotations"]), group_by("image_id", kept), []
+    for image in truth["images"]:
+        there, found = boxes[image["id"]], results[image["id"]]
+        counts = [float(not box.get("iscrowd") and not box.get("difficult")) for box in there]
+        both = [as_objects(items, weights, image=image, labels=labels)
+                for items, weights in ((there, counts), (found, [box["score"] for box in found]))]
+        judged.append(Judged(image, *both, find_mistakes(*both)))
+    return judged
+
+
+def as_objects(boxes: list[dict], weights: list[float], *, image: dict, labels: dict) -> Objects:
+    """COCO boxes of one image as Objects. labels: {category id: label}."""
+    corners = np.array([box["bbox"] for box in boxes], float).reshape(-1, 4)  # x, y, w, h in pixels
+    corners[:, 2:] += corners[:, :2]
+    size = [image["width"], image["height"]] * 2
+    return Objects(corners / size, np.array([labels[box["category_id"]] for box in boxes], int), np.array(weights))
 
 
 def find_mistakes(true: Objects, found: Objects, *, min_iou: float = MIN_IOU) -> Mistakes:
@@ -64,6 +99,14 @@ def add_confusion(matrix: np.ndarray, true: Objects, found: Objects, *, mistakes
     pairs += [(0, found.labels[column]) for column in mistakes.false]
     for row, column in pairs:
         matrix[row, column] += 1
+
+
+def confusion(images: Sequence[Judged], classes: int) -> np.ndarray:
+    """[classes + 1, classes + 1] of true and found class; 0 stands for nothing."""
+    matrix = np.zeros((classes + 1, classes + 1), int)
+    for judged in images:
+        add_confusion(matrix, judged.true, judged.found, mistakes=judged.mistakes)
+    return matrix
 
 
 def describe_mistakes(true: Objects, found: Objects, *, mistakes: Mistakes, classes: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ RESIZES = {"bilinear": "resized bilinearly (OpenCV)", "antialias": "resized bili
 DETECTIONS, RAW = ("boxes", "scores", "labels", "count"), ("logits", "deltas")
 FIXED_FIELDS = ("model", "image_size", "width", "classes")  # what the weights are made for
 ADJUSTABLE_FIELDS = (*THRESHOLDS, "resize")  # what a user may choose at each evaluation
+SHOWN_FIELDS = ("draw_score", "class_scores")  # which boxes are worth showing; not all files say it
 
 
 class Description(TypedDict, total=False):
@@ -33,6 +34,8 @@ class Description(TypedDict, total=False):
     nms_candidates: int   # (anchor, class) pairs per image that reach NMS
     max_boxes: int        # detections per image
     resize: str           # a key of RESIZES
+    draw_score: float     # least score of a box that is worth showing
+    class_scores: dict[str, float]  # the same of classes with one of their own
     mindspore: str        # version that wrote the file
     version: str          # of this repository; older files lack it
 
@@ -43,12 +46,21 @@ def describe(model: Model, classes: Sequence[str], thresholds: Mapping, **more: 
             "anchor_shapes": model.anchor_shapes, "classes": list(classes),
             "mean": list(model.mean), "std": list(model.std), "score": model.score,
             **{name: thresholds[name] for name in ADJUSTABLE_FIELDS},
+            **{name: thresholds[name] for name in SHOWN_FIELDS if name in thresholds},
             "mindspore": ms.__version__, "version": __version__, **more}
 
 
 def sidecar_of(path: str) -> str:
     """The .json beside an exported file."""
     return f"{os.path.splitext(path)[0]}.json"
+
+
+def shown_fields(meta: Mapping, defaults: Mapping, *, overrides: Mapping) -> dict:
+    """SHOWN_FIELDS for a file that says meta. A draw_score that the user typed (overrides) counts for all classes."""
+    if "draw_score" in overrides:
+        return {"draw_score": overrides["draw_score"], "class_scores": {}}
+    return {name: meta.get(name, default) for name, default in
+            (("draw_score", defaults.get("draw_score", 0.0)), ("class_scores", {}))}
 
 
 def detector_arguments(meta: Mapping) -> dict:

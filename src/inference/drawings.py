@@ -96,13 +96,13 @@ def open_drawings(source: ImageFiles | VideoReader, folder: str) -> ImageWriter 
 
 
 def draw_objects(image: np.ndarray, detections: tuple, *, classes: list[str],
-                 draw_score: float) -> tuple[np.ndarray, list[dict]]:
+                 draw_score: float | np.ndarray) -> tuple[np.ndarray, list[dict]]:
     """The drawing of an image [H, W, 3], and its objects with class, score and box x1, y1, x2, y2 in pixels.
 
-    detections: as Predictor.detect gives them; those with a score below draw_score are left out.
+    detections: as Predictor.detect gives them; those below draw_score, of all or of each class [C], are left out.
     """
     boxes, scores, labels = detections
-    shown = scores >= draw_score
+    shown = scores >= np.broadcast_to(draw_score, len(classes))[labels - 1]
     boxes, scores, labels = boxes[shown], scores[shown], labels[shown]
     height, width = image.shape[:2]
     objects = []

@@ -11,7 +11,15 @@ import numpy as np
 
 from src.data.transforms import resize
 from src.errors import OptionError
-from src.inference.description import FIXED_FIELDS, THRESHOLDS, Description, describe, detector_arguments
+from src.inference.description import (
+    FIXED_FIELDS,
+    SHOWN_FIELDS,
+    THRESHOLDS,
+    Description,
+    describe,
+    detector_arguments,
+    shown_fields,
+)
 from src.inference.exported import OPENERS, open_exported, run_cell
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
@@ -63,10 +71,12 @@ def load_predictor(path: str, *, batch_size: int, defaults: Mapping, overrides: 
         predict = load_exported(path, batch_size)
         refuse_contradiction(path, predict.meta, overrides, fields=(*FIXED_FIELDS, *THRESHOLDS))
         predict.resize = predict.meta["resize"] = overrides.get("resize", predict.resize)  # happens before the graph
+        predict.meta.update(shown_fields(predict.meta, defaults, overrides=overrides))  # and this after it
         return predict
     model, meta = load_model(path, defaults=defaults, overrides=overrides)
     predict = from_model(model, meta["classes"], thresholds=meta, batch_size=batch_size)
-    facts = {**meta, "batch_size": batch_size, "device": ms.get_context("device_target")}
+    facts = {name: value for name, value in meta.items() if name not in SHOWN_FIELDS}  # what is compiled
+    facts |= {"batch_size": batch_size, "device": ms.get_context("device_target")}
     use_cache(compile_cache, facts, model.network.get_parameters())
     return predict
 
@@ -103,7 +113,8 @@ def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Mod
             raise
         raise OptionError(f"{error}; the file fits by {command}") from error
     known = meta if source == OURS else published_thresholds(source)
-    return model, describe(model, fixed["classes"], {**defaults, **known, **overrides})
+    thresholds = {**defaults, **known, **overrides, **shown_fields(known, defaults, overrides=overrides)}
+    return model, describe(model, fixed["classes"], thresholds)
 
 
 def classes_missing(file: WeightFile) -> OptionError:

@@ -42,7 +42,7 @@ class Loop:
         self.batches = Prefetcher(loader, state.total_steps)
         self.signals: list[int] = []  # signals received; the first one asks the run to stop
         self.finite: list[bool] = []  # for each step, whether its gradients were finite
-        self.show: Callable[[int, str], None] | None = None  # moves the progress bar; train() opens it
+        self.show: Callable[[int, float], None] | None = None  # tells a live panel of a step; train() opens it
 
     def run(self) -> None:
         """Trains. After an error too it saves the state and closes the log, and all processes leave together."""
@@ -73,7 +73,7 @@ class Loop:
         if stalled or ended:
             return
         total = self.state.total_steps
-        with stop_signals() as self.signals, self.log.bar(total) as self.show, contextlib.closing(self.batches):
+        with stop_signals() as self.signals, self.log.live(total) as self.show, contextlib.closing(self.batches):
             while not self.state.is_complete:
                 self.train_epoch()
                 if self.end_epoch():
@@ -109,7 +109,7 @@ class Loop:
             self.saver.save_last(state)  # the evaluation may fail
             metrics = self.validator.validate(state)
             if metrics and state.count_score(metrics.get("mAP_area", metrics.get("AP"))):
-                self.saver.save_best(state)
+                self.saver.save_best(state, scores=self.validator.choose_scores())
             ended = self.validator.ends_run(state, metrics)
         self.saver.after_epoch(state, evaluated=evaluated, ended=ended)
         state.epoch_end_due = False
@@ -138,11 +138,11 @@ class Loop:
         state = self.state
         if len(self.finite) == 1:
             self.log.say(f"first step took {seconds:.1f} s (it compiles the graph, or reads it from --compile_cache)")
-        self.show(state.steps_done, f"loss {numbers['loss']:.4f}")
+        self.show(state.steps_done, numbers["loss"])
         if state.steps_done % self.log_interval == 0 or state.is_complete:
             row = self.meter.row(self.step.last_rate(self.rates))
             self.log.write(row, "train")
-            self.log.say(self.meter.line(row))
+            self.log.say(self.meter.line(row), in_panel=True)
 
     def interruption(self, *, everyone: bool) -> Interrupted:
         """The error that ends the loop after a process asked to stop and the state was saved. everyone: all asked."""

@@ -34,9 +34,9 @@ class Saver:
         average_parameters(statistics, self.rank, self.world)
         self.write("last", state, settled=settled)
 
-    def save_best(self, state: RunState) -> None:
-        """Writes best.ckpt. Only rank 0 knows when."""
-        self.write("best", state, settled=True)
+    def save_best(self, state: RunState, *, scores: dict) -> None:
+        """Writes best.ckpt, with the scores from which on boxes are worth showing. Only rank 0 knows when."""
+        self.write("best", state, settled=True, scores=scores)
 
     def after_step(self, state: RunState) -> None:
         """Saves within an epoch, every step_interval steps."""
@@ -65,10 +65,11 @@ class Saver:
                 self.write("last", state)
             raise
 
-    def write(self, name: str, state: RunState, *, settled: bool = False, keep: int = 0) -> None:
+    def write(self, name: str, state: RunState, *, settled: bool = False, keep: int = 0,
+              scores: dict | None = None) -> None:
         """Writes one checkpoint, on rank 0. settled: it says that nothing is due, even if the state does not."""
         if self.rank == 0:
-            meta = {**self.facts, **state.to_meta()}
+            meta = {**self.facts, **(scores or {}), **state.to_meta()}
             meta["settled"] |= settled
             checkpoint.save_run(self.folder, name, self.step.get_parameters(), meta=meta, keep=keep)
         if name == "last":

@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from src.data.loader import EvalLoader
 from src.evaluation.evaluate import collect_detections, compute_metrics, has_memorised
+from src.evaluation.mistakes import judge
 from src.evaluation.report import draw_predictions
+from src.evaluation.thresholds import choose_scores, score_curves
 from src.inference.predictor import Predictor
 from src.machine.distributed import all_reduce
 from src.training.log import RunLog
@@ -37,6 +39,7 @@ class Validator:
     overfit: bool = False   # self-test: the run ends when the images are memorised
     rank: int = 0
     world: int = 1
+    detections: list[dict] = field(default_factory=list)  # COCO results of the last evaluation
 
     def is_due(self, state: RunState) -> bool:
         """Whether an evaluation follows the epoch that has just ended."""
@@ -51,7 +54,7 @@ class Validator:
         self.step.set_train()
         if self.rank > 0:
             return {}
-        metrics, _ = compute_metrics(table, self.truth, dataset=self.dataset, engine=self.engine)
+        metrics, self.detections = compute_metrics(table, self.truth, dataset=self.dataset, engine=self.engine)
         numbers = {name: metrics[name] for name in LOGGED if name in metrics}
         self.log.write({"step": state.steps_done, "epoch": state.epoch, **numbers}, "eval")
         scores = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
@@ -60,6 +63,11 @@ class Validator:
         if draw_predictions(path, truth=self.truth, table=table, image_dir=self.image_dir, draw_score=self.draw_score):
             self.log.picture("eval/predictions", path, state.steps_done)
         return metrics
+
+    def choose_scores(self) -> dict:
+        """From which scores on the boxes of the last evaluation are worth showing, as thresholds.choose_scores."""
+        classes = [category["name"] for category in self.truth["categories"]]
+        return choose_scores(score_curves(judge(self.truth, self.detections), len(classes)), classes)
 
     def ends_run(self, state: RunState, metrics: dict) -> bool:
         """Whether the run ends after an evaluation with these metrics: early_stop, or a self-test that has memorised.

@@ -57,3 +57,14 @@ def save_run(folder: str, name: str, parameters: Iterable[ms.Parameter], *, meta
         for number in numbers[:-keep]:
             with contextlib.suppress(OSError):  # a run goes on if one cannot be removed
                 os.remove(os.path.join(folder, f"epoch_{number}.ckpt"))
+
+
+def amend(path: str, facts: dict) -> None:
+    """Adds facts (JSON-able) to the meta of a checkpoint of ours; its parameters stay. Raises DataError where another
+    program wrote the file, EnvironmentFault where it cannot be written."""
+    with quiet():
+        values = load_checkpoint(path)
+    if META not in values:
+        raise DataError(f"checkpoint '{path}' does not describe itself, so nothing can be added to it")
+    meta = json.loads(str(values.pop(META)))
+    save(path, values.values(), {**meta, **facts})
