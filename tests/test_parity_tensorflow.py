@@ -99,7 +99,8 @@ class Reference:
         assert apart <= NOISE * self.noise[name] + 1e-6, f"{name}: {apart} apart, theirs from exact {self.noise[name]}"
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[pytest.param(folder, marks=pytest.mark.slow) if "640" in folder else folder
+                                        for folder in MODELS])
 def reference(request, shared, tmp_path_factory):
     ms.set_context(mode=ms.PYNATIVE_MODE)  # what lies between the parts is looked at
     place = tmp_path_factory.mktemp("checkpoint")

@@ -161,7 +161,20 @@ def load_all(network: SSD, file: WeightFile, model: str) -> str:
         raise OptionError(f"checkpoint '{file.path}' is not of this {model}: {len(report.loaded)} parameters fit, "
                           f"{len(report.missing)} are missing, {len(report.skipped)} have another shape (first: "
                           f"{first}); check --model, --classes and --width")
+    check_version(model, report.source)
     return report.source
+
+
+def check_version(model: str, source: str) -> None:
+    """Raises OptionError for a detector of TensorFlow 1 in a network of TensorFlow 2, or the other way round.
+
+    The parameters fit, but what is computed from them differs (models/ssd_tensorflow.py).
+    """
+    own, other = {"tensorflow": ("_tf2", "_tf1"), "tensorflow1": ("_tf1", "_tf2")}.get(source, ("", "?"))
+    right = model.removesuffix(other) + own
+    if model.endswith(other) and right in BUILDERS:
+        raise OptionError(f"model={model}: the file is of TensorFlow {own[-1]}, whose network computes something else "
+                          f"from the same parameters; use --model={right}")
 
 
 def load_pretrained(network: SSD, file: WeightFile, model: str, *, leave_out_classes: bool = False,

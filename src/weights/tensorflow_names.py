@@ -87,7 +87,7 @@ PLACES = {"full": ("0", "1"), "expand": ("0.0", "0.1"), "depthwise": ("1.0", "1.
 WEIGHTS = ("weights", "kernel", "pointwise_kernel", "depthwise_weights", "depthwise_kernel")
 CONVOLUTION = {**dict.fromkeys(WEIGHTS, "weight"), "bias": "bias", "biases": "bias"}
 NORM = {kind: kind for kind in ("gamma", "beta", "moving_mean", "moving_variance")}
-FOLDED = {"sub": "beta", "mul": "gamma"}
+FOLDED = {"sub": "beta", "mul": "gamma", "merged_input": "weights"}
 
 
 def from_tensorflow(arrays: dict[str, np.ndarray], source: str, known: Collection[str]) -> dict[str, np.ndarray]:
