@@ -70,7 +70,7 @@ def test_output_row_belongs_to_its_anchor(name):
     model = small(name, 2, 256)
     size = model.image_size
     # the published initial weights are too small to see through many layers; depthwise ones without a ReLU of their own
-    # (fpnlite) that are as large as the others would fill the maps up to 6, and so would the sums of a ResNet with ReLU6
+    # (fpnlite) that are as large as the others would fill the maps up to 6, so would the sums of a ResNet with ReLU6
     for parameter in model.network.get_parameters():
         if parameter.name.endswith(".bn3.gamma") and "_tf" in name:
             parameter.set_data(parameter * 0)

@@ -39,6 +39,8 @@ def test_the_numbers_of_a_run():
     shown.show(10, 2.25)
     lines = shown.lines(curves=False)
     assert lines[""] == "10/20   epoch 2/3   50%"
+    shown.show(10, 2.25, 40)  # --minutes has made its plan
+    assert shown.lines(curves=False)[""] == "10/40   epoch 2/5   25%"
     assert lines["time"].startswith("0:00 so far   1:30 left   ends ")
     assert lines["loss"] == "2.2500   mean 2.5000 (classes 1.5000, boxes 1.0000)"
     assert lines["lr"] == "0.02000   gradient norm 3.25"

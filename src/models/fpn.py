@@ -15,7 +15,7 @@ class FPN(nn.Cell):
 
     lateral: 1x1 with bias; smooth: 3x3 + norm + ReLU6 of the top-down sums; down: the same with stride 2, from P5.
     Source: model zoo official/cv/SSD, src/fpn.py. TensorFlow Object Detection (fpn_top_down_feature_maps) differs:
-    smooth_top: whether P5, which is no sum, is smoothed too. smooth_first: whether a sum is smoothed before it takes
+    smooth_top: whether P5, which adds nothing, is smoothed too. smooth_first: whether a sum is smoothed before it takes
     part in the next one. upsample: doubles a map, bilinearly or by repeating values.
     """
 

@@ -74,10 +74,10 @@ class RunLog:
         self.events.flush()
 
     @contextlib.contextmanager
-    def live(self, total: int) -> Iterator[Callable[[int, float], None]]:
-        """Keeps a panel of the run of so many steps on a terminal; gives a function of (steps done, loss) for it."""
+    def live(self, total: int) -> Iterator[Callable[[int, float, int], None]]:
+        """Keeps a panel of the run of so many steps on a terminal; gives Panel.show, which does nothing without one."""
         if not self.first or not on_terminal():
-            yield lambda done, loss: None
+            yield lambda done, loss, total=0: None
             return
         rows = read_log(self.file.name) if self.file else []
         self.panel = Panel(self.folder, total=total, steps_per_epoch=self.steps_per_epoch, rows=rows)

@@ -47,9 +47,9 @@ class Panel:
         elif any(name in row for name in SCORES):
             self.scores.append(row)
 
-    def show(self, done: int, loss: float) -> None:
-        """Takes up a step: how many are done, and its loss."""
-        self.done, self.loss = done, loss
+    def show(self, done: int, loss: float, total: int = 0) -> None:
+        """Takes up a step: how many are done, its loss, and how many the run has (0: as before)."""
+        self.done, self.loss, self.total = done, loss, total or self.total
 
     def __rich_console__(self, console: Console, room: ConsoleOptions) -> RenderResult:
         width = min(room.max_width, MAX_WIDTH)
