@@ -23,6 +23,7 @@ from src.inference.description import (
 from src.inference.exported import OPENERS, open_exported, run_cell
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
+from src.models.outside import is_outside, may_run, same_model
 from src.models.ssd import Model, build_model
 from src.weights.files import WeightFile, open_weights
 from src.weights.load import OURS, import_command, load_all
@@ -100,6 +101,8 @@ def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Mod
     meta = file.meta
     refuse_contradiction(path, meta, overrides, fields=FIXED_FIELDS)
     fixed = {name: meta.get(name, defaults[name]) for name in FIXED_FIELDS}
+    if is_outside(fixed["model"]):
+        fixed["model"] = overrides.get("model") or found_outside(path, fixed["model"])
     if not fixed["classes"]:
         raise classes_missing(file)
     model = build_model(fixed["model"], len(fixed["classes"]) + 1, image_size=fixed["image_size"], width=fixed["width"],
@@ -117,6 +120,16 @@ def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Mod
     return model, describe(model, fixed["classes"], thresholds)
 
 
+def found_outside(path: str, name: str) -> str:
+    """The outside model that the weight file at `path` says it is of. Raises OptionError where its code may not run."""
+    file, _, builder = name.rpartition(":")
+    if may_run(name) and os.path.isfile(file):
+        return name
+    place = file if os.path.isfile(file) else f"FOLDER/{os.path.basename(file)}"
+    raise OptionError(f"'{path}' is of a model outside this repository, built by code in '{file}'; if you trust that "
+                      f"code, add --model={place}:{builder}")
+
+
 def classes_missing(file: WeightFile) -> OptionError:
     """The error of a weight file that does not say its classes."""
     command = import_command(file)
@@ -132,6 +145,8 @@ def refuse_contradiction(path: str, meta: Description, overrides: Mapping, *, fi
     """Raises OptionError where a typed option (overrides) contradicts what the file says about itself."""
     for name in fields:
         if name not in overrides or name not in meta or overrides[name] == meta[name]:
+            continue
+        if name == "model" and same_model(overrides[name], meta[name]):
             continue
         if name == "image_size" and overrides[name] == 0:  # the size that the model is published for
             continue

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from src.models.heads import LevelHead, SharedHead, separable
 from src.models.layers import Extra, ExtraLevels, Norm, batch_norm, conv_norm, extra_block, torch_conv, xavier_conv
 from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, full_extras, inverted_extras
 from src.models.model import SSD, Model, with_shapes
+from src.models.outside import is_outside, load_builder
 from src.models.resnet import STAGES_TO_C4, BasicBlock, Bottleneck, ResNet
 from src.models.ssd_tensorflow import (
     ssd300_mobilenet_v1_tf1,
@@ -218,19 +219,35 @@ BUILDERS = {builder.__name__: builder for builder in (
 
 def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0,
                 anchor_shapes: Sequence[Sequence] = ()) -> Model:
-    """A named model; num_classes counts the background. Raises OptionError.
+    """A named model, of BUILDERS or path/my_file.py:my_model; num_classes counts the background. Raises OptionError.
 
     image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones.
     """
-    if name not in BUILDERS:
-        raise unknown_name("model", name, list(BUILDERS))
-    size = image_size or published_size(name)
-    if width != 1.0 and "width" not in inspect.signature(BUILDERS[name]).parameters:
+    builder, size = builder_of(name), image_size or published_size(name)
+    if width != 1.0 and "width" not in inspect.signature(builder).parameters:
         raise OptionError(f"width={width}: {name} has width 1.0 only; ssd300_mobilenet_v2 can be narrower")
-    model = BUILDERS[name](num_classes, size) if width == 1.0 else BUILDERS[name](num_classes, size, width)
+    model = builder(num_classes, size) if width == 1.0 else builder(num_classes, size, width)
+    if is_outside(name):
+        if not isinstance(model, Model):
+            raise OptionError(f"model={name} returns {type(model).__name__}; docs/new_model.md has a builder, which "
+                              "returns a Model")
+        model = replace(model, name=name, width=width)
     return with_shapes(model, anchor_shapes) if anchor_shapes else model
 
 
+def builder_of(name: str) -> Callable[..., Model]:
+    """The builder of a name in BUILDERS, or of path/my_file.py:my_model. Raises OptionError."""
+    if is_outside(name):
+        return load_builder(name)
+    if name not in BUILDERS:
+        raise unknown_name("model", name, [*BUILDERS, "path/my_file.py:my_model"])
+    return BUILDERS[name]
+
+
 def published_size(name: str) -> int:
-    """The image size that a model was published with, in pixels: the default of its builder."""
-    return inspect.signature(BUILDERS[name]).parameters["image_size"].default
+    """The image size that a model was published with, in pixels: the default of its builder. Raises OptionError."""
+    parameters = inspect.signature(builder_of(name)).parameters
+    if len(parameters) < 2 or not isinstance(getattr(parameters.get("image_size"), "default", None), int):
+        raise OptionError(f"model={name} takes ({', '.join(parameters)}); a builder takes num_classes and image_size, "
+                          "whose default is the size that it is made for")
+    return parameters["image_size"].default
