@@ -48,6 +48,7 @@ COCO_512 = AnchorTable(
     aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)))
 VOC_300 = COCO_300._replace(sizes=(30, 60, 111, 162, 213, 264, 315))
 VOC_512 = COCO_512._replace(sizes=(35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.65))
+TABLES = {"ssd300_vgg16": COCO_300, "ssd512_vgg16": COCO_512, "ssd300_vgg16_voc": VOC_300, "ssd512_vgg16_voc": VOC_512}
 # uvipen/SSD-pytorch, src/utils.py
 SSDLITE_300 = AnchorTable(
     image_size=300, maps=(19, 10, 5, 3, 2, 1), strides=(16, 32, 64, 100, 150, 300),
@@ -161,7 +162,7 @@ def ssd300_resnet34(num_classes: int, image_size: int = 300) -> Model:
 
 def ssd300_vgg16(num_classes: int, image_size: int = 300) -> Model:
     """torchvision, ssd300_vgg16 (COCO), with centres of anchors not clipped: 35,641,826 trainable at 91 classes."""
-    model = vgg_model("ssd300_vgg16", VGG_300_EXTRAS, COCO_300, num_classes=num_classes, image_size=image_size)
+    model = vgg_model("ssd300_vgg16", VGG_300_EXTRAS, num_classes=num_classes, image_size=image_size)
     anchors = COCO_300.tile()
     anchors[:, 2:] = anchors[:, 2:].clip(0, 1)
     return replace(model, anchors=anchors, clip_before_nms=True)
@@ -169,23 +170,23 @@ def ssd300_vgg16(num_classes: int, image_size: int = 300) -> Model:
 
 def ssd512_vgg16(num_classes: int, image_size: int = 512) -> Model:
     """lufficc/SSD, configs/vgg_ssd512_coco_trainval35k.yaml: 36,038,196 trainable parameters at 81 classes."""
-    return vgg_model("ssd512_vgg16", VGG_512_EXTRAS, COCO_512, num_classes=num_classes, image_size=image_size)
+    return vgg_model("ssd512_vgg16", VGG_512_EXTRAS, num_classes=num_classes, image_size=image_size)
 
 
 def ssd300_vgg16_voc(num_classes: int, image_size: int = 300) -> Model:
     """lufficc/SSD, vgg_ssd300_voc0712.yaml, and amdegroot/ssd.pytorch: 26,285,486 trainable at 21 classes."""
-    return vgg_model("ssd300_vgg16_voc", VGG_300_EXTRAS, VOC_300, num_classes=num_classes, image_size=image_size)
+    return vgg_model("ssd300_vgg16_voc", VGG_300_EXTRAS, num_classes=num_classes, image_size=image_size)
 
 
 def ssd512_vgg16_voc(num_classes: int, image_size: int = 512) -> Model:
     """lufficc/SSD, configs/vgg_ssd512_voc0712.yaml: 27,188,676 trainable parameters at 21 classes."""
-    return vgg_model("ssd512_vgg16_voc", VGG_512_EXTRAS, VOC_512, num_classes=num_classes, image_size=image_size)
+    return vgg_model("ssd512_vgg16_voc", VGG_512_EXTRAS, num_classes=num_classes, image_size=image_size)
 
 
-def vgg_model(name: str, extras: Sequence[Extra], table: AnchorTable, *, num_classes: int, image_size: int) -> Model:
-    """The SSD of the paper (https://arxiv.org/abs/1512.02325) on VGG-16."""
-    network = classic_network(VGG16(), extras, table, num_classes=num_classes)
-    model = table_model(name, network, table, num_classes=num_classes, image_size=image_size)
+def vgg_model(name: str, extras: Sequence[Extra], *, num_classes: int, image_size: int) -> Model:
+    """The SSD of the paper (https://arxiv.org/abs/1512.02325) on VGG-16, with the anchors of TABLES."""
+    network = classic_network(VGG16(), extras, TABLES[name], num_classes=num_classes)
+    model = table_model(name, network, TABLES[name], num_classes=num_classes, image_size=image_size)
     return replace(model, mean=CAFFE_MEAN, std=(1.0,) * 3)
 
 
@@ -218,10 +219,11 @@ BUILDERS = {builder.__name__: builder for builder in (
 
 
 def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0,
-                anchor_shapes: Sequence[Sequence] = ()) -> Model:
+                anchor_shapes: Sequence[Sequence] = (), clip_anchors: bool = True) -> Model:
     """A named model, of BUILDERS or path/my_file.py:my_model; num_classes counts the background. Raises OptionError.
 
-    image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones.
+    image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones. clip_anchors:
+    False leaves anchors that a builder clips to the image as they are, as Caffe does.
     """
     builder, size = builder_of(name), image_size or published_size(name)
     if width != 1.0 and "width" not in inspect.signature(builder).parameters:
@@ -232,6 +234,8 @@ def build_model(name: str, num_classes: int, *, image_size: int = 0, width: floa
             raise OptionError(f"model={name} returns {type(model).__name__}; docs/new_model.md has a builder, which "
                               "returns a Model")
         model = replace(model, name=name, width=width)
+    if not clip_anchors and name in TABLES:
+        model = replace(model, anchors=TABLES[name].tile(), clip_anchors=False, clip_before_nms=False)
     return with_shapes(model, anchor_shapes) if anchor_shapes else model
 
 

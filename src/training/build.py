@@ -128,7 +128,8 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         he_initialize(network, model.num_classes, options.seed, input_deviation=deviation)
     if options.pre_trained and not options.resume:
         file = open_weights(options.pre_trained)
-        log.say(load_pretrained(network, file, model.name, leave_out_classes=options.filter_weight, frozen=frozen))
+        log.say(load_pretrained(network, file, model.name, classes=classes, by_class=options.filter_weight,
+                                frozen=frozen))
         if file.meta.get("anchor_shapes") and not options.anchors:
             log.say("  note: these weights are trained for anchors of their own; --anchors=FILE with the anchors.json "
                     "of that run keeps them")

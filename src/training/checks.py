@@ -91,7 +91,7 @@ def check_weights(options: EasyDict) -> None:
         freeze_layers(model.network, frozen)
     for name, is_set, off, effect in (
             ("freeze_layer", bool(frozen), "", "keeps those layers at their random initial values"),
-            ("filter_weight", options.filter_weight, False, "leaves class layers of those weights out"),
+            ("filter_weight", options.filter_weight, False, "takes outputs of classes out of those weights"),
             ("batch_norm", options.batch_norm in FROZEN_NORMS, "own", "keeps statistics no training has measured")):
         if is_set:
             raise OptionError(f"{name}={options[name]} without --pre_trained {effect}; give --pre_trained=FILE "
