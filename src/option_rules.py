@@ -122,7 +122,7 @@ RULES = {
     # evaluation, export, prediction
     "checkpoint_file_path": Rule(EVAL | EXPORT | PREDICT, is_path=True, in_graph=False),
     # the graph repeats the post-processing for each image: MindSpore compiles more for minutes, or meets its own limit
-    "eval_batch_size": Rule(TRAIN | EVAL | EXPORT, minimum=1, maximum=128),
+    "eval_batch_size": Rule(TRAIN | EVAL | EXPORT | PREDICT, minimum=1, maximum=128),
     "eval_images": Rule(TRAIN | EVAL, in_graph=False),
     "metric_engine": Rule(TRAIN | EVAL, choices=("hotcoco", "pycocotools")),
     "resize": Rule(DETECTORS, choices=("bilinear", "antialias")),
