@@ -90,7 +90,7 @@ def test_pause_step_and_go_on(window):
     press(window, Qt.Key.Key_Space)
     until(lambda: window.pause_button.text() == "Go on" and window.stream.paused)
     time.sleep(0.1)
-    window.look()
+    window.take_newest()
     number = window.shot.number
     press(window, Qt.Key.Key_Right)
     until(lambda: window.shot.number == number + 1)
@@ -165,7 +165,7 @@ def test_what_ends_the_stream_ends_the_window(qt, tmp_path):
 def test_an_error_within_qt_is_raised_and_ctrl_c_is_an_end(qt, tmp_path, monkeypatch):
     def fail(self):
         raise raised
-    monkeypatch.setattr(Window, "look", fail)
+    monkeypatch.setattr(Window, "take_newest", fail)
     for raised in (KeyboardInterrupt(), ValueError("broken")):
         expected = contextlib.nullcontext() if raised.args == () else pytest.raises(ValueError, match="broken")
         with Stream(detect, frames) as stream, expected:

@@ -68,12 +68,12 @@ def bad_image_message(path: str, error: BadImage) -> str:
 
 
 def check_image(path: str, height: int = 0, width: int = 0, *, capture: bool = True) -> CheckedImage:
-    """Reads an image file with all checks, decoded as decode_image() would. Raises BadImage. capture: of check_bytes."""
+    """check_bytes() of a file. Raises BadImage. capture: see there."""
     return check_bytes(read_bytes(path), height, width, capture=capture)
 
 
 def check_bytes(data: bytes, height: int = 0, width: int = 0, *, capture: bool = True) -> CheckedImage:
-    """check_image() of the bytes of a file.
+    """Reads the bytes of an image file with all checks, decoded as decode_image() would. Raises BadImage.
 
     capture: judge by what the libraries write to standard error, too; else the caller captures it.
     """

@@ -20,5 +20,5 @@ def check_screen() -> None:
     lines = [line for line in probe.stderr.splitlines() if line.strip()] or ["Qt does not start"]
     reason = lines[0] if lines[0].startswith("qt.") else lines[-1]  # Qt's first line says why; Python's last one
     raise EnvironmentFault(f"no window can open here ({reason.strip()}); --view=True needs a screen, 'pip install -r "
-                           "requirements-view.txt' and the system packages of docs/live.md; --serve=8000 shows the same "
-                           "in a browser")
+                           "requirements-view.txt' and the system packages that docs/live.md lists; --serve=8000 shows "
+                           "the same in a browser")

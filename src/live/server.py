@@ -66,7 +66,7 @@ class App:
         self.hosts = LOOPBACK if host in LOOPBACK else ()  # names under which it may be asked; () for any
         self.viewers, self.decoding = threading.BoundedSemaphore(MAX_VIEWERS), threading.BoundedSemaphore(2)
         self.has_stream = stream.open_source is not None
-        colors = ["#%02x%02x%02x" % class_color(label) for label in range(1, len(classes) + 1)]
+        colors = [f"#{bytes(class_color(label)).hex()}" for label in range(1, len(classes) + 1)]
         self.page = render_page("live.html", title=title, subtitle=about, classes=classes, colors=colors,
                                 score=score, has_stream=self.has_stream, max_mib=MAX_BYTES >> 20)
         rules = {"/": "GET", "/stream": "GET", "/status": "GET", "/predict": "POST"}
@@ -189,7 +189,7 @@ class App:
         """The labels that a request hides, ?hide=1,3."""
         text = request.args.get("hide", "")
         labels = [int(label) for label in text.split(",") if label.isascii() and label.isdigit() and len(label) < 6]
-        if len(labels) != len(text.split(",")) - (not text) or not all(1 <= one <= len(self.classes) for one in labels):
+        if len(labels) != len(text.split(",")) - (not text) or not set(labels) <= set(range(1, len(self.classes) + 1)):
             raise Refused(400, f"hide={text[:40]}: numbers from 1 to {len(self.classes)} with commas are allowed")
         return labels
 
@@ -239,6 +239,14 @@ class Server(TcpWSGIServer):
     """A server that also ends connections whose request arrives too slowly, or whose client takes nothing."""
     channel_class = Channel
 
+    def run(self) -> None:
+        """Serves until Ctrl-C, or an error of the stream."""
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            self.asyncore.loop(self.adj.asyncore_loop_timeout, map=self._map)
+        self.application.stream.close()  # so that the threads of viewers end
+        self.task_dispatcher.shutdown()
+        self.close()
+
     def maintenance(self, now: float) -> None:
         """Ends connections; Waitress calls it every cleanup_interval."""
         if self.application.stream.error:
@@ -269,6 +277,5 @@ def serve(app: App, *, host: str, port: int) -> None:
     name = f"[{host}]" if ":" in host else host
     print(f"http://{name}:{server.effective_port}/ shows the page; Ctrl-C ends it", flush=True)
     server.run()
-    server.close()
     if app.stream.error:
         raise app.stream.error

@@ -47,7 +47,7 @@ class Stream:
         self.waiting: tuple[int, np.ndarray] | None = None           # the newest frame, not with the model yet
         self.asked: deque[tuple[np.ndarray, Future]] = deque()       # pictures of ask()
         self.shot: Shot | None = None
-        self.count, self.steps = 0, 0                                # frames offered; those that pass while it is paused
+        self.count, self.steps = 0, 0                                # frames offered; that pass while it is paused
         self.paused = self.closed = False
         self.ended = open_source is None                             # whether no more frames come
         self.error: Exception | None = None                          # that ended the frames or the model
@@ -60,12 +60,16 @@ class Stream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self.changed:
-            self.closed = True
-            self.changed.notify_all()
+        self.close()
         self.threads[0].join(5)  # a model that runs while the interpreter ends may crash
 
     # --- for whoever shows it
+
+    def close(self) -> None:
+        """Ends the threads; who waits gets what there is."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
 
     def pause(self, on: bool) -> None:
         """Holds the frames, or lets them come; after the last one they begin again."""
@@ -91,9 +95,10 @@ class Stream:
 
     def rate(self) -> float:
         """Results a second, of late."""
-        now = time.monotonic()
         with self.changed:
-            times = [moment for moment in self.times if now - moment < RATE_SECONDS]
+            times = list(self.times)
+        while len(times) > 3 and times[-1] - times[0] > RATE_SECONDS:
+            times.pop(0)
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
 
     def ask(self, pixels: np.ndarray, seconds: float) -> Detections:

@@ -8,10 +8,20 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import (QColor, QImage, QKeySequence, QPainter, QPaintEvent, QPixmap, QResizeEvent,
-                           QShortcut)
-from PySide6.QtWidgets import (QApplication, QHBoxLayout, QLabel, QLineEdit, QListWidget, QListWidgetItem, QMainWindow,
-                               QPushButton, QSlider, QVBoxLayout, QWidget)
+from PySide6.QtGui import QColor, QImage, QKeySequence, QPainter, QPaintEvent, QPixmap, QResizeEvent, QShortcut
+from PySide6.QtWidgets import (
+    QApplication,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QMainWindow,
+    QPushButton,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
 
 from src.drawing import class_color, draw_boxes, save_png
 from src.errors import SSDError
@@ -76,7 +86,7 @@ class Window(QMainWindow):
         self.build_controls(score)
         self.build_shortcuts()
         self.timers = [QTimer(self, interval=TICK_MS), QTimer(self, interval=TEXT_MS)]
-        for timer, work in zip(self.timers, (self.look, self.show_numbers)):
+        for timer, work in zip(self.timers, (self.take_newest, self.show_numbers)):
             timer.timeout.connect(work)
             timer.start()
         self.canvas.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -133,7 +143,7 @@ class Window(QMainWindow):
 
     # --- what is shown
 
-    def look(self) -> None:
+    def take_newest(self) -> None:
         """Shows the newest result, if there is a new one; ends where the stream broke."""
         if self.stream.error:
             self.close()
@@ -162,10 +172,10 @@ class Window(QMainWindow):
     def show_numbers(self) -> None:
         """Writes speed and the like into the status bar."""
         if self.shot:
-            height, width = self.shot.pixels.shape[:2]
-            state = "paused" if self.stream.paused else "ended" if self.stream.ended else \
-                f"{self.stream.rate():.1f} frames/s"
-            self.numbers.setText(f"frame {self.shot.number}   {width} x {height}   {len(self.found.scores)} object(s)   model "
+            (height, width), count = self.shot.pixels.shape[:2], len(self.found.scores)
+            speed = f"{self.stream.rate():.1f} frames/s"
+            state = "paused" if self.stream.paused else "ended" if self.stream.ended else speed
+            self.numbers.setText(f"frame {self.shot.number}   {width} x {height}   {count} object(s)   model "
                                  f"{self.shot.seconds * 1000:.0f} ms   {state}")
         running = not self.stream.paused and not self.stream.ended
         self.pause_button.setText("Pause" if running else "Again" if self.stream.ended else "Go on")
