@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Reads the options and evaluates."""
-    from src.config import read_options, take_run_data, unused_note
+    from src.config import read_options, take_data, take_run_data, unused_note
+    from src.data.formats import identify
 
-    options, note = take_run_data(read_options(sys.argv[1:], "eval.py", doc=__doc__))
+    options, data_note = take_data(read_options(sys.argv[1:], "eval.py", doc=__doc__), identify)
+    options, note = take_run_data(options)
     with smaller_batch("eval_batch_size", options.eval_batch_size):
-        run(options, notes=[unused_note(options, "eval.py"), note])
+        run(options, notes=[unused_note(options, "eval.py"), data_note, note])
 
 
 def run(options: EasyDict, *, notes: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Trains a detector: options -> data, network, loss, optimiser, loop.
 
+    python train.py --data=FOLDER --output_path=runs/first
     python train.py --config_path=config/ssd300_mobilenet_v2_voc.yaml --voc_root=DATA --output_path=runs/first
     mpirun -n 8 python train.py --run_distribute=True --config_path=config/ssd_resnet50_fpn_config_gpu.yaml ...
     python train.py --help
@@ -35,14 +36,17 @@ def main() -> None:
     options = read_options(sys.argv[1:], "train.py", doc=__doc__)
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
+    from src.config import take_data
+    from src.data.formats import identify
     from src.training.build import choose_overfit
     from src.training.run_folder import hold_run_folder
 
+    options, note = take_data(options, identify)
     options = choose_overfit(options)
     with smaller_batch("batch_size", options.batch_size):
         rank, world = prepare_run(options)
         with hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext():
-            train(options, rank, world=world, began=began)
+            train(options, rank, world=world, began=began, notes=[note])
 
 
 def prepare_run(options: EasyDict) -> tuple[int, int]:
@@ -66,8 +70,8 @@ def prepare_run(options: EasyDict) -> tuple[int, int]:
     return rank, world
 
 
-def train(options: EasyDict, rank: int, *, world: int, began: float) -> None:
-    """Builds the parts and runs the loop. began: when the program was started, as of time.time()."""
+def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list[str]) -> None:
+    """Builds the parts and runs the loop. began: time.time() of the start; notes: the first lines of the log, or ""."""
     from src.config import unused_note
     from src.files import read_json
     from src.machine.compile_cache import use_cache
@@ -79,8 +83,7 @@ def train(options: EasyDict, rank: int, *, world: int, began: float) -> None:
     from src.training.timing import UNPLANNED
 
     log = RunLog(first=rank == 0)
-    note = unused_note(options, "train.py")
-    if note:
+    for note in filter(None, [unused_note(options, "train.py"), *notes]):
         log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
     train_split, val_split = build.build_splits(options, rank=rank, world=world, log=log)

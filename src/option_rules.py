@@ -50,20 +50,21 @@ class Rule(NamedTuple):
 RULES = {
     # what to run
     "config_path": Rule(EVERY, is_path=True, per_host=True, in_graph=False),
-    "model": Rule(DETECTORS | ANCHORS | SIZES),
-    "image_size": Rule(DETECTORS | ANCHORS | SIZES),
-    "width": Rule(DETECTORS | ANCHORS | SIZES, exclusive=True),
-    "anchors": Rule(TRAIN | ANCHORS | SIZES, is_path=True),
+    "model": Rule(DETECTORS | ANCHORS | PREPARE | SIZES),
+    "image_size": Rule(DETECTORS | ANCHORS | PREPARE | SIZES),
+    "width": Rule(DETECTORS | ANCHORS | PREPARE | SIZES, exclusive=True),
+    "anchors": Rule(TRAIN | ANCHORS | PREPARE | SIZES, is_path=True),
     "device_target": Rule(DETECTORS, choices=("CPU", "GPU", "Ascend"), after_end=True),
     "device_id": Rule(DETECTORS, per_host=True),
     "device_num": Rule(TRAIN | EVAL, after_end=True),
     "run_distribute": Rule(TRAIN | EVAL, after_end=True),
-    "seed": Rule(TRAIN | ANCHORS),
-    "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS, is_path=True, per_host=True, in_graph=False),
+    "seed": Rule(TRAIN | ANCHORS | PREPARE),
+    "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS | PREPARE, is_path=True, per_host=True, in_graph=False),
     "report": Rule(EVAL | PREPARE, in_graph=False),
     "compile_cache": Rule(TRAIN | EVAL | PREDICT, is_path=True, per_host=True, in_graph=False),
     # data
-    "dataset": Rule(DATA, choices=("coco", "voc", "other")),
+    "data": Rule(DATA, is_path=True, per_host=True, in_graph=False),
+    "dataset": Rule(DATA, choices=("coco", "voc", "other", "yolo", "labelme")),
     "coco_root": Rule(DATA, is_path=True, per_host=True),
     "train_data_type": Rule(DATA, split="name"),
     "val_data_type": Rule(DATA, split="name"),
@@ -73,13 +74,15 @@ RULES = {
     "val_image_dir": Rule(DATA, is_path=True, split="place", per_host=True),
     "anno_path": Rule(DATA, is_path=True, split="place", per_host=True),
     "val_anno_path": Rule(DATA, is_path=True, split="place", per_host=True),
+    "val_share": Rule(DATA, maximum=1),
+    "split_seed": Rule(DATA),
     "classes": Rule(DATA | PREDICT | SIZES),
     "mindrecord_dir": Rule(DATA, is_path=True, per_host=True),
     "strict": Rule(DATA),
     "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "tensorflow", "jitter", "flip", "plain")),
     "mosaic": Rule(maximum=1),
     "class_balance": Rule(maximum=1),
-    "match_threshold": Rule(TRAIN | ANCHORS, maximum=1),
+    "match_threshold": Rule(TRAIN | ANCHORS | PREPARE, maximum=1),
     "matching": Rule(choices=("zoo", "nvidia", "ssd", "atss")),
     "num_workers": Rule(TRAIN | EVAL | EXPORT, per_host=True),
     # training
@@ -149,6 +152,9 @@ RENAMED = {
     "epochs": "epoch_size", "num_epochs": "epoch_size", "output_dir": "output_path", "device": "device_target",
     "save_checkpoint_path": "output_path", "weights": "pre_trained", "feature_extractor_base_param": "pre_trained",
     "workers": "num_workers", "num_parallel_workers": "num_workers"}
+# which data it is and where: what --data stands for
+DATA_PLACES = ("dataset", "coco_root", "train_data_type", "val_data_type", "instances_set", "voc_root", "image_dir",
+               "val_image_dir", "anno_path", "val_anno_path")
 DATA_OPTIONS = tuple(name for name, rule in RULES.items() if DATA <= rule.programs and name != "config_path")
 
 
