@@ -70,6 +70,8 @@ def check_live(options: EasyDict) -> bool:
 
 def show_live(predict: Predictor, source: Source | None, options: EasyDict) -> None:
     """Shows what is found in a window or for browsers, until its end."""
+    import numpy as np
+
     from src.inference.sources import open_source
     from src.live.stream import Stream
 
@@ -79,6 +81,7 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict) -> N
         return opened.pop() if opened else open_source(options.source, skip=options.output_path)
     name, model = source.name if source else "Pictures", os.path.basename(options.checkpoint_file_path)
     score = predict.meta["draw_score"]
+    predict.detect(np.zeros((8, 8, 3), np.uint8))  # compiles the model before the first frame comes
     with Stream(predict.detect, open_again if source else None, live=is_live,
                 repeat=options.serve > 0 and not is_live) as stream:
         if options.view:

@@ -14,7 +14,7 @@ PAGES = sorted(name for pattern in PATTERNS for name in glob.glob(pattern, root_
 MAX_COLUMNS = 120
 CODE_BLOCK = re.compile(r"^```.*?^```\n", re.DOTALL | re.MULTILINE)
 # options of programs that are not ours: mpirun, msrun, docker, Slurm, TensorBoard, py-spy, pip, pre-commit, ruff
-FOREIGN_OPTIONS = {
+FOREIGN_OPTIONS = {"data-binary", 
     "allow-run-as-root", "bind-to", "cpus", "gil", "join", "local_worker_num", "log_dir", "logdir", "map-by",
     "master_addr", "master_port", "node_rank", "oversubscribe", "report-bindings", "rm", "target", "worker_num"}
 STAND_FOR_A_NAME = {"key", "x"}  # --key=value

@@ -47,21 +47,9 @@ def test_frames_of_a_video_come_at_their_times_and_those_of_a_camera_at_once():
     with Stream(lambda pixels: NOTHING, lambda: frames(9, rate=20)) as stream:
         began = time.monotonic()
         until(lambda: stream.ended)
-        assert 0.34 < time.monotonic() - began < 3  # from the second frame on
+        assert 0.38 < time.monotonic() - began < 3
     with Stream(lambda pixels: NOTHING, lambda: frames(9, rate=0.1), live=True) as stream:
         until(lambda: stream.ended, 5)
-
-
-def test_a_video_waits_for_a_model_that_compiles():
-    seen = []
-
-    def detect(pixels):
-        time.sleep(0 if seen else 0.3)
-        seen.append(int(pixels[0, 0, 0]))
-        return NOTHING
-    with Stream(detect, lambda: frames(20, rate=100)) as stream:
-        until(lambda: stream.ended)
-    assert seen[:2] == [0, 1]
 
 
 def test_no_image_file_is_left_out(monkeypatch):

@@ -152,9 +152,6 @@ class Stream:
                 self.changed.notify_all()
                 if second is None:
                     self.changed.wait_for(lambda: self.closed or self.paused, PICTURE_SECONDS)
-                elif self.shot is None and not self.live:  # the model compiles; a video would run away meanwhile
-                    self.changed.wait_for(lambda: self.closed or self.shot)
-                    shift = None
         return True
 
     def run_model(self) -> None:
