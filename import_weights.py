@@ -3,8 +3,8 @@
     python import_weights.py SOURCE --model=ssd300_resnet50 --output=ckpt/x.ckpt [--from=nvidia] [--classes=coco]
 
 SOURCE: .pth or .pt (PyTorch; nothing in it is executed), .safetensors, .npz, .pdparams (Paddle), model.json or its
-folder (TensorFlow.js), .ckpt (MindSpore), TensorFlow's checkpoint (.index, its prefix or folder), SavedModel folder or
-frozen graph (.pb).
+folder (TensorFlow.js), .caffemodel (Caffe), .ckpt (MindSpore), TensorFlow's checkpoint (.index, its prefix or folder),
+SavedModel folder or frozen graph (.pb).
 """
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ def main() -> None:
     from src.weights import checkpoint
     from src.weights.files import open_weights
     from src.weights.load import OURS, assign, import_command, match_model, translate_weights
-    from src.weights.names import published_thresholds
+    from src.weights.names import SOURCES, published_thresholds
 
     typed = convert("classes", arguments.classes, {"classes": []})
     file = open_weights(arguments.source)
-    _, found = match_model(file, arguments.model, arguments.publisher)
+    source, found = match_model(file, arguments.model, arguments.publisher)
     classes = named_classes(typed or ["voc" if found == 20 else "coco"])
-    model = build_model(arguments.model, len(classes) + 1)
+    clip = SOURCES[source].clip_anchors if source else True
+    model = build_model(arguments.model, len(classes) + 1, clip_anchors=clip)
     translated = translate_weights(model.network, file, arguments.publisher)
     if translated.source == OURS:
         raise OptionError(f"'{file.path}' is a checkpoint of this repository already")

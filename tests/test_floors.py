@@ -20,7 +20,8 @@ APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("box_losses", "ema", "losses", "optim", "machine.compat", "machine.compile_cache",
                    "machine.distributed", "weights.checkpoint", "weights.load", "evaluation.evaluate",
                    "inference.description", "inference.exported", "inference.predictor", "export.exporter",
-                   "export.mindir", "export.onnx", "export.trial", "training.anchors", "training.build",
+                   "export.mindir", "export.onnx", "export.trial", "training.anchors", "training.auto",
+                   "training.build",
                    "training.checks", "training.loop", "training.resume", "training.saver", "training.step",
                    "training.validator")
 # the modules that need a package of an optional requirements file

@@ -86,6 +86,7 @@ def test_identical_images(tmp_path):
 
 @pytest.mark.parametrize("name, found", [
     ("1.jpg", "sub/1.jpg"), ("/data/Annotations/1.xml", "sub/1.jpg"), ("sub/1.jpg", "sub/1.jpg"), ("2.jpg", None),
+    ("1.png", None), ("/x/sub/1.jpg", "sub/1.jpg"),
     ("annotation 3", None), ("list.txt:2", "b c.jpg"), ("list.txt:7", None), ("other.txt:1", None)])
 def test_the_image_of_a_finding(tmp_path, name, found):
     (tmp_path / "list.txt").write_text("sub/1.jpg 1,2,3,4,cat\nb c.jpg\t5,6,7,8,cat\n")

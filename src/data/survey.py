@@ -14,9 +14,9 @@ import numpy as np
 
 from src.data.findings import Finding
 from src.data.image_bytes import file_size
+from src.data.images import IMAGE_ENDINGS
 from src.data.prepare import Split
 from src.files import read_json
-from src.metrics import group_by
 from src.progress import track
 
 MORE = re.compile(r"and (\d+) more")  # the line of report.csv that stands for findings that were not kept
@@ -106,17 +106,20 @@ class Finder:
 
     def __init__(self, survey: Survey):
         self.survey = survey
-        images = survey.truth["images"]
-        self.by_name = {image["file_name"]: image for image in images}
-        self.by_stem = group_by("stem", [{**image, "stem": stem_of(image["file_name"])} for image in images])
+        self.images = {image["file_name"]: image for image in survey.truth["images"]}
+        self.names = defaultdict(list)  # by the last part of the name, and by that without its ending
+        for name in self.images:
+            base = os.path.basename(name)
+            for key in {base, os.path.splitext(base)[0]}:
+                self.names[key].append(name)
 
     def find(self, finding: Finding) -> tuple[str, int, int] | None:
         """Path, height and width of the image (0 where not known), or None where there is none."""
         for name in self.names_in(finding):
-            images = [self.by_name[name]] if name in self.by_name else self.by_stem[stem_of(name)]
-            if len(images) == 1:
-                path = os.path.join(self.survey.image_dir, images[0]["file_name"])
-                return path, images[0]["height"], images[0]["width"]
+            names = [name] if name in self.images else self.names[key_of(name)]
+            if len(names) == 1:
+                image = self.images[names[0]]
+                return os.path.join(self.survey.image_dir, names[0]), image["height"], image["width"]
         return None
 
     def names_in(self, finding: Finding) -> Iterable[str]:
@@ -127,9 +130,10 @@ class Finder:
         yield from text.split("\t" if "\t" in text else None)[:1]
 
 
-def stem_of(name: str) -> str:
-    """"a/b.jpg" -> "b"."""
-    return os.path.splitext(os.path.basename(name))[0]
+def key_of(name: str) -> str:
+    """What an image is found by: a/b.jpg by b.jpg alone, an annotation a/b.xml by b."""
+    base, ending = os.path.splitext(os.path.basename(name))
+    return base + ending if ending.lower() in IMAGE_ENDINGS else base
 
 
 def box_of(finding: Finding, height: int, width: int) -> np.ndarray:

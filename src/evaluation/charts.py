@@ -120,6 +120,8 @@ def histogram(values: Sequence[np.ndarray], edges: np.ndarray, *, label: str, na
         shown = [tick for tick in ticks if edges[0] <= tick <= edges[-1]]
         axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
         axis.set_xticks([], minor=True)
+    else:
+        axis.locator_params(axis="x", integer=True)
     legend_below(figure)
     axis.set(xlabel=label, ylabel="share", xlim=(edges[0], edges[-1]))
     return figure_uri(figure)

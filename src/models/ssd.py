@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from src.models.initialize import start_from_background
 from src.models.layers import Extra, ExtraLevels, Norm, batch_norm, conv_norm, extra_block, torch_conv, xavier_conv
 from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, inverted_extras
 from src.models.model import SSD, Model, with_shapes
+from src.models.outside import is_outside, load_builder
 from src.models.resnet import STAGES_TO_C4, BasicBlock, Bottleneck, ResNet
 from src.models.vgg import VGG16
 
@@ -40,6 +41,7 @@ COCO_512 = AnchorTable(
     aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)))
 VOC_300 = COCO_300._replace(sizes=(30, 60, 111, 162, 213, 264, 315))
 VOC_512 = COCO_512._replace(sizes=(35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.65))
+TABLES = {"ssd300_vgg16": COCO_300, "ssd512_vgg16": COCO_512, "ssd300_vgg16_voc": VOC_300, "ssd512_vgg16_voc": VOC_512}
 # uvipen/SSD-pytorch, src/utils.py
 SSDLITE_300 = AnchorTable(
     image_size=300, maps=(19, 10, 5, 3, 2, 1), strides=(16, 32, 64, 100, 150, 300),
@@ -188,7 +190,7 @@ def ssd300_resnet34(num_classes: int, image_size: int = 300) -> Model:
 
 def ssd300_vgg16(num_classes: int, image_size: int = 300) -> Model:
     """torchvision, ssd300_vgg16 (COCO), with centres of anchors not clipped: 35,641,826 trainable at 91 classes."""
-    model = vgg_model("ssd300_vgg16", VGG_300_EXTRAS, COCO_300, num_classes=num_classes, image_size=image_size)
+    model = vgg_model("ssd300_vgg16", VGG_300_EXTRAS, num_classes=num_classes, image_size=image_size)
     anchors = COCO_300.tile()
     anchors[:, 2:] = anchors[:, 2:].clip(0, 1)
     return replace(model, anchors=anchors, clip_before_nms=True)
@@ -196,23 +198,23 @@ def ssd300_vgg16(num_classes: int, image_size: int = 300) -> Model:
 
 def ssd512_vgg16(num_classes: int, image_size: int = 512) -> Model:
     """lufficc/SSD, configs/vgg_ssd512_coco_trainval35k.yaml: 36,038,196 trainable parameters at 81 classes."""
-    return vgg_model("ssd512_vgg16", VGG_512_EXTRAS, COCO_512, num_classes=num_classes, image_size=image_size)
+    return vgg_model("ssd512_vgg16", VGG_512_EXTRAS, num_classes=num_classes, image_size=image_size)
 
 
 def ssd300_vgg16_voc(num_classes: int, image_size: int = 300) -> Model:
     """lufficc/SSD, vgg_ssd300_voc0712.yaml, and amdegroot/ssd.pytorch: 26,285,486 trainable at 21 classes."""
-    return vgg_model("ssd300_vgg16_voc", VGG_300_EXTRAS, VOC_300, num_classes=num_classes, image_size=image_size)
+    return vgg_model("ssd300_vgg16_voc", VGG_300_EXTRAS, num_classes=num_classes, image_size=image_size)
 
 
 def ssd512_vgg16_voc(num_classes: int, image_size: int = 512) -> Model:
     """lufficc/SSD, configs/vgg_ssd512_voc0712.yaml: 27,188,676 trainable parameters at 21 classes."""
-    return vgg_model("ssd512_vgg16_voc", VGG_512_EXTRAS, VOC_512, num_classes=num_classes, image_size=image_size)
+    return vgg_model("ssd512_vgg16_voc", VGG_512_EXTRAS, num_classes=num_classes, image_size=image_size)
 
 
-def vgg_model(name: str, extras: Sequence[Extra], table: AnchorTable, *, num_classes: int, image_size: int) -> Model:
-    """The SSD of the paper (https://arxiv.org/abs/1512.02325) on VGG-16."""
-    network = classic_network(VGG16(), extras, table, num_classes=num_classes)
-    model = table_model(name, network, table, num_classes=num_classes, image_size=image_size)
+def vgg_model(name: str, extras: Sequence[Extra], *, num_classes: int, image_size: int) -> Model:
+    """The SSD of the paper (https://arxiv.org/abs/1512.02325) on VGG-16, with the anchors of TABLES."""
+    network = classic_network(VGG16(), extras, TABLES[name], num_classes=num_classes)
+    model = table_model(name, network, TABLES[name], num_classes=num_classes, image_size=image_size)
     return replace(model, mean=CAFFE_MEAN, std=(1.0,) * 3)
 
 
@@ -243,20 +245,39 @@ BUILDERS = {builder.__name__: builder for builder in (
 
 
 def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0,
-                anchor_shapes: Sequence[Sequence] = ()) -> Model:
-    """A named model; num_classes counts the background. Raises OptionError.
+                anchor_shapes: Sequence[Sequence] = (), clip_anchors: bool = True) -> Model:
+    """A named model, of BUILDERS or path/my_file.py:my_model; num_classes counts the background. Raises OptionError.
 
-    image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones.
+    image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones. clip_anchors:
+    False leaves anchors that a builder clips to the image as they are, as Caffe does.
     """
-    if name not in BUILDERS:
-        raise unknown_name("model", name, list(BUILDERS))
-    size = image_size or published_size(name)
-    if width != 1.0 and "width" not in inspect.signature(BUILDERS[name]).parameters:
+    builder, size = builder_of(name), image_size or published_size(name)
+    if width != 1.0 and "width" not in inspect.signature(builder).parameters:
         raise OptionError(f"width={width}: {name} has width 1.0 only; ssd300_mobilenet_v2 can be narrower")
-    model = BUILDERS[name](num_classes, size) if width == 1.0 else BUILDERS[name](num_classes, size, width)
+    model = builder(num_classes, size) if width == 1.0 else builder(num_classes, size, width)
+    if is_outside(name):
+        if not isinstance(model, Model):
+            raise OptionError(f"model={name} returns {type(model).__name__}; docs/new_model.md has a builder, which "
+                              "returns a Model")
+        model = replace(model, name=name, width=width)
+    if not clip_anchors and name in TABLES:
+        model = replace(model, anchors=TABLES[name].tile(), clip_anchors=False, clip_before_nms=False)
     return with_shapes(model, anchor_shapes) if anchor_shapes else model
 
 
+def builder_of(name: str) -> Callable[..., Model]:
+    """The builder of a name in BUILDERS, or of path/my_file.py:my_model. Raises OptionError."""
+    if is_outside(name):
+        return load_builder(name)
+    if name not in BUILDERS:
+        raise unknown_name("model", name, [*BUILDERS, "path/my_file.py:my_model"])
+    return BUILDERS[name]
+
+
 def published_size(name: str) -> int:
-    """The image size that a model was published with, in pixels: the default of its builder."""
-    return inspect.signature(BUILDERS[name]).parameters["image_size"].default
+    """The image size that a model was published with, in pixels: the default of its builder. Raises OptionError."""
+    parameters = inspect.signature(builder_of(name)).parameters
+    if len(parameters) < 2 or not isinstance(getattr(parameters.get("image_size"), "default", None), int):
+        raise OptionError(f"model={name} takes ({', '.join(parameters)}); a builder takes num_classes and image_size, "
+                          "whose default is the size that it is made for")
+    return parameters["image_size"].default
