@@ -163,6 +163,16 @@ FORMS = {
                    ("train.txt", "./images/a.png\nimages/b.png\nimages/c.png\n"),
                    ("val.txt", "images/d.png\nimages/e.png\n")]),
         "yolo", {"anno_path": "ROOT/data.yaml", "val_anno_path": "ROOT/data.yaml"}),
+    "yolo of cvat": Form(
+        each(yolo, "txt", annotations="labels/{}", pictures="images/{}",
+             more=[("data.yaml", "path: ./\ntrain: train.txt\nval: val.txt\nnames:\n  0: cat\n  1: dog\n"),
+                   ("train.txt", "".join(f"data/images/train/{stem}.png\n" for stem in TRAIN)),
+                   ("val.txt", "".join(f"data/images/val/{stem}.png\n" for stem in VAL))]),
+        "yolo", {"anno_path": "ROOT/data.yaml", "val_anno_path": "ROOT/data.yaml"}),
+    "yolo with the data.yaml of another machine": Form(
+        each(yolo, "txt", annotations="labels/{}", pictures="images/{}",
+             more=[("mine.yaml", "train: /home/me/x/train\nval: /home/me/x/val\nnames: [cat, dog]\n")]), "yolo",
+        two(None, "images/train", None, "images/val")),
     "yolo without data.yaml": Form(
         each(yolo, "txt", annotations="labels/{}", pictures="images/{}", more=[NAMES]), "yolo",
         two(None, "images/train", None, "images/val")),

@@ -123,6 +123,13 @@ def test_two_kinds_are_an_error_that_names_both_and_a_typed_one_chooses(tmp_path
 @pytest.mark.parametrize("write, text", [
     (lambda root: None, "no annotations of a known form .* has no images and no annotations"),
     (lambda root: images(root, "pictures", "ab"), "no annotations of a known form .* has images in pictures"),
+    (lambda root: put(root, "a.json", {"_via_settings": {}}), "'.*a.json' looks like VIA's own JSON; export it as"),
+    (lambda root: put(root, "a.json", [{"annotations": [{"result": [{"from_name": "label"}]}]}]), "Label Studio's own"),
+    (lambda root: put(root, "a.json", {"images": [], "annotations": []}), "COCO's JSON, but has no list 'categories'"),
+    (lambda root: put(root, "a.json", [{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]), "results of a detector"),
+    (lambda root: put(root, "a.xml", "<annotations><version/>"), "looks like CVAT's own XML; export it as COCO"),
+    (lambda root: put(root, "a.csv", "image,x\n"), "'.*a.csv' looks like a table"),
+    (lambda root: put(root, "a.txt", "a.jpg;1;2;3;4;cat\n"), "looks like fields with semicolons"),
     (lambda root: put(root, "a.xml", voc("a")), "holds VOC XML files, but no image; give the folder that holds both"),
     (whole(coco_json, "{}.json", pictures="images", splits=[("first", "ab"), ("second", "c")]),
      "more than one set of COCO JSON, .*first.json', '.*second.json'; name one of them by --data"),

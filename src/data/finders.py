@@ -23,12 +23,12 @@ from src.data.yolo_files import (
     YAML_ENDINGS,
     is_label_file,
     label_path,
-    read_data_yaml,
+    read_head,
     yaml_images,
 )
 from src.errors import DataError
 
-COCO_LISTS = tuple(re.compile(rb'"%s"\s*:\s*\[' % name) for name in (b"images", b"annotations", b"categories"))
+COCO_LISTS = {name: re.compile(rf'"{name}"\s*:\s*\['.encode()) for name in ("images", "annotations", "categories")}
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 INSTANCES = "instances_"   # how COCO names its boxes, beside captions_ and person_keypoints_
 LABELME = re.compile(r'"(shapes|imagePath)"\s*:')
@@ -66,7 +66,7 @@ def coco_names(path: str) -> list[str] | None:
     """Some file names of images in a COCO file, None where a file is no such file. It is not parsed: it may be huge."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if not all(pattern.search(data) for pattern in COCO_LISTS):
+            if not all(pattern.search(data) for pattern in COCO_LISTS.values()):
                 return None
             found = [match[1] for match in re.finditer(FILE_NAME, data[:HEAD * 64])]
     except (OSError, ValueError):  # an empty file cannot be mapped
@@ -155,10 +155,11 @@ def find_yolo(tree: Tree) -> Found | None:
 def yolo_yaml(tree: Tree, path: str) -> Found | None:
     """What a data.yaml names, None where a YAML file is something else or names images that are not there."""
     path = tree.path(path)
+    data = read_head(path)
+    if "names" not in data or not data.get("train"):
+        return None
     with contextlib.suppress(DataError):
-        data = read_data_yaml(path)
-        if "names" in data and data.get("train"):
-            yaml_images(path, "train")
+        if any(map(os.path.isfile, yaml_images(path, "train"))):
             has_val = any(data.get(key) for key in SPLIT_KEYS["val"])
             given = {"anno_path": path, **({"val_anno_path": path} if has_val else {})}
             return Found("yolo", "YOLO labels with a data.yaml", given, has_val=has_val, unused=[])

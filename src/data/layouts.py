@@ -109,19 +109,19 @@ def folder_of_stems(tree: Tree, names: Iterable[str], start: str) -> str:
 
 # --- in words
 
-def what_is_there(root: str) -> str:
-    """What lies below a folder, and what to do where it looks like a data set of a known kind; the end of a message."""
-    tree, found = Tree(root, folders_below(root)), []
+def what_is_there(tree: Tree) -> str:
+    """What lies in a folder, kind by kind."""
+    found = []
     for kind, endings in KINDS.items():
         folders = list(tree.files(*endings))
         if folders:
             more = " .." if len(folders) > MAX_NAMED else ""
             found.append(f"{kind} in {', '.join(folders[:MAX_NAMED])}{more}")
-    return f"'{root}' has {', '.join(found) or 'no images and no annotations'}{advice(tree)}"
+    return f"'{tree.root}' has {', '.join(found) or 'no images and no annotations'}"
 
 
 def advice(tree: Tree) -> str:
-    """What a user whose data lies like this may do, "" where nothing is known."""
+    """What a user may do whose data lies like this where VOC's lists were looked for; "" where nothing is known."""
     for folder in list(tree.folders)[1:]:
         if any(os.path.isdir(tree.path(folder, layout)) for layout in VOC_LAYOUTS):
             return f"; is it --voc_root={tree.path(folder)}?"
