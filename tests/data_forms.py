@@ -99,6 +99,7 @@ def voc_lists(lists):
 
 
 ONE = [("", ALL)]
+CAMERAS = [("cam1", TRAIN), ("cam2", VAL)]  # folders that are no splits
 ROBOFLOW = [("train", TRAIN), ("valid", VAL)]
 DATA_YAML = "train: {}\nval: {}\nnc: 2\nnames: [cat, dog]\n"
 NAMES = ("classes.txt", "cat\ndog\n")
@@ -147,6 +148,9 @@ FORMS = {
         each(voc, "xml", annotations="{}/Annotations", pictures="{}/Images", splits=[("train", TRAIN), ("eval", VAL)]),
         "voc", two("train/Annotations", "train/Images", "eval/Annotations", "eval/Images")),
     "voc beside the images": Form(each(voc, "xml", splits=ONE), "voc", two("", ""), False),
+    "voc in folders": Form(
+        each(voc, "xml", annotations="Annotations/{}", pictures="JPEGImages/{}", splits=CAMERAS), "voc",
+        two("Annotations", "JPEGImages"), False),
     "voc, train and val": Form(each(voc, "xml"), "voc", FOLDERS),
     "yolo with data.yaml": Form(
         each(yolo, "txt", annotations="{}/labels", pictures="{}/images", splits=ROBOFLOW,
@@ -179,6 +183,12 @@ FORMS = {
     "yolo without a split": Form(
         each(yolo, "txt", annotations="labels", pictures="images", splits=ONE, more=[NAMES]), "yolo",
         two(None, "images"), False),
+    "yolo in folders": Form(
+        each(yolo, "txt", annotations="labels/{}", pictures="images/{}", splits=CAMERAS, more=[NAMES]), "yolo",
+        two(None, "images"), False),
+    "yolo in folders with images/ and labels/": Form(
+        each(yolo, "txt", annotations="{}/labels", pictures="{}/images", splits=CAMERAS, more=[NAMES]), "yolo",
+        two(None, ""), False),
     "yolo beside the images": Form(
         each(yolo, "txt", annotations="obj_train_data", pictures="obj_train_data", splits=ONE,
              more=[("obj.names", "cat\ndog"), ("obj.data", "classes = 2"), ("train.txt", "data/obj_train_data/a.png")]),

@@ -134,6 +134,7 @@ def test_two_kinds_are_an_error_that_names_both_and_a_typed_one_chooses(tmp_path
     (whole(coco_json, "{}.json", pictures="images", splits=[("first", "ab"), ("second", "c")]),
      "more than one set of COCO JSON, .*first.json', '.*second.json'; name one of them by --data"),
     (lambda root: [FORMS["voc tree"].write(f"{root}/{year}") for year in (2007, 2012)], "several VOC trees: '.*2007'"),
+    (lambda root: [FORMS["yolo with data.yaml"].write(f"{root}/{part}") for part in "xy"], "several data.yaml of YOLO"),
     (each(voc, "xml", annotations="all/{}", pictures="all/{}", splits=[("", "a"), ("val", "b")]),
      "of one split are in .*all/val', inside those of another split in '.*all'"),
     (each(yolo, "txt", annotations="{}/l", pictures="{}/p", splits=[("x", "a"), ("y", "b")]),

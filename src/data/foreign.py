@@ -4,8 +4,8 @@ from __future__ import annotations
 import os
 import re
 
-from src.data.finders import COCO_LISTS, head
-from src.data.layouts import Tree
+from src.data.finders import COCO_LISTS
+from src.data.layouts import Tree, head
 from src.data.txt_fields import looks_like
 from src.data.yolo_files import first_line
 
@@ -34,7 +34,8 @@ def form_of(path: str) -> str:
     """What a file looks like, "" where it is not told."""
     ending, text = os.path.splitext(path)[1].lower(), head(path)
     if ending == ".txt":
-        return looks_like(first_line(path)) if first_line(path) else ""
+        line = first_line(path)
+        return looks_like(line) if line else ""
     forms = [form for mark, form in FORMS[ending].items() if re.search(mark, text)]
     if ending != ".json" or forms:
         return next(iter(forms), "")

@@ -18,6 +18,7 @@ MAX_NAMED = 3                     # folders of each kind in the message
 OWN_MARKS = ({"manifest.json", "ground_truth.json"}, {"config.yaml", "log.jsonl"})  # of a conversion and of a run
 SPLIT_WORDS = {"train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val",
                "validation": "val", "eval": "val", "dev": "val", "test": "test", "testing": "test"}
+HEAD = 1 << 16  # bytes of a file that are looked at to tell what it is
 SAMPLE = 20  # names that are looked up to find out where images lie
 
 
@@ -80,6 +81,12 @@ def split_of(path: str) -> str:
             if word in SPLIT_WORDS:
                 return SPLIT_WORDS[word]
     return ""
+
+
+def head(path: str) -> str:
+    """The beginning of a text file; in UTF-16 it is readable as far as its letters are Latin."""
+    with open(path, "rb") as file:
+        return file.read(HEAD).replace(b"\0", b"").decode("utf-8-sig", errors="replace")
 
 
 def sample(names: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ import yaml
 
 from src.data.annotations import SplitMissing, read_text
 from src.data.images import IMAGE_ENDINGS
-from src.data.layouts import split_of
+from src.data.layouts import head, split_of
 from src.data.per_image import files_below
 from src.data.txt_fields import is_number
 from src.data.voc_names import names_with
@@ -17,7 +17,6 @@ YAML_ENDINGS = (".yaml", ".yml")
 IMAGES, LABELS = "images", "labels"  # folders beside each other, of which the one stands for the other in a path
 NAMES_FILES = ("data.yaml", "classes.txt", "obj.names", "_darknet.labels")  # before YAML files of other names
 SPLIT_KEYS = {"train": ("train",), "val": ("val", "valid", "test")}  # of a data.yaml; test stands in for val
-HEAD = 1 << 16  # bytes of a file that are looked at to tell what it is
 
 
 def is_yaml(path: str) -> bool:
@@ -116,7 +115,7 @@ def yaml_images(path: str, split: str) -> list[str]:
         found = os.path.normpath(found)
         images += files_below(found, IMAGE_ENDINGS) if os.path.isdir(found) else listed_images(found, roots)
     if not images:
-        raise DataError(f"'{path}': there is no image in '{entry}', which it names for {split}")
+        raise DataError(f"'{path}': '{entry}', which it names for {split}, holds no image")
     return list(dict.fromkeys(images))
 
 
@@ -142,5 +141,4 @@ def is_label_file(path: str) -> bool:
 
 def first_line(path: str) -> str:
     """The first line of a text file that is not empty, "" for none."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return next(filter(None, map(str.strip, file.read(HEAD).split("\n"))), "")
+    return next(filter(None, map(str.strip, head(path).split("\n"))), "")
