@@ -80,19 +80,19 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     from src.training.loop import Loop
     from src.training.meter import peak_memory
     from src.training.resume import begin_run, find_saved
-    from src.training.timing import UNPLANNED
 
     log = RunLog(first=rank == 0)
     for note in filter(None, [unused_note(options, "train.py"), *notes]):
         log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
     train_split, val_split = build.build_splits(options, rank=rank, world=world, log=log)
+    options = build.choose_model(options, train_split, log=log, rank=rank, world=world)
 
     model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
     model = build.choose_anchors(options, model, train_split, saved=saved, log=log, rank=rank, world=world)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     timer = build.build_timer(options, loader.steps, began=began)
-    rates = timer.rates_of(UNPLANNED) if timer else build.build_rates(options, loader.steps)
+    rates = timer.early_rates() if timer else build.build_rates(options, loader.steps)
     step = build.build_step(options, model, rates[0] if timer else rates, world=world)
 
     state = build.build_state(options, loader.steps, saved)

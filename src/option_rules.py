@@ -50,16 +50,16 @@ class Rule(NamedTuple):
 RULES = {
     # what to run
     "config_path": Rule(EVERY, is_path=True, per_host=True, in_graph=False),
-    "model": Rule(DETECTORS | ANCHORS | SIZES),
-    "image_size": Rule(DETECTORS | ANCHORS | SIZES),
-    "width": Rule(DETECTORS | ANCHORS | SIZES, exclusive=True),
-    "anchors": Rule(TRAIN | ANCHORS | SIZES, is_path=True),
+    "model": Rule(DETECTORS | ANCHORS | PREPARE | SIZES),
+    "image_size": Rule(DETECTORS | ANCHORS | PREPARE | SIZES),
+    "width": Rule(DETECTORS | ANCHORS | PREPARE | SIZES, exclusive=True),
+    "anchors": Rule(TRAIN | ANCHORS | PREPARE | SIZES, is_path=True),
     "device_target": Rule(DETECTORS, choices=("CPU", "GPU", "Ascend"), after_end=True),
     "device_id": Rule(DETECTORS, per_host=True),
     "device_num": Rule(TRAIN | EVAL, after_end=True),
     "run_distribute": Rule(TRAIN | EVAL, after_end=True),
-    "seed": Rule(TRAIN | ANCHORS),
-    "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS, is_path=True, per_host=True, in_graph=False),
+    "seed": Rule(TRAIN | ANCHORS | PREPARE),
+    "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS | PREPARE, is_path=True, per_host=True, in_graph=False),
     "report": Rule(EVAL | PREPARE, in_graph=False),
     "compile_cache": Rule(TRAIN | EVAL | PREDICT, is_path=True, per_host=True, in_graph=False),
     # data
@@ -82,7 +82,7 @@ RULES = {
     "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "tensorflow", "jitter", "flip", "plain")),
     "mosaic": Rule(maximum=1),
     "class_balance": Rule(maximum=1),
-    "match_threshold": Rule(TRAIN | ANCHORS, maximum=1),
+    "match_threshold": Rule(TRAIN | ANCHORS | PREPARE, maximum=1),
     "matching": Rule(choices=("zoo", "nvidia", "ssd", "atss")),
     "num_workers": Rule(TRAIN | EVAL | EXPORT, per_host=True),
     # training
@@ -141,6 +141,9 @@ RULES = {
     "raw": Rule(EXPORT),
     "source": Rule(PREDICT, is_path=True, in_graph=False),
     "draw_score": Rule(TRAIN | EVAL | PREDICT, maximum=1, in_graph=False),
+    "view": Rule(PREDICT, in_graph=False),
+    "serve": Rule(PREDICT, maximum=65535, in_graph=False),
+    "host": Rule(PREDICT, in_graph=False),
 }
 # what the model zoo and other repositories call an option
 RENAMED = {

@@ -35,6 +35,11 @@ def test_boxes_are_pixels_and_low_scores_are_left_out(model):
     assert repr(model) == "ssd of 'a.ckpt': 64 pixels, 2 class(es): cat, dog"
 
 
+def test_each_class_is_returned_from_its_own_score_on(model):
+    model.min_shown = np.array([0.3, 0.95])
+    assert model(PIXELS).names == ["cat", "cat"]
+
+
 def test_it_draws_itself(model, tmp_path):
     found = model(PIXELS)
     drawing = found.draw()

@@ -20,6 +20,7 @@ from src.config import model_options, read_options
 from src.data.images import read_image
 from src.drawing import draw_boxes, save_png
 from src.errors import DataError
+from src.evaluation.thresholds import scores_by_class
 from src.machine import process
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class Found:
 
 class LoadedModel:
     """A function of a picture. classes: the names it knows; meta: what its file says of itself; min_shown: least score
-    of what it returns."""
+    of what it returns, one for all classes or [C]."""
 
-    def __init__(self, predict: Predictor, path: str, *, min_shown: float):
+    def __init__(self, predict: Predictor, path: str, *, min_shown: float | np.ndarray):
         self.predict, self.path, self.min_shown = predict, path, min_shown
         self.classes, self.meta = list(predict.classes), predict.meta
 
@@ -74,7 +75,7 @@ class LoadedModel:
         """What is in a picture, a path or an array [H, W, 3] uint8 RGB. Raises DataError."""
         pixels = read_image(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else check_pixels(image)
         boxes, scores, labels = self.predict.detect(pixels)
-        shown = scores >= self.min_shown
+        shown = scores >= np.broadcast_to(self.min_shown, len(self.classes))[labels - 1]
         height, width = pixels.shape[:2]
         boxes = boxes[shown] * np.array([width, height, width, height], np.float32)
         return Found(pixels, boxes, scores[shown], labels[shown], [self.classes[label - 1] for label in labels[shown]],
@@ -107,4 +108,5 @@ def load(path: str, **typed: object) -> LoadedModel:
     distributed.start(options.device_target, options.device_id)
     # without compile_cache: MindSpore would put the graphs of all models of this process into one folder
     predict = load_predictor(options.checkpoint_file_path, batch_size=1, **model_options(options))
-    return LoadedModel(predict, options.checkpoint_file_path, min_shown=options.draw_score)
+    return LoadedModel(predict, options.checkpoint_file_path, min_shown=scores_by_class(
+        predict.classes, predict.meta["draw_score"], predict.meta["class_scores"]))

@@ -28,6 +28,7 @@ class Description(TypedDict, total=False):
     image_size: int       # side of the square that the network takes, pixels
     width: float          # multiplier of the channels
     anchor_shapes: list   # per level [w, h] of the anchors of a cell, pixels; [] or absent: the published ones
+    clip_anchors: bool    # whether anchors are clipped to the image; absent: as the model's source has it
     classes: list[str]    # names without background: label l is classes[l - 1]
     mean: list[float]     # of RGB, 0..255; the graph subtracts it
     std: list[float]      # the graph divides by it
@@ -46,7 +47,7 @@ class Description(TypedDict, total=False):
 def describe(model: Model, classes: Sequence[str], thresholds: Mapping, **more: object) -> Description:
     """The Description of a model. thresholds: with ADJUSTABLE_FIELDS; more: what else the file says."""
     return {"model": model.name, "image_size": model.image_size, "width": model.width,
-            "anchor_shapes": model.anchor_shapes, "classes": list(classes),
+            "anchor_shapes": model.anchor_shapes, "clip_anchors": model.clip_anchors, "classes": list(classes),
             "mean": list(model.mean), "std": list(model.std), "score": model.score,
             **{name: thresholds[name] for name in ADJUSTABLE_FIELDS},
             **{name: thresholds[name] for name in SHOWN_FIELDS if name in thresholds},
