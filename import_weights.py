@@ -29,6 +29,8 @@ def read_arguments() -> Namespace:
                         help="whose names and layout it has")
     parser.add_argument("--model", required=True, help="the model of this repository that it is for")
     parser.add_argument("--output", type=expand_home, required=True, help="checkpoint to write, such as ckpt/ssd.ckpt")
+    parser.add_argument("--image_size", type=int, default=0, help="pixels, where it was trained at another size than "
+                        "the model was first published with; such as 640 for ssd_mobilenet_v2_fpnlite_640x640")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
     return parser.parse_args()
 
@@ -44,7 +46,7 @@ def main() -> None:
     from src.models.ssd import build_model
     from src.weights import checkpoint
     from src.weights.files import open_weights
-    from src.weights.load import OURS, assign, import_command, match_model, translate_weights
+    from src.weights.load import OURS, assign, check_version, import_command, match_model, translate_weights
     from src.weights.names import SOURCES, published_thresholds
 
     typed = convert("classes", arguments.classes, {"classes": []})
@@ -52,13 +54,14 @@ def main() -> None:
     source, found = match_model(file, arguments.model, arguments.publisher)
     classes = named_classes(typed or ["voc" if found == 20 else "coco"])
     clip = SOURCES[source].clip_anchors if source else True
-    model = build_model(arguments.model, len(classes) + 1, clip_anchors=clip)
+    model = build_model(arguments.model, len(classes) + 1, image_size=arguments.image_size, clip_anchors=clip)
     translated = translate_weights(model.network, file, arguments.publisher)
     if translated.source == OURS:
         raise OptionError(f"'{file.path}' is a checkpoint of this repository already")
     report = assign(model.network, translated)
     print(report.text(file.path))
     if report.complete:
+        check_version(model.name, report.source)
         meta = describe(model, classes, published_thresholds(report.source), imported_from=report.source)
         what = f"whole detector, {len(classes)} classes"
     elif report.backbone_only:

@@ -1,6 +1,8 @@
 """Finds objects in pictures, videos, a stream or a camera: drawings and a JSON file.
 
     python predict.py --checkpoint_file_path=ssd.mindir --source=pictures/ --output_path=found
+    python predict.py --checkpoint_file_path=ssd.mindir --source=0 --view=True
+    python predict.py --checkpoint_file_path=ssd.mindir --serve=8000
 """
 from __future__ import annotations
 
@@ -14,6 +16,8 @@ from src.errors import DataError, Interrupted, OptionError, run_main, smaller_ba
 from src.machine import process
 
 if TYPE_CHECKING:
+    from easydict import EasyDict
+
     from src.inference.outputs import Outputs
     from src.inference.predictor import Predictor
     from src.inference.sources import Source
@@ -24,7 +28,8 @@ def main() -> None:
     from src.config import model_options, read_options, unused_note
 
     options = read_options(sys.argv[1:], "predict.py", doc=__doc__)
-    source = find_source(options.source, options.output_path)
+    is_live = check_live(options)
+    source = None if options.serve and not options.source else find_source(options.source, options.output_path)
     note = unused_note(options, "predict.py")
     if note:
         print(note, flush=True)
@@ -36,15 +41,57 @@ def main() -> None:
 
     distributed.start(options.device_target, options.device_id)
     # one picture at a time of a camera, and no more than there are
-    batch_size = 1 if source.live else min(options.eval_batch_size, source.total or options.eval_batch_size)
+    one_by_one = is_live or source.live
+    batch_size = 1 if one_by_one else min(options.eval_batch_size, source.total or options.eval_batch_size)
     predict = load_predictor(options.checkpoint_file_path, batch_size=batch_size, compile_cache=options.compile_cache,
                              **model_options(options))
+    if is_live:
+        show_live(predict, source, options)
+        return
     names = ("draw_score", "class_scores", "min_score", "nms_threshold", "max_boxes")
     thresholds = {name: predict.meta[name] for name in names if name != "class_scores" or predict.meta[name]}
     with output_folder(options.output_path):
         outputs = Outputs(source, options.output_path, classes=predict.classes, thresholds=thresholds)
         interrupted = write_predictions(predict, source, outputs)
         summarize(source, outputs, options.output_path, interrupted=interrupted)
+
+
+def check_live(options: EasyDict) -> bool:
+    """Whether to show instead of writing files. Raises OptionError or EnvironmentFault where that cannot be."""
+    if options.view and options.serve:
+        raise OptionError("--view=True shows a window, --serve a web page; choose one of them")
+    if options.view:
+        from src.live.screen import check_screen
+        check_screen()
+    if options.serve:
+        import src.live.server  # noqa: F401, its package may be missing
+    return options.view or options.serve > 0
+
+
+def show_live(predict: Predictor, source: Source | None, options: EasyDict) -> None:
+    """Shows what is found in a window or for browsers, until its end."""
+    import numpy as np
+
+    from src.inference.sources import open_source
+    from src.live.stream import Stream
+
+    opened, is_live = [source], source is not None and source.live
+
+    def open_again() -> Source:
+        return opened.pop() if opened else open_source(options.source, skip=options.output_path)
+    name, model = source.name if source else "Pictures", os.path.basename(options.checkpoint_file_path)
+    score = predict.meta["draw_score"]
+    predict.detect(np.zeros((8, 8, 3), np.uint8))  # compiles the model before the first frame comes
+    with Stream(predict.detect, open_again if source else None, live=is_live,
+                repeat=options.serve > 0 and not is_live) as stream:
+        if options.view:
+            from src.live.window import show_window
+            show_window(stream, predict.classes, title=f"{name} - {model}", score=score, folder=options.output_path)
+            return
+        from src.live.server import App, serve
+        about = f"{predict.meta['model']} of {model}, {predict.image_size} pixels, {len(predict.classes)} class(es)"
+        app = App(stream, predict.classes, title=name, about=about, score=score, host=options.host)
+        serve(app, host=options.host, port=options.serve)
 
 
 def find_source(text: str, output_path: str) -> Source:

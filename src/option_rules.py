@@ -141,6 +141,9 @@ RULES = {
     "raw": Rule(EXPORT),
     "source": Rule(PREDICT, is_path=True, in_graph=False),
     "draw_score": Rule(TRAIN | EVAL | PREDICT, maximum=1, in_graph=False),
+    "view": Rule(PREDICT, in_graph=False),
+    "serve": Rule(PREDICT, maximum=65535, in_graph=False),
+    "host": Rule(PREDICT, in_graph=False),
 }
 # what the model zoo and other repositories call an option
 RENAMED = {

@@ -72,7 +72,7 @@ def size_words(sizes: Sequence[SizeRange]) -> str:
 def score_words(diagnosis: Diagnosis) -> str:
     """Which score to use."""
     if not diagnosis.chosen:
-        return ""
+        return "Too few of its boxes are right, at any score, to name one to use."
     score, own = diagnosis.chosen["draw_score"], diagnosis.chosen["class_scores"]
     text = f"Missed and wrong boxes are in the best balance when boxes with a score of {score:g} or more are shown"
     different = [f"{value:g} for {name}" for name, value in own.items() if value != score]

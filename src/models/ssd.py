@@ -7,23 +7,30 @@ from dataclasses import replace
 from functools import partial
 
 from mindspore import nn
-from mindspore.common.initializer import Normal
 
-from src.anchors import AnchorTable, grid_anchors, reduced_anchors, reduced_shapes
+from src.anchors import LINEAR_SCALES, AnchorTable, grid_anchors, reduced_anchors, reduced_shapes
 from src.errors import OptionError, unknown_name
-from src.models import layers
 from src.models.fpn import FPN
 from src.models.heads import LevelHead, SharedHead, separable
-from src.models.initialize import start_from_background
 from src.models.layers import Extra, ExtraLevels, Norm, batch_norm, conv_norm, extra_block, torch_conv, xavier_conv
-from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, inverted_extras
+from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, full_extras, inverted_extras
 from src.models.model import SSD, Model, with_shapes
 from src.models.outside import is_outside, load_builder
 from src.models.resnet import STAGES_TO_C4, BasicBlock, Bottleneck, ResNet
+from src.models.ssd_tensorflow import (
+    ssd300_mobilenet_v1_tf1,
+    ssd300_mobilenet_v2_tf,
+    ssd300_mobilenet_v2_tf1,
+    ssd300_mobilenet_v2_tf2,
+    ssd_mobilenet_v1_fpn_tf1,
+    ssd_mobilenet_v1_fpn_tf2,
+    ssd_mobilenet_v2_fpnlite,
+    ssd_resnet50_fpn_tf1,
+    ssd_resnet50_fpn_tf2,
+)
 from src.models.vgg import VGG16
 
 CAFFE_MEAN = (123.0, 117.0, 104.0)         # VGG-16's released weights want it subtracted and nothing divided
-LINEAR_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # evenly from .2 to .95 (SSD paper section 2.2)
 
 # levels behind the backbone: middle and output channels, kernel, stride, padding
 RESNET_EXTRAS = (Extra(256, 512, 3, 2, 1), Extra(256, 512, 3, 2, 1), Extra(128, 256, 3, 2, 1),
@@ -72,27 +79,6 @@ def fpn_model(name: str, backbone: nn.Cell, *, num_classes: int, image_size: int
                  image_size=image_size, num_classes=num_classes)
 
 
-def ssd_mobilenet_v2_fpnlite(num_classes: int, image_size: int = 320) -> Model:
-    """TensorFlow Object Detection API, ssd_mobilenet_v2_fpnlite_320x320, _640x640: 2,619,006 trainable at 81 classes.
-
-    Separable convolutions in pyramid and head. The class biases start as background: of the published -4.6 that of the
-    background itself becomes 4.6, because our focal loss trains it and theirs does not.
-    """
-    strides = (8, 16, 32, 64, 128)
-    if image_size % 32:
-        raise OptionError(f"image_size={image_size}: ssd_mobilenet_v2_fpnlite needs a multiple of 32, like 320 or 640")
-    norm, conv = batch_norm(eps=1e-3, momentum=0.997), partial(layers.conv, init=Normal(0.01))
-    backbone = MobileNetV2(norm, taps=(6, 13, 18), conv=conv)
-    neck = FPN(backbone.channels, 128, norm, smooth_first=True, conv=conv,
-               block=partial(layers.separable_norm, conv=conv))
-    head = SharedHead(len(strides), 128, anchors_per_cell=6, num_classes=num_classes, norm=norm, one_tower=True,
-                      layer=partial(layers.separable_conv, conv=conv), tower_bias=False)
-    start_from_background(head, num_classes)
-    return Model(name="ssd_mobilenet_v2_fpnlite", network=SSD(backbone, neck, head),
-                 anchors=grid_anchors(image_size, strides), image_size=image_size, num_classes=num_classes,
-                 mean=(127.5,) * 3, std=(127.5,) * 3, clip_before_nms=False)
-
-
 def ssd300_mobilenet_v2(num_classes: int, image_size: int = 300, width: float = 1.0) -> Model:
     """Model zoo official/cv/SSD, ssd300_config_gpu.yaml: 4,393,461 trainable parameters at 81 classes.
 
@@ -107,16 +93,6 @@ def ssd300_mobilenet_v2(num_classes: int, image_size: int = 300, width: float = 
                  image_size=image_size, num_classes=num_classes, width=width)
 
 
-def ssd300_mobilenet_v2_tf(num_classes: int, image_size: int = 300) -> Model:
-    """TensorFlow Object Detection API, ssdlite_mobilenet_v2_coco: the network of ssd300_mobilenet_v2, for its weights.
-
-    Pixels are scaled to -1..1 and the anchors sit in the middle of their cells.
-    """
-    zoo = ssd300_mobilenet_v2(num_classes, image_size)
-    anchors = reduced_anchors(image_size, reduced_shapes(0.1, LINEAR_SCALES))
-    return replace(zoo, name="ssd300_mobilenet_v2_tf", anchors=anchors, mean=(127.5,) * 3, std=(127.5,) * 3)
-
-
 def ssd300_mobilenet_v1(num_classes: int, image_size: int = 300) -> Model:
     """PaddleDetection, ssd_mobilenet_v1_300_120e_voc.yml: 5,796,089 trainable parameters at 21 classes.
 
@@ -124,13 +100,9 @@ def ssd300_mobilenet_v1(num_classes: int, image_size: int = 300) -> Model:
     """
     norm = batch_norm()
     backbone = MobileNetV1(norm, taps=(22, 26), activation=nn.ReLU, conv=torch_conv)
-    channels, blocks = list(backbone.channels), []
-    for middle, after in ((256, 512), (128, 256), (128, 256), (64, 128)):
-        blocks.append(nn.SequentialCell(conv_norm(channels[-1], middle, norm, kernel_size=1, conv=torch_conv),
-                                        conv_norm(middle, after, norm, stride=2, conv=torch_conv)))
-        channels.append(after)
+    blocks, channels = full_extras(backbone.channels[-1], norm=norm, conv=torch_conv)
     predictor = partial(xavier_conv, kernel_size=1, bias=True)
-    head = LevelHead(channels, (3, 6, 6, 6, 6, 6), num_classes, predictor=predictor)
+    head = LevelHead([*backbone.channels, *channels], (3, 6, 6, 6, 6, 6), num_classes, predictor=predictor)
     shapes = reduced_shapes(60 / 300, [size / 300 for size in (60, 105, 150, 195, 240, 285, 300)])
     return Model(name="ssd300_mobilenet_v1", network=SSD(backbone, ExtraLevels(blocks), head),
                  anchors=reduced_anchors(image_size, shapes), image_size=image_size, num_classes=num_classes,
@@ -157,7 +129,7 @@ def ssd300_mobilenet_v1_zoo(num_classes: int, image_size: int = 300) -> Model:
 def ssdlite300_mobilenet_v2(num_classes: int, image_size: int = 300) -> Model:
     """uvipen/SSD-pytorch, src/model.py: 4,451,764 trainable parameters at 81 classes, 3000 anchors."""
     norm = batch_norm()
-    backbone = MobileNetV2(norm, taps=(18,), tap_expansion=True, conv=torch_conv)
+    backbone = MobileNetV2(norm, taps=(18,), tap_expansion=True, detach=True, conv=torch_conv)
     extras = (512, 256, 256, 64)
     head = LevelHead([*backbone.channels, *extras], SSDLITE_300.anchors_per_cell(), num_classes,
                      predictor=separable(norm, depthwise_bias=True))
@@ -241,7 +213,9 @@ def table_model(name: str, network: SSD, table: AnchorTable, *, num_classes: int
 BUILDERS = {builder.__name__: builder for builder in (
     ssd_resnet50_fpn, ssd300_resnet50, ssd300_resnet34, ssd300_mobilenet_v1, ssd300_mobilenet_v1_zoo,
     ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn,
-    ssd_mobilenet_v2_fpnlite, ssd300_vgg16, ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
+    ssd_mobilenet_v2_fpnlite, ssd300_vgg16, ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc, ssd_resnet50_fpn_tf2,
+    ssd_resnet50_fpn_tf1, ssd_mobilenet_v1_fpn_tf2, ssd_mobilenet_v1_fpn_tf1, ssd300_mobilenet_v2_tf2,
+    ssd300_mobilenet_v2_tf1, ssd300_mobilenet_v1_tf1)}
 
 
 def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0,

@@ -20,6 +20,7 @@ from src.weights.files import WeightFile
 from src.weights.names import SOURCES, Arrays, convert_weights, count_places, guess_source, unwrap
 
 OURS = "ours"    # the source of files that have the names of this repository
+PREFERRED = {"tfjs": ("_tf",), "tensorflow": ("_tf2",), "tensorflow1": ("_tf1", "_tf")}  # endings of models of a source
 MAX_ROWS = 12    # of a list in a report
 TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "loss_scale", "good_steps", "ema_",
                   "micro_")
@@ -164,7 +165,20 @@ def load_all(network: SSD, file: WeightFile, model: str) -> str:
         raise OptionError(f"checkpoint '{file.path}' is not of this {model}: {len(report.loaded)} parameters fit, "
                           f"{len(report.missing)} are missing, {len(report.skipped)} have another shape (first: "
                           f"{first}); check --model, --classes and --width")
+    check_version(model, report.source)
     return report.source
+
+
+def check_version(model: str, source: str) -> None:
+    """Raises OptionError for a detector of TensorFlow 1 in a network of TensorFlow 2, or the other way round.
+
+    The parameters fit, but what is computed from them differs (models/ssd_tensorflow.py).
+    """
+    own, other = {"tensorflow": ("_tf2", "_tf1"), "tensorflow1": ("_tf1", "_tf2")}.get(source, ("", "?"))
+    right = model.removesuffix(other) + own
+    if model.endswith(other) and right in BUILDERS:
+        raise OptionError(f"model={model}: the file is of TensorFlow {own[-1]}, whose network computes something else "
+                          f"from the same parameters; use --model={right}")
 
 
 def load_pretrained(network: SSD, file: WeightFile, model: str, *, classes: Sequence[str] = (), by_class: bool = False,
@@ -229,8 +243,8 @@ def recognise(file: WeightFile, models: Sequence[str] = tuple(BUILDERS)) -> Reco
     best, found = (), None
     for model in models:
         source, classes = match_model(file, model)
-        # two pairs of models have the same parameters: TensorFlow's anchors, and those of VOC, are told by the rest
-        rank = model.endswith("_tf") == (source == "tfjs"), model.endswith("_voc") == (classes == 20)
+        # some models have the same parameters: TensorFlow's versions, and the anchors of VOC, are told by the rest
+        rank = model.endswith(PREFERRED.get(source, ())), model.endswith("_voc") == (classes == 20)
         if source and rank > best:
             best, found = rank, Recognised(model, source, classes)
     return found

@@ -95,11 +95,12 @@ SOURCES = {
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
     # the paper's authors and chuanqi305; names and layouts are turned by from_caffe before
     "caffe": WeightSource((0.01, 0.45, 200, "bilinear"), norm_eps=NORM_EPS, clip_anchors=False, rules=(OUR_NAMES,)),
-    # names and layouts are turned by from_tensorflow before; with antialias it gives its known AP of 0.2939
-    "tfjs": WeightSource((0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(
-        OUR_NAMES,)),
-    # TensorFlow Object Detection API on TensorFlow 2, by names of variables or keys of checkpoints
+    # TensorFlow Object Detection API on TensorFlow 2, by the names of variables, and on TensorFlow 1; from_tensorflow
+    # turns names and layouts before
     "tensorflow": WeightSource((1e-8, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
+    "tensorflow1": WeightSource((1e-8, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
+    # TensorFlow 1 with folded norms; with antialias it gives its known AP of 0.2939
+    "tfjs": WeightSource((0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
 }
 # applied to the result of a rule: the zoo's word for boxes; cells that the zoo and Paddle put around a convolution and
 # its norm (`backbone.features` is ours)
@@ -125,7 +126,7 @@ def convert_weights(source: str, arrays: Arrays, shapes: dict[str, tuple]) -> tu
     """
     publisher, converted, unused = SOURCES[source], {}, []
     if source in TENSORFLOW_RULES:
-        arrays = from_tensorflow(arrays, source)
+        arrays = from_tensorflow(arrays, source, shapes)
     else:
         arrays = from_caffe(arrays) if source == "caffe" else rename_norms(decimate_vgg(arrays))
     for theirs, array in arrays.items():
