@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.inference.pipeline import Detections
+from src.inference.found import Detections
 from src.inference.sources import Picture
 
 PICTURE_SECONDS = 1.0  # that an image file is shown
