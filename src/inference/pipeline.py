@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from src.data.transforms import resize
+from src.data.resize import resize
 from src.inference.sources import Picture
 
 if TYPE_CHECKING:
