@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from src.inference.pipeline import Detections
+from src.inference.found import Detections
 from src.inference.sources import Picture
 from src.live import stream as streams
 from src.live.stream import Busy, Stream, chosen
@@ -62,6 +62,7 @@ def test_no_image_file_is_left_out(monkeypatch):
         return NOTHING
     with Stream(detect, lambda: frames(6)) as stream:
         until(lambda: stream.shot and stream.shot.number == 5)
+        assert stream.shot.name == "5.png"
     assert seen == list(range(6))
 
 
