@@ -63,6 +63,8 @@ def check_live(options: EasyDict) -> bool:
     """Whether to show instead of writing files. Raises OptionError or EnvironmentFault where that cannot be."""
     if options.view and options.serve:
         raise OptionError("--view=True shows a window, --serve a web page; choose one of them")
+    if options.serve and not options.host:
+        raise OptionError("--host is empty; 127.0.0.1 serves this machine only, 0.0.0.0 others too")
     if options.view:
         from src.live.screen import check_screen
         check_screen()
