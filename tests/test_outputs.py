@@ -12,6 +12,7 @@ from src.classes import COCO_CLASSES
 from src.data.findings import Report
 from src.data.voc import read_voc_record
 from src.data.voc_names import ImageFolder
+from src.errors import EnvironmentFault
 from src.inference.formats import FORMS
 from src.inference.found import Detections
 from src.inference.outputs import Outputs, numbers_of
@@ -31,6 +32,7 @@ def pixels():
 
 def write(folder, names, results, save=tuple(FORMS), classes=CLASSES):
     """Writes results for image files in/<name>; returns the Outputs and predictions.json."""
+    os.makedirs(folder, exist_ok=True)
     outputs = Outputs(Source("in", [f"in/{name}" for name in names], "in"), str(folder), save=save, classes=classes,
                       thresholds={"draw_score": 0.4})
     for name, found in zip(names, results):
@@ -121,6 +123,16 @@ def test_crops_and_drawings(tmp_path):
     line = FOUND._replace(boxes=np.float32([[1, 1, 1, 1], [0.5, 0.5, 0.5, 0.5]]))
     write(tmp_path, ["z.jpg"], [line], ["crops"])
     assert cv2.imread(str(tmp_path / "crops/cat/z_2.png")).shape == (1, 1, 3)
+
+
+def test_many_drawings_and_one_that_cannot_be_written(tmp_path):
+    names = [f"{number}.jpg" for number in range(12)]
+    write(tmp_path / "out", names, [FOUND] * 12, ["drawings"])
+    assert len([name for name in files_in(tmp_path / "out") if name.endswith(".png")]) == 12
+    (tmp_path / "out" / "5.png").unlink()
+    (tmp_path / "out" / "5.png").mkdir()
+    with pytest.raises(EnvironmentFault, match="5.png cannot be written"):
+        write(tmp_path / "out", names, [FOUND] * 12, ["drawings"])
 
 
 def test_frames_have_numbers(tmp_path):
