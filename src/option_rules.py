@@ -129,7 +129,7 @@ RULES = {
     "eval_batch_size": Rule(TRAIN | EVAL | EXPORT | PREDICT, minimum=1, maximum=128),
     "eval_images": Rule(TRAIN | EVAL, in_graph=False),
     "metric_engine": Rule(TRAIN | EVAL, choices=("hotcoco", "pycocotools")),
-    "resize": Rule(DETECTORS, choices=("bilinear", "antialias")),
+    "resize": Rule(DETECTORS, choices=("bilinear", "antialias", "tensorflow")),
     "min_score": Rule(DETECTORS, maximum=1),
     "nms_threshold": Rule(DETECTORS, maximum=1),
     "nms_candidates": Rule(DETECTORS, minimum=1),

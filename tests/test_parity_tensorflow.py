@@ -14,6 +14,7 @@ from parity import load_folder
 from weight_writers import save_bundle
 
 from src.classes import COCO_CATEGORY_IDS
+from src.data.resize import resize
 from src.models.detector import Detector
 from src.models.layers import Normalize
 from src.models.ssd import build_model
@@ -166,6 +167,18 @@ def test_decoded_boxes(reference):
         boxes = detector.decode(reference.deltas[:, ms.Tensor(rows)], ms.Tensor(rows[None])).asnumpy()[0]
         theirs = reference.expected["decoded_boxes_yxyx_rows"][:, X_FIRST]
         reference.check(boxes, theirs.clip(detector.low, detector.high), "decoded")
+
+
+@pytest.mark.parametrize("folder", [folder for folder in MODELS if not folder.endswith("_tf1")])
+def test_pixels_are_resized_as_theirs(folder, shared):
+    """Of noise, on which any other rule is far off; theirs are not rounded to whole numbers."""
+    seeded, meta, expected = load_folder(shared("..", "parity", "tensorflow"), folder)
+    size = meta["image_size"]
+    model = build_model(MODELS[folder], 2, image_size=size)
+    for method, mean in (("tensorflow", 0.35), ("bilinear", 20)):
+        ours = (resize(seeded.image(375, 500, 6), size, method) - np.array(model.mean)) / model.std
+        apart = np.abs(seeded.sample(ours, 2048) - expected["resized_sample"]) * model.std[0]
+        assert mean / 10 < apart.mean() < mean, method
 
 
 def test_the_80_classes_of_coco_are_chosen(reference):

@@ -143,18 +143,21 @@ class CsvTable(RowFile):
 
 
 class YoloLabels(Form):
-    """YOLO's label files: for each object a line with class from 0, and cx, cy, w, h as fractions; names in data.yaml.
+    """YOLO's labels/ and data.yaml, to which the pictures come as images/.
+
+    For each object a line with class from 0, and cx, cy, w, h as fractions of the picture.
     """
 
     def add(self, result: Result) -> None:
         rows = zip(to_centers(result.found.boxes).tolist(), result.found.labels.tolist())
         text = "".join(f"{label - 1} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}\n" for (cx, cy, w, h), label in rows)
-        write_atomic(os.path.join(self.folder, "yolo", f"{result.own_stem}.txt"), text.encode())
+        write_atomic(os.path.join(self.folder, "yolo", "labels", f"{result.own_stem}.txt"), text.encode())
 
     def close(self, keep: bool) -> None:
         if keep:
-            names = yaml.safe_dump({"names": dict(enumerate(self.classes))}, allow_unicode=True)
-            write_atomic(os.path.join(self.folder, "yolo", "data.yaml"), names.encode())
+            facts = {"train": "images", "names": dict(enumerate(self.classes))}
+            text = yaml.safe_dump(facts, allow_unicode=True, sort_keys=False)
+            write_atomic(os.path.join(self.folder, "yolo", "data.yaml"), text.encode())
 
 
 class VocFiles(Form):
