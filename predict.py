@@ -133,8 +133,8 @@ def write_files(predict: Predictor, source: Source, options: EasyDict, *, window
 
     thresholds = {name: predict.meta[name] for name in THRESHOLDS if predict.meta[name] != {}}
     with output_folder(options.output_path):
-        outputs = Outputs(source, options.output_path, save=options.save, classes=predict.classes,
-                          thresholds=thresholds)
+        save = [*options.save, "tensorboard"] if options.tensorboard else options.save
+        outputs = Outputs(source, options.output_path, save=save, classes=predict.classes, thresholds=thresholds)
         with smaller_batch("eval_batch_size", predict.batch_size):
             interrupted = write_all(find_objects(predict, source, windows=windows, scores=scores), source, outputs)
         finish(source, outputs, scores, folder=options.output_path, interrupted=interrupted)

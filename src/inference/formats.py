@@ -7,7 +7,7 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ET
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -17,7 +17,8 @@ import yaml
 
 from src.boxes import to_centers
 from src.classes import COCO_CATEGORY_IDS, COCO_CLASSES
-from src.drawing import draw_boxes, save_png
+from src.drawing import draw_boxes, encode_png, save_png
+from src.events import EventFile
 from src.files import aside_of, write_atomic
 from src.inference.found import Detections
 from src.inference.sources import Picture
@@ -26,6 +27,8 @@ from src.text import one_line
 
 WRITERS = 4  # threads that write drawings
 COLUMNS = ("file", "frame", "time", "class", "score", "x1", "y1", "x2", "y2")  # of predictions.csv
+
+MAX_SHOWN = 200  # pictures of a video in TensorBoard
 
 
 class Result(NamedTuple):
@@ -219,8 +222,30 @@ class Crops(Form):
 
 
 # what --save knows, and what a message calls it
+class TensorBoardPictures(Form):
+    """The drawings for TensorBoard, of videos one a second; of each file at most MAX_SHOWN."""
+
+    def __init__(self, folder: str, classes: Sequence[str]):
+        super().__init__(folder, classes)
+        self.events, self.taken, self.counts = EventFile(folder), set(), Counter()
+
+    def add(self, result: Result) -> None:
+        (pixels, row, _), (boxes, scores, labels) = result.picture, result.found
+        second = result.stem, int(row.get("time", 0))
+        if second in self.taken or self.counts[result.stem] >= MAX_SHOWN:
+            return
+        self.taken.add(second)
+        self.counts[result.stem] += 1
+        drawing = draw_boxes(pixels, boxes, labels, scores=scores, classes=self.classes)
+        self.events.picture(row.get("frame", 0), f"predictions/{result.stem}", encode_png(drawing))
+
+    def close(self, keep: bool) -> None:
+        self.events.close()
+
+
 FORMS = {"drawings": (Drawings, "drawings"), "coco": (CocoResults, CocoResults.name), "csv": (CsvTable, CsvTable.name),
-         "yolo": (YoloLabels, "yolo/"), "voc": (VocFiles, "voc/"), "crops": (Crops, "crops/")}
+         "yolo": (YoloLabels, "yolo/"), "voc": (VocFiles, "voc/"), "crops": (Crops, "crops/"),
+         "tensorboard": (TensorBoardPictures, "events for TensorBoard")}
 
 
 def to_pixels(shape: tuple, found: Detections) -> list[list[float]]:
