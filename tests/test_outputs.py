@@ -13,10 +13,10 @@ from src.data.findings import Report
 from src.data.voc import read_voc_record
 from src.data.voc_names import ImageFolder
 from src.errors import EnvironmentFault
-from src.inference.formats import FORMS
 from src.inference.found import Detections
 from src.inference.outputs import Outputs, numbers_of
 from src.inference.sources import Picture, Source
+from src.option_rules import RULES
 
 CLASSES = ["cat", "a/b: c"]
 FOUND = Detections(np.float32([[0.25, 0.1, 0.5, 0.6], [0, 0, 1, 1]]), np.float32([0.87654321, 0.5]), np.array([2, 1]))
@@ -30,7 +30,7 @@ def pixels():
     return image
 
 
-def write(folder, names, results, save=tuple(FORMS), classes=CLASSES):
+def write(folder, names, results, save=RULES["save"].choices, classes=CLASSES):
     """Writes results for image files in/<name>; returns the Outputs and predictions.json."""
     os.makedirs(folder, exist_ok=True)
     outputs = Outputs(Source("in", [f"in/{name}" for name in names], "in"), str(folder), save=save, classes=classes,
@@ -149,6 +149,7 @@ def test_frames_have_numbers(tmp_path):
 
 
 def test_nothing_is_left_of_broken_pictures_alone(tmp_path):
-    outputs = Outputs(Source("in", ["in/x.jpg"], "in"), str(tmp_path), save=list(FORMS), classes=CLASSES, thresholds={})
+    outputs = Outputs(Source("in", ["in/x.jpg"], "in"), str(tmp_path), save=RULES["save"].choices, classes=CLASSES,
+                      thresholds={})
     outputs.close()
     assert files_in(tmp_path) == []

@@ -221,7 +221,6 @@ class Crops(Form):
                      pixels[y1:y2, x1:x2])
 
 
-# what --save knows, and what a message calls it
 class TensorBoardPictures(Form):
     """The drawings for TensorBoard, of videos one a second; of each file at most MAX_SHOWN."""
 
@@ -243,6 +242,7 @@ class TensorBoardPictures(Form):
         self.events.close()
 
 
+# what --save and --tensorboard ask for, and what a message calls it
 FORMS = {"drawings": (Drawings, "drawings"), "coco": (CocoResults, CocoResults.name), "csv": (CsvTable, CsvTable.name),
          "yolo": (YoloLabels, "yolo/"), "voc": (VocFiles, "voc/"), "crops": (Crops, "crops/"),
          "tensorboard": (TensorBoardPictures, "events for TensorBoard")}
