@@ -133,8 +133,8 @@ def write_files(predict: Predictor, source: Source, options: EasyDict, *, window
 
     thresholds = {name: predict.meta[name] for name in THRESHOLDS if predict.meta[name] != {}}
     with output_folder(options.output_path):
-        outputs = Outputs(source, options.output_path, save=options.save, classes=predict.classes,
-                          thresholds=thresholds)
+        save = [*options.save, "tensorboard"] if options.tensorboard else options.save
+        outputs = Outputs(source, options.output_path, save=save, classes=predict.classes, thresholds=thresholds)
         with smaller_batch("eval_batch_size", predict.batch_size):
             interrupted = write_all(find_objects(predict, source, windows=windows, scores=scores), source, outputs)
         finish(source, outputs, scores, folder=options.output_path, interrupted=interrupted)
@@ -159,6 +159,8 @@ def write_all(results: Iterator[tuple[Picture, Detections]], source: Source, out
     from src.progress import track
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if source.live:
+        print(f"reading {source.name}; Ctrl-C ends it", flush=True)
     try:
         with contextlib.closing(outputs), write_behind(outputs.write) as write, contextlib.closing(results):
             for picture, found in track(results, source.total, "predicting"):
@@ -185,8 +187,8 @@ def finish(source: Source, outputs: Outputs, scores: np.ndarray, *, folder: str,
         raise Interrupted(f"interrupted before the end of '{source.name}': {summary}")
     print("\n".join([*outputs.notes, summary]), flush=True)
     if source.broken:
-        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged; the first "
-                        f"is {source.broken[0]}")
+        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged; the "
+                        f"first: {source.broken[0]}")
 
 
 if __name__ == "__main__":

@@ -194,6 +194,21 @@ def test_the_80_classes_of_coco_are_chosen(reference):
     assert np.array_equal(bias.reshape(-1, len(kept)), theirs.reshape(-1, CLASSES)[:, kept])
 
 
+def test_a_saved_model_names_the_same_variables(shared, tmp_path):
+    """By numbers as keys; its object graph says what they are."""
+    folder = "ssd_mobilenet_v2_320"
+    seeded, meta, _ = load_folder(shared("..", "parity", "tensorflow"), folder)
+    with open(shared("..", "parity", "tensorflow", folder, "saved_model_keys.json"), encoding="utf-8") as file:
+        keys = {entry["key"]: entry["full_name"] for entry in json.load(file) if entry["full_name"]}
+    by_name = {entry["full_name"]: seeded.weight_for(entry["key"], entry["shape"], entry["factor"], entry["offset"])
+               for entry in meta["checkpoint_keys"] if entry["kind"] == "weight"}
+    arrays = {key: by_name[name] for key, name in keys.items()}
+    save_bundle(tmp_path / "saved_model" / "variables" / "variables", arrays, [keys[key] for key in sorted(keys)])
+    file = open_weights(str(tmp_path))
+    network = build_model(MODELS[folder], CLASSES).network
+    assert file.arrays.keys() == by_name.keys() and assign(network, translate_weights(network, file)).complete
+
+
 def test_no_momentum_is_taken_for_a_weight(reference):
     slots = {"tensorflow": "SGD/{}/momentum", "tensorflow1": "{}/Momentum"}[reference.report.source]
     arrays = {slots.format(name): array for name, array in reference.file.arrays.items() if array.ndim}
