@@ -12,10 +12,11 @@ from src.classes import COCO_CLASSES
 from src.data.findings import Report
 from src.data.voc import read_voc_record
 from src.data.voc_names import ImageFolder
-from src.inference.formats import FORMS
+from src.errors import EnvironmentFault
 from src.inference.found import Detections
 from src.inference.outputs import Outputs, numbers_of
 from src.inference.sources import Picture, Source
+from src.option_rules import RULES
 
 CLASSES = ["cat", "a/b: c"]
 FOUND = Detections(np.float32([[0.25, 0.1, 0.5, 0.6], [0, 0, 1, 1]]), np.float32([0.87654321, 0.5]), np.array([2, 1]))
@@ -29,8 +30,9 @@ def pixels():
     return image
 
 
-def write(folder, names, results, save=tuple(FORMS), classes=CLASSES):
+def write(folder, names, results, save=RULES["save"].choices, classes=CLASSES):
     """Writes results for image files in/<name>; returns the Outputs and predictions.json."""
+    os.makedirs(folder, exist_ok=True)
     outputs = Outputs(Source("in", [f"in/{name}" for name in names], "in"), str(folder), save=save, classes=classes,
                       thresholds={"draw_score": 0.4})
     for name, found in zip(names, results):
@@ -48,7 +50,8 @@ def test_every_form(tmp_path):
     outputs, rows = write(tmp_path, ["x.jpg", "sub/y.jpg"], [FOUND, NOTHING])
     assert files_in(tmp_path) == [
         "crops/a_b_ c/x_1.png", "crops/cat/x_2.png", "detections.json", "predictions.csv", "predictions.json",
-        "sub/y.png", "voc/sub/y.xml", "voc/x.xml", "x.png", "yolo/data.yaml", "yolo/sub/y.txt", "yolo/x.txt"]
+        "sub/y.png", "voc/sub/y.xml", "voc/x.xml", "x.png", "yolo/data.yaml", "yolo/labels/sub/y.txt",
+        "yolo/labels/x.txt"]
     assert rows == [
         {"file": "in/x.jpg", "image_id": 1, "drawing": "x.png", "thresholds": {"draw_score": 0.4}, "objects": [
             {"class": "a/b: c", "score": 0.8765, "box": [20.0, 4.0, 40.0, 24.0]},
@@ -99,10 +102,11 @@ def test_a_table(tmp_path):
 
 def test_yolo_and_voc(tmp_path):
     write(tmp_path, ["x.jpg", "y.jpg"], [FOUND, NOTHING], ["yolo", "voc"])
-    assert (tmp_path / "yolo/x.txt").read_text() == ("1 0.375000 0.350000 0.250000 0.500000\n"
+    assert (tmp_path / "yolo/labels/x.txt").read_text() == ("1 0.375000 0.350000 0.250000 0.500000\n"
                                                      "0 0.500000 0.500000 1.000000 1.000000\n")
-    assert (tmp_path / "yolo/y.txt").read_text() == ""
-    assert yaml.safe_load((tmp_path / "yolo/data.yaml").read_text()) == {"names": {0: "cat", 1: "a/b: c"}}
+    assert (tmp_path / "yolo/labels/y.txt").read_text() == ""
+    assert yaml.safe_load((tmp_path / "yolo/data.yaml").read_text()) == {
+        "train": "images", "names": {0: "cat", 1: "a/b: c"}}
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images/x.jpg"), pixels())
     report, images = Report(), ImageFolder(str(tmp_path / "images"), {}, "filename")
@@ -121,6 +125,16 @@ def test_crops_and_drawings(tmp_path):
     assert cv2.imread(str(tmp_path / "crops/cat/z_2.png")).shape == (1, 1, 3)
 
 
+def test_many_drawings_and_one_that_cannot_be_written(tmp_path):
+    names = [f"{number}.jpg" for number in range(12)]
+    write(tmp_path / "out", names, [FOUND] * 12, ["drawings"])
+    assert len([name for name in files_in(tmp_path / "out") if name.endswith(".png")]) == 12
+    (tmp_path / "out" / "5.png").unlink()
+    (tmp_path / "out" / "5.png").mkdir()
+    with pytest.raises(EnvironmentFault, match="5.png cannot be written"):
+        write(tmp_path / "out", names, [FOUND] * 12, ["drawings"])
+
+
 def test_frames_have_numbers(tmp_path):
     class Video:
         rate, ratio = 10.0, 1
@@ -129,12 +143,13 @@ def test_frames_have_numbers(tmp_path):
     for number in range(2):
         outputs.write(Picture(pixels(), {"file": "v.mp4", "frame": number, "time": number / 10}, Video()), FOUND)
     outputs.close()
-    assert files_in(tmp_path / "yolo") == ["data.yaml", "v_000000.txt", "v_000001.txt"]
+    assert files_in(tmp_path / "yolo") == ["data.yaml", "labels/v_000000.txt", "labels/v_000001.txt"]
     assert (tmp_path / "predictions.csv").read_text().splitlines()[3].startswith("v.mp4,1,0.1,a/b: c,0.8765,")
     assert [row["image_id"] for row in json.loads((tmp_path / "detections.json").read_text())] == [1, 1, 2, 2]
 
 
 def test_nothing_is_left_of_broken_pictures_alone(tmp_path):
-    outputs = Outputs(Source("in", ["in/x.jpg"], "in"), str(tmp_path), save=list(FORMS), classes=CLASSES, thresholds={})
+    outputs = Outputs(Source("in", ["in/x.jpg"], "in"), str(tmp_path), save=RULES["save"].choices, classes=CLASSES,
+                      thresholds={})
     outputs.close()
     assert files_in(tmp_path) == []
