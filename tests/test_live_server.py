@@ -250,6 +250,11 @@ def test_a_viewer_that_takes_nothing_is_cut_off_and_one_that_leaves_is_noticed(a
         wait_for_viewers(0)
 
 
+def test_an_address_that_is_none_is_said(app):
+    with pytest.raises(EnvironmentFault, match="cannot listen at no address:8000"):
+        serve(app, host="no address", port=8000)
+
+
 def test_a_port_that_is_taken_is_said(app, address):
     with pytest.raises(EnvironmentFault, match=r"cannot listen at 127\.0\.0\.1:\d+ \(Address already in use\)"):
         serve(app, host="127.0.0.1", port=address[1])
