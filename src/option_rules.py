@@ -16,7 +16,7 @@ EVERY = DETECTORS | DATA | SIZES
 class Rule(NamedTuple):
     """The rules of one option. An option without a line in RULES has these defaults."""
     programs: frozenset[str] = TRAIN  # that use it
-    choices: tuple[str, ...] = ()     # the only values it may have; () for any
+    choices: tuple[str, ...] = ()     # the only values it, or each item of a list, may have; () for any
     minimum: float = 0                # smallest value of a number
     maximum: float = math.inf         # largest value of a number
     exclusive: bool = False           # the minimum itself is too small
@@ -41,9 +41,10 @@ class Rule(NamedTuple):
             if self.maximum < math.inf:
                 return f"must lie between {self.minimum} and {self.maximum}"
             return f"must be above {self.minimum}" if self.exclusive else f"must be at least {self.minimum}"
-        if not self.choices or value in self.choices:
+        odd = [item for item in (value if isinstance(value, list) else [value]) if item not in self.choices]
+        if not self.choices or not odd:
             return ""
-        near = [f"; did you mean {choice}?" for choice in self.choices if choice.lower() == value.lower()]
+        near = [f"; did you mean {choice}?" for choice in self.choices if choice.lower() == odd[0].lower()]
         return f"allowed are {', '.join(self.choices)}{''.join(near)}"
 
 
@@ -140,6 +141,10 @@ RULES = {
     "calibration_images": Rule(EXPORT, minimum=1),
     "raw": Rule(EXPORT),
     "source": Rule(PREDICT, is_path=True, in_graph=False),
+    "save": Rule(PREDICT, choices=("drawings", "coco", "csv", "yolo", "voc", "crops"), in_graph=False),
+    "only_classes": Rule(PREDICT, in_graph=False),
+    "score_threshold": Rule(PREDICT, in_graph=False),
+    "tiles": Rule(PREDICT, in_graph=False),
     "draw_score": Rule(TRAIN | EVAL | PREDICT, maximum=1, in_graph=False),
     "view": Rule(PREDICT, in_graph=False),
     "serve": Rule(PREDICT, maximum=65535, in_graph=False),

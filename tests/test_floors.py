@@ -14,8 +14,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # top of src/; within a package imports form no cycle.
 PACKAGES = ("ground", "machine", "ideas", "models", "data", "weights", "evaluation", "inference", "live", "export",
             "training")
-IDEAS = ("anchor_fit", "anchors", "atss", "box_losses", "boxes", "drawing", "ema", "losses", "lr_schedule", "matching",
-         "metrics", "optim")
+IDEAS = ("anchor_fit", "anchors", "atss", "box_losses", "boxes", "drawing", "ema", "lettering", "losses", "lr_schedule",
+         "matching", "metrics", "optim")
 APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("box_losses", "ema", "losses", "optim", "machine.compat", "machine.compile_cache",
                    "machine.distributed", "weights.checkpoint", "weights.load", "evaluation.evaluate",

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from src.inference.pipeline import Detections
+from src.inference.found import Detections
 from src.inference.sources import Picture
 from src.live import stream as streams
 from src.live.stream import Busy, Stream, chosen

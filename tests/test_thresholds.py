@@ -9,7 +9,7 @@ from src.errors import DataError
 from src.evaluation.mistakes import judge
 from src.evaluation.thresholds import MIN_BOXES, SCORES, choose_scores, score_curves, scores_by_class
 from src.inference.description import shown_fields
-from src.inference.pipeline import Detections
+from src.inference.found import Detections
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.weights import checkpoint

@@ -8,12 +8,13 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from src.data.findings import Finding
-from src.data.image_bytes import file_size
+from src.data.image_bytes import BadImage, file_size, read_bytes
 from src.data.images import IMAGE_ENDINGS
 from src.data.prepare import Split
 from src.files import read_json
@@ -21,6 +22,8 @@ from src.progress import track
 
 MORE = re.compile(r"and (\d+) more")  # the line of report.csv that stands for findings that were not kept
 CORNERS = re.compile(r"\[([^\]]+)\]")  # x1, y1, x2, y2 in the box of a finding
+HEAD = 1 << 14    # bytes that tell most files of one size apart
+MANY = 20000      # images whose comparison is worth a progress bar
 MIN_SHOWN = 0.04  # of the sides of an image: a smaller box could not be seen
 TXT_LINE = re.compile(r"(.+):(\d+)")   # a place in a file
 
@@ -76,28 +79,28 @@ def measure(survey: Survey) -> Measures:
 
 def identical_images(surveys: Sequence[Survey]) -> list[list[tuple[str, str]]]:
     """Groups of images with the same bytes: (split, file name); those in several splits come first."""
-    by_size = defaultdict(list)
-    for survey in surveys:
-        for image in survey.truth["images"]:
-            path = os.path.join(survey.image_dir, image["file_name"])
-            by_size[file_size(path)].append((path, survey.name, image["file_name"]))
-    by_size.pop(-1, None)  # gone since the conversion
-    candidates = [place for places in by_size.values() if len(places) > 1 for place in places]
-    groups = defaultdict(list)
-    for path, split, name in track(candidates, len(candidates), "comparing images", quiet=len(candidates) < 1000):
-        digest = digest_of(path)
-        if digest:
-            groups[digest].append((split, name))
-    twins = [group for group in groups.values() if len(group) > 1]
+    groups = [[(os.path.join(survey.image_dir, image["file_name"]), survey.name, image["file_name"])
+               for survey in surveys for image in survey.truth["images"]]]
+    for name, key in (("sizes", size_of), ("beginnings", partial(digest_of, max_bytes=HEAD)), ("bytes", digest_of)):
+        places = [(number, place) for number, group in enumerate(groups) for place in group]
+        found = defaultdict(list)
+        for number, place in track(places, len(places), f"comparing {name}", quiet=len(places) < MANY):
+            found[number, key(place[0])].append(place)
+        groups = [group for (_, value), group in found.items() if value and len(group) > 1]
+    twins = [[place[1:] for place in group] for group in groups]
     return sorted(twins, key=lambda group: -len({split for split, _ in group}))
 
 
-def digest_of(path: str) -> bytes:
-    """A hash of the bytes of a file, b"" where it cannot be read."""
+def size_of(path: str) -> int:
+    """The bytes of a file, 0 for none."""
+    return max(file_size(path), 0)
+
+
+def digest_of(path: str, max_bytes: int = -1) -> bytes:
+    """A hash of the first bytes of a file, or of all; b"" where it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.blake2b(file.read(), digest_size=16).digest()
-    except OSError:
+        return hashlib.blake2b(read_bytes(path, max_bytes), digest_size=16).digest()
+    except BadImage:
         return b""
 
 

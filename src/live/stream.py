@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.inference.pipeline import Detections
+from src.inference.found import Detections
 from src.inference.sources import Picture
 
 PICTURE_SECONDS = 1.0  # that an image file is shown
 RATE_SECONDS = 3.0     # over which the speed is measured
+PATIENCE = 5.0         # for a thread to end
 MAX_WAITING = 4        # pictures that wait for the model
 
 
@@ -61,7 +62,9 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        self.threads[0].join(5)  # a model that runs while the interpreter ends may crash
+        for thread in self.threads:  # a model or a camera that runs while the interpreter ends may crash
+            if thread.is_alive():
+                thread.join(PATIENCE)
 
     # --- for whoever shows it
 

@@ -25,7 +25,7 @@ from PySide6.QtWidgets import (
 
 from src.drawing import class_color, draw_boxes, save_png
 from src.errors import SSDError
-from src.inference.pipeline import Detections
+from src.inference.found import Detections
 from src.live.stream import Shot, Stream, chosen
 
 TICK_MS, TEXT_MS = 33, 500  # between two looks at the stream, and at the numbers of the status bar
