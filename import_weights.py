@@ -1,5 +1,6 @@
 """Other people's weights -> a checkpoint for this repository: complete detectors, or an ImageNet backbone alone.
 
+    python import_weights.py --list
     python import_weights.py SOURCE --model=ssd300_resnet50 --output=ckpt/x.ckpt [--from=nvidia] [--classes=coco]
 
 SOURCE: .pth or .pt (PyTorch; nothing in it is executed), .safetensors, .npz, .pdparams (Paddle), model.json or its
@@ -19,8 +20,10 @@ from src.machine import process
 
 def read_arguments() -> Namespace:
     """What the user typed."""
+    from src.weights.catalogue import ListCheckpoints
     from src.weights.names import SOURCES
     parser = ArgumentParser(__doc__)
+    parser.add_argument("--list", action=ListCheckpoints, help="print the public checkpoints and exit")
     parser.add_argument("source", type=expand_home, help="file, or a folder with one")
     parser.add_argument("--from", dest="publisher", default="auto", choices=("auto", *SOURCES),
                         help="whose names and layout it has")

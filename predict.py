@@ -63,6 +63,8 @@ def check_live(options: EasyDict) -> bool:
     """Whether to show instead of writing files. Raises OptionError or EnvironmentFault where that cannot be."""
     if options.view and options.serve:
         raise OptionError("--view=True shows a window, --serve a web page; choose one of them")
+    if options.serve and not options.host:
+        raise OptionError("--host is empty; 127.0.0.1 serves this machine only, 0.0.0.0 others too")
     if options.view:
         from src.live.screen import check_screen
         check_screen()
@@ -131,8 +133,8 @@ def write_files(predict: Predictor, source: Source, options: EasyDict, *, window
 
     thresholds = {name: predict.meta[name] for name in THRESHOLDS if predict.meta[name] != {}}
     with output_folder(options.output_path):
-        outputs = Outputs(source, options.output_path, save=options.save, classes=predict.classes,
-                          thresholds=thresholds)
+        save = [*options.save, "tensorboard"] if options.tensorboard else options.save
+        outputs = Outputs(source, options.output_path, save=save, classes=predict.classes, thresholds=thresholds)
         with smaller_batch("eval_batch_size", predict.batch_size):
             interrupted = write_all(find_objects(predict, source, windows=windows, scores=scores), source, outputs)
         finish(source, outputs, scores, folder=options.output_path, interrupted=interrupted)
@@ -157,6 +159,8 @@ def write_all(results: Iterator[tuple[Picture, Detections]], source: Source, out
     from src.progress import track
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if source.live:
+        print(f"reading {source.name}; Ctrl-C ends it", flush=True)
     try:
         with contextlib.closing(outputs), write_behind(outputs.write) as write, contextlib.closing(results):
             for picture, found in track(results, source.total, "predicting"):
@@ -183,8 +187,8 @@ def finish(source: Source, outputs: Outputs, scores: np.ndarray, *, folder: str,
         raise Interrupted(f"interrupted before the end of '{source.name}': {summary}")
     print("\n".join([*outputs.notes, summary]), flush=True)
     if source.broken:
-        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged; the first "
-                        f"is {source.broken[0]}")
+        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged; the "
+                        f"first: {source.broken[0]}")
 
 
 if __name__ == "__main__":

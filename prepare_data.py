@@ -9,8 +9,6 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from src.errors import run_main
 
 if TYPE_CHECKING:
@@ -77,6 +75,8 @@ def write_report(options: EasyDict, splits: list[Split]) -> None:
 
 def measure_anchors(options: EasyDict, survey: Survey) -> AnchorFit | None:
     """How the anchors of the model fit the boxes of a split, None where it has no box."""
+    import numpy as np
+
     from src.anchor_fit import fit_anchors, read_boxes
     from src.evaluation.data_page import AnchorFit
     from src.models.ssd import build_model

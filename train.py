@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from src.training.validator import Validator
 
 MAX_NAMES = 25  # classes in a line
+SHOWN_METRICS = ("eval/AP", "eval/AP50", "eval/mAP_area", "train/loss")  # beside the hyperparameters in TensorBoard
 
 
 def main() -> None:
@@ -120,10 +121,12 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
              frozen: int, validator: Validator | None) -> None:
     """Makes the folder of the run, opens its log, and tells and draws what is trained."""
     from src.anchor_file import write_shapes
-    from src.config import save_options
+    from src.config import DEFAULT_PATH, save_options
     from src.evaluation.report import draw_training_batch
     from src.files import make_folder
     from src.metrics import split_notes
+    from src.option_rules import compared_options
+    from src.recipes import read_yaml
     from src.training.build import describe_run
     from src.training.checks import hints
 
@@ -137,6 +140,7 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
         # a run that early_stop has ended takes no step again
         steps_done = state.total_steps if state.is_stalled else state.steps_done
         log.open(folder, steps_per_epoch=loader.steps, steps_done=steps_done, evaluated=not state.epoch_end_due)
+        log.events.hyperparameters(compared_options(options, read_yaml(DEFAULT_PATH)), SHOWN_METRICS)
     facts = describe_run(options, model, loader, classes=len(classes), frozen=frozen)
     log.write(facts)
     names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes

@@ -29,7 +29,7 @@ def main():
     process.prepare(options.device_target)
     import numpy as np
 
-    from src.data.transforms import resize
+    from src.data.resize import resize
     from src.inference.predictor import load_predictor
     from src.inference.sources import open_source
     from src.machine import distributed

@@ -147,4 +147,9 @@ def encode_jpeg(image: np.ndarray, max_bytes: int) -> bytes:
 
 def save_png(path: str, image: np.ndarray) -> None:
     """Writes image [H, W, 3] uint8 RGB as a PNG. Raises EnvironmentFault where that is not possible."""
-    write_atomic(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_atomic(path, encode_png(image))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Image [H, W, 3] uint8 RGB as the content of a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -129,7 +129,7 @@ RULES = {
     "eval_batch_size": Rule(TRAIN | EVAL | EXPORT | PREDICT, minimum=1, maximum=128),
     "eval_images": Rule(TRAIN | EVAL, in_graph=False),
     "metric_engine": Rule(TRAIN | EVAL, choices=("hotcoco", "pycocotools")),
-    "resize": Rule(DETECTORS, choices=("bilinear", "antialias")),
+    "resize": Rule(DETECTORS, choices=("bilinear", "antialias", "tensorflow")),
     "min_score": Rule(DETECTORS, maximum=1),
     "nms_threshold": Rule(DETECTORS, maximum=1),
     "nms_candidates": Rule(DETECTORS, minimum=1),
@@ -141,6 +141,7 @@ RULES = {
     "calibration_images": Rule(EXPORT, minimum=1),
     "raw": Rule(EXPORT),
     "source": Rule(PREDICT, is_path=True, in_graph=False),
+    "tensorboard": Rule(PREDICT, in_graph=False),
     "save": Rule(PREDICT, choices=("drawings", "coco", "csv", "yolo", "voc", "crops"), in_graph=False),
     "only_classes": Rule(PREDICT, in_graph=False),
     "score_threshold": Rule(PREDICT, in_graph=False),
@@ -160,6 +161,7 @@ RENAMED = {
 # which data it is and where: what --data stands for
 DATA_PLACES = ("dataset", "coco_root", "train_data_type", "val_data_type", "instances_set", "voc_root", "image_dir",
                "val_image_dir", "anno_path", "val_anno_path")
+MAIN = ("model", "image_size", "lr", "batch_size", "epoch_size", "seed")  # that say most of a training
 DATA_OPTIONS = tuple(name for name, rule in RULES.items() if DATA <= rule.programs and name != "config_path")
 
 
@@ -171,6 +173,13 @@ def rule_of(name: str) -> Rule:
 def shared_options(options: dict) -> dict:
     """The options that must be equal on all hosts of a distributed run."""
     return {name: value for name, value in options.items() if name != "typed" and not rule_of(name).per_host}
+
+
+def compared_options(options: dict, defaults: dict) -> dict:
+    """The options by which trainings are compared, as numbers, truth values and texts: MAIN, and what is no default."""
+    return {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in options.items()
+            if name in MAIN or name in defaults and value != defaults[name] and TRAIN <= rule_of(name).programs
+            and rule_of(name).in_graph and not rule_of(name).per_host}
 
 
 def graph_options(options: dict) -> dict:

@@ -80,8 +80,8 @@ def test_every_kind_of_head(name, own, tmp_path):
     file = open_weights(path) if own else WeightFile(path, "npz", arrays, {})
     fresh = {layer.weight.name: layer.weight.asnumpy().copy() for layer in network.head.class_layers()}
     text = load_pretrained(network, file, name, classes=ours, by_class=True)
-    assert "outputs kept for 2 classes: Bicycle (bicycle in the file), person\n" in text
-    assert text.endswith("new outputs for 2 classes: drone, blimp") and "skipped, filter_weight              0" in text
+    assert "outputs kept (2): Bicycle (bicycle in the file), person\n" in text
+    assert text.endswith("new outputs (2): drone, blimp") and "skipped, filter_weight              0" in text
     person, bicycle = theirs.index("person") + 1, theirs.index("bicycle") + 1
     for layer in network.head.class_layers():
         found, given = rows(layer.weight.asnumpy(), 5), rows(arrays[layer.weight.name], len(theirs) + 1)

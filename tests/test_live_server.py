@@ -145,7 +145,7 @@ def test_the_stream_has_boxes_that_can_be_hidden(client):
 
 
 def test_large_frames_are_made_smaller_for_the_stream(app):
-    shot = servers.Shot(0, np.zeros((1000, 5120, 3), np.uint8), app.stream.wait(None, 5).found, 0.1)
+    shot = servers.Shot(0, "frame 0", np.zeros((1000, 5120, 3), np.uint8), app.stream.wait(None, 5).found, 0.1)
     assert cv2.imdecode(np.frombuffer(app.draw(shot, 0.4, []), np.uint8), 1).shape == (250, 1280, 3)
 
 
@@ -166,7 +166,7 @@ def test_without_a_source_there_is_no_stream():
         client = Client(App(stream, CLASSES, title="", about="", score=0.4, host="0.0.0.0"))
         assert client.get("/stream").status_code == 404
         status = client.get("/status", headers={"Host": "any.name"}).json
-    assert status == {"frames_per_second": 0.0, "frame": None, "model_ms": None, "ended": True}
+    assert status == {"frames_per_second": 0.0, "frame": None, "name": None, "model_ms": None, "ended": True}
 
 
 # --- over a real connection
@@ -248,6 +248,11 @@ def test_a_viewer_that_takes_nothing_is_cut_off_and_one_that_leaves_is_noticed(a
     with watch():
         wait_for_viewers(1)
         wait_for_viewers(0)
+
+
+def test_an_address_that_is_none_is_said(app):
+    with pytest.raises(EnvironmentFault, match="cannot listen at no address:8000"):
+        serve(app, host="no address", port=8000)
 
 
 def test_a_port_that_is_taken_is_said(app, address):

@@ -62,6 +62,7 @@ def test_no_image_file_is_left_out(monkeypatch):
         return NOTHING
     with Stream(detect, lambda: frames(6)) as stream:
         until(lambda: stream.shot and stream.shot.number == 5)
+        assert stream.shot.name == "5.png"
     assert seen == list(range(6))
 
 

@@ -48,7 +48,8 @@ def test_every_form(tmp_path):
     outputs, rows = write(tmp_path, ["x.jpg", "sub/y.jpg"], [FOUND, NOTHING])
     assert files_in(tmp_path) == [
         "crops/a_b_ c/x_1.png", "crops/cat/x_2.png", "detections.json", "predictions.csv", "predictions.json",
-        "sub/y.png", "voc/sub/y.xml", "voc/x.xml", "x.png", "yolo/data.yaml", "yolo/sub/y.txt", "yolo/x.txt"]
+        "sub/y.png", "voc/sub/y.xml", "voc/x.xml", "x.png", "yolo/data.yaml", "yolo/labels/sub/y.txt",
+        "yolo/labels/x.txt"]
     assert rows == [
         {"file": "in/x.jpg", "image_id": 1, "drawing": "x.png", "thresholds": {"draw_score": 0.4}, "objects": [
             {"class": "a/b: c", "score": 0.8765, "box": [20.0, 4.0, 40.0, 24.0]},
@@ -99,10 +100,11 @@ def test_a_table(tmp_path):
 
 def test_yolo_and_voc(tmp_path):
     write(tmp_path, ["x.jpg", "y.jpg"], [FOUND, NOTHING], ["yolo", "voc"])
-    assert (tmp_path / "yolo/x.txt").read_text() == ("1 0.375000 0.350000 0.250000 0.500000\n"
+    assert (tmp_path / "yolo/labels/x.txt").read_text() == ("1 0.375000 0.350000 0.250000 0.500000\n"
                                                      "0 0.500000 0.500000 1.000000 1.000000\n")
-    assert (tmp_path / "yolo/y.txt").read_text() == ""
-    assert yaml.safe_load((tmp_path / "yolo/data.yaml").read_text()) == {"names": {0: "cat", 1: "a/b: c"}}
+    assert (tmp_path / "yolo/labels/y.txt").read_text() == ""
+    assert yaml.safe_load((tmp_path / "yolo/data.yaml").read_text()) == {
+        "train": "images", "names": {0: "cat", 1: "a/b: c"}}
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images/x.jpg"), pixels())
     report, images = Report(), ImageFolder(str(tmp_path / "images"), {}, "filename")
@@ -129,7 +131,7 @@ def test_frames_have_numbers(tmp_path):
     for number in range(2):
         outputs.write(Picture(pixels(), {"file": "v.mp4", "frame": number, "time": number / 10}, Video()), FOUND)
     outputs.close()
-    assert files_in(tmp_path / "yolo") == ["data.yaml", "v_000000.txt", "v_000001.txt"]
+    assert files_in(tmp_path / "yolo") == ["data.yaml", "labels/v_000000.txt", "labels/v_000001.txt"]
     assert (tmp_path / "predictions.csv").read_text().splitlines()[3].startswith("v.mp4,1,0.1,a/b: c,0.8765,")
     assert [row["image_id"] for row in json.loads((tmp_path / "detections.json").read_text())] == [1, 1, 2, 2]
 

@@ -14,6 +14,7 @@ from parity import load_folder
 from weight_writers import save_bundle
 
 from src.classes import COCO_CATEGORY_IDS
+from src.data.resize import resize
 from src.models.detector import Detector
 from src.models.layers import Normalize
 from src.models.ssd import build_model
@@ -168,6 +169,18 @@ def test_decoded_boxes(reference):
         reference.check(boxes, theirs.clip(detector.low, detector.high), "decoded")
 
 
+@pytest.mark.parametrize("folder", [folder for folder in MODELS if not folder.endswith("_tf1")])
+def test_pixels_are_resized_as_theirs(folder, shared):
+    """Of noise, on which any other rule is far off; theirs are not rounded to whole numbers."""
+    seeded, meta, expected = load_folder(shared("..", "parity", "tensorflow"), folder)
+    size = meta["image_size"]
+    model = build_model(MODELS[folder], 2, image_size=size)
+    for method, mean in (("tensorflow", 0.35), ("bilinear", 20)):
+        ours = (resize(seeded.image(375, 500, 6), size, method) - np.array(model.mean)) / model.std
+        apart = np.abs(seeded.sample(ours, 2048) - expected["resized_sample"]) * model.std[0]
+        assert mean / 10 < apart.mean() < mean, method
+
+
 def test_the_80_classes_of_coco_are_chosen(reference):
     kept = [0, *COCO_CATEGORY_IDS]
     shapes = {parameter.name: parameter.shape for parameter in
@@ -179,6 +192,21 @@ def test_the_80_classes_of_coco_are_chosen(reference):
                   if "Class" in name and name.endswith(("Predictor/bias", "Predictor/biases")))
     bias = next(array for name, array in ours.items() if "head.cls" in name and name.endswith("bias"))
     assert np.array_equal(bias.reshape(-1, len(kept)), theirs.reshape(-1, CLASSES)[:, kept])
+
+
+def test_a_saved_model_names_the_same_variables(shared, tmp_path):
+    """By numbers as keys; its object graph says what they are."""
+    folder = "ssd_mobilenet_v2_320"
+    seeded, meta, _ = load_folder(shared("..", "parity", "tensorflow"), folder)
+    with open(shared("..", "parity", "tensorflow", folder, "saved_model_keys.json"), encoding="utf-8") as file:
+        keys = {entry["key"]: entry["full_name"] for entry in json.load(file) if entry["full_name"]}
+    by_name = {entry["full_name"]: seeded.weight_for(entry["key"], entry["shape"], entry["factor"], entry["offset"])
+               for entry in meta["checkpoint_keys"] if entry["kind"] == "weight"}
+    arrays = {key: by_name[name] for key, name in keys.items()}
+    save_bundle(tmp_path / "saved_model" / "variables" / "variables", arrays, [keys[key] for key in sorted(keys)])
+    file = open_weights(str(tmp_path))
+    network = build_model(MODELS[folder], CLASSES).network
+    assert file.arrays.keys() == by_name.keys() and assign(network, translate_weights(network, file)).complete
 
 
 def test_no_momentum_is_taken_for_a_weight(reference):

@@ -37,6 +37,11 @@ def test_a_window_needs_a_screen_and_is_no_page(place):
     assert done.returncode == 4 and done.stderr.startswith("error: no window can open here (")
 
 
+def test_an_empty_host_is_not_all_of_them(place):
+    done = run(place, "predict.py", "--serve=8000", "--host=")
+    assert done.returncode == 2 and done.stderr.startswith("error: --host is empty; 127.0.0.1 serves this machine only")
+
+
 def test_a_window_still_needs_a_source(place):
     pytest.importorskip("PySide6", reason="pip install -r requirements-view.txt")
     done = run(place, "predict.py", "--view=True", QT_QPA_PLATFORM="offscreen")

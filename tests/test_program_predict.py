@@ -50,7 +50,7 @@ def test_prediction_on_a_folder_goes_on_after_a_broken_picture(place, exported, 
         done = run(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={source}",
                    f"--output_path={out}")
         assert done.returncode == 3 and "left out: " in done.stdout and "in 4 picture(s)" in done.stdout
-        assert done.stderr.startswith("error: 1 of 5 file(s) cannot be read or are damaged; the first is ")
+        assert done.stderr.startswith("error: 1 of 5 file(s) cannot be read or are damaged; the first: ")
         assert "broken one.jpg" in done.stderr and done.stderr.count("\n") == 1
         # two pictures of the same stem keep both drawings
         assert [row["drawing"] for row in read_json(out, "predictions.json")] == \
@@ -64,7 +64,7 @@ def test_prediction_of_some_classes_in_tiles(place, exported, tmp_path):
     text, found = predict(place, exported, source, tmp_path / "out", "--save=csv,yolo", "--only_classes=star,circle",
                           "--score_threshold=0.02,star:0.5", "--tiles=2x1")
     assert sorted(os.listdir(tmp_path / "out")) == ["predictions.csv", "predictions.json", "yolo"]
-    assert len(found) == 7 and len(os.listdir(tmp_path / "out" / "yolo")) == 8
+    assert len(found) == 7 and len(os.listdir(tmp_path / "out" / "yolo" / "labels")) == 7
     objects = [one for objects in found.values() for one in objects]
     assert {one["class"] for one in objects} <= {"star", "circle"}
     assert all(one["score"] >= (0.5 if one["class"] == "star" else 0.02) for one in objects)

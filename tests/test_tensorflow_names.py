@@ -8,7 +8,7 @@ from weight_writers import constant, raw_tensor, save_bundle, write
 
 from src.errors import OptionError
 from src.models.ssd import build_model
-from src.weights.files import open_weights
+from src.weights.files import WeightFile, open_weights
 from src.weights.load import assign, check_version, recognise, translate_weights
 
 V1, V2 = "FeatureExtractor/MobilenetV1/", "FeatureExtractor/MobilenetV2/"
@@ -22,7 +22,7 @@ def extra(level, step):
 
 
 def heads(depthwise):
-    """{scope of theirs: cell of ours} of the predictors."""
+    """{scope: (convolution, norm)} of the predictors."""
     scopes = {}
     for ours, theirs in (("box", "BoxEncoding"), ("cls", "Class")):
         for level in range(6):
@@ -133,3 +133,12 @@ def test_weights_of_the_other_version_are_refused():
     for model, source in (("ssd300_mobilenet_v2_tf", "tensorflow1"), ("ssd300_vgg16", "caffe"),
                           ("ssd_resnet50_fpn_tf2", "ours")):
         check_version(model, source)
+
+
+def test_arrays_of_another_rank_are_weights_of_another_network():
+    network = build_model("ssd300_mobilenet_v1_tf1", 3).network
+    stored = {f"{V1}Conv2d_1_depthwise/depthwise_weights": np.ones((3, 3), np.float32),
+              f"{V1}Conv2d_0/weights": np.ones((1, 1, 1, 1, 1), np.float32),
+              f"{V1}Conv2d_0/BatchNorm/gamma": np.ones(32, np.float32)}
+    report = assign(network, translate_weights(network, WeightFile("x", "tensorflow", stored, {})))
+    assert report.loaded == ["backbone.features.0.1.gamma"] and len(report.skipped) == 2

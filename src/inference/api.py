@@ -13,12 +13,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from src.config import model_options, read_options
 from src.data.images import read_image
-from src.drawing import draw_boxes, save_png
+from src.drawing import draw_boxes, encode_png, save_png
 from src.errors import DataError
 from src.evaluation.thresholds import scores_by_class
 from src.machine import process
@@ -56,7 +55,7 @@ class Found:
         save_png(path, self.draw())
 
     def _repr_png_(self) -> bytes:
-        return cv2.imencode(".png", cv2.cvtColor(self.draw(), cv2.COLOR_RGB2BGR))[1].tobytes()
+        return encode_png(self.draw())
 
 
 class LoadedModel:
@@ -103,9 +102,10 @@ def load(path: str, **typed: object) -> LoadedModel:
     if "mindspore" not in sys.modules:
         process.prepare(options.device_target)
     from src.inference.predictor import load_predictor
-    from src.machine import distributed
+    from src.machine import compat, distributed
 
-    distributed.start(options.device_target, options.device_id)
+    if not compat.is_running(options.device_target):  # of another model, or by code of the user
+        distributed.start(options.device_target, options.device_id)
     # without compile_cache: MindSpore would put the graphs of all models of this process into one folder
     predict = load_predictor(options.checkpoint_file_path, batch_size=1, **model_options(options))
     return LoadedModel(predict, options.checkpoint_file_path, min_shown=scores_by_class(

@@ -15,7 +15,8 @@ from src.weights import checkpoint
 
 FORMATS = {".mindir": "MINDIR", ".onnx": "ONNX"}
 THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
-RESIZES = {"bilinear": "resized bilinearly (OpenCV)", "antialias": "resized bilinearly with antialiasing (Pillow)"}
+RESIZES = {"bilinear": "resized bilinearly (OpenCV)", "antialias": "resized bilinearly with antialiasing (Pillow)",
+           "tensorflow": "resized bilinearly from the corner (TensorFlow)"}
 DETECTIONS, RAW = ("boxes", "scores", "labels", "count"), ("logits", "deltas")
 FIXED_FIELDS = ("model", "image_size", "width", "classes")  # what the weights are made for
 ADJUSTABLE_FIELDS = (*THRESHOLDS, "resize")  # what a user may choose at each evaluation

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ import yaml
 
 from src.boxes import to_centers
 from src.classes import COCO_CATEGORY_IDS, COCO_CLASSES
-from src.drawing import draw_boxes, save_png
+from src.drawing import draw_boxes, encode_png, save_png
+from src.events import EventFile
 from src.files import aside_of, write_atomic
 from src.inference.found import Detections
 from src.inference.sources import Picture
@@ -22,6 +24,8 @@ from src.inference.videos import VideoWriter
 from src.text import one_line
 
 COLUMNS = ("file", "frame", "time", "class", "score", "x1", "y1", "x2", "y2")  # of predictions.csv
+
+MAX_SHOWN = 200  # pictures of a video in TensorBoard
 
 
 class Result(NamedTuple):
@@ -139,18 +143,21 @@ class CsvTable(RowFile):
 
 
 class YoloLabels(Form):
-    """YOLO's label files: for each object a line with class from 0, and cx, cy, w, h as fractions; names in data.yaml.
+    """YOLO's labels/ and data.yaml, to which the pictures come as images/.
+
+    For each object a line with class from 0, and cx, cy, w, h as fractions of the picture.
     """
 
     def add(self, result: Result) -> None:
         rows = zip(to_centers(result.found.boxes).tolist(), result.found.labels.tolist())
         text = "".join(f"{label - 1} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}\n" for (cx, cy, w, h), label in rows)
-        write_atomic(os.path.join(self.folder, "yolo", f"{result.own_stem}.txt"), text.encode())
+        write_atomic(os.path.join(self.folder, "yolo", "labels", f"{result.own_stem}.txt"), text.encode())
 
     def close(self, keep: bool) -> None:
         if keep:
-            names = yaml.safe_dump({"names": dict(enumerate(self.classes))}, allow_unicode=True)
-            write_atomic(os.path.join(self.folder, "yolo", "data.yaml"), names.encode())
+            facts = {"train": "images", "names": dict(enumerate(self.classes))}
+            text = yaml.safe_dump(facts, allow_unicode=True, sort_keys=False)
+            write_atomic(os.path.join(self.folder, "yolo", "data.yaml"), text.encode())
 
 
 class VocFiles(Form):
@@ -185,8 +192,30 @@ class Crops(Form):
 
 
 # what --save knows, and what a message calls it
+class TensorBoardPictures(Form):
+    """The drawings for TensorBoard, of videos one a second; of each file at most MAX_SHOWN."""
+
+    def __init__(self, folder: str, classes: Sequence[str]):
+        super().__init__(folder, classes)
+        self.events, self.taken, self.counts = EventFile(folder), set(), Counter()
+
+    def add(self, result: Result) -> None:
+        (pixels, row, _), (boxes, scores, labels) = result.picture, result.found
+        second = result.stem, int(row.get("time", 0))
+        if second in self.taken or self.counts[result.stem] >= MAX_SHOWN:
+            return
+        self.taken.add(second)
+        self.counts[result.stem] += 1
+        drawing = draw_boxes(pixels, boxes, labels, scores=scores, classes=self.classes)
+        self.events.picture(row.get("frame", 0), f"predictions/{result.stem}", encode_png(drawing))
+
+    def close(self, keep: bool) -> None:
+        self.events.close()
+
+
 FORMS = {"drawings": (Drawings, "drawings"), "coco": (CocoResults, CocoResults.name), "csv": (CsvTable, CsvTable.name),
-         "yolo": (YoloLabels, "yolo/"), "voc": (VocFiles, "voc/"), "crops": (Crops, "crops/")}
+         "yolo": (YoloLabels, "yolo/"), "voc": (VocFiles, "voc/"), "crops": (Crops, "crops/"),
+         "tensorboard": (TensorBoardPictures, "events for TensorBoard")}
 
 
 def to_pixels(shape: tuple, found: Detections) -> list[list[float]]:

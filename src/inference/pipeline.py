@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.data.transforms import resize
+from src.data.resize import resize
 from src.inference.found import Detections
 from src.inference.sources import Picture
 from src.inference.tiles import WHOLE, cut, merge

@@ -9,7 +9,7 @@ from functools import partial
 import mindspore as ms
 import numpy as np
 
-from src.data.transforms import resize
+from src.data.resize import resize
 from src.errors import OptionError
 from src.inference.description import (
     FIXED_FIELDS,

@@ -106,8 +106,9 @@ class App:
     def show_status(self, request: Request) -> Response:
         """What the stream does, as JSON."""
         shot, stream = self.stream.shot, self.stream
-        return to_json({"frames_per_second": round(stream.rate(), 1), "frame": shot.number if shot else None,
-                        "model_ms": round(shot.seconds * 1000) if shot else None, "ended": stream.ended})
+        number, name, model_ms = (shot.number, shot.name, round(shot.seconds * 1000)) if shot else (None, None, None)
+        return to_json({"frames_per_second": round(stream.rate(), 1), "frame": number, "name": name,
+                        "model_ms": model_ms, "ended": stream.ended})
 
     def show_stream(self, request: Request) -> Response:
         """The frames with boxes, as JPEG pictures one after another, which browsers show as a video."""

@@ -1,6 +1,7 @@
 """Frames and what a model finds in them, for whoever shows them: reading and the model never make them wait."""
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -27,6 +28,7 @@ class Busy(Exception):
 class Shot(NamedTuple):
     """A frame and what was found in it."""
     number: int         # from 0, in its source
+    name: str           # of an image file; of a frame with its number
     pixels: np.ndarray  # [H, W, 3] uint8 RGB
     found: Detections
     seconds: float      # that the model took
@@ -45,7 +47,7 @@ class Stream:
                  live: bool = False, repeat: bool = False):
         self.detect, self.open_source, self.live, self.repeat = detect, open_source, live, repeat
         self.changed = threading.Condition()
-        self.waiting: tuple[int, np.ndarray] | None = None           # the newest frame, not with the model yet
+        self.waiting: tuple[int, str, np.ndarray] | None = None      # the newest frame, not with the model yet
         self.asked: deque[tuple[np.ndarray, Future]] = deque()       # pictures of ask()
         self.shot: Shot | None = None
         self.count, self.steps = 0, 0                                # frames offered; that pass while it is paused
@@ -151,7 +153,8 @@ class Stream:
                 if self.closed:
                     return False
                 self.steps = max(self.steps - 1, 0)
-                self.waiting, self.count = (self.count, pixels), self.count + 1
+                name = os.path.basename(row["file"]) if second is None else f"frame {self.count}"
+                self.waiting, self.count = (self.count, name, pixels), self.count + 1
                 self.changed.notify_all()
                 if second is None:
                     self.changed.wait_for(lambda: self.closed or self.paused, PICTURE_SECONDS)
@@ -167,7 +170,7 @@ class Stream:
                     break
                 asked = self.asked.popleft() if self.asked and not (frame_first and self.waiting) else None
                 if asked is None:
-                    (number, pixels), self.waiting = self.waiting, None
+                    (number, name, pixels), self.waiting = self.waiting, None
                     self.changed.notify_all()
             frame_first = asked is not None
             if asked:
@@ -181,7 +184,7 @@ class Stream:
                 break
             with self.changed:
                 self.times.append(time.monotonic())
-                self.shot = Shot(number, pixels, found, self.times[-1] - began)
+                self.shot = Shot(number, name, pixels, found, self.times[-1] - began)
                 self.changed.notify_all()
         with self.changed:
             for _, future in self.asked:

@@ -175,7 +175,7 @@ class Window(QMainWindow):
             (height, width), count = self.shot.pixels.shape[:2], len(self.found.scores)
             speed = f"{self.stream.rate():.1f} frames/s"
             state = "paused" if self.stream.paused else "ended" if self.stream.ended else speed
-            self.numbers.setText(f"frame {self.shot.number}   {width} x {height}   {count} object(s)   model "
+            self.numbers.setText(f"{self.shot.name}   {width} x {height}   {count} object(s)   model "
                                  f"{self.shot.seconds * 1000:.0f} ms   {state}")
         running = not self.stream.paused and not self.stream.ended
         self.pause_button.setText("Pause" if running else "Again" if self.stream.ended else "Go on")

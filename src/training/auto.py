@@ -83,7 +83,7 @@ class ModelChooser:
 
     def __call__(self, split: Split, weights: WeightFile | None) -> dict:
         """Options by name: model, image_size, and what the weights to start from need. Raises OptionError."""
-        if weights and weights.meta:
+        if weights and "model" in weights.meta:
             self.log.say(f"--model=auto is {weights.meta['model']}, of which '{weights.path}' is")
             new_head = list(weights.meta["classes"]) != list(split.classes)
             return {**{name: weights.meta[name] for name in ("model", "image_size")}, "filter_weight": new_head}

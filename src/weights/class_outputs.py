@@ -43,8 +43,8 @@ def words_of_classes(match: ClassMatch, *, by_name: bool) -> list[str]:
     """Lines of a report. by_name: whether the outputs were taken by the names of the classes."""
     known, new = ", ".join(match.known()), ", ".join(match.new())
     if by_name:
-        return [wrap(f"  outputs kept for {len(match.pairs)} classes: {known}", indent="    "),
-                wrap(f"  new outputs for {len(match.new())} classes: {new or '-'}", indent="    ")]
+        return [wrap(f"  outputs kept ({len(match.pairs)}): {known}", indent="    "),
+                wrap(f"  new outputs ({len(match.new())}): {new or '-'}", indent="    ")]
     if not match.pairs or list(match.theirs) == list(match.ours):
         return []
     return [wrap(f"  note: the file knows {known}; --filter_weight=True keeps their outputs, by name", indent="    ")]

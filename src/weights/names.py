@@ -97,8 +97,8 @@ SOURCES = {
     "caffe": WeightSource((0.01, 0.45, 200, "bilinear"), norm_eps=NORM_EPS, clip_anchors=False, rules=(OUR_NAMES,)),
     # TensorFlow Object Detection API on TensorFlow 2, by the names of variables, and on TensorFlow 1; from_tensorflow
     # turns names and layouts before
-    "tensorflow": WeightSource((1e-8, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
-    "tensorflow1": WeightSource((1e-8, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
+    "tensorflow": WeightSource((1e-8, 0.6, 100, "tensorflow"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
+    "tensorflow1": WeightSource((1e-8, 0.6, 100, "tensorflow"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
     # TensorFlow 1 with folded norms; with antialias it gives its known AP of 0.2939
     "tfjs": WeightSource((0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
 }

@@ -140,6 +140,7 @@ def apply_rules(name: str, rules: tuple) -> str | None:
 
 def channels_first(array: np.ndarray, name: str) -> np.ndarray:
     """Weights [kh, kw, in, out], depthwise [kh, kw, channel, multiplier] -> [out, in, kh, kw]; others stay."""
-    if name.endswith(("/depthwise_weights", "/depthwise_kernel")):
-        return array.transpose(2, 3, 0, 1)
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
+    if array.ndim != 4:
+        return array
+    depthwise = name.endswith(("/depthwise_weights", "/depthwise_kernel"))
+    return array.transpose((2, 3, 0, 1) if depthwise else (3, 2, 0, 1))
