@@ -12,10 +12,11 @@ from src.classes import COCO_CLASSES
 from src.data.findings import Report
 from src.data.voc import read_voc_record
 from src.data.voc_names import ImageFolder
-from src.inference.formats import FORMS
+from src.errors import EnvironmentFault
 from src.inference.found import Detections
 from src.inference.outputs import Outputs, numbers_of
 from src.inference.sources import Picture, Source
+from src.option_rules import RULES
 
 CLASSES = ["cat", "a/b: c"]
 FOUND = Detections(np.float32([[0.25, 0.1, 0.5, 0.6], [0, 0, 1, 1]]), np.float32([0.87654321, 0.5]), np.array([2, 1]))
@@ -29,8 +30,9 @@ def pixels():
     return image
 
 
-def write(folder, names, results, save=tuple(FORMS), classes=CLASSES):
+def write(folder, names, results, save=RULES["save"].choices, classes=CLASSES):
     """Writes results for image files in/<name>; returns the Outputs and predictions.json."""
+    os.makedirs(folder, exist_ok=True)
     outputs = Outputs(Source("in", [f"in/{name}" for name in names], "in"), str(folder), save=save, classes=classes,
                       thresholds={"draw_score": 0.4})
     for name, found in zip(names, results):
@@ -123,6 +125,16 @@ def test_crops_and_drawings(tmp_path):
     assert cv2.imread(str(tmp_path / "crops/cat/z_2.png")).shape == (1, 1, 3)
 
 
+def test_many_drawings_and_one_that_cannot_be_written(tmp_path):
+    names = [f"{number}.jpg" for number in range(12)]
+    write(tmp_path / "out", names, [FOUND] * 12, ["drawings"])
+    assert len([name for name in files_in(tmp_path / "out") if name.endswith(".png")]) == 12
+    (tmp_path / "out" / "5.png").unlink()
+    (tmp_path / "out" / "5.png").mkdir()
+    with pytest.raises(EnvironmentFault, match="5.png cannot be written"):
+        write(tmp_path / "out", names, [FOUND] * 12, ["drawings"])
+
+
 def test_frames_have_numbers(tmp_path):
     class Video:
         rate, ratio = 10.0, 1
@@ -137,6 +149,7 @@ def test_frames_have_numbers(tmp_path):
 
 
 def test_nothing_is_left_of_broken_pictures_alone(tmp_path):
-    outputs = Outputs(Source("in", ["in/x.jpg"], "in"), str(tmp_path), save=list(FORMS), classes=CLASSES, thresholds={})
+    outputs = Outputs(Source("in", ["in/x.jpg"], "in"), str(tmp_path), save=RULES["save"].choices, classes=CLASSES,
+                      thresholds={})
     outputs.close()
     assert files_in(tmp_path) == []

@@ -11,15 +11,14 @@ import os
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 
 from src.data.annotations import SplitFiles
 from src.data.conversions import ReadLock, free_folder, put_in_place, temporary_folder
 from src.data.findings import Report
 from src.data.image_bytes import BadImage, file_size
-from src.data.images import CheckedImage, bad_image_message, captured_stderr, check_image
+from src.data.images import CheckedImage, bad_image_message, check_image, load_in_threads
 from src.data.labels import refuse_misspelt
 from src.data.manifest import SCHEMA_VERSION, Manifest, Wanted, file_state, write_manifest
 from src.data.mindrecord import mindrecord_row, mindrecord_writer
@@ -79,7 +78,8 @@ def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, re
     box_counts, left_out, content = Counter(), {}, 0
     page_size = choose_page_size(records, folder)
     with mindrecord_writer(folder, page_size) as write_row:
-        images = load_images(records, int(page_size * IMAGE_SHARE))
+        load = partial(load_image, max_bytes=int(page_size * IMAGE_SHARE))
+        images = load_in_threads(load, records, IMAGES_AT_ONCE)
         for image, record in zip(track(images, len(records), "checking images"), records):
             if isinstance(image, BadImage):
                 report.add(f"image {image.kind}", record.source, bad_image_message(record.path, image))
@@ -121,21 +121,8 @@ def choose_page_size(records: list[Record], folder: str) -> int:
     return SMALL_PAGE
 
 
-def load_images(records: list[Record], max_bytes: int) -> Iterator[CheckedImage | BadImage]:
-    """Reads and checks the images of records, in order. max_bytes: that an image may take, encoded."""
-    with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:
-        for start in range(0, len(records), IMAGES_AT_ONCE):
-            chunk = records[start:start + IMAGES_AT_ONCE]
-            # the libraries seldom write about damage: capture it for all of them at once
-            with captured_stderr() as lines:
-                images = list(pool.map(partial(load_image, max_bytes=max_bytes, capture=False), chunk))
-            if lines:
-                images = [load_image(record, max_bytes=max_bytes) for record in chunk]
-            yield from images
-
-
-def load_image(record: Record, *, max_bytes: int, capture: bool = True) -> CheckedImage | BadImage:
-    """Reads and checks the image of a record. capture: as of check_image()."""
+def load_image(record: Record, *, max_bytes: int, capture: bool) -> CheckedImage | BadImage:
+    """Reads and checks the image of a record. max_bytes: that it may take, encoded. capture: as of check_image()."""
     try:
         image = check_image(record.path, record.height, record.width, capture=capture)
     except BadImage as error:

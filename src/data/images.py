@@ -10,7 +10,8 @@ import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
@@ -87,6 +88,19 @@ def check_bytes(data: bytes, height: int = 0, width: int = 0, *, capture: bool =
     if found is None or lines:
         data = cv2.imencode(".png", image[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 3))[1].tobytes()
     return CheckedImage(image, image.shape[:2], data, note)
+
+
+def load_in_threads(load: Callable, items: Sequence, at_once: int) -> Iterator:
+    """What load(item, capture=..) returns for each item, in order, so many at once. load: calls check_image()."""
+    with ThreadPoolExecutor(min(4, os.cpu_count())) as pool:
+        for start in range(0, len(items), at_once):
+            chunk = items[start:start + at_once]
+            # the libraries seldom write about damage: capture it for all of them at once
+            with captured_stderr() as lines:
+                loaded = list(pool.map(functools.partial(load, capture=False), chunk))
+            if lines:
+                loaded = [load(item, capture=True) for item in chunk]
+            yield from loaded
 
 
 # --- OpenCV

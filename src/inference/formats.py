@@ -7,10 +7,12 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ET
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
 import yaml
 
 from src.boxes import to_centers
@@ -23,6 +25,7 @@ from src.inference.sources import Picture
 from src.inference.videos import VideoWriter
 from src.text import one_line
 
+WRITERS = 4  # threads that write drawings
 COLUMNS = ("file", "frame", "time", "class", "score", "x1", "y1", "x2", "y2")  # of predictions.csv
 
 MAX_SHOWN = 200  # pictures of a video in TensorBoard
@@ -59,25 +62,52 @@ class Form:
 
 class Drawings(Form):
     """Pictures with boxes as PNG, videos with boxes as .mp4."""
-    reader, writer = None, None  # of the video whose frames come now
+
+    def __init__(self, folder: str, classes: Sequence[str]):
+        super().__init__(folder, classes)
+        self.reader, self.writer = None, None  # of the video whose frames come now
+        # drawings of large pictures take longer than the network
+        self.pool, self.waiting = ThreadPoolExecutor(WRITERS), deque()
 
     def add(self, result: Result) -> None:
-        (pixels, row, video), (boxes, scores, labels) = result.picture, result.found
-        drawing = draw_boxes(pixels, boxes, labels, scores=scores, classes=self.classes)
+        _, row, video = result.picture
         if video is None:
-            save_png(os.path.join(self.folder, f"{result.stem}.png"), drawing)
+            self.waiting.append(self.pool.submit(self.save, result))
+            self.finish(WRITERS)
             return
         if video is not self.reader:
-            self.close(True)
+            self.end_video()
             path = os.path.join(self.folder, f"{result.stem}.mp4")
             self.reader, self.writer = video, VideoWriter(path, video.rate, video.ratio)
-        self.writer.write(drawing, row["time"])
+        self.writer.write(self.draw(result), row["time"])
 
-    def close(self, keep: bool) -> None:
+    def draw(self, result: Result) -> np.ndarray:
+        """The picture of a result with boxes, [H, W, 3] uint8 RGB."""
+        boxes, scores, labels = result.found
+        return draw_boxes(result.picture.pixels, boxes, labels, scores=scores, classes=self.classes)
+
+    def save(self, result: Result) -> None:
+        """Writes the drawing of a picture."""
+        save_png(os.path.join(self.folder, f"{result.stem}.png"), self.draw(result))
+
+    def finish(self, count: int = 0) -> None:
+        """Waits until no more than so many drawings are left to write. Raises EnvironmentFault of one that failed."""
+        while len(self.waiting) > count:
+            self.waiting.popleft().result()
+
+    def end_video(self) -> None:
+        """Completes the last video."""
         if self.writer:
             writer, self.writer = self.writer, None
             writer.close()
             self.notes += writer.notes
+
+    def close(self, keep: bool) -> None:
+        try:
+            with self.pool:
+                self.finish()
+        finally:
+            self.end_video()
 
 
 class RowFile(Form):
@@ -191,7 +221,6 @@ class Crops(Form):
                      pixels[y1:y2, x1:x2])
 
 
-# what --save knows, and what a message calls it
 class TensorBoardPictures(Form):
     """The drawings for TensorBoard, of videos one a second; of each file at most MAX_SHOWN."""
 
@@ -213,6 +242,7 @@ class TensorBoardPictures(Form):
         self.events.close()
 
 
+# what --save and --tensorboard ask for, and what a message calls it
 FORMS = {"drawings": (Drawings, "drawings"), "coco": (CocoResults, CocoResults.name), "csv": (CsvTable, CsvTable.name),
          "yolo": (YoloLabels, "yolo/"), "voc": (VocFiles, "voc/"), "crops": (Crops, "crops/"),
          "tensorboard": (TensorBoardPictures, "events for TensorBoard")}

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 import stat
@@ -10,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.data.images import IMAGE_ENDINGS, read_image
+from src.data.image_bytes import BadImage
+from src.data.images import IMAGE_ENDINGS, bad_image_message, check_image, load_in_threads
 from src.errors import DataError
 from src.inference.videos import VIDEO_ENDINGS, Camera, VideoReader, is_url, open_video, plain_url
 
 ENDINGS = (*IMAGE_ENDINGS, *VIDEO_ENDINGS)
+IMAGES_AT_ONCE = 4  # that are decoded, each by a thread
 LIST_FORM = "a list has the path of a picture or video in each line"
 
 
@@ -41,24 +44,46 @@ class Source:
         self.unit = "frame" if video else "picture"
 
     def __iter__(self) -> Iterator[Picture]:
-        for path in self.paths:
+        for are_images, run in itertools.groupby(self.paths, self.is_image):
+            paths = list(run)
+            yield from self.read_images(paths) if are_images else self.read_videos(paths)
+
+    def is_image(self, path: str) -> bool:
+        """Whether a path is that of an image file, by its name."""
+        return self.video is None and path.lower().endswith(IMAGE_ENDINGS)
+
+    def read_images(self, paths: list[str]) -> Iterator[Picture]:
+        """The pictures of image files."""
+        for path, pixels in zip(paths, load_in_threads(load_pixels, paths, IMAGES_AT_ONCE)):
+            if isinstance(pixels, BadImage):
+                self.leave_out(bad_image_message(path, pixels))
+            else:
+                yield Picture(pixels, {"file": path})
+
+    def read_videos(self, paths: list[str]) -> Iterator[Picture]:
+        """The frames of videos; of a damaged one those that can be read."""
+        for path in paths:
             count = 0
             try:
-                for picture in self.read(path):
-                    yield picture
+                video = self.video or open_video(path)
+                for pixels, second in video:
+                    yield Picture(pixels, {"file": plain_url(path), "frame": count, "time": round(second, 6)}, video)
                     count += 1
             except DataError as error:
-                self.broken.append(str(error))
-                print(f"{'damaged' if count else 'left out'}: {error}", flush=True)
+                self.leave_out(str(error), "damaged" if count else "left out")
 
-    def read(self, path: str) -> Iterator[Picture]:
-        """The pictures of one of the paths. Raises DataError behind the last that can be read."""
-        if self.video is None and path.lower().endswith(IMAGE_ENDINGS):
-            yield Picture(read_image(path), {"file": path})
-            return
-        video = self.video or open_video(path)
-        for number, (pixels, second) in enumerate(video):
-            yield Picture(pixels, {"file": plain_url(path), "frame": number, "time": round(second, 6)}, video)
+    def leave_out(self, reason: str, word: str = "left out") -> None:
+        """Keeps in mind and says what is wrong with a file."""
+        self.broken.append(reason)
+        print(f"{word}: {reason}", flush=True)
+
+
+def load_pixels(path: str, *, capture: bool) -> np.ndarray | BadImage:
+    """An image file as [H, W, 3] uint8 RGB, or why it cannot be used. capture: as of check_image()."""
+    try:
+        return check_image(path, capture=capture).pixels
+    except BadImage as error:
+        return error
 
 
 def open_source(source: str, skip: str = "") -> Source:
