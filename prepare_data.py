@@ -74,7 +74,7 @@ def write_report(options: EasyDict, splits: list[Split]) -> None:
 
 
 def measure_anchors(options: EasyDict, survey: Survey) -> AnchorFit | None:
-    """How the anchors of the model fit the boxes of a split, None where it has no box."""
+    """How the anchors of the model fit the boxes of a split, None where it has no box, or train.py is to choose."""
     import numpy as np
 
     from src.anchor_fit import fit_anchors, read_boxes
@@ -83,14 +83,15 @@ def measure_anchors(options: EasyDict, survey: Survey) -> AnchorFit | None:
     from src.training.anchors import with_file
 
     boxes, areas, total = read_boxes(survey.truth, options.seed)
-    if not total:
+    if not total or options.model == "auto":
         return None
     model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
     if options.anchors not in ("", "auto"):  # whether fitted ones are better is said in any case
         model = with_file(model, options.anchors)
     fit = fit_anchors(boxes, model.anchors, model.levels(), threshold=options.match_threshold,
                       image_size=model.image_size)
-    return AnchorFit(f"{model.name} at {model.image_size} pixels", options.match_threshold, fit, np.sqrt(areas))
+    name = f"{model.name} at {model.image_size} pixels"
+    return AnchorFit(name, survey.name, options.match_threshold, fit, np.sqrt(areas))
 
 
 if __name__ == "__main__":

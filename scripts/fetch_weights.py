@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.errors import OptionError, run_main
 from src.files import expand_home, output_folder, write_atomic
-from src.weights.catalogue import Checkpoint, ListCheckpoints, fill_page, find_checkpoint
+from src.weights.catalogue import Checkpoint, ListCheckpoints, find_checkpoint, page_table
 from src.weights.download import download, file_digest, unpack
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -52,6 +52,13 @@ def main() -> None:
             fetch_file(arguments.name, os.path.join(arguments.to, os.path.basename(arguments.name)), arguments.sha256)
         else:
             fetch_checkpoint(find_checkpoint(arguments.name), arguments.to)
+
+
+def fill_page(text: str) -> str:
+    """The page ckpt/README.md with the tables of the catalogue. Raises DataError where it has no place for them."""
+    from recipe_costs import fill
+    text = fill(text, "detectors", page_table(backbones=False))
+    return fill(text, "backbones", page_table(backbones=True))
 
 
 def fetch_checkpoint(row: Checkpoint, folder: str) -> None:

@@ -6,6 +6,15 @@ from src.data.coco import read_coco
 from src.data.findings import Report
 from src.data.voc import read_voc
 
+
+def put(root, path, content):
+    """Writes a file below root: a text as it is, anything else as JSON."""
+    path = os.path.join(root, path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(content if isinstance(content, str) else json.dumps(content))
+
+
 # --- COCO
 
 IMAGES = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80},
@@ -57,10 +66,10 @@ def voc_read(root, classes=()):
             for record in records}, report
 
 
-# --- one data set in all three forms
+# --- one data set in all forms
 
-def write_three_forms(folder, images, image_dir):
-    """The same annotations as VOC, TXT and COCO -> {name of the form: the options that name it}.
+def write_all_forms(folder, images, image_dir):
+    """The same annotations in each form of --dataset -> {name of the form: the options that name it}.
 
     images: [(file name, width, height, [(class, x1, y1, x2, y2)])]; image_dir: where they lie, a JPEGImages whose
     parent becomes the VOC tree unless it has Annotations. The category ids run against the order of the names.
@@ -89,6 +98,21 @@ def write_three_forms(folder, images, image_dir):
                             for number, (image, label, (x1, y1, x2, y2)) in enumerate(written, 1)],
             "categories": [{"id": number, "name": name} for name, number in ids.items()]}
     (folder / "train.json").write_text(json.dumps(coco))
+    names = [label for label, _ in sorted(ids.items(), key=lambda item: item[1])]
+    for name, width, height, boxes in images:
+        stem = os.path.splitext(name)[0]
+        shapes = [{"label": label, "points": [[x2, y1], [x1, y2]], "shape_type": "rectangle"}
+                  for label, x1, y1, x2, y2 in boxes]
+        put(folder, f"json/{stem}.json", {"imagePath": name, "imageHeight": height, "imageWidth": width,
+                                          "shapes": shapes})
+        put(folder, f"yolo/labels/{stem}.txt", "\n".join(
+            f"{names.index(label)} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} "
+            f"{(y2 - y1) / height}" for label, x1, y1, x2, y2 in boxes))
+        os.makedirs(folder / "yolo/images", exist_ok=True)  # every image there is one of the split
+        os.symlink(os.path.join(image_dir, name), folder / "yolo/images" / name)
+    put(folder, "yolo/classes.txt", "\n".join(names))
     return {"voc": ["--dataset=voc", f"--voc_root={root}"],
             "other": ["--dataset=other", f"--image_dir={image_dir}", f"--anno_path={folder / 'train.txt'}"],
-            "coco": ["--dataset=coco", f"--image_dir={image_dir}", f"--anno_path={folder / 'train.json'}"]}
+            "coco": ["--dataset=coco", f"--image_dir={image_dir}", f"--anno_path={folder / 'train.json'}"],
+            "yolo": ["--dataset=yolo", f"--image_dir={folder / 'yolo/images'}"],
+            "labelme": ["--dataset=labelme", f"--image_dir={image_dir}", f"--anno_path={folder / 'json'}"]}

@@ -1,9 +1,8 @@
 """One tiny data set in every form that --data knows: what tests write, and what they expect to be found."""
-import json
 import os
 from typing import NamedTuple
 
-from annotation_files import BNDBOX
+from annotation_files import BNDBOX, put
 from conftest import picture
 
 WIDTH, HEIGHT = 40, 20
@@ -20,14 +19,6 @@ class Form(NamedTuple):
     dataset: str
     options: dict   # those that --data stands for; ROOT is the folder
     has_val: bool = True
-
-
-def put(root, path, text):
-    """Writes a file below root."""
-    path = os.path.join(root, path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text if isinstance(text, str) else json.dumps(text))
 
 
 def images(root, folder, stems, ending="png"):

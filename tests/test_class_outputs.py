@@ -34,6 +34,13 @@ def test_rows_by_hand():
     assert weights.ravel().tolist() == [0, 2, -1, 3, 5, -1]
 
 
+def test_a_new_class_is_as_rare_as_those_of_the_file():
+    """One shape a cell: their classes have the biases -7 and -5, -6 on average; those of a second layer 1 and 3."""
+    match = match_classes(["a", "b"], ["new", "b"])
+    assert take_outputs(np.array([4.0, -7, -5]), np.zeros(3), match).tolist() == [4, -6, -5]
+    assert take_outputs(np.array([4.0, 1, 3]), np.zeros(3), match).tolist() == [4, 0, 3]
+
+
 def test_layers_of_another_head_are_not_taken():
     match = match_classes(["a", "b"], ["b"])
     ours = np.ones((4, 8, 1, 1))  # two shapes a cell

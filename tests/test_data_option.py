@@ -3,8 +3,9 @@ import os
 import shlex
 
 import pytest
+from annotation_files import put
 from conftest import picture
-from data_forms import ALL, CLASSES, FORMS, TRAIN, TRUTH, VAL, each, images, put, voc, whole, yolo
+from data_forms import ALL, CLASSES, FORMS, TRAIN, TRUTH, VAL, each, images, voc, whole, yolo
 from data_forms import coco as coco_json
 
 from src.config import read_options, split_options, take_data, take_run_data

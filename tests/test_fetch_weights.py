@@ -3,6 +3,7 @@ import hashlib
 import io
 import os
 import re
+import sys
 import tarfile
 import threading
 from functools import partial
@@ -13,9 +14,12 @@ import pytest
 import yaml
 from programs import ROOT, run, succeed
 
+sys.path.insert(0, os.path.join(ROOT, "scripts"))
+import fetch_weights
+
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.weights import catalogue
-from src.weights.catalogue import fill_page, find_checkpoint, read_catalogue
+from src.weights.catalogue import find_checkpoint, read_catalogue
 from src.weights.download import CHUNK, download, unpack
 from src.weights.names import SOURCES
 
@@ -141,9 +145,6 @@ def test_the_script(server, tmp_path):
 
 def test_a_checkpoint_of_the_catalogue(server, tmp_path, monkeypatch, capsys):
     """Downloaded, unpacked, and the commands name the file that is there."""
-    import sys
-    sys.path.insert(0, os.path.join(ROOT, "scripts"))
-    import fetch_weights
     server.how.data = open(archive(tmp_path, "models/VGG.caffemodel"), "rb").read()
     row = find_checkpoint("caffe_ssd300_vgg16_voc")._replace(address=server.address, inside="*.caffemodel")
     monkeypatch.setattr(fetch_weights, "find_checkpoint", lambda name: row)
@@ -177,9 +178,9 @@ def test_unknown_keys_of_the_catalogue():
 def test_the_page_is_made_of_the_catalogue():
     with open(os.path.join(ROOT, "ckpt", "README.md"), encoding="utf-8") as file:
         text = file.read()
-    assert fill_page(text) == text, "run python scripts/fetch_weights.py --page"
-    with pytest.raises(DataError, match="has 0 places"):
-        fill_page("no tables")
+    assert fetch_weights.fill_page(text) == text, "run python scripts/fetch_weights.py --page"
+    with pytest.raises(DataError, match="the page has 0 tables '<!-- detectors -->'"):
+        fetch_weights.fill_page("no tables")
 
 
 def test_the_list(tmp_path):

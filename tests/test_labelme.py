@@ -3,8 +3,8 @@ import math
 import os
 
 import pytest
+from annotation_files import put
 from conftest import found, picture
-from data_forms import put
 
 from src.data.annotations import Place, SplitMissing
 from src.data.findings import Report, Unusable

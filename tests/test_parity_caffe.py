@@ -6,6 +6,8 @@ import pytest
 from caffe_files import caffemodel, mobile_ssd, vgg_ssd
 
 from src.boxes import to_corners
+from src.config import model_options, read_options
+from src.inference.predictor import load_model
 from src.models import ssd
 from src.models.layers import Normalize
 from src.models.ssd import build_model
@@ -38,6 +40,8 @@ def check(net, name, tmp_path, *, features):
     found, path = compute(net, tmp_path, blob, [*HEADS, *features])
     file = open_weights(path)
     assert match_model(file, name) == ("caffe", CLASSES - 1) and load_all(model.network, file, name) == "caffe"
+    loaded, facts = load_model(path, **model_options(read_options([f"--model={name}", "--classes=a,b,c"])))
+    assert np.array_equal(loaded.anchors, model.anchors) and not facts["clip_anchors"] and facts["max_boxes"] == 200
     network = model.network.set_train(False)
     pixels = Normalize(model.mean, model.std)(ms.Tensor(images))
     maps = network.backbone(pixels)

@@ -112,7 +112,8 @@ def test_sentences(tmp_path):
     val = plain_survey(tmp_path / "a", ["1.png"], ("cat", "dog"), annotations[:1], split="val",
                        findings=[Finding("box dropped", "1.png", box="#1 [1, 1, 1, 1]", reason="under 1 pixel"),
                                  Finding("class without boxes", "val", box=None, reason="a note")])
-    fit = AnchorFit("ssd at 300 pixels", 0.5, Fit([], np.array([0.6, 0.4]), np.array([0.6, 0.6])), np.array([8, 9]))
+    fit = Fit([], np.array([0.6, 0.4]), np.array([0.6, 0.6]))
+    fit = AnchorFit("ssd at 300 pixels", "train", 0.5, fit, np.array([8, 9]))
     text = summarize([train, val], [measure(train), measure(val)], twins=identical_images([train, val]), anchors=fit)
     assert text == [
         "val has no image of dog: nothing can be learned or measured there.",
@@ -120,7 +121,7 @@ def test_sentences(tmp_path):
         "All images have 40 x 20 pixels.",
         "dog is rare: 1 boxes, where cat has 40; --class_balance repeats its images.",
         "Half of the boxes are smaller than 14 x 14 pixels, and 100% are small (below 32 x 32).",
-        "The anchors of ssd at 300 pixels match 50.0% of the training boxes (IoU of 0.5 or more).",
+        "The anchors of ssd at 300 pixels match 50.0% of the boxes of train (IoU of 0.5 or more).",
         "1 image(s) have no box; they count as images in which there is nothing.",
         "The check found 1 fault(s), which are shown below."]
     better = fit._replace(fit=fit.fit._replace(shapes=[np.ones((1, 2))]))

@@ -48,11 +48,11 @@ def test_no_time_left_is_one_step_more(costs):
 def test_what_is_measured(monkeypatch):
     monkeypatch.setattr(timing.time, "time", lambda: 1000.0)
     one = timer(minutes=1, began=990.0)
-    assert one.guess(0) == UNPLANNED
+    assert one.guess(0, 60) == 60 and one.guess(59, 60) == 61
     for seconds in (30.0, 5.0, 0.2, 0.2, 0.2, 0.2):
         one.count(seconds)
     assert one.step_seconds == pytest.approx(0.2) and not one.is_due()  # four steps, the first two do not count
-    assert one.guess(6) == 6 + 250
+    assert one.guess(6, 60) == 6 + 250
     one.count(0.2)
     assert not one.is_due()  # five steps, but 1 of the 1.8 seconds
     one.count(0.8)
@@ -60,7 +60,7 @@ def test_what_is_measured(monkeypatch):
     late = timer(minutes=1, began=940.0)
     assert late.is_due() and late.spent() == 60
     late.calls, late.measured, late.seconds = 3, 1, 1.0
-    assert late.guess(3) == 5  # never the step that comes next
+    assert late.guess(3, 60) == 5  # never the step that comes next
 
 
 def test_the_plan_in_words():
@@ -159,7 +159,7 @@ def test_a_saved_plan_counts_while_the_minutes_are_asked_for():
     other = build_state(options(), 5, saved)  # a batch twice as large
     assert other.total_steps == other.plan["steps"] == 50 and other.steps_done == 20
     assert build_state(read_options(["--epoch_size=7"]), 10, saved).total_steps == 70
-    assert build_state(options(), 10, saved._replace(meta={**meta, "plan": {}})).total_steps == UNPLANNED
+    assert build_state(options(), 10, saved._replace(meta={**meta, "plan": {}})).total_steps == 600
     refuse_other_minutes(saved, options())
     refuse_other_minutes(saved, read_options([]))
     with pytest.raises(OptionError, match=r"minutes 30 -> 60: the 100 steps of this run are fixed.*--minutes=0"):

@@ -2,8 +2,8 @@
 import os
 
 import pytest
+from annotation_files import put
 from conftest import found, picture
-from data_forms import put
 
 from src.config import read_options, split_options
 from src.data.annotations import Place, SplitMissing

@@ -18,11 +18,11 @@ class Part(NamedTuple):
 
 class Found(NamedTuple):
     """A data set of one format."""
-    dataset: str            # --dataset
-    words: str              # what it is
+    dataset: str             # --dataset
+    words: str               # what it is
     options: dict[str, str]  # names and values of the other options that say where it lies
-    has_val: bool           # it gives a validation split
-    unused: list[str]       # paths of further annotations
+    has_val: bool            # it gives a validation split
+    unused: list[str]        # paths of further annotations
 
     def typed(self) -> str:
         """The options as a user would type them."""
@@ -36,12 +36,13 @@ def merge(tree: Tree, parts: list[Part], words: str) -> Part:
     if not others:
         return first
     annos, images = ([getattr(part, name) for part in parts] for name in ("anno_path", "image_dir"))
-    anno = os.path.commonpath(annos) or "." if all(annos) else ""
-    image = os.path.commonpath(images) or "."
+    anno, image = (os.path.commonpath(paths) or "." for paths in (annos, images))
     is_file = any(os.path.isfile(tree.path(path)) for path in annos if path)
     alike = all(os.path.relpath(part.anno_path, anno) == os.path.relpath(part.image_dir, image)
-                for part in parts) if all(annos) else not any(annos)
-    if is_file or not alike:
+                for part in parts if all(annos))
+    if not any(annos):
+        anno = ""
+    elif is_file or not all(annos) or not alike:
         places = ", ".join(f"'{tree.path(part.anno_path or part.image_dir)}'" for part in parts[:4])
         raise DataError(f"'{tree.root}' holds more than one set of {words}, which no name tells apart as training and "
                         f"validation: {places}; name one of them by --data, or each by its options (docs/data.md)")

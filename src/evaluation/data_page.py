@@ -32,8 +32,9 @@ MARK = (207, 27, 60)             # colour of the box of a finding
 
 
 class AnchorFit(NamedTuple):
-    """How the anchors of a model fit the training boxes."""
+    """How the anchors of a model fit the boxes of a split."""
     model: str          # name and size
+    split: str          # whose boxes were measured
     threshold: float    # IoU of a match
     fit: Fit
     sides: np.ndarray   # [N] of the boxes it was measured on, pixels of the image
@@ -111,8 +112,8 @@ def image_words(surveys: Sequence[Survey]) -> str:
 def anchor_words(anchors: AnchorFit) -> str:
     """How many boxes the anchors match, and whether fitted ones match more."""
     before, after = (share_matched(best, anchors.threshold) for best in (anchors.fit.before, anchors.fit.after))
-    text = (f"The anchors of {anchors.model} match {before:.1%} of the training boxes (IoU of {anchors.threshold:g} or "
-            "more)")
+    text = (f"The anchors of {anchors.model} match {before:.1%} of the boxes of {anchors.split} (IoU of "
+            f"{anchors.threshold:g} or more)")
     return f"{text}; --anchors=auto raises that to {after:.1%}." if anchors.fit.shapes else f"{text}."
 
 

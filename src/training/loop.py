@@ -18,7 +18,7 @@ from src.training.meter import Meter
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.training.step import TrainStep, run_step
-from src.training.timing import Costs, Plan, RunTimer
+from src.training.timing import UNPLANNED, Costs, Plan, RunTimer
 from src.training.validator import Validator
 
 MAX_SKIPPED = 20  # steps in a row; a dynamic loss scale needs fewer to find its value
@@ -40,7 +40,7 @@ class Loop:
         self.validator, self.saver, self.log = validator, saver, log
         self.image_names, self.log_interval = image_names, log_interval
         self.meter = Meter(state, images_per_step=loader.batch_size * loader.world)
-        self.batches = Prefetcher(loader, state.total_steps)
+        self.batches = Prefetcher(loader, UNPLANNED if timer else state.total_steps)
         if timer and state.plan:  # of a resumed run
             self.follow(Plan(**state.plan))
         self.signals: list[int] = []  # signals received; the first one asks the run to stop
@@ -139,7 +139,7 @@ class Loop:
             if gather_rows(due, self.loader.rank, world).any():
                 self.make_plan()
             else:
-                state.total_steps = self.timer.guess(state.steps_done)
+                state.total_steps = self.timer.guess(state.steps_done, state.total_steps)
         self.step.set_rate(self.rates[state.steps_done])
 
     def make_plan(self) -> None:

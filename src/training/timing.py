@@ -10,7 +10,7 @@ import numpy as np
 
 from src.progress import duration
 
-UNPLANNED = 1_000_000     # steps of a run that is still being measured
+UNPLANNED = 1_000_000     # more steps than a run has before its plan is made
 WARM_STEPS = 2            # steps that are not measured: the first one compiles, and batches were waiting for the second
 MIN_MEASURED = 5          # steps that are measured at least
 MEASURED = 0.03           # share of the minutes that they take at least: one step alone says little
@@ -75,11 +75,12 @@ class RunTimer:
         enough = self.measured >= MIN_MEASURED and self.seconds >= MEASURED * 60 * self.minutes
         return enough or self.spent() >= 60 * self.minutes
 
-    def guess(self, steps_done: int) -> int:
-        """The steps of the run where nothing but steps took time, for lines of the log before there is a plan."""
-        if not self.measured:
-            return UNPLANNED
-        return steps_done + max(round((60 * self.minutes - self.spent()) / self.step_seconds), 2)
+    def guess(self, steps_done: int, total: int) -> int:
+        """The steps of the run where nothing but steps took time, for lines of the log before there is a plan; `total`
+        before a step is measured. More than the step that comes next, which must not end the run."""
+        if self.measured:
+            total = steps_done + round((60 * self.minutes - self.spent()) / self.step_seconds)
+        return max(total, steps_done + 2)
 
     def plan(self, costs: Costs, steps_done: int) -> Plan:
         """The longest run that ends in time; one step more where there is no time."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import yaml
 
-from src.errors import DataError, unknown_name
+from src.errors import unknown_name
 from src.text import wrap
 
 PATH = os.path.join(os.path.dirname(__file__), "..", "..", "ckpt", "catalogue.yaml")
@@ -106,17 +106,10 @@ def describe_catalogue() -> str:
                       "it; ckpt/README.md has licences and addresses."])
 
 
-def fill_page(text: str) -> str:
-    """The page ckpt/README.md with the tables of the catalogue. Raises DataError where it has no place for them."""
-    for name, backbones in (("detectors", False), ("backbones", True)):
-        lines = ["| " + " | ".join([*HEAD, "publisher", "licence"]) + " |", "|---" * 8 + "|",
-                 *(page_row(row) for row in read_catalogue().values() if row.is_backbone == backbones)]
-        block = "\n".join([f"<!-- {name} -->", *lines, "<!-- end -->"])
-        place = re.compile(f"<!-- {name} -->.*?<!-- end -->", re.DOTALL)
-        text, count = place.subn(lambda found, block=block: block, text)
-        if count != 1:
-            raise DataError(f"ckpt/README.md has {count} places '<!-- {name} -->', expected one")
-    return text
+def page_table(*, backbones: bool) -> list[str]:
+    """The lines of a table for ckpt/README.md, of the backbones or of the whole detectors."""
+    return ["| " + " | ".join([*HEAD, "publisher", "licence"]) + " |", "|---" * 8 + "|",
+            *(page_row(row) for row in read_catalogue().values() if row.is_backbone == backbones)]
 
 
 def page_row(row: Checkpoint) -> str:

@@ -59,8 +59,9 @@ def plain_name(name: str) -> str:
 def take_outputs(theirs: np.ndarray, ours: np.ndarray, match: ClassMatch) -> np.ndarray | None:
     """A class layer [shapes * classes, ..] of the network with the file's outputs of the shared classes and background.
 
-    theirs: the same layer of the file, background first, shape-major; ours: its present weights. None where the layers
-    differ in more than their classes.
+    theirs: the same layer of the file, background first, shape-major; ours: its present weights. The other classes keep
+    these, but for biases above the average of the file's classes: with 0 they would be found at every anchor. None
+    where the layers differ in more than their classes.
     """
     shapes = len(ours) // (len(match.ours) + 1)
     if not theirs.ndim or len(theirs) % shapes or theirs.shape[1:] != ours.shape[1:]:
@@ -69,6 +70,8 @@ def take_outputs(theirs: np.ndarray, ours: np.ndarray, match: ClassMatch) -> np.
     if rows.shape[1] != len(match.theirs) + 1:
         return None
     taken = ours.reshape(shapes, -1, *ours.shape[1:]).copy()
+    if ours.ndim == 1:
+        taken = np.minimum(taken, rows[:, 1:].mean(axis=1, keepdims=True))
     for their, our in [(-1, -1), *match.pairs]:  # place -1 is the background, in front
         taken[:, our + 1] = rows[:, their + 1]
     return taken.reshape(ours.shape)

@@ -1,4 +1,4 @@
-"""One data set as VOC, as TXT and as COCO: the same batches, the same training."""
+"""One data set in each form of --dataset: the same batches, the same training."""
 import os
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from annotation_files import write_three_forms
+from annotation_files import write_all_forms
 from programs import RECIPE, read_rows, read_weights, succeed
 
 from src.anchors import tile_anchors
@@ -28,17 +28,17 @@ def draw(folder, count):
         x1, y1, side = (int(value) for value in rng.integers(5, 28, 3))
         picture = rng.integers(0, 90, (height, width, 3), np.uint8)
         cv2.rectangle(picture, (x1, y1), (x1 + side, y1 + side), (255, 255, 255 * (number % 2)), -1)
-        cv2.imwrite(str(folder / "JPEGImages" / f"{number}.jpg"), picture)
+        cv2.imwrite(str(folder / "JPEGImages" / f"{number:02}.jpg"), picture)
         boxes = [(("zebra", "ant")[number % 2], x1, y1, x1 + side, y1 + side)]
         # no box at all; one without width; one beyond the image; two in one place
         odd = {1: [], 2: [*boxes, ("ant", 7, 7, 7, 30)], 3: [*boxes, ("bee", 1, 2.5, width + 4, 20.25)],
                4: [("bee", 3, 3, 9, 9), *boxes, ("zebra", 3, 3, 9, 9)]}
-        images.append((f"{number}.jpg", width, height, odd.get(number, boxes)))
+        images.append((f"{number:02}.jpg", width, height, odd.get(number, boxes)))
     return images
 
 
 def from_voc(root):
-    """The images of a VOC tree as write_three_forms takes them."""
+    """The images of a VOC tree as write_all_forms takes them."""
     with open(os.path.join(root, "ImageSets", "Main", "train.txt")) as file:
         for stem in file.read().split():
             tree = ElementTree.parse(os.path.join(root, "Annotations", f"{stem}.xml"))
@@ -59,7 +59,7 @@ def load(folder, typed):
 
 
 def test_the_same_batches(tmp_path):
-    forms = write_three_forms(tmp_path, draw(tmp_path, 7), str(tmp_path / "JPEGImages"))
+    forms = write_all_forms(tmp_path, draw(tmp_path, 7), str(tmp_path / "JPEGImages"))
     (voc, expected), *others = (load(tmp_path, typed) for typed in forms.values())
     assert voc.count == 7 and sum((labels > 0).sum() for _, labels, _, _ in expected) > 10
     for split, batches in others:
@@ -95,11 +95,11 @@ def workplace(tmp_path):
 
 
 def test_the_same_training(tmp_path, workplace):
-    forms = write_three_forms(tmp_path, draw(tmp_path, 12), str(tmp_path / "JPEGImages"))
+    forms = write_all_forms(tmp_path, draw(tmp_path, 12), str(tmp_path / "JPEGImages"))
     check_same(list(train(workplace, forms, "--classes=[zebra,bee,ant]")))
 
 
 def test_the_same_training_on_blood_cells(tmp_path, workplace, shared):
     root = shared("bccd")
-    forms = write_three_forms(tmp_path, list(from_voc(root)), os.path.join(root, "JPEGImages"))
+    forms = write_all_forms(tmp_path, list(from_voc(root)), os.path.join(root, "JPEGImages"))
     check_same(list(train(workplace, forms, "--classes=[RBC,WBC,Platelets]", "--max_steps=6")))
