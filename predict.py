@@ -93,7 +93,6 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
     """Shows what is found in a window or for browsers, until its end. windows, scores: as of write_files()."""
     import numpy as np
 
-    from src.inference.pipeline import detect_picture
     from src.inference.sources import open_source
     from src.live.stream import Stream
 
@@ -104,7 +103,7 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
         return opened.pop() if opened else open_source(options.source, skip=options.output_path)
 
     def detect(pixels: np.ndarray) -> Detections:
-        return detect_picture(predict, pixels, windows).from_scores(wanted)
+        return predict.detect(pixels, windows).from_scores(wanted)
     name, model = source.name if source else "Pictures", os.path.basename(options.checkpoint_file_path)
     score = predict.meta["draw_score"]
     detect(np.zeros((8, 8, 3), np.uint8))  # compiles the model before the first frame comes

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 INK = (20, 20, 20)
-MIN_SIZE, MAX_SIZE = 11, 46  # of letters, pixels; between them a 32nd of the shorter side of the image
+MIN_SIZE, MAX_SIZE = 12, 46  # of letters, pixels; between them a 32nd of the shorter side of the image
 SMALLEST = 6                 # a long text in a narrow image is made smaller down to this, and left out below
 MARGIN = 3                   # pixels left and right of a text
 

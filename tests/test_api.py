@@ -20,7 +20,7 @@ PIXELS = np.full((50, 100, 3), 90, np.uint8)
 def model():
     """A model that finds a dog and, less surely, two cats, whatever it is shown."""
     boxes = np.float32([[0, 0, 0.5, 1], [0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 1, 1]])
-    detect = lambda image: (boxes, np.float32([0.9, 0.5, 0.3]), np.int32([2, 1, 1]))  # noqa: E731
+    detect = lambda image, windows: (boxes, np.float32([0.9, 0.5, 0.3]), np.int32([2, 1, 1]))  # noqa: E731
     predict = SimpleNamespace(detect=detect, classes=["cat", "dog"], meta={"model": "ssd", "image_size": 64})
     return LoadedModel(predict, "a.ckpt", min_shown=0.4)
 

@@ -8,6 +8,7 @@ import pytest
 
 from src.inference import pipeline
 from src.inference.pipeline import Channel, detect_pictures, read_ahead, write_behind
+from src.inference.predictor import Predictor
 from src.inference.sources import Picture
 
 
@@ -23,21 +24,23 @@ def numbers(found):
     return [int(one[0].row["file"]) for one in found]
 
 
-class Predictor:
-    """Finds in each picture as many boxes as its pixels say; keeps the sizes of the batches it got."""
-    image_size, resize, meta = 2, "bilinear", {}
+class Counting(Predictor):
+    """Finds in each picture as many boxes as its pixels say; keeps the sizes of the batches that it got."""
 
     def __init__(self, batch_size, wait=None):
-        self.batch_size, self.sizes, self.wait = batch_size, [], wait
+        super().__init__(self.find, batch_size, {"image_size": 2, "classes": ["cat"]})
+        self.sizes, self.wait = [], wait
 
     def __call__(self, images):
-        assert images.shape[1:] == (2, 2, 3) and len(images) <= self.batch_size
         self.sizes.append(len(images))
+        return super().__call__(images)
+
+    def find(self, images):
+        assert images.shape == (self.batch_size, 2, 2, 3)
         if self.wait:
             self.wait()
-        count = images[:, 0, 0, 0].astype(int)
-        shape = len(images), 9
-        return np.zeros((*shape, 4)), np.ones(shape), np.ones(shape, int), count
+        shape = self.batch_size, 9
+        return np.zeros((*shape, 4)), np.ones(shape), np.ones(shape, int), images[:, 0, 0, 0].astype(int)
 
 
 def threads():
@@ -128,7 +131,7 @@ def test_an_error_of_the_caller_waits_for_the_writer():
 
 @pytest.mark.parametrize("count, batch, sizes", [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (2, 8, [2]), (0, 3, [])])
 def test_pictures_and_what_was_found_in_them(count, batch, sizes):
-    predict = Predictor(batch)
+    predict = Counting(batch)
     found = list(detect_pictures(predict, [picture(number, 2 + number) for number in range(count)]))
     assert numbers(found) == list(range(count)) and predict.sizes == sizes
     for number, (_, (boxes, scores, labels)) in enumerate(found):
@@ -137,7 +140,7 @@ def test_pictures_and_what_was_found_in_them(count, batch, sizes):
 
 def test_large_pictures_fill_a_smaller_batch(monkeypatch):
     monkeypatch.setattr(pipeline, "MAX_BYTES", 100)  # a picture has 48: the third is too much
-    predict = Predictor(8)
+    predict = Counting(8)
     assert len(list(detect_pictures(predict, [picture(number) for number in range(5)]))) == 5
     assert predict.sizes == [3, 2]
 
@@ -155,5 +158,5 @@ def test_a_slow_network_gets_the_newest_picture_of_a_camera():
     def wait():
         busy.set()
         assert shown.wait(10)
-    predict = Predictor(1, wait)
+    predict = Counting(1, wait)
     assert numbers(detect_pictures(predict, camera(), latest=True)) == [0, 8]

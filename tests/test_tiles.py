@@ -5,6 +5,7 @@ import pytest
 from src.errors import OptionError
 from src.inference.found import Detections
 from src.inference.pipeline import detect_pictures
+from src.inference.predictor import Predictor
 from src.inference.sources import Picture
 from src.inference.tiles import batch_size, cut, merge, read_tiles, tile_windows
 
@@ -82,28 +83,25 @@ def test_no_more_than_max_boxes_and_none_at_all():
     assert merged([], [], []).boxes.shape == (0, 4)
 
 
-class Predictor:
+def detect_batch(images):
     """Finds in each square one box of class 1, left half, with the brightness of its first pixel / 100 as score."""
-    image_size, resize, meta = 4, "bilinear", {"nms_threshold": 0.5, "max_boxes": 100}
-
-    def __init__(self, batch_size):
-        self.batch_size, self.sizes = batch_size, []
-
-    def __call__(self, images):
-        self.sizes.append(len(images))
-        scores = images[:, 0, 0, :1] / np.float32(100)
-        return (np.tile(np.float32([0.1, 0.1, 0.5, 0.9]), (len(images), 1, 1)), scores,
-                np.ones((len(images), 1), int), np.ones(len(images), int))
+    count = len(images)
+    return (np.tile(np.float32([0.1, 0.1, 0.5, 0.9]), (count, 1, 1)), images[:, 0, 0, :1] / np.float32(100),
+            np.ones((count, 1), int), np.ones(count, int))
 
 
 @pytest.mark.parametrize("batch, sizes", [(8, [5, 5]), (5, [5, 5]), (3, [3, 2, 3, 2]), (11, [10])])
 def test_the_network_sees_every_tile(batch, sizes):
-    predict = Predictor(batch)
+    sizes_seen = []
+    predict = Predictor(lambda images: sizes_seen.append(int(images.any(axis=(1, 2, 3)).sum())) or detect_batch(images),
+                        batch, {"image_size": 4, "classes": ["cat"], "nms_threshold": 0.5, "max_boxes": 100})
     pictures = [Picture(np.full((20, 30, 3), value, np.uint8), {"file": str(value)}) for value in (50, 60)]
     results = list(detect_pictures(predict, pictures, windows=tile_windows(2, 2)))
-    assert [picture.row["file"] for picture, _ in results] == ["50", "60"] and predict.sizes == sizes
+    assert [picture.row["file"] for picture, _ in results] == ["50", "60"] and sizes_seen == sizes
     for (_, detections), value in zip(results, (0.5, 0.6)):
         assert len(detections.scores) == 5 and set(np.round(detections.scores, 4)) == {np.float32(value)}
+        alone = predict.detect(pictures[int(value > 0.5)].pixels, tile_windows(2, 2))
+        assert np.array_equal(alone.boxes, detections.boxes)
 
 
 @pytest.mark.parametrize("limit, windows, pictures, expected", [

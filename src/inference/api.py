@@ -19,7 +19,8 @@ from src.config import model_options, read_options
 from src.data.images import read_image
 from src.drawing import draw_boxes, encode_png, save_png
 from src.errors import DataError
-from src.evaluation.thresholds import scores_by_class
+from src.inference.found import read_scores, shown_scores
+from src.inference.tiles import WHOLE, read_tiles
 from src.machine import process
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ class Found:
 
 class LoadedModel:
     """A function of a picture. classes: the names it knows; meta: what its file says of itself; min_shown: least score
-    of what it returns, one for all classes or [C]."""
+    of what it returns, one for all classes or [C]; windows: parts of a picture that it looks at, as of tiles.py."""
 
-    def __init__(self, predict: Predictor, path: str, *, min_shown: float | np.ndarray):
-        self.predict, self.path, self.min_shown = predict, path, min_shown
+    def __init__(self, predict: Predictor, path: str, *, min_shown: float | np.ndarray, windows: np.ndarray = WHOLE):
+        self.predict, self.path, self.min_shown, self.windows = predict, path, min_shown, windows
         self.classes, self.meta = list(predict.classes), predict.meta
 
     def __repr__(self) -> str:
@@ -73,7 +74,7 @@ class LoadedModel:
     def __call__(self, image: str | os.PathLike | np.ndarray) -> Found:
         """What is in a picture, a path or an array [H, W, 3] uint8 RGB. Raises DataError."""
         pixels = read_image(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else check_pixels(image)
-        boxes, scores, labels = self.predict.detect(pixels)
+        boxes, scores, labels = self.predict.detect(pixels, self.windows)
         shown = scores >= np.broadcast_to(self.min_shown, len(self.classes))[labels - 1]
         height, width = pixels.shape[:2]
         boxes = boxes[shown] * np.array([width, height, width, height], np.float32)
@@ -94,8 +95,8 @@ def load(path: str, **typed: object) -> LoadedModel:
     """The detector in a .ckpt or other weights, a .mindir or an .onnx, ready for pictures.
 
     typed: options of predict.py by their names, such as device_target="GPU", min_score=0.05, draw_score=0.3 (the least
-    score of what is returned), or model and classes for weights that do not say them. Raises OptionError, DataError,
-    EnvironmentFault. MindSpore is prepared and imported here unless that was done before.
+    score of what is returned), tiles="2x2", or model and classes for weights that do not say them. Raises OptionError,
+    DataError, EnvironmentFault. MindSpore is prepared and imported here unless that was done before.
     """
     arguments = [f"--{name}={value}" for name, value in {"checkpoint_file_path": os.fspath(path), **typed}.items()]
     options = read_options(arguments, "predict.py", strict=True)
@@ -108,5 +109,6 @@ def load(path: str, **typed: object) -> LoadedModel:
         distributed.start(options.device_target, options.device_id)
     # without compile_cache: MindSpore would put the graphs of all models of this process into one folder
     predict = load_predictor(options.checkpoint_file_path, batch_size=1, **model_options(options))
-    return LoadedModel(predict, options.checkpoint_file_path, min_shown=scores_by_class(
-        predict.classes, predict.meta["draw_score"], predict.meta["class_scores"]))
+    predict.meta.update(read_scores(options.score_threshold, predict.classes, predict.meta))
+    scores = shown_scores(predict.classes, options.only_classes, predict.meta)
+    return LoadedModel(predict, options.checkpoint_file_path, min_shown=scores, windows=read_tiles(options.tiles))

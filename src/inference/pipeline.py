@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.data.resize import resize
 from src.inference.found import Detections
 from src.inference.sources import Picture
-from src.inference.tiles import WHOLE, cut, merge
+from src.inference.tiles import WHOLE, merge
 
 if TYPE_CHECKING:
     from src.inference.predictor import Predictor
@@ -124,35 +123,13 @@ def detect_pictures(predict: Predictor, pictures: Iterable[Picture], *, windows:
     cameras; one at a time, and those that came while the network was busy are left out but the newest. Close it
     (contextlib.closing) to end the reader.
     """
-    prepared = ((picture, *prepare(predict, picture.pixels, windows)) for picture in pictures)
+    prepared = ((picture, *predict.prepare(picture.pixels, windows)) for picture in pictures)
     with contextlib.closing(read_ahead(prepared, latest=latest)) as ready:
         for group in groups(ready, 1 if latest else max(predict.batch_size // len(windows), 1)):
-            found = detect_squares(predict, np.concatenate([squares for _, squares, _ in group]))
+            found = predict.detect_squares(np.concatenate([squares for _, squares, _ in group]))
             for number, (picture, _, exact) in enumerate(group):
                 own = found[number * len(windows):(number + 1) * len(windows)]
                 yield picture, merge(own, exact, predict.meta)
-
-
-def detect_picture(predict: Predictor, pixels: np.ndarray, windows: np.ndarray = WHOLE) -> Detections:
-    """What a Predictor finds in one picture [H, W, 3], seen in windows [n, 4] of it."""
-    squares, exact = prepare(predict, pixels, windows)
-    return merge(detect_squares(predict, squares), exact, predict.meta)
-
-
-def prepare(predict: Predictor, pixels: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The windows [n, 4] of a picture as the network takes them, [n, S, S, 3] uint8, and where these exactly are."""
-    parts, exact = cut(pixels, windows)
-    return np.stack([resize(part, predict.image_size, predict.resize) for part in parts]), exact
-
-
-def detect_squares(predict: Predictor, squares: np.ndarray) -> list[Detections]:
-    """What is found in each of squares [n, S, S, 3], in batches of the Predictor."""
-    found = []
-    for start in range(0, len(squares), predict.batch_size):
-        boxes, scores, labels, counts = predict(squares[start:start + predict.batch_size])
-        found += [Detections(boxes[row, :count], scores[row, :count], labels[row, :count])
-                  for row, count in enumerate(counts)]
-    return found
 
 
 def groups(items: Iterable[tuple], size: int) -> Iterator[list[tuple]]:

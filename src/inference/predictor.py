@@ -21,6 +21,8 @@ from src.inference.description import (
     shown_fields,
 )
 from src.inference.exported import OPENERS, open_exported, run_cell
+from src.inference.found import Detections
+from src.inference.tiles import WHOLE, cut, merge
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
 from src.models.outside import is_outside, may_run, same_model
@@ -48,11 +50,24 @@ class Predictor:
         padded = np.pad(images, ((0, self.batch_size - len(images)), (0, 0), (0, 0), (0, 0)))
         return [output[:len(images)] for output in self.detect_batch(padded)]
 
-    def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One RGB image [H, W, 3] of any size -> boxes [n, 4] (fractions), scores [n], labels [n]."""
-        images = resize(image, self.image_size, self.resize)[None]  # [1, S, S, 3]
-        boxes, scores, labels, count = (output[0] for output in self(images))
-        return boxes[:count], scores[:count], labels[:count]
+    def detect(self, image: np.ndarray, windows: np.ndarray = WHOLE) -> Detections:
+        """What is in one RGB image [H, W, 3] of any size, seen in windows [n, 4] of it, as of tiles.py."""
+        squares, exact = self.prepare(image, windows)
+        return merge(self.detect_squares(squares), exact, self.meta)
+
+    def prepare(self, image: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The windows [n, 4] of an image as the network takes them, [n, S, S, 3], and where these exactly are."""
+        parts, exact = cut(image, windows)
+        return np.stack([resize(part, self.image_size, self.resize) for part in parts]), exact
+
+    def detect_squares(self, squares: np.ndarray) -> list[Detections]:
+        """What is in each of squares [n, S, S, 3], any number of them."""
+        found = []
+        for start in range(0, len(squares), self.batch_size):
+            boxes, scores, labels, counts = self(squares[start:start + self.batch_size])
+            found += [Detections(boxes[row, :count], scores[row, :count], labels[row, :count])
+                      for row, count in enumerate(counts)]
+        return found
 
 
 def from_model(model: Model, classes: Sequence[str], *, thresholds: Mapping, batch_size: int) -> Predictor:
