@@ -182,5 +182,6 @@ def epochs_of(candidate: Candidate, means: Means, images: int) -> float:
 def line_of(candidate: Candidate, means: Means, images: int) -> str:
     """A candidate in words."""
     return (f"  {candidate.model:<24} {candidate.image_size:>4}  {candidate.share:6.1%} of the boxes  "
-            f"{candidate.seconds:6.3f} s an image  {candidate.memory / 1e9:4.1f} GB  time for {epochs_of(candidate, means, images):.0f} epochs"
+            f"{candidate.seconds:6.3f} s an image  {candidate.memory / 1e9:4.1f} GB  "
+            f"time for {epochs_of(candidate, means, images):.0f} epochs"
             f"{'  filled by the weights' if candidate.filled else ''}")
