@@ -19,8 +19,8 @@ from src.weights.files import WeightFile
 MEANS = Means("CPU", 1, 4e9, 1000.0, 20, 16)
 
 
-def one(share, seconds, *, memory=1e9, whole=False, model="net"):
-    return Candidate(model, 300, share, seconds, memory, whole)
+def one(share, seconds, *, memory=1e9, filled=False, model="net"):
+    return Candidate(model, 300, share, seconds, memory, filled)
 
 
 # --- the choice: 100 images, 1000 seconds, 20 epochs -> at most half a second an image
@@ -43,7 +43,7 @@ def test_memory_and_time_that_do_not_do():
 
 
 def test_weights_that_fill_a_network_are_worth_a_tenth_of_the_boxes():
-    found = [one(0.85, 0.2, whole=True), one(0.92, 0.1)]
+    found = [one(0.85, 0.2, filled=True), one(0.92, 0.1)]
     chosen, why = choose(found, MEANS, images=100)
     assert chosen == found[0] and "the weights fill it" in why
     assert choose([found[0], one(0.98, 0.1)], MEANS, images=100)[0].share == 0.98
@@ -52,7 +52,7 @@ def test_weights_that_fill_a_network_are_worth_a_tenth_of_the_boxes():
 
 
 def test_a_candidate_in_words():
-    line = line_of(one(0.875, 0.25, memory=2.5e9, whole=True), MEANS, 100)
+    line = line_of(one(0.875, 0.25, memory=2.5e9, filled=True), MEANS, 100)
     assert line.split() == ("net 300 87.5% of the boxes 0.250 s an image 2.5 GB time for 40 epochs filled by the "
                             "weights").split()
 

@@ -69,7 +69,7 @@ def test_what_is_no_builder(file, builder, words):
 
 
 def test_a_file_that_is_not_there_or_fails(tmp_path):
-    with pytest.raises(OptionError, match=r"there is no file '.*nowhere\.py'; say where it is by --model=FOLDER"):
+    with pytest.raises(OptionError, match=r"'.*nowhere\.py' is not a file; say where it is by --model=FOLDER"):
         build_model(f"{tmp_path}/nowhere.py:tiny", 3)
     for text, words in (("\n\nimport not_a_module\n", r"line 3 \(ModuleNotFoundError: No module"),
                         ("x = (\n", r"line 1 \(SyntaxError"), ("1 / 0", r"line 1 \(ZeroDivisionError")):

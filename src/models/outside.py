@@ -35,7 +35,7 @@ def load_builder(name: str) -> Callable:
     """The builder of an outside model; its file may import what lies beside it. Raises OptionError."""
     path, _, function = name.rpartition(":")
     if not os.path.isfile(path):
-        raise OptionError(f"model={name}: there is no file '{path}'; say where it is by "
+        raise OptionError(f"model={name}: '{path}' is not a file; say where it is by "
                           f"--model=FOLDER/{os.path.basename(path)}:{function}")
     key = f"outside_model_{os.path.abspath(path)}"  # two files may have one name
     if key not in sys.modules:

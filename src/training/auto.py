@@ -1,6 +1,7 @@
 """--model=auto: the network and the input size whose anchors match the boxes best, within the memory and the time."""
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -56,7 +57,7 @@ class Candidate(NamedTuple):
     share: float     # of the boxes that anchors fitted to them match
     seconds: float   # of training an image, estimated
     memory: float    # bytes of training, estimated
-    whole: bool      # whether the weights to start from fill all of it but the classes
+    filled: bool     # whether the weights to start from fill all of it but the classes
 
 
 def means_of(device: str, minutes: float, *, epochs: int, batch: int) -> Means:
@@ -90,26 +91,26 @@ class ModelChooser:
         row = np.zeros((0, 3), np.float32)
         if self.rank == 0:
             chosen = self.choose(split, weights)
-            row = np.float32([[list(SIZES).index(chosen.model), chosen.image_size, chosen.whole]])
-        number, image_size, whole = gather_rows(row, self.rank, self.world)[0].astype(int).tolist()
+            row = np.float32([[list(SIZES).index(chosen.model), chosen.image_size, chosen.filled]])
+        number, image_size, filled = gather_rows(row, self.rank, self.world)[0].astype(int).tolist()
         chosen = {"model": list(SIZES)[number], "image_size": image_size}
         if weights:
             chosen["filter_weight"] = True
         if weights and weights.kind in FOLDED:
-            chosen["batch_norm"] = "frozen" if whole else "frozen_backbone"
+            chosen["batch_norm"] = "frozen" if filled else "frozen_backbone"
         return chosen
 
     def choose(self, split: Split, weights: WeightFile | None) -> Candidate:
-        """The Candidate for a Split; says what was compared and why it is the one."""
+        """The Candidate for a Split; says what was compared and why it is the candidate."""
         boxes, _, total = read_boxes(read_json(split.ground_truth), self.seed, MAX_BOXES)
         if not total:
             raise DataError(f"model=auto needs boxes to choose by, and {split.name} has none, see {split.report}")
         self.log.say(f"--model=auto compares networks on {len(boxes)} boxes of {split.name}; times are estimates:")
         found = []
-        for one in candidates(boxes, self.means, image_size=self.image_size, threshold=self.threshold,
+        for candidate in candidates(boxes, self.means, image_size=self.image_size, threshold=self.threshold,
                               weights=weights):
-            found.append(one)
-            self.log.say(line_of(one, self.means, split.count))
+            found.append(candidate)
+            self.log.say(line_of(candidate, self.means, split.count))
         chosen, why = choose(found, self.means, images=split.count)
         self.log.say(f"chosen: {chosen.model} at {chosen.image_size} pixels, {why}")
         return chosen
@@ -157,28 +158,30 @@ def choose(found: Sequence[Candidate], means: Means, *, images: int) -> tuple[Ca
     if not found:
         raise OptionError(f"model=auto knows {', '.join(SIZES)}, and none of them fits --image_size and --pre_trained; "
                           "give --model=NAME")
-    fitting = [one for one in found if one.memory <= means.memory]
-    quick = [one for one in fitting if epochs_of(one, means, images) >= means.epochs]
+    seconds_of = operator.attrgetter("seconds")
+    fitting = [candidate for candidate in found if candidate.memory <= means.memory]
+    quick = [candidate for candidate in fitting if epochs_of(candidate, means, images) >= means.epochs]
     if not quick:
-        chosen = min(fitting or found, key=lambda one: one.memory if not fitting else one.seconds)
+        chosen = min(fitting, key=seconds_of) if fitting else min(found, key=lambda candidate: candidate.memory)
         lacking = f"time for {means.epochs} epochs" if fitting else f"{means.memory / 1e9:.1f} GB of memory"
         return chosen, f"the least work: none of them does with {lacking}"
-    value = {one: one.share + WHOLE_GAIN * one.whole for one in quick}
+    value = {candidate: candidate.share + WHOLE_GAIN * candidate.filled for candidate in quick}
     best = max(value.values())
-    chosen = min((one for one in quick if value[one] >= best - TOLERANCE), key=lambda one: one.seconds)
-    if chosen.whole and chosen.share < max(one.share for one in quick) - TOLERANCE:
+    chosen = min((candidate for candidate in quick if value[candidate] >= best - TOLERANCE), key=seconds_of)
+    if chosen.filled and chosen.share < max(candidate.share for candidate in quick) - TOLERANCE:
         return chosen, f"the weights fill it, and no other matches {WHOLE_GAIN:.0%} of the boxes more"
     return chosen, (f"the least work of those with time for {means.epochs} epochs that match almost as many boxes as "
                     f"the best of them ({TOLERANCE:.0%} less at most)")
 
 
-def epochs_of(one: Candidate, means: Means, images: int) -> float:
+def epochs_of(candidate: Candidate, means: Means, images: int) -> float:
     """How many epochs there is time for."""
-    return means.seconds / (one.seconds * images)
+    return means.seconds / (candidate.seconds * images)
 
 
-def line_of(one: Candidate, means: Means, images: int) -> str:
+def line_of(candidate: Candidate, means: Means, images: int) -> str:
     """A candidate in words."""
-    return (f"  {one.model:<24} {one.image_size:>4}  {one.share:6.1%} of the boxes  {one.seconds:6.3f} s an image  "
-            f"{one.memory / 1e9:4.1f} GB  time for {epochs_of(one, means, images):.0f} epochs"
-            f"{'  filled by the weights' if one.whole else ''}")
+    return (f"  {candidate.model:<24} {candidate.image_size:>4}  {candidate.share:6.1%} of the boxes  "
+            f"{candidate.seconds:6.3f} s an image  {candidate.memory / 1e9:4.1f} GB  "
+            f"time for {epochs_of(candidate, means, images):.0f} epochs"
+            f"{'  filled by the weights' if candidate.filled else ''}")

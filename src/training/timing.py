@@ -83,7 +83,7 @@ class RunTimer:
         return max(total, steps_done + 2)
 
     def plan(self, costs: Costs, steps_done: int) -> Plan:
-        """The longest run that ends in time; one step more where there is no time."""
+        """The longest run that ends in time; one step more where none is left."""
         epoch, save = costs.step * self.steps_per_epoch, 2 * costs.save  # last.ckpt and a second one
         evaluation = costs.evaluation + save if costs.evaluation else 0.0
         eval_interval = longer(self.eval_interval, evaluation, self.eval_share * epoch)
