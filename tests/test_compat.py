@@ -92,3 +92,11 @@ def test_a_norm_reads_no_parameter_in_construct():
     construct = next(node for node in norm.body if getattr(node, "name", "") == "construct")
     assert not {node.attr for node in ast.walk(construct) if isinstance(node, ast.Attribute)} & {
         "gamma", "beta", "moving_mean", "moving_variance"}
+
+
+def test_without_initial_weights_networks_have_their_shapes_and_later_ones_their_values():
+    with compat.without_initial_weights():
+        empty = nn.Conv2d(3, 4, 3)
+    full = nn.Conv2d(3, 4, 3)
+    assert empty.weight.shape == full.weight.shape == (4, 3, 3, 3)
+    assert np.abs(full.weight.asnumpy()).sum() > 0

@@ -14,6 +14,7 @@ from mindspore import nn
 
 from src.ema import averaged
 from src.errors import DataError, OptionError
+from src.machine.compat import without_initial_weights
 from src.models.ssd import BUILDERS, SSD, build_model
 from src.weights.class_outputs import CHANNELS, ClassMatch, match_classes, take_outputs, words_of_classes
 from src.weights.files import WeightFile
@@ -277,5 +278,6 @@ def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str
 @cache
 def parameters_of(model: str) -> tuple[dict[str, tuple], set[str]]:
     """{name: shape} of the parameters of a model with one class, and the names of those that depend on the classes."""
-    network = build_model(model, 2).network
+    with without_initial_weights():  # to recognise a file asks this of all models, and drawing their weights took 8 s
+        network = build_model(model, 2).network
     return shapes_of(network), class_parameters(network)
