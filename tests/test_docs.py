@@ -15,12 +15,19 @@ MAX_COLUMNS = 120
 CODE_BLOCK = re.compile(r"^```.*?^```\n", re.DOTALL | re.MULTILINE)
 # options of programs that are not ours: mpirun, msrun, docker, Slurm, TensorBoard, py-spy, pip, pre-commit, ruff, curl
 FOREIGN_OPTIONS = {
-    "allow-run-as-root", "bind-to", "cpus", "data-binary", "gil", "join", "local_worker_num", "log_dir", "logdir",
-    "map-by", "master_addr", "master_port", "node_rank", "oversubscribe", "report-bindings", "rm", "target",
-    "worker_num"}
+    "allow-run-as-root", "bind-to", "cpus", "data-binary", "device", "force-reinstall", "gil", "gpus", "join",
+    "local_worker_num", "log_dir", "logdir", "map-by", "master_addr", "master_port", "no-deps", "node_rank",
+    "oversubscribe", "report-bindings", "rm", "target", "worker_num"}
 STAND_FOR_A_NAME = {"key", "x"}  # --key=value
 # docs/new_model.md tells how to make the first; the second stands for a name
 MADE_BY_READERS = {"config/ssd300_resnet18_coco.yaml", "config/RECIPE.yaml"}
+
+# words of messages of Python, pip, NumPy, the loader, MindSpore, Open MPI, pycocotools in docs/troubleshooting.md
+FOREIGN_MESSAGES = (
+    "No module named", "No matching distribution found", "numpy.float64", "Failed calling Add", "compiled using NumPy",
+    "cannot open shared object file", "Unsupported statement", "lineno is out of range", "command not found",
+    "not enough slots available", "detected an attempt to run as root", "Role name is invalid", "CUDA out of memory",
+    "Results do not correspond to current coco set")
 
 
 def read(name):
@@ -101,3 +108,26 @@ def test_pre_commit_runs_the_pinned_ruff():
 def test_the_page_of_recipes_has_all_recipes():
     recipes = {Path(path).stem for path in glob.glob("config/*.yaml", root_dir=ROOT)} - {"default"}
     assert {recipe for recipe in recipes if f"`{recipe}`" not in read("docs/recipes.md")} == set()
+
+
+def test_the_messages_of_troubleshooting_are_those_of_the_programs():
+    """Three words in a row, or all of them, stand in the source; what changes there has to change on the page."""
+    paths = [path for pattern in ("*.py", "src/**/*.py", "scripts/*.*") for path in Path(ROOT).glob(pattern)]
+    joined = [re.sub(r'"\s*f?"(?!")', "", path.read_text(encoding="utf-8")) for path in paths]  # adjacent strings
+    source = f" {' '.join(words_of(' '.join(joined)))} "
+    cells = re.findall(r"^(?:## |\| (?=`))([^|\n]*)", read("docs/troubleshooting.md"), re.MULTILINE)
+    messages = [message for cell in cells for message in re.findall("`([^`]+)`", cell)]
+    assert len(messages) > 90
+    assert [message for message in messages if not said(message, source)] == []
+
+
+def words_of(text):
+    """The words of a message, without values: what stands in quotes or braces, numbers, NaN and infinity."""
+    return re.findall(r"[a-z]{2,}", re.sub(r"'[^' ]*'|\{[^{}]*\}|\b(nan|inf)\b", " ", text.lower()))
+
+
+def said(message, source):
+    """Whether a message on a page is one of the source or of FOREIGN_MESSAGES."""
+    words = words_of(message)
+    runs = [f" {' '.join(words[start:start + 3])} " for start in range(max(len(words) - 2, 1))]
+    return any(words in message for words in FOREIGN_MESSAGES) or any(run in source for run in runs)
