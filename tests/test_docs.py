@@ -100,6 +100,13 @@ def test_the_chinese_readme_has_the_same_commands_numbers_and_links():
     assert links[0] - {"README_CN.md"} == links[1] - {"README.md"}
 
 
+@pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
+def test_the_layout_names_every_file_at_the_top_of_src(name):
+    layout = "".join(re.findall(r"^src/\*\.py .*\n(?: +.*\n)*", read(name), re.MULTILINE))
+    files = {Path(path).stem for path in glob.glob("src/*.py", root_dir=ROOT)} - {"__init__"}
+    assert files - set(re.findall(r"\w+", layout)) == set()
+
+
 def test_pre_commit_runs_the_pinned_ruff():
     pinned = re.search(r"^ruff==(\S+)$", read("requirements-dev.txt"), re.MULTILINE)[1]
     assert yaml.safe_load(read(".pre-commit-config.yaml"))["repos"][0]["rev"] == f"v{pinned}"
