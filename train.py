@@ -60,9 +60,9 @@ def prepare_run(options: EasyDict) -> tuple[int, int]:
     from src.training.checks import check_options, check_weights
     from src.training.run_folder import check_run_folder
 
+    check_run_folder(options.output_path, resume=options.resume)  # first: without a run its options are not known
     check_options(options)
     check_weights(options)
-    check_run_folder(options.output_path, resume=options.resume)
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
     distributed.check_equal({f"--{key}": value for key, value in shared_options(options).items()}, rank, world)
     ms.set_seed(options.seed)

@@ -150,6 +150,12 @@ def test_what_fits_one_network_only(typed, words):
     check_options(read_options(["--model=auto"]))
 
 
+def test_resuming_where_no_run_is(place):
+    """--data alone means --model=auto, but the folder is what is wrong."""
+    resumed = run(place, "train.py", f"--data={place.coco}", "--resume=True", f"--output_path={place.folder / 'none'}")
+    assert resumed.returncode == 2 and "is output_path that of the interrupted run?" in resumed.stderr
+
+
 def test_a_run_of_what_was_chosen(place):
     """The chosen network is in config.yaml and in the checkpoint; the line typed out starts the same training."""
     folder, again = place.folder / "auto", place.folder / "typed_out"
