@@ -132,6 +132,9 @@ def test_what_is_no_video(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
     with pytest.raises(DataError, match="nor a video that opens"):
         VideoReader(str(tmp_path / "a.mp4"))
+    (tmp_path / "begun.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(2000))  # a recording that did not end
+    with pytest.raises(DataError, match="it is a video that cannot be used .*; fetch or copy it again"):
+        VideoReader(str(tmp_path / "begun.mp4"))
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(2000))
     with pytest.raises(DataError, match="nor a video that opens: it is HEIC"):
         VideoReader(str(tmp_path / "a.jpg"))

@@ -60,10 +60,14 @@ class VideoReader:
 
     def why_not(self, error: Exception) -> str:
         """What is wrong with a source that does not open, in words."""
+        reason = getattr(error, "strerror", error)
         if is_url(self.source):
-            return f"source '{plain_url(self.source)}' cannot be opened ({getattr(error, 'strerror', error)})"
+            return f"source '{plain_url(self.source)}' cannot be opened ({reason})"
+        kind = describe_file(self.source)
+        if kind.startswith("it is a video"):  # the rest is advice for annotated pictures
+            kind = f"it is a video that cannot be used ({reason}); fetch or copy it again"
         return (f"source '{self.source}' is neither a picture ({', '.join(IMAGE_ENDINGS)}) nor a video that opens: "
-                f"{describe_file(self.source)}")
+                f"{kind}")
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
         start, number, problem = None, 0, ""
