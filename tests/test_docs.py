@@ -1,7 +1,10 @@
 """The pages: links, files and options they name exist, lines are short, README_CN.md follows README.md."""
+import functools
 import glob
 import os
 import re
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from programs import ROOT
 PATTERNS = ("*.md", "docs/*.md", "docs/models/*.md", "ckpt/*.md", "bench/*.md", ".github/*/*.md")
 PAGES = sorted(name for pattern in PATTERNS for name in glob.glob(pattern, root_dir=ROOT))
 MAX_COLUMNS = 120
+COMMAND = re.compile(r"python3? ((?:scripts/|bench/)?\w+\.py)((?: +(?!&|#|`)[^\s`]+)*)")  # the program, what follows
 CODE_BLOCK = re.compile(r"^```.*?^```\n", re.DOTALL | re.MULTILINE)
 # options of programs that are not ours: mpirun, msrun, docker, Slurm, TensorBoard, py-spy, pip, pre-commit, ruff, curl
 FOREIGN_OPTIONS = {
@@ -71,6 +75,21 @@ def test_options_they_name_exist(name):
     for path in programs:
         known.update(re.findall(r'"--([\w-]+)"', read(path)))
     assert set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", read(name))) - known == set()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_give_options_of_their_program(name):
+    found = COMMAND.findall(read(name).replace("\\\n", " "))
+    odd = [(program, option) for program, typed in found for option in re.findall(r"--([A-Za-z][\w-]*)", typed)
+           if option not in options_of(program)]
+    assert odd == []
+
+
+@functools.cache
+def options_of(program):
+    """The options that a program shows with --help."""
+    done = subprocess.run([sys.executable, program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {"help", *re.findall(r"--([A-Za-z][\w-]*)", done.stdout)}
 
 
 @pytest.mark.parametrize("name", PAGES)
