@@ -3,6 +3,9 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
+from collections.abc import Sequence
+
+MAX_LISTED = 20  # names in a line: those of VOC fit, those of COCO would hide what follows
 
 
 def one_line(text: object) -> str:
@@ -17,6 +20,12 @@ def one_line(text: object) -> str:
 def split_names(text: str) -> list[str]:
     """"backbone, neck" -> ["backbone", "neck"]"""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message: all of a short list, else the first of them and how many there are."""
+    more = f", .. ({len(names)} in all)" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
 def wrap(text: str, width: int = 120, *, indent: str = "") -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from src.errors import OptionError
 from src.inference.found import Detections, read_scores, score_words, shown_scores
+from src.text import listed
 
 CLASSES = ["person", "traffic light", "ratio 1:2", "a,b"]
 STORED = {"draw_score": 0.4, "class_scores": {"person": 0.7}}
@@ -24,6 +25,11 @@ def test_scores_as_typed(text, draw_score, class_scores):
 def test_scores_that_are_none(text, words):
     with pytest.raises(OptionError, match=words):
         read_scores(text, CLASSES, STORED)
+
+
+def test_long_lists_are_cut():
+    assert listed(CLASSES) == "person, traffic light, ratio 1:2, a,b"
+    assert listed([str(number) for number in range(21)]).endswith(", 18, 19, .. (21 in all)")
 
 
 def test_only_some_classes():

@@ -8,6 +8,7 @@ from src.classes import checked_classes, nearest
 from src.data.findings import Report
 from src.data.records import Annotations, Record
 from src.errors import DataError, OptionError
+from src.text import listed
 
 MAX_NUMBERED_CLASSES = 10000  # a larger class number is a misplaced coordinate
 
@@ -46,8 +47,8 @@ def label_records(records: Collection[Record], classes: list[str], *, file: str,
         places = {name: int(name) for name in found if name.isdecimal() and 1 <= int(name) <= len(names)}
         labels = {**places, **labels}
     if found and found.isdisjoint(labels):
-        raise OtherClasses(f"none of the classes [{', '.join(names)}] is in '{file}', which has "
-                           f"[{', '.join(sorted(found))}]")
+        raise OtherClasses(f"none of the classes [{listed(names)}] is in '{file}', which has "
+                           f"[{listed(sorted(found))}]")
     reasons = {name: unknown_class(name, names) for name in found - set(labels)}
     for record in records:
         for box in record.boxes:

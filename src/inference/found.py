@@ -10,6 +10,7 @@ from src.classes import nearest
 from src.errors import OptionError
 from src.evaluation.thresholds import scores_by_class
 from src.recipes import read_commas, to_float
+from src.text import listed
 
 SCORE_FORM = "expected a score such as 0.5, or scores of classes such as person:0.3,car:0.6, or both"
 
@@ -75,4 +76,4 @@ def known_class(name: str, classes: Sequence[str], option: str) -> str:
         return name
     near = nearest(name, classes)
     hint = f"did you mean '{near}'? " if near else ""
-    raise OptionError(f"--{option}: '{name}' is not a class of this model; {hint}it knows {', '.join(classes)[:300]}")
+    raise OptionError(f"--{option}: '{name}' is not a class of this model; {hint}it knows {listed(classes)}")
