@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from src.errors import OptionError, run_main, smaller_batch
+from src.errors import OptionError, SSDError, run_main, smaller_batch
 from src.machine import process
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Reads the options and evaluates."""
-    from src.config import read_options, take_run_data, unused_note
+    from src.config import read_options, take_data, take_run_data, unused_note
+    from src.data.formats import identify
 
-    options, note = take_run_data(read_options(sys.argv[1:], "eval.py", doc=__doc__))
+    options, data_note = take_data(read_options(sys.argv[1:], "eval.py", doc=__doc__), identify)
+    options, note = take_run_data(options)
     with smaller_batch("eval_batch_size", options.eval_batch_size):
-        run(options, notes=[unused_note(options, "eval.py"), note])
+        run(options, notes=[unused_note(options, "eval.py"), data_note, note])
 
 
 def run(options: EasyDict, *, notes: list[str]) -> None:
@@ -86,8 +88,44 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
     plots.plot_per_class(metrics, path=os.path.join(folder, "per_class.png"))
     report.draw_predictions(os.path.join(folder, "predictions.png"), truth=truth, table=table,
                             image_dir=split.image_dir, draw_score=meta["draw_score"])
+    if options.report:
+        write_report(options, folder, metrics, truth=truth, detections=detections, about=about,
+                     image_dir=split.image_dir, say=say)
     say(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s with compiling); metrics.json, "
         f"detections.json and pictures are in {folder}")
+
+
+def write_report(options: EasyDict, folder: str, metrics: dict, *, truth: dict, detections: list[dict], about: dict,
+                 image_dir: str, say: Callable[[str], None]) -> None:
+    """Writes report.html, and into the evaluated file the score from which on its boxes are worth showing."""
+    from src.evaluation.diagnosis import diagnose
+    from src.evaluation.eval_page import write_eval_page
+    from src.metrics import split_notes
+
+    path = options.checkpoint_file_path
+    diagnosis = diagnose(truth, detections, draw_score=options.draw_score, typed="draw_score" in options.typed,
+                         engine=options.metric_engine)
+    write_eval_page(os.path.join(folder, "report.html"), diagnosis, metrics=metrics,
+                    about={"file": os.path.basename(path), **about}, image_dir=image_dir,
+                    notes=split_notes(truth, options.dataset, max_boxes=about["max_boxes"]))
+    say(f"{os.path.join(folder, 'report.html')} shows what is right and wrong")
+    if diagnosis.chosen and not options.eval_images:  # some of the images do not tell
+        keep_scores(path, diagnosis.chosen, say)
+
+
+def keep_scores(path: str, scores: dict, say: Callable[[str], None]) -> None:
+    """Stores the scores of choose_scores in the evaluated file or its .json, for predict.py, or says why it cannot."""
+    from src.config import run_of
+    from src.inference.description import remember
+    from src.training.run_folder import hold_run_folder
+
+    text, run = f"score to use: {scores['draw_score']:g}", run_of(path)
+    try:
+        with hold_run_folder(run, resume=True) if run else contextlib.nullcontext():  # a living run may write it
+            remember(path, scores)
+        say(f"{text}; '{path}' now says so, and predict.py draws from it on")
+    except SSDError as error:
+        say(f"{text}; give predict.py --draw_score={scores['draw_score']:g} ({error})")
 
 
 def model_split(options: EasyDict, predict: Predictor, *, rank: int, say: Callable[[str], None]) -> Split:

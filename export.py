@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from src.errors import OptionError, run_main, smaller_batch
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Reads the options and exports."""
-    from src.config import read_options, take_run_data, unused_note
+    from src.config import read_options, take_data, take_run_data, unused_note
+    from src.data.formats import identify
 
-    options, data_note = read_options(sys.argv[1:], "export.py", doc=__doc__), ""
+    options, notes = read_options(sys.argv[1:], "export.py", doc=__doc__), []
     if options.quantize == "int8":
-        options, data_note = take_run_data(options)
+        for take in (partial(take_data, identify=identify), take_run_data):
+            options, note = take(options)
+            notes.append(note)
     if not options.checkpoint_file_path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt")
     if options.quantize != "none" and options.file_format != "ONNX":
         raise OptionError(f"--quantize={options.quantize} is for ONNX files only; add --file_format=ONNX")
     path = written_path(options.file_name, options.file_format)
-    for note in filter(None, (unused_note(options, "export.py"), data_note)):
+    for note in filter(None, (unused_note(options, "export.py"), *notes)):
         print(note, flush=True)
     process.prepare(options.device_target)
     with smaller_batch("export_batch_size", options.export_batch_size):

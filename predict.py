@@ -1,23 +1,22 @@
-"""Finds objects in an image, a folder, a video or a camera: drawings and a JSON file.
+"""Finds objects in pictures, videos, a stream or a camera: drawings and a JSON file.
 
     python predict.py --checkpoint_file_path=ssd.mindir --source=pictures/ --output_path=found
 """
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
-from src.errors import DataError, Interrupted, OptionError, run_main
+from src.errors import DataError, Interrupted, OptionError, run_main, smaller_batch
 from src.machine import process
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from src.inference.drawings import ImageWriter, VideoWriter
+    from src.inference.outputs import Outputs
     from src.inference.predictor import Predictor
-    from src.inference.sources import ImageFiles, VideoReader
+    from src.inference.sources import Source
 
 
 def main() -> None:
@@ -25,83 +24,81 @@ def main() -> None:
     from src.config import model_options, read_options, unused_note
 
     options = read_options(sys.argv[1:], "predict.py", doc=__doc__)
-    check_source(options.source, options.output_path)
+    source = find_source(options.source, options.output_path)
     note = unused_note(options, "predict.py")
     if note:
         print(note, flush=True)
     process.prepare(options.device_target)
     from src.files import output_folder
+    from src.inference.outputs import Outputs
     from src.inference.predictor import load_predictor
     from src.machine import distributed
 
     distributed.start(options.device_target, options.device_id)
-    predict = load_predictor(options.checkpoint_file_path, batch_size=1, compile_cache=options.compile_cache,
+    # one picture at a time of a camera, and no more than there are
+    batch_size = 1 if source.live else min(options.eval_batch_size, source.total or options.eval_batch_size)
+    predict = load_predictor(options.checkpoint_file_path, batch_size=batch_size, compile_cache=options.compile_cache,
                              **model_options(options))
+    names = ("draw_score", "class_scores", "min_score", "nms_threshold", "max_boxes")
+    thresholds = {name: predict.meta[name] for name in names if name != "class_scores" or predict.meta[name]}
     with output_folder(options.output_path):
-        write_predictions(predict, options.source, options.output_path)
+        outputs = Outputs(source, options.output_path, classes=predict.classes, thresholds=thresholds)
+        interrupted = write_predictions(predict, source, outputs)
+        summarize(source, outputs, options.output_path, interrupted=interrupted)
 
 
-def check_source(source: str, output_path: str) -> None:
-    """Raises OptionError or DataError for a source that is not there, or whose files the drawings could replace."""
-    if not source:
-        raise OptionError("--source is empty; give an image, a folder, a video or a camera number")
-    if not os.path.exists(source):
-        if source.isdigit():
-            return
-        raise DataError(f"source '{source}' does not exist")
-    folder = source if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
-    if os.path.isdir(output_path) and os.path.samefile(folder, output_path):
-        raise OptionError(f"output_path '{output_path}' is the folder of the source, whose files the drawings could "
-                          "replace; choose another one")
-
-
-def write_predictions(predict: Predictor, source: str, folder: str) -> None:
-    """Writes drawings and predictions.json into folder, and says what was found."""
-    from src.evaluation.thresholds import scores_by_class
-    from src.files import write_atomic
-    from src.inference.drawings import open_drawings
+def find_source(text: str, output_path: str) -> Source:
+    """The source that was typed. Raises OptionError or DataError where there is none, or drawings could replace it."""
+    if not text:
+        raise OptionError("--source is empty; give an image, a folder, a video, a camera number or an address")
     from src.inference.sources import open_source
 
-    pictures = open_source(source)
-    drawings = open_drawings(pictures, folder)
-    draw_score, class_scores = predict.meta["draw_score"], predict.meta["class_scores"]
-    rows, interrupted = predict_pictures(predict, pictures, drawings,
-                                         draw_score=scores_by_class(predict.classes, draw_score, class_scores))
-    if not rows and not interrupted:
-        raise DataError(f"source '{source}' gives no picture that can be read")
-    names = ("min_score", "nms_threshold", "max_boxes")
-    thresholds = {"draw_score": draw_score, **({"class_scores": class_scores} if class_scores else {}),
-                  **{name: predict.meta[name] for name in names}}
-    rows = [{**row, "thresholds": thresholds} for row in rows]
-    write_atomic(os.path.join(folder, "predictions.json"), json.dumps(rows, indent=1).encode())
-    count = sum(len(row["objects"]) for row in rows)
-    hint = "" if count else f"; the model gives scores from {predict.meta['min_score']} on"
-    score = f"{draw_score} (--draw_score)"
-    if class_scores:
-        score = f"{min(class_scores.values())} to {max(class_scores.values())} (of its class, as measured)"
-    text = (f"{count} object(s) with a score of at least {score} in {len(rows)} {pictures.unit}(s)"
-            f"{hint}; drawings and predictions.json are in {folder}")
-    if interrupted and not source.isdigit():  # Ctrl-C is how a camera ends
-        raise Interrupted(f"interrupted before the end of '{source}': {text}")
-    print("\n".join([*drawings.notes, text]))
+    source = open_source(text, skip=output_path)
+    if source.root and os.path.isdir(output_path) and os.path.samefile(source.root, output_path):
+        raise OptionError(f"output_path '{output_path}' is the folder of the source, whose files the drawings could "
+                          "replace; choose another one")
+    return source
 
 
-def predict_pictures(predict: Predictor, pictures: ImageFiles | VideoReader, drawings: ImageWriter | VideoWriter, *,
-                     draw_score: float | np.ndarray) -> tuple[list[dict], bool]:
-    """The rows of predictions.json, and whether Ctrl-C came before the last; a drawn video is complete up to there."""
-    from src.inference.drawings import draw_objects
+def write_predictions(predict: Predictor, source: Source, outputs: Outputs) -> bool:
+    """Writes what is found in all pictures; returns whether Ctrl-C or SIGTERM came before the end.
 
-    rows = []
+    The files are complete up to where this ends, however it ends.
+    """
+    from src.evaluation.thresholds import scores_by_class
+    from src.inference.pipeline import detect_pictures, write_behind
+    from src.progress import track
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results = detect_pictures(predict, source, latest=source.live)
+    draw_scores = scores_by_class(predict.classes, predict.meta["draw_score"], predict.meta["class_scores"])
     try:
-        for pixels, row in pictures:
-            drawing, objects = draw_objects(pixels, predict.detect(pixels), classes=predict.classes,
-                                            draw_score=draw_score)
-            rows.append({**drawings.write(drawing, row), "objects": objects})
+        with contextlib.closing(outputs), write_behind(outputs.write) as write, contextlib.closing(results), \
+                smaller_batch("eval_batch_size", predict.batch_size):
+            for picture, found in track(results, source.total, "predicting"):
+                write(picture, found.from_scores(draw_scores))
     except KeyboardInterrupt:
-        return rows, True
-    finally:
-        drawings.close()
-    return rows, False
+        return True
+    return False
+
+
+def summarize(source: Source, outputs: Outputs, folder: str, *, interrupted: bool) -> None:
+    """Prints a summary. Raises Interrupted for a file that was not read to its end, DataError for what is broken."""
+    if not outputs.rows and not interrupted:
+        raise DataError(f"source '{source.name}' gives no picture that can be read")
+    class_scores = outputs.thresholds.get("class_scores", {}).values()
+    score = f"{outputs.thresholds['draw_score']} (--draw_score)"
+    if class_scores:
+        score = f"{min(class_scores)} to {max(class_scores)} (of its class, as measured)"
+    hint = "" if outputs.objects else f"; the model gives scores from {outputs.thresholds['min_score']} on"
+    text = (f"{outputs.objects} object(s) with a score of at least {score} in {outputs.rows} {source.unit}(s){hint}; "
+            f"drawings and predictions.json are in {folder}")
+    if interrupted and not source.live:  # Ctrl-C is how a camera ends
+        raise Interrupted(f"interrupted before the end of '{source.name}': {text}")
+    print("\n".join([*outputs.notes, text]), flush=True)
+    if source.broken:
+        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged; the first "
+                        f"is {source.broken[0]}")
 
 
 if __name__ == "__main__":

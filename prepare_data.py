@@ -1,5 +1,6 @@
-"""COCO, VOC or TXT data -> checked MindRecord files and a report. train.py does the same when they are missing.
+"""Annotated images -> checked MindRecord files and a report. train.py does the same when they are missing.
 
+    python prepare_data.py --data=FOLDER [--classes=[a,b]] [--mindrecord_dir=DIR] [--strict=True]
     python prepare_data.py --dataset=voc --voc_root=DIR [--classes=[a,b]] [--mindrecord_dir=DIR] [--strict=True]
 """
 import sys
@@ -9,12 +10,12 @@ from src.errors import run_main
 
 def main() -> None:
     """Converts the training and the validation split; one may be missing."""
-    from src.config import read_options, split_options, unused_note
+    from src.config import read_options, split_options, take_data, unused_note
+    from src.data.formats import identify
 
-    options = read_options(sys.argv[1:], "prepare_data.py", doc=__doc__)
-    note = unused_note(options, "prepare_data.py")
-    if note:
-        print(note, flush=True)
+    options, note = take_data(read_options(sys.argv[1:], "prepare_data.py", doc=__doc__), identify)
+    for line in filter(None, [unused_note(options, "prepare_data.py"), note]):
+        print(line, flush=True)
     from src.machine import process
     process.prepare()
     from src.data.annotations import SplitMissing

@@ -1,5 +1,6 @@
 """Trains a detector: options -> data, network, loss, optimiser, loop.
 
+    python train.py --data=FOLDER --output_path=runs/first
     python train.py --config_path=config/ssd300_mobilenet_v2_voc.yaml --voc_root=DATA --output_path=runs/first
     mpirun -n 8 python train.py --run_distribute=True --config_path=config/ssd_resnet50_fpn_config_gpu.yaml ...
     python train.py --help
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from src.errors import run_main, smaller_batch
@@ -30,17 +32,21 @@ def main() -> None:
     """Reads the options and trains."""
     from src.config import read_options
 
+    began = time.time()
     options = read_options(sys.argv[1:], "train.py", doc=__doc__)
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
+    from src.config import take_data
+    from src.data.formats import identify
     from src.training.build import choose_overfit
     from src.training.run_folder import hold_run_folder
 
+    options, note = take_data(options, identify)
     options = choose_overfit(options)
     with smaller_batch("batch_size", options.batch_size):
         rank, world = prepare_run(options)
         with hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext():
-            train(options, rank, world)
+            train(options, rank, world=world, began=began, notes=[note])
 
 
 def prepare_run(options: EasyDict) -> tuple[int, int]:
@@ -64,8 +70,8 @@ def prepare_run(options: EasyDict) -> tuple[int, int]:
     return rank, world
 
 
-def train(options: EasyDict, rank: int, world: int) -> None:
-    """Builds the parts and runs the loop."""
+def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list[str]) -> None:
+    """Builds the parts and runs the loop. began: time.time() of the start; notes: the first lines of the log, or ""."""
     from src.config import unused_note
     from src.files import read_json
     from src.machine.compile_cache import use_cache
@@ -74,10 +80,10 @@ def train(options: EasyDict, rank: int, world: int) -> None:
     from src.training.loop import Loop
     from src.training.meter import peak_memory
     from src.training.resume import begin_run, find_saved
+    from src.training.timing import UNPLANNED
 
     log = RunLog(first=rank == 0)
-    note = unused_note(options, "train.py")
-    if note:
+    for note in filter(None, [unused_note(options, "train.py"), *notes]):
         log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
     train_split, val_split = build.build_splits(options, rank=rank, world=world, log=log)
@@ -85,8 +91,9 @@ def train(options: EasyDict, rank: int, world: int) -> None:
     model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
     model = build.choose_anchors(options, model, train_split, saved=saved, log=log, rank=rank, world=world)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
-    rates = build.build_rates(options, loader.steps)
-    step = build.build_step(options, model, rates, world=world)
+    timer = build.build_timer(options, loader.steps, began=began)
+    rates = timer.rates_of(UNPLANNED) if timer else build.build_rates(options, loader.steps)
+    step = build.build_step(options, model, rates[0] if timer else rates, world=world)
 
     state = build.build_state(options, loader.steps, saved)
     facts = build.build_facts(options, model, train_split, world=world)
@@ -102,7 +109,8 @@ def train(options: EasyDict, rank: int, world: int) -> None:
 
     images = read_json(train_split.ground_truth)["images"]
     Loop(step, loader, state, rates=rates, validator=validator, saver=saver, log=log,
-         image_names=[image["file_name"] for image in images], log_interval=options.log_interval).run()
+         image_names=[image["file_name"] for image in images], log_interval=options.log_interval,
+         timer=timer).run()
     name = "mAP (area)" if options.dataset == "voc" else "AP"
     best = f", best {name} {state.best:.4f} in best.ckpt" if state.best >= 0 else ""
     log.say(f"done: {saver.folder}/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")

@@ -1,6 +1,6 @@
 """How well the anchors of a model fit the boxes of a data set.
 
-    python scripts/anchor_stats.py --model=ssd300_resnet50 --dataset=voc --voc_root=DATA [--output_path=runs/anchors]
+    python scripts/anchor_stats.py --model=ssd300_resnet50 --data=FOLDER [--output_path=runs/anchors]
 
 Of the training boxes (crowd boxes left out), by COCO's size classes: the share that some anchor overlaps by at least
 --match_threshold, and quantiles of the best overlap (IoU). A box below the threshold still takes its best anchor in
@@ -23,7 +23,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src import boxes as box_ops
 from src.anchor_file import write_shapes
 from src.anchor_fit import Fit, fit_anchors, read_boxes, share_matched
-from src.config import read_options, split_options
+from src.config import read_options, split_options, take_data
+from src.data.formats import identify
 from src.errors import DataError, run_main
 from src.files import output_folder, read_json
 from src.machine import process
@@ -39,7 +40,10 @@ TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # of the axis of sizes, pixels
 
 def main() -> None:
     """Reads the options, builds the model, measures."""
-    options = read_options(sys.argv[1:], "scripts/anchor_stats.py", doc=__doc__, strict=True)
+    options, note = take_data(read_options(sys.argv[1:], "scripts/anchor_stats.py", doc=__doc__, strict=True),
+                              identify)
+    if note:
+        print(note)
     process.prepare()
     from src.models.ssd import build_model
     from src.training.anchors import with_file

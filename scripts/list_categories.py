@@ -1,5 +1,6 @@
 """Lists the classes of a data set: their ids, names, boxes and images in the training and the validation split.
 
+    python scripts/list_categories.py --data=FOLDER
     python scripts/list_categories.py --dataset=coco --coco_root=DATA
     python scripts/list_categories.py --dataset=voc --voc_root=DATA
     python scripts/list_categories.py --dataset=other --image_dir=DIR --anno_path=train.txt
@@ -18,14 +19,16 @@ from typing import NamedTuple
 from easydict import EasyDict
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from src.config import read_options, split_options
-from src.data.annotations import Place, SplitMissing
+from src.config import read_options, split_options, take_data
+from src.data.annotations import SplitMissing
 from src.data.findings import Report
+from src.data.formats import identify, split_files
 from src.data.labels import refuse_misspelt
-from src.data.prepare import DATA_FORMATS
 from src.data.records import Record
 from src.errors import run_main
 from src.text import one_line
+
+CONVERSION = ("mindrecord_dir", "strict")  # options of a split that are not about its annotations
 
 
 class Category(NamedTuple):
@@ -40,7 +43,10 @@ class Category(NamedTuple):
 
 def main() -> None:
     """Reads the options, prints a table a split; one of the two may be missing."""
-    options = read_options(sys.argv[1:], "scripts/list_categories.py", doc=__doc__, strict=True)
+    options, note = take_data(read_options(sys.argv[1:], "scripts/list_categories.py", doc=__doc__, strict=True),
+                              identify)
+    if note:
+        print(f"{note}\n")
     missing = []
     for split in ("train", "val"):
         try:
@@ -55,9 +61,8 @@ def main() -> None:
 
 def print_split(options: EasyDict, split: str) -> None:
     """Prints the classes of split "train" or "val", and what was found in its annotations. Raises SplitMissing."""
-    arguments = split_options(options, split)
-    place = Place(**{name: arguments[name] for name in Place._fields})
-    files, report = DATA_FORMATS[options.dataset](split, place), Report()
+    place = {name: value for name, value in split_options(options, split).items() if name not in CONVERSION}
+    files, report = split_files(**place), Report()
     records, names, ids = files.read(classes=options.classes, report=report)
     if split == "train":
         refuse_misspelt(names, report.class_names)

@@ -16,13 +16,12 @@ import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.config import read_options, split_options
-from src.drawing import draw_boxes, encode_jpeg
+from src.drawing import draw_boxes, encode_jpeg, fit_into
 from src.errors import DataError, run_main
 from src.evaluation.mistakes import SMALL_SIDE, Judged, confusion, describe_mistakes, judge
 from src.files import expand_home, output_folder, read_json, write_atomic
@@ -194,10 +193,8 @@ def draw_worst(worst: list[Judged], folder: str, *, image_dir: str, classes: lis
     for number, judged in enumerate((judged for judged in worst if judged.mistakes.count), 1):
         image = judged.image
         pixels = read_image(os.path.join(image_dir, image["file_name"]), image["height"], image["width"])
-        factor = min(SHOWN_HEIGHT / image["height"], SHOWN_WIDTH / image["width"])
-        size = max(round(image["width"] * factor), 1), max(round(image["height"] * factor), 1)
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-        gap = np.full((size[1], 8, 3), 255, np.uint8)
+        pixels = fit_into(pixels, SHOWN_HEIGHT, SHOWN_WIDTH)
+        gap = np.full((len(pixels), 8, 3), 255, np.uint8)
         true = draw_boxes(pixels, judged.true.boxes, judged.true.labels, classes=classes)
         found = draw_boxes(pixels, judged.found.boxes, judged.found.labels, scores=judged.found.weights,
                            classes=classes)

@@ -6,19 +6,21 @@ import os
 import re
 import shutil
 import textwrap
+from collections.abc import Callable
 
 import yaml
 from easydict import EasyDict
 
-from src.classes import named_classes
+from src.classes import COCO_CLASSES, VOC_CLASSES, named_classes
 from src.errors import OptionError
 from src.files import expand_home
-from src.option_rules import DATA_OPTIONS, RENAMED, rule_of
+from src.option_rules import DATA_OPTIONS, DATA_PLACES, RENAMED, rule_of
 from src.recipes import KINDS, ZOO_RECIPE, read_recipe, read_yaml
 from src.text import wrap_paragraphs
 from src.version import version_line
 
 DEFAULT_PATH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config", "default.yaml")
+VAL_SHARE = 0.2  # of images that come without a split
 MEANINGS = 32  # column of --help where they begin
 ZOO_KEYS = ("enable_modelarts", "data_url", "train_url", "checkpoint_url", "feature_extractor_base_param")
 
@@ -53,6 +55,11 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
     if strict and unused:
         used = ", --".join(name for name in defaults if program in rule_of(name).programs)
         raise OptionError(f"--{unused[0]} is not used by {program}, which takes --{used}")
+    unseen = [name for name in typed if name in DATA_PLACES and name.startswith("val_")]
+    if unseen and values["val_share"]:
+        share = values["val_share"]
+        raise OptionError(f"val_share={share:g} takes the validation images out of the training images, --{unseen[0]} "
+                          "says that they have a place of their own; leave one of the two out")
     values["classes"] = named_classes(values["classes"])  # from here on `coco` is a class like others
     return EasyDict({**values, "typed": sorted(typed)})
 
@@ -65,13 +72,15 @@ def unused_note(options: EasyDict, program: str) -> str:
 
 def split_options(options: EasyDict, split: str) -> dict:
     """The arguments of data.prepare.prepare_split that the options give for split "train" or "val"."""
+    place = "train" if options.val_share else split  # with a share both splits are parts of the training images
     anno_path, image_dir = options.anno_path, options.image_dir
-    if split == "val":
+    if place == "val":
         anno_path, image_dir = options.val_anno_path, options.val_image_dir
-        if not image_dir and (options.dataset != "coco" or anno_path):  # COCO's own annotation file has its own folder
+        if not image_dir and (options.dataset == "other" or anno_path):  # without a file a split has its own folder
             image_dir = options.image_dir
-    shared = ("dataset", "mindrecord_dir", "strict", "coco_root", "instances_set", "voc_root")
-    return {**{key: options[key] for key in shared}, "split": split, "split_name": options[f"{split}_data_type"],
+    shared = ("dataset", "mindrecord_dir", "strict", "coco_root", "instances_set", "voc_root", "val_share",
+              "split_seed")
+    return {**{key: options[key] for key in shared}, "split": split, "split_name": options[f"{place}_data_type"],
             "anno_path": anno_path, "image_dir": image_dir}
 
 
@@ -150,6 +159,44 @@ def option_help(option: str, meaning: str, width: int) -> str:
                                   break_long_words=False, break_on_hyphens=False)
 
 
+# --- the options that --data stands for
+
+def take_data(options: EasyDict, identify: Callable) -> tuple[EasyDict, str]:
+    """Options with those that --data stands for, as if they were typed, and a line that names them; "" without --data.
+
+    identify: data.formats.identify. Options of a recipe that say where data lies do not count, nor do its classes of
+    COCO or VOC. A typed option wins over the --data of a recipe; with a typed --data it must say the same, but for the
+    names of splits. Raises OptionError, DataError.
+    """
+    typed = [name for name in DATA_PLACES if name in options.typed]
+    if not options.data or (typed and "data" not in options.typed):
+        return options, ""
+    found = identify(options.data, options.dataset if "dataset" in typed else "")
+    places = {**read_yaml(DEFAULT_PATH), "dataset": found.dataset, **found.options}
+    has_lists = "coco_root" in found.options or "voc_root" in found.options
+    for name in typed:
+        said, here = (os.path.abspath(value) if rule_of(name).is_path else value
+                      for value in (options[name], places[name]))
+        if rule_of(name).split == "name" and has_lists:
+            found = found._replace(options={**found.options, name: options[name]})
+        elif said != here:
+            raise OptionError(f"--data={options.data} is the same as {found.typed()}, but --{name}={options[name]} is "
+                              "given too; leave one of the two out")
+    new = {name: found.options.get(name, places[name]) for name in DATA_PLACES}
+    if "val_share" not in options.typed:
+        new["val_share"] = 0.0 if found.has_val or "val_data_type" in typed else VAL_SHARE
+    shown = [found.typed()]
+    if "classes" not in options.typed and options.classes in (list(COCO_CLASSES), list(VOC_CLASSES)):
+        new["classes"] = []
+        shown.append("--classes=[]")
+    share = new.get("val_share", options.val_share)
+    if share:
+        shown.append(f"--val_share={share:g} (no validation images are given: the file names choose them)")
+    unused = f"; not used: {', '.join(found.unused)}" if found.unused else ""
+    line = f"--data={options.data} holds {found.words}, the same as {' '.join(shown)}{unused}"
+    return EasyDict({**options, **new, "data": "", "typed": sorted({*options.typed, *DATA_PLACES})}), line
+
+
 # --- the data of a run goes with its checkpoints
 
 def run_of(path: str) -> str | None:
@@ -173,6 +220,8 @@ def take_run_data(options: EasyDict) -> tuple[EasyDict, str]:
     given |= set(read_recipe(options.config_path)) if options.config_path else set()
     if "dataset" in given and stored.get("dataset", options.dataset) != options.dataset:
         return options, ""
+    if any(name in given and is_other(name, stored.get(name), options[name]) for name in DATA_PLACES):
+        given |= {"val_share", "split_seed"}  # they belong to the place of the data
     taken = {name: convert(name, stored[name], options, origin=f"{path}: ") for name in DATA_OPTIONS
              if name in stored and name not in given}
     shown = {name: f"[{','.join(value)}]" if isinstance(value, list) else value for name, value in taken.items()
@@ -181,3 +230,10 @@ def take_run_data(options: EasyDict) -> tuple[EasyDict, str]:
     shorter = min(os.path.relpath(path), path, key=len)
     line = f"data of the run, from {shorter}: {words}" if words else ""
     return EasyDict({**options, **taken}), line
+
+
+def is_other(name: str, stored: object, value: object) -> bool:
+    """Whether an option of a run is not as it is now; one that the run does not know is as it was."""
+    if stored is None or not rule_of(name).is_path:
+        return stored not in (None, value)
+    return os.path.abspath(str(stored)) != os.path.abspath(value)

@@ -26,36 +26,43 @@ def class_color(label: int) -> tuple[int, int, int]:
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int], *, scores: np.ndarray | None = None,
-               classes: Sequence[str] = ()) -> np.ndarray:
+               classes: Sequence[str] = (), colors: Sequence[tuple] = (), texts: Sequence[str] = ()) -> np.ndarray:
     """A copy of image with boxes and their names; better scores are drawn on top.
 
     boxes [N, 4] x1, y1, x2, y2 fractions of the image; labels [N] 1..C-1; scores [N] or None; classes: names without
-    background, label l is classes[l - 1] (the bare number where the list is too short).
+    background, label l is classes[l - 1] (the bare number where the list is too short). colors, texts: [N] RGB and
+    what is written at each box, "" for nothing, in place of those of its label.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
     inside = np.clip(np.nan_to_num(np.asarray(boxes, float).reshape(-1, 4)), 0, 1)
     pixels = np.minimum(np.rint(inside * ((width, height) * 2)), (width - 1, height - 1) * 2).astype(int)
-    colors = [class_color(int(label)) for label in labels]
+    colors = colors or [class_color(int(label)) for label in labels]
     order = range(len(pixels)) if scores is None else np.argsort(scores)
     line = 1 + min(height, width) // 240
     for index in order:
         corners = pixels[index, :2].tolist(), pixels[index, 2:].tolist()
         cv2.rectangle(canvas, *corners, RIM, line + 2)  # keeps the line visible where the picture has its colour
         cv2.rectangle(canvas, *corners, colors[index], line)
-    texts, plates = [], np.zeros((0, 4))
+    written, plates = [], np.zeros((0, 4))
     for index in reversed(order):  # the last is on top and chooses its place first
-        label = int(labels[index])
-        text = one_line(classes[label - 1]) if 1 <= label <= len(classes) else str(label)
-        if scores is not None:
+        text = texts[index] if texts else label_text(int(labels[index]), classes)
+        if scores is not None and not texts:
             text += f" {scores[index]:.2f}"
+        if not text:
+            continue
         scale, size = label_size(canvas, text)
         if scale >= 0.2 and size[1] <= height:
             plates = np.vstack([plates, free_place(size, pixels[index], canvas.shape, plates=plates, boxes=pixels)])
-            texts.append((text, scale, colors[index]))
-    for (text, scale, color), place in reversed(list(zip(texts, plates.astype(int).tolist()))):
+            written.append((text, scale, colors[index]))
+    for (text, scale, color), place in reversed(list(zip(written, plates.astype(int).tolist()))):
         draw_plate(canvas, text, place, scale=scale, color=color)
     return canvas
+
+
+def label_text(label: int, classes: Sequence[str]) -> str:
+    """The name of a label on one line, or its number."""
+    return one_line(classes[label - 1]) if 1 <= label <= len(classes) else str(label)
 
 
 def label_size(canvas: np.ndarray, text: str) -> tuple[float, tuple[int, int]]:
@@ -102,8 +109,18 @@ def draw_plate(canvas: np.ndarray, text: str, place: list[int], *, scale: float,
 def to_tile(image: np.ndarray) -> np.ndarray:
     """Image [H, W, 3] at the size a grid shows it, shorter side 300 pixels: names on it are legible and of one size."""
     height, width = image.shape[:2]
-    factor = min(TILE_SIDE / min(height, width), MAX_TILE_SIDE / max(height, width))
-    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    return resized(image, min(TILE_SIDE / min(height, width), MAX_TILE_SIDE / max(height, width)))
+
+
+def fit_into(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Image [H, W, 3] as large as fits into height and width, in its own shape."""
+    factor = min(height / image.shape[0], width / image.shape[1])
+    return resized(image, factor)
+
+
+def resized(image: np.ndarray, factor: float) -> np.ndarray:
+    """Image [H, W, 3] with both sides times factor, 1 pixel or more."""
+    size = max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
 
 

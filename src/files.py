@@ -13,9 +13,14 @@ from src.errors import EnvironmentFault, OptionError
 ASIDE = ".writing."  # how the names of what is being written begin
 
 
+def aside_of(path: str) -> str:
+    """Where a file is written until it is complete and can be renamed: beside path, by this process alone."""
+    return f"{path}.part{os.getpid()}"
+
+
 def write_atomic(path: str, data: bytes) -> None:
     """Writes bytes beside path and renames the file: path never holds half a file. Raises EnvironmentFault."""
-    aside = f"{path}.part{os.getpid()}"
+    aside = aside_of(path)
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(aside, "wb") as file:

@@ -12,6 +12,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -42,14 +43,15 @@ def coco_metrics(ground_truth: dict, detections: list[dict], engine: str = "hotc
     """
     with garbage_collector_off():
         ground_truth, detections = clean(ground_truth, detections)
-        stats, precision = evaluate_boxes(ground_truth, detections, engine)
+        run = evaluate_boxes(ground_truth, detections, engine)
+        precision = run.eval["precision"][..., 0, 2]  # [10, 101, K]
     counts = Counter(item["category_id"] for item in ground_truth["annotations"] if not item["iscrowd"])
     per_class = {}
     for index, category in enumerate(ground_truth["categories"]):
         means = precision[:, :, index].mean(axis=1).tolist()  # [10] by IoU; all are -1 without ground truth
         scores = {"AP": float(np.mean(means)), "AP50": means[0]} if means[0] >= 0 else {"AP": None, "AP50": None}
         per_class[category["name"]] = {**scores, "boxes": counts[category["id"]]}
-    return {**dict(zip(COCO_NAMES, map(float, stats))), "per_class": per_class}
+    return {**dict(zip(COCO_NAMES, map(float, run.stats))), "per_class": per_class}
 
 
 def precision_curves(ground_truth: dict, detections: list[dict], engine: str = "hotcoco") -> dict[str, np.ndarray]:
@@ -58,8 +60,8 @@ def precision_curves(ground_truth: dict, detections: list[dict], engine: str = "
     Arguments as of coco_metrics. Returns {class: [101]}, best class first.
     """
     ground_truth, detections = clean(ground_truth, detections)
-    _, precision = evaluate_boxes(ground_truth, detections, engine)
-    curves = [(category["name"], precision[0, :, index]) for index, category in enumerate(ground_truth["categories"])]
+    precision = evaluate_boxes(ground_truth, detections, engine).eval["precision"][0, ..., 0, 2]  # [101, K]
+    curves = [(category["name"], precision[:, index]) for index, category in enumerate(ground_truth["categories"])]
     present = [(name, curve) for name, curve in curves if curve.max() > -1]
     return dict(sorted(present, key=lambda item: -item[1].mean()))
 
@@ -205,11 +207,9 @@ def id_order(number: float | str) -> tuple:
     return isinstance(number, str), number
 
 
-def evaluate_boxes(ground_truth: dict, detections: list[dict], engine: str) -> tuple[np.ndarray, np.ndarray]:
-    """Runs a COCO engine -> stats [12] as COCO_NAMES, precision [10, 101, K]; -1 without ground truth.
-
-    The axes of precision: IoU .50, .55, .. .95; recall 0, .01, .. 1; categories by id. Up to 100 boxes of any size.
-    """
+def evaluate_boxes(ground_truth: dict, detections: list[dict], engine: str) -> Any:
+    """A COCOeval that has run on what clean() gives: stats [12] as COCO_NAMES, eval["precision"] [10, 101, K, 4, 3], -1
+    without ground truth: IoU .50, .55, .. .95; recall 0, .01, .. 1; categories by id; any size, s, m, l; 1, 10, 100."""
     coco, evaluator = import_engine(engine)
     with contextlib.redirect_stdout(io.StringIO()):  # both print a table, pycocotools its progress too
         truth = coco()
@@ -223,7 +223,7 @@ def evaluate_boxes(ground_truth: dict, detections: list[dict], engine: str) -> t
         run.evaluate()
         run.accumulate()
         run.summarize()
-    return run.stats, run.eval["precision"][..., 0, 2]
+    return run
 
 
 def import_engine(engine: str) -> tuple[type, type]:

@@ -15,10 +15,10 @@ def build_optimizer(parameters: Iterable[Parameter], lr: np.ndarray, *, kind: st
                     weight_decay: float = 0.0, decay_exclude: str = "norm", body_lr: float = 1.0) -> nn.Optimizer:
     """Optimiser of the parameters.
 
-    lr: [steps] float32, read by the optimiser's own global_step. kind: momentum, nesterov (both as PyTorch's SGD) or
-    rmsprop. decay_exclude: which parameters have no weight decay: "norm" those of norms (model zoo), "norm_bias" those
-    of norms and biases (NVIDIA), "none" none (MLPerf, caffe), "body" all of backbone and neck (Paddle). body_lr: factor
-    of lr for the convolutions of the body (Paddle: 0.1).
+    lr: [steps] float32, read by the optimiser's own global_step; or [], one rate until it is assigned another. kind:
+    momentum, nesterov (both as PyTorch's SGD) or rmsprop. decay_exclude: which parameters have no weight decay: "norm"
+    those of norms (model zoo), "norm_bias" those of norms and biases (NVIDIA), "none" none (MLPerf, caffe), "body" all
+    of backbone and neck (Paddle). body_lr: factor of lr for the convolutions of the body (Paddle: 0.1).
     """
     parameters = list(parameters)
     groups, factors = {False: [], True: []}, []  # by whether they are exempt from weight decay

@@ -60,9 +60,11 @@ RULES = {
     "run_distribute": Rule(TRAIN | EVAL, after_end=True),
     "seed": Rule(TRAIN | ANCHORS),
     "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS, is_path=True, per_host=True, in_graph=False),
+    "report": Rule(EVAL | PREPARE, in_graph=False),
     "compile_cache": Rule(TRAIN | EVAL | PREDICT, is_path=True, per_host=True, in_graph=False),
     # data
-    "dataset": Rule(DATA, choices=("coco", "voc", "other")),
+    "data": Rule(DATA, is_path=True, per_host=True, in_graph=False),
+    "dataset": Rule(DATA, choices=("coco", "voc", "other", "yolo", "labelme")),
     "coco_root": Rule(DATA, is_path=True, per_host=True),
     "train_data_type": Rule(DATA, split="name"),
     "val_data_type": Rule(DATA, split="name"),
@@ -72,6 +74,8 @@ RULES = {
     "val_image_dir": Rule(DATA, is_path=True, split="place", per_host=True),
     "anno_path": Rule(DATA, is_path=True, split="place", per_host=True),
     "val_anno_path": Rule(DATA, is_path=True, split="place", per_host=True),
+    "val_share": Rule(DATA, maximum=1),
+    "split_seed": Rule(DATA),
     "classes": Rule(DATA | PREDICT | SIZES),
     "mindrecord_dir": Rule(DATA, is_path=True, per_host=True),
     "strict": Rule(DATA),
@@ -121,7 +125,7 @@ RULES = {
     # evaluation, export, prediction
     "checkpoint_file_path": Rule(EVAL | EXPORT | PREDICT, is_path=True, in_graph=False),
     # the graph repeats the post-processing for each image: MindSpore compiles more for minutes, or meets its own limit
-    "eval_batch_size": Rule(TRAIN | EVAL | EXPORT, minimum=1, maximum=128),
+    "eval_batch_size": Rule(TRAIN | EVAL | EXPORT | PREDICT, minimum=1, maximum=128),
     "eval_images": Rule(TRAIN | EVAL, in_graph=False),
     "metric_engine": Rule(TRAIN | EVAL, choices=("hotcoco", "pycocotools")),
     "resize": Rule(DETECTORS, choices=("bilinear", "antialias")),
@@ -145,6 +149,9 @@ RENAMED = {
     "epochs": "epoch_size", "num_epochs": "epoch_size", "output_dir": "output_path", "device": "device_target",
     "save_checkpoint_path": "output_path", "weights": "pre_trained", "feature_extractor_base_param": "pre_trained",
     "workers": "num_workers", "num_parallel_workers": "num_workers"}
+# which data it is and where: what --data stands for
+DATA_PLACES = ("dataset", "coco_root", "train_data_type", "val_data_type", "instances_set", "voc_root", "image_dir",
+               "val_image_dir", "anno_path", "val_anno_path")
 DATA_OPTIONS = tuple(name for name, rule in RULES.items() if DATA <= rule.programs and name != "config_path")
 
 

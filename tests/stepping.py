@@ -55,12 +55,12 @@ class Log:
     def write(self, row, group=None):
         self.rows.append(row)
 
-    def say(self, text):
+    def say(self, text, *, in_panel=False):
         self.said.append(text)
 
     @contextlib.contextmanager
-    def bar(self, total):
-        yield lambda done, text: None
+    def live(self, total):
+        yield lambda done, loss, total=0: None
 
     def close(self):
         self.said.append("closed")
@@ -103,9 +103,9 @@ class Validator:
         return self.left == 0
 
 
-def make_loop(step, loader, rates, *, start=0, total=0, validator=None, saver=None, log=None, **more):
+def make_loop(step, loader, rates, *, start=0, total=0, validator=None, saver=None, log=None, plan=None, **more):
     """A Loop from step `start` to `total` (0: to the last one) with fakes for what is not given."""
-    state = RunState(loader.steps, total or len(rates), steps_done=start)
+    state = RunState(loader.steps, total or len(rates), steps_done=start, plan=plan or {})
     more.setdefault("image_names", Names())
     return Loop(step, loader, state, rates=rates, validator=validator, saver=saver or Saver(), log=log or Log(), **more)
 

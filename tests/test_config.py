@@ -234,7 +234,7 @@ def test_unused_options_are_named():
     options = read_options(["--lr=0.1", "--epoch_size=2", "--eval_batch_size=2"], "eval.py")
     assert unused_note(options, "eval.py") == "not used by eval.py: --epoch_size, --lr (--help lists what is)"
     assert unused_note(options, "train.py") == ""
-    assert unused_note(options, "predict.py").startswith("not used by predict.py: --epoch_size, --eval_batch_size, ")
+    assert unused_note(options, "prepare_data.py").startswith("not used by prepare_data.py: --epoch_size, --eval_batch")
 
 
 def test_every_default_has_its_own_type():

@@ -53,20 +53,6 @@ def test_a_log_without_a_folder_draws_nothing(tmp_path):
     logger.RunLog().picture("eval/predictions", str(tmp_path / "missing.png"), 3)
 
 
-def test_a_terminal_gets_a_bar_and_a_file_does_not(capsys, monkeypatch):
-    log = logger.RunLog()
-    with log.bar(3) as show:
-        show(1, "loss 1")
-    assert capsys.readouterr().out == ""
-    monkeypatch.setattr(logger, "on_terminal", lambda: True)
-    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich draw
-    with log.bar(3) as show:
-        log.say("a line between")
-        show(2, "loss 0.5000")
-    text = capsys.readouterr().out
-    assert "a line between" in text and "2/3" in text and "loss 0.5000" in text
-
-
 def test_quick_progress_is_one_line(capsys):
     assert list(progress.track(range(30), 30, "checking")) == list(range(30))
     assert capsys.readouterr().out == "checking: 30/30, 0:00 left\n"

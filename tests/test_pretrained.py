@@ -9,8 +9,8 @@ from src.errors import OptionError
 from src.models.ssd import build_model
 from src.weights import checkpoint
 from src.weights.files import WeightFile, open_weights
-from src.weights.load import load_all, load_pretrained, translate_weights
-from src.weights.names import convert_weights, decimate_vgg, guess_source, rename_norms
+from src.weights.load import find_source, load_all, load_pretrained, translate_weights
+from src.weights.names import convert_weights, decimate_vgg, guess_source, rename_norms, unwrap
 
 MODEL = "ssd300_mobilenet_v2"
 
@@ -170,6 +170,28 @@ def test_a_classifier_of_nan_is_left_out():
 
 def test_no_source_is_guessed_for_foreign_names():
     assert guess_source({"a.weight": np.ones(3)}, {"backbone.conv1.weight": (64, 3, 7, 7)}) is None
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "model.module.", "_orig_mod.", "net.model."])
+def test_names_of_what_wraps_a_network_are_dropped(prefix):
+    """With what Lightning keeps beside it. MLPerf's own names begin with "model." too, and stay."""
+    shapes = {"backbone.conv1.weight": (4, 3, 7, 7), "backbone.layer1.0.conv1.weight": (2,), "backbone.bn1.gamma": (1,)}
+    arrays = {"conv1.weight": np.ones((4, 3, 7, 7)), "layer1.0.conv1.weight": np.ones(2)}
+    theirs = {**{f"{prefix}{name}": array for name, array in arrays.items()}, "loss.alpha": np.ones(1)}
+    assert list(unwrap(theirs, shapes)) == [*arrays, "loss.alpha"]
+    mlperf = {"model.layer1.0.weight": np.ones((4, 3, 7, 7)), "model.layer1.4.0.conv1.weight": np.ones(2)}
+    assert unwrap(mlperf, shapes) is mlperf
+    assert unwrap({"module.a": 1, "b": 2}, shapes) == {"module.a": 1, "b": 2}
+
+
+def test_torchvision_shares_names_with_this_repository():
+    """The convolutions of its VGG-16 are named like ours; who gives more arrays a place is right."""
+    shapes = {"backbone.features.0.weight": (2, 3, 3, 3), "backbone.l2_norm.weight": (5,), "head.box.0.bias": (8,)}
+    theirs = {"backbone.features.0.weight": np.ones((2, 3, 3, 3)), "backbone.scale_weight": np.ones(5),
+              "head.regression_head.module_list.0.bias": np.ones(8)}
+    assert find_source(WeightFile("a.pth", "torch", theirs, {}), shapes)[0] == "torchvision"
+    ours = {name: np.ones(shape) for name, shape in shapes.items()}
+    assert find_source(WeightFile("a.npz", "npz", ours, {}), shapes)[0] == "ours"
 
 
 def test_norms_compute_what_they_did_with_the_eps_of_their_source():

@@ -1,9 +1,12 @@
 """predict.py on pictures, folders and videos."""
 import os
+import re
+import signal
 
 import cv2
+import numpy as np
 import pytest
-from programs import CLASSES, read_json, run, succeed, write_video
+from programs import CLASSES, interrupt, read_json, run, succeed, write_video
 
 # --- prediction
 
@@ -37,10 +40,20 @@ def test_prediction_on_a_folder_goes_on_after_a_broken_picture(place, exported, 
     for name, content in (("a.jpg", data[0]), ("a.jpeg", data[1]), ("broken one.jpg", data[2][:2000]),
                           ("größe 1.JPG", data[2]), ("notes.txt", b"no picture")):
         (source / name).write_bytes(content)
-    text, found = predict(place, exported, source, tmp_path / "out")
-    assert sorted(found) == ["a.jpeg", "a.jpg", "größe 1.JPG"] and "left out: " in text and "broken one.jpg" in text
-    # two pictures of the same stem keep both drawings
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.jpeg.png", "a.jpg.png", "größe 1.png", "predictions.json"]
+    (source / "deeper" / ".hidden").mkdir(parents=True)
+    (source / "deeper" / "a.jpg").write_bytes(data[1])
+    (source / "deeper" / ".hidden" / "b.jpg").write_bytes(data[1])
+    out = source / "found"  # inside of the source: what an earlier run left is no picture of it
+    for _ in range(2):
+        done = run(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={source}",
+                   f"--output_path={out}")
+        assert done.returncode == 3 and "left out: " in done.stdout and "in 4 picture(s)" in done.stdout
+        assert done.stderr.startswith("error: 1 of 5 file(s) cannot be read or are damaged; the first is ")
+        assert "broken one.jpg" in done.stderr and done.stderr.count("\n") == 1
+        # two pictures of the same stem keep both drawings
+        assert [row["drawing"] for row in read_json(out, "predictions.json")] == \
+            ["a.jpeg.png", "a.jpg.png", "größe 1.png", "deeper/a.png"]
+        assert sorted(os.listdir(out)) == ["a.jpeg.png", "a.jpg.png", "deeper", "größe 1.png", "predictions.json"]
 
 
 def test_prediction_spares_its_source(place, exported):
@@ -50,10 +63,34 @@ def test_prediction_spares_its_source(place, exported):
     assert len(os.listdir(place.coco / "val2017")) == 7
 
 
+def test_prediction_on_videos_and_pictures(place, exported, tmp_path):
+    (tmp_path / "in" / "b").mkdir(parents=True)
+    write_video(tmp_path / "in" / "b" / "video.mp4", 5)
+    write_video(tmp_path / "in" / "a.avi", 3)
+    cv2.imwrite(str(tmp_path / "in" / "c.png"), np.zeros((30, 50, 3), np.uint8))
+    (tmp_path / "in" / "list.txt").write_text("b/video.mp4\n\nc.png\nb/../a.avi\n")
+    out = tmp_path / "out"
+    text = succeed(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--output_path={out}",
+                   f"--source={tmp_path / 'in' / 'list.txt'}")
+    rows = read_json(out, "predictions.json")
+    assert "in 9 picture(s)" in text and [os.path.basename(row["file"]) for row in rows] == \
+        ["video.mp4"] * 5 + ["c.png"] + ["a.avi"] * 3
+    assert [row.get("frame") for row in rows] == [0, 1, 2, 3, 4, None, 0, 1, 2]
+    assert rows[4]["time"] == 0.4 and rows[5]["drawing"] == "c.png" and "drawing" not in rows[0]
+    for name, count in (("b/video.mp4", 5), ("a.mp4", 3)):
+        assert cv2.VideoCapture(str(out / name)).get(cv2.CAP_PROP_FRAME_COUNT) == count
+    text = succeed(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--output_path={out}",
+                   f"--source={tmp_path / 'in' / '**' / '*.mp4'}")
+    assert "in 5 picture(s)" in text
+
+
 @pytest.mark.long
-def test_prediction_on_a_video(place, exported, tmp_path):
-    write_video(tmp_path / "video.mp4", 5)
-    succeed(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={tmp_path / 'video.mp4'}",
-            f"--output_path={tmp_path / 'out'}")
-    assert [row["frame"] for row in read_json(tmp_path, "out", "predictions.json")] == [0, 1, 2, 3, 4]
-    assert cv2.VideoCapture(str(tmp_path / "out" / "video.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_video_is_kept_so_far(place, exported, tmp_path, number):
+    write_video(tmp_path / "clip.mp4", 5000)
+    code, errors = interrupt(place, "predicting: ", "predict.py", f"--checkpoint_file_path={exported.path}",
+                             f"--source={tmp_path / 'clip.mp4'}", f"--output_path={tmp_path / 'out'}", number=number)
+    assert code == 130 and re.fullmatch(r"error: interrupted before the end of '.*clip.mp4': .*\n", errors)
+    frames = len(read_json(tmp_path, "out", "predictions.json"))
+    assert 50 <= frames < 5000 and sorted(os.listdir(tmp_path / "out")) == ["clip.mp4", "predictions.json"]
+    assert cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == frames

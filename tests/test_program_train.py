@@ -3,11 +3,10 @@ import json
 import os
 import re
 
-import cv2
 import numpy as np
 import pytest
 import yaml
-from programs import RECIPE, interrupt, is_picture, read_json, read_rows, read_weights, run, succeed, write_video
+from programs import RECIPE, interrupt, is_picture, read_rows, read_weights, run, succeed
 
 # --- training
 
@@ -143,17 +142,6 @@ def test_the_log_of_a_resumed_run_is_read_as_one(tmp_path):
     (tmp_path / "log.jsonl").write_text("\n".join([*map(json.dumps, rows[:4]), torn, *map(json.dumps, rows[4:])]))
     assert read_log(tmp_path / "log.jsonl") == [rows[0], rows[1], rows[5], rows[3], rows[4]]
     assert read_log(tmp_path / "log.jsonl", 2) == [rows[0], rows[1], rows[4]]
-
-
-@pytest.mark.long
-def test_an_interrupted_video_is_kept_so_far(place, exported, tmp_path):
-    write_video(tmp_path / "clip.mp4", 5000)
-    code, errors = interrupt(place, "50 frames", "predict.py", f"--checkpoint_file_path={exported.path}",
-                             f"--source={tmp_path / 'clip.mp4'}", f"--output_path={tmp_path / 'out'}")
-    assert code == 130 and re.fullmatch(r"error: interrupted before the end of '.*clip.mp4': .*\n", errors)
-    frames = len(read_json(tmp_path, "out", "predictions.json"))
-    assert 50 <= frames < 5000
-    assert cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == frames
 
 
 @pytest.mark.long

@@ -209,7 +209,7 @@ def test_a_state_that_does_not_fit_names_what_has_changed():
 def started(steps_done=None, skipped_epochs=0, **meta):
     """A run of six steps an epoch that took a step -> its TrainStep, its state."""
     options = EasyDict(OPTIONS, resume=steps_done is not None, pre_trained_epoch_size=skipped_epochs, early_stop=0,
-                       epoch_size=4, max_steps=0, output_path="x", pre_trained="")
+                       epoch_size=4, max_steps=0, minutes=0, output_path="x", pre_trained="")
     facts = {"model": "line", "classes": ["a"], "image_size": 2, "width": 1.0, "processes": 1, "train_images": 6,
              "annotations": "f", "mindspore": ms.__version__}
     saved = None

@@ -9,7 +9,7 @@ from src.errors import DataError
 from src.evaluation.mistakes import judge
 from src.evaluation.thresholds import MIN_BOXES, SCORES, choose_scores, score_curves, scores_by_class
 from src.inference.description import shown_fields
-from src.inference.drawings import draw_objects
+from src.inference.pipeline import Detections
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.weights import checkpoint
@@ -81,9 +81,8 @@ def test_a_crowd_counts_neither_way():
 def test_each_class_is_drawn_from_its_own_score_on():
     limits = scores_by_class(["cat", "dog"], 0.5, {"dog": 0.2})
     assert limits.tolist() == [0.5, 0.2]
-    detections = np.array([[0, 0, 0.5, 0.5]] * 4), np.array([0.5, 0.49, 0.2, 0.19]), np.array([1, 1, 2, 2])
-    _, objects = draw_objects(np.zeros((50, 50, 3), np.uint8), detections, classes=["cat", "dog"], draw_score=limits)
-    assert [(item["class"], item["score"]) for item in objects] == [("cat", 0.5), ("dog", 0.2)]
+    found = Detections(np.zeros((4, 4)), np.array([0.5, 0.49, 0.2, 0.19]), np.array([1, 1, 2, 2])).from_scores(limits)
+    assert found.scores.tolist() == [0.5, 0.2] and found.labels.tolist() == [1, 2] and found.boxes.shape == (2, 4)
 
 
 def test_what_is_typed_counts_before_the_file_and_the_file_before_the_option():

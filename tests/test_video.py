@@ -1,18 +1,17 @@
 """Videos that are read as a player shows them and written whole, and names of drawings that never meet."""
 import os
 import struct
-from types import SimpleNamespace
+from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
-from programs import ROOT, write_video
+from programs import ROOT
 
-import predict
 from src.errors import DataError, EnvironmentFault
-from src.inference import drawings
-from src.inference.drawings import VideoWriter, drawing_names, video_path
-from src.inference.sources import VideoReader, open_source
+from src.inference.outputs import unique_stems
+from src.inference.videos import VideoReader, VideoWriter, open_video, plain_url
 
 # of a tkhd box: the matrix a b u c d v x y w, which turns by so many degrees clockwise (ISO/IEC 14496-12, 8.3.2)
 MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0), 0: (1, 0, 0, 1)}
@@ -34,9 +33,20 @@ def marked_video(path, turn):
 
 
 def frames(path):
-    source = VideoReader(str(path))
-    found = [picture.pixels for picture in source]
-    return found
+    return [pixels for pixels, _ in VideoReader(str(path))]
+
+
+def draw(path, drawings, rate=10.0, *, seconds=None, ratio=Fraction(1)):
+    """A video of drawings by VideoWriter, which is returned."""
+    writer = VideoWriter(str(path), rate, ratio)
+    for number, drawing in enumerate(drawings):
+        writer.write(drawing, seconds[number] if seconds else number / 10)
+    writer.close()
+    return writer
+
+
+def grey(width, height, value=200):
+    return np.full((height, width, 3), value, np.uint8)
 
 
 @pytest.mark.parametrize("turn, shape, corner", [(0, (32, 48), (8, 12)), (90, (48, 32), (12, 24)),
@@ -52,10 +62,7 @@ def test_a_rotation_tag_is_followed(tmp_path, turn, shape, corner):
 
 @pytest.mark.parametrize("size", [(41, 23), (40, 23), (41, 24), (40, 24)])
 def test_sides_are_made_even_and_it_is_told(tmp_path, size):
-    drawn = VideoWriter(str(tmp_path / "a.mp4"), 10)
-    for _ in range(4):
-        drawn.write(np.full((*size[::-1], 3), 200, np.uint8), {})
-    drawn.close()
+    drawn = draw(tmp_path / "a.mp4", [grey(*size)] * 4)
     even = tuple(side + side % 2 for side in size)
     found = frames(tmp_path / "a.mp4")
     assert len(found) == 4 and found[0].shape[1::-1] == even and found[0][-1, -1].min() > 150
@@ -63,44 +70,61 @@ def test_sides_are_made_even_and_it_is_told(tmp_path, size):
     assert not drawn.notes or f"{size[0]} x {size[1]} pixels are {even[0]} x {even[1]}" in drawn.notes[0]
 
 
+def test_a_drawn_video_is_what_browsers_show(tmp_path):
+    draw(tmp_path / "a.mp4", [grey(64, 48, 20 * number) for number in range(10)], ratio=Fraction(4, 3))
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        stream = file.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p") and stream.frames == 10
+        assert file.duration == 1_000_000 and stream.sample_aspect_ratio == Fraction(4, 3)
+    assert (tmp_path / "a.mp4").read_bytes()[:200].find(b"moov") > 0, "the index is in front"
+    assert [abs(int(frame.mean()) - 20 * number) <= 3 for number, frame in enumerate(frames(tmp_path / "a.mp4"))]
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_frames_keep_their_times(tmp_path):
+    seconds = [0, 0.1, 0.5, 0.5, 0.4, 2.0]  # two of them at one time, or before the last: as near as it goes
+    draw(tmp_path / "a.mp4", [grey(32, 32)] * 6, seconds=seconds)
+    found = [second for _, second in VideoReader(str(tmp_path / "a.mp4"))]
+    assert found == pytest.approx([0, 0.1, 0.5, 0.5, 0.5, 2.0], abs=1e-4) and sorted(set(found)) == found
+
+
 @pytest.mark.parametrize("rate, written, told", [(10, 10, 0), (100000, 25, 1), (0, 25, 0), (float("nan"), 25, 0),
-                                                 (float("inf"), 25, 1), (-3, 25, 0), (29.97, 29.97, 0)])
+                                                 (float("inf"), 25, 1), (-3, 25, 0)])
 def test_a_rate_that_no_player_has(tmp_path, rate, written, told):
-    drawn = VideoWriter(str(tmp_path / "a.mp4"), rate)
-    for _ in range(3):
-        drawn.write(np.zeros((16, 16, 3), np.uint8), {})
-    drawn.close()
-    source = VideoReader(str(tmp_path / "a.mp4"))
-    assert source.rate == pytest.approx(written, rel=1e-3) and len(drawn.notes) == told
+    drawn = draw(tmp_path / "a.mp4", [grey(16, 16)] * 3, rate, seconds=[0, 1 / written, 2 / written])
+    found = VideoReader(str(tmp_path / "a.mp4"))
+    assert found.rate == pytest.approx(written, rel=1e-3) and len(drawn.notes) == told
+    assert [second for _, second in found] == pytest.approx([0, 1 / written, 2 / written], abs=1e-4)
 
 
 def test_frames_of_another_size_are_kept(tmp_path):
-    drawn = VideoWriter(str(tmp_path / "a.mp4"), 10)
-    for side in (16, 32, 17):
-        drawn.write(np.zeros((side, side, 3), np.uint8), {})
-    drawn.close()
+    draw(tmp_path / "a.mp4", [grey(side, side) for side in (16, 32, 17)])
     assert [frame.shape for frame in frames(tmp_path / "a.mp4")] == [(16, 16, 3)] * 3
 
 
-def test_no_encoder_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawings.cv2, "VideoWriter_fourcc", lambda *_: 0)
-    drawn = VideoWriter(str(tmp_path / "a.none"), 10)
-    with pytest.raises(EnvironmentFault, match="no MPEG-4 encoder"):
-        drawn.write(np.zeros((16, 16, 3), np.uint8), {})
-
-
-def test_a_file_that_lacks_frames_is_an_error(tmp_path):
-    drawn = VideoWriter(str(tmp_path / "a.mp4"), 10)
-    for _ in range(3):
-        drawn.write(np.zeros((16, 16, 3), np.uint8), {})
-    drawn.count += 1
-    with pytest.raises(EnvironmentFault, match="does not hold all 4 frames"):
-        drawn.close()
+def test_a_video_that_cannot_be_written(tmp_path):
+    (tmp_path / "a.mp4").mkdir()
+    (tmp_path / "a.mp4" / "x").write_text("in the way")
+    with pytest.raises(EnvironmentFault, match="a.mp4' cannot be written"):
+        draw(tmp_path / "a.mp4", [grey(16, 16)])
+    with pytest.raises(EnvironmentFault, match="too much for a video"):
+        draw(tmp_path / "b.mp4", [grey(40000, 2)])
 
 
 def test_nothing_is_written_without_frames(tmp_path):
-    VideoWriter(str(tmp_path / "a.mp4"), 10).close()
+    draw(tmp_path / "a.mp4", [])
     assert os.listdir(tmp_path) == []
+
+
+def test_a_video_that_is_cut_short_gives_what_it_has(tmp_path):
+    rng = np.random.default_rng(1)
+    draw(tmp_path / "a.mp4", [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(40)])
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[:len(data) // 2])
+    found = []
+    with pytest.raises(DataError, match=r"cut.mp4': .*, (\d+) frame\(s\) were read"):
+        found.extend(VideoReader(str(tmp_path / "cut.mp4")))
+    assert 5 < len(found) < 35
 
 
 def test_what_is_no_video(tmp_path):
@@ -108,46 +132,27 @@ def test_what_is_no_video(tmp_path):
     with pytest.raises(DataError, match="nor a video that opens"):
         VideoReader(str(tmp_path / "a.mp4"))
     with pytest.raises(DataError, match="no such camera"):
-        VideoReader("99")
-
-
-def test_names_of_drawn_videos():
-    assert video_path("0", "out") == os.path.join("out", "camera0.mp4")
-    assert video_path("in/a.b.mov", "out") == os.path.join("out", "a.b.mp4")
-
-
-def test_an_interrupted_video_is_whole_up_to_there(tmp_path):
-    write_video(tmp_path / "in.mp4", 6)
-    (tmp_path / "out").mkdir()
-    calls = iter(range(4))
-
-    def detect(_):
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        return np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)
-    source = open_source(str(tmp_path / "in.mp4"))
-    writer = drawings.open_drawings(source, str(tmp_path / "out"))
-    predictor = SimpleNamespace(detect=detect, classes=[])
-    rows, interrupted = predict.predict_pictures(predictor, source, writer, draw_score=0.5)
-    assert interrupted and [row["frame"] for row in rows] == [0, 1, 2, 3]
-    assert len(frames(tmp_path / "out" / "in.mp4")) == 4
+        open_video("99")
+    with pytest.raises(DataError, match=r"source 'http://127.0.0.1:9/x' cannot be opened \(Connection refused"):
+        open_video("http://me:secret@127.0.0.1:9/x")
+    assert plain_url("rtsp://me:s@cam.local/a@b") == "rtsp://cam.local/a@b" and plain_url("a@b.mp4") == "a@b.mp4"
 
 
 # --- pictures
 
-@pytest.mark.parametrize("names, drawings", [
-    (["a.jpg", "b.jpg"], ["a.png", "b.png"]),
-    (["a.jpg", "a.png", "b.jpg"], ["a.jpg.png", "a.png.png", "b.png"]),
-    (["a.jpg", "a.jpg.jpg"], ["a.png", "a.jpg.png"]),
-    (["a.jpg", "a.jpg.jpg", "a.png"], ["a.jpg_2.png", "a.jpg.png", "a.png.png"]),
-    (["a.jpg", "A.jpg"], ["a.jpg.png", "A.jpg_2.png"]),
-    (["a.jpg", "A.png"], ["a.jpg.png", "A.png.png"]),
-    (["stra\u00dfe.jpg", "STRASSE.jpg"], ["stra\u00dfe.jpg.png", "STRASSE.jpg_2.png"]),
-    (["\u00fc.jpg", "u\u0308.jpg"], ["\u00fc.jpg.png", "u\u0308.jpg_2.png"]),
+@pytest.mark.parametrize("names, stems", [
+    (["a.jpg", "b.jpg"], ["a", "b"]),
+    (["a.jpg", "a.png", "b.jpg"], ["a.jpg", "a.png", "b"]),
+    (["a.jpg", "a.jpg.jpg"], ["a", "a.jpg"]),
+    (["a.jpg", "a.jpg.jpg", "a.png"], ["a.jpg_2", "a.jpg", "a.png"]),
+    (["a.jpg", "A.jpg"], ["a.jpg", "A.jpg_2"]),
+    (["a.jpg", "A.png"], ["a.jpg", "A.png"]),
+    (["stra\u00dfe.jpg", "STRASSE.jpg"], ["stra\u00dfe.jpg", "STRASSE.jpg_2"]),
+    (["\u00fc.jpg", "u\u0308.jpg"], ["\u00fc.jpg", "u\u0308.jpg_2"]),
 ])
-def test_no_two_drawings_have_one_name(names, drawings):
-    found = drawing_names([os.path.join("in", name) for name in names])
-    assert [found[os.path.join("in", name)] for name in names] == drawings
+def test_no_two_drawings_have_one_name(names, stems):
+    found = unique_stems([os.path.join("in", name) for name in names])
+    assert [found[os.path.join("in", name)] for name in names] == stems
 
 
 def test_the_page_names_all_that_is_written():
@@ -156,7 +161,7 @@ def test_the_page_names_all_that_is_written():
     with open(os.path.join(ROOT, "docs", "outputs.md"), encoding="utf-8") as file:
         page = file.read()
     meta = dict.fromkeys(("model", "min_score", "nms_threshold", "nms_candidates", "max_boxes", "resize"))
-    keys = {"image_id", "category_id", "bbox", "score", "file", "frame", "drawing", "objects", "class", "box",
+    keys = {"image_id", "category_id", "bbox", "score", "file", "frame", "time", "drawing", "objects", "class", "box",
             "thresholds", "draw_score", "per_class", "boxes", "evaluation", "AP_11point", "AP_area", *COCO_NAMES,
             *VOC_MEANINGS, *describe_evaluation("coco", split_name="", images=0, meta=meta)}
     assert [key for key in keys if f"`{key}`" not in page and f'"{key}"' not in page] == []

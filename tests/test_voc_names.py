@@ -18,7 +18,7 @@ def test_the_name_of_the_xml_file_counts_before_what_it_says(tmp_path):
     images, report = voc_read(voc_tree(tmp_path, {"1": one, "2": two}))
     assert images == {"1.jpg": [("first", (1, 1, 8, 8))], "2.jpg": [("second", (1, 1, 8, 8))]}
     assert found(report) == [("image name unclear", None)] * 2
-    assert "<filename> says '2.jpg'; '1.jpg', named as the XML file, is taken" in report.findings[0].reason
+    assert "<filename> says '2.jpg'; '1.jpg', named as the annotation file, is taken" in report.findings[0].reason
 
 
 @pytest.mark.parametrize("written", ["", "a.jpg", "a", "a.png", "A.JPG", "/home/me/a.jpg", "C:\\pictures\\a.jpg"])
@@ -82,12 +82,12 @@ def test_nul_in_a_list_is_a_finding(tmp_path):
 # --- another layout
 
 @pytest.mark.parametrize("files, texts", [
-    (["train/annots/a.xml", "train/images/a.jpg"], ["images in train/images, XML files in train/annots", "or link"]),
-    (["annotations/instances_train2017.json", "a/b.jpg"], ["JSON files in annotations", "--dataset=coco --coco_root="]),
-    (["labels/train/a.txt", "images/train/a.jpg", "data.yaml"], ["TXT files in labels/train", "YOLO's labels"]),
+    (["train/annots/a.xml", "train/images/a.jpg"], ["images in train/images, XML files in train/annots", "--data="]),
+    (["annotations/instances_train2017.json", "a/b.jpg"], ["JSON files in annotations", "finds out by itself"]),
+    (["labels/train/a.txt", "images/train/a.jpg", "data.yaml"], ["TXT files in labels/train", "--data="]),
     (["VOCdevkit/VOC2007/ImageSets/Main/train.txt"], ["is it --voc_root=", "VOCdevkit/VOC2007?"]),
     (["data/train/Annotations/a.xml"], ["is it --voc_root=", "data?"]),
-    (["Annotations/a.xml", "JPEGImages/a.jpg"], ["XML files in Annotations", "one image name a line"]),
+    (["Annotations/a.xml", "JPEGImages/a.jpg"], ["XML files in Annotations", "--data="]),
     ([], ["has no images and no annotations"])])
 def test_where_there_is_no_list_the_error_says_what_is_there(tmp_path, files, texts):
     for name in files:

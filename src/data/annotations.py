@@ -2,7 +2,8 @@
 
 A reader is `read_<format>(two places, *, classes, report) -> Annotations`: boxes in pixels as annotated, nothing
 clipped, no image opened; each oddity is a finding in the report. `<format>_split(split, place) -> SplitFiles` says what
-it reads. A new format is a file with both, and a line in prepare.DATA_FORMATS.
+it reads, and `find_<format>(tree) -> Found | None` where a folder holds it, for --data. A new format is a file with
+the first two, a function in finders.py, and a line in formats.DATA_FORMATS.
 """
 from __future__ import annotations
 
@@ -40,6 +41,7 @@ class SplitFiles(NamedTuple):
     image_dir: str
     read: Callable[..., Annotations]  # read(classes=[..], report=Report)
     as_annotated: bool = False        # COCO's protocol evaluates against unclipped boxes
+    part: str = ""                    # which of the images it takes where files holds more than one split
 
 
 def require_root(place: Place, option: str, content: str, *, error: type[DataError] = DataError) -> None:

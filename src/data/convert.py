@@ -1,7 +1,7 @@
 """Converts a split: annotations and image files -> MindRecord files and a COCO ground truth file.
 
-A conversion holds data.mindrecord* (and .db), ground_truth.json, report.csv and manifest.json. Every image is decoded
-once, as a check.
+A conversion holds data.mindrecord* (and .db), ground_truth.json, report.csv and manifest.json, and for a part of
+images that came without a split images.txt, their names. Every image is decoded once, as a check.
 """
 from __future__ import annotations
 
@@ -56,6 +56,10 @@ def convert_split(files: SplitFiles, wanted: Wanted, *, training: bool, reason: 
         if report.counts:
             log(report.summary())
         report.write_csv(os.path.join(temporary, "report.csv"))
+        if files.part:
+            with open(os.path.join(temporary, "images.txt"), "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.writelines(f"{name}\n" for name in images)
+            log(f"{files.part}; those of {files.name} are listed in {os.path.join(folder, 'images.txt')}")
         write_manifest(temporary, Manifest(
             schema=SCHEMA_VERSION, fingerprint=wanted.fingerprint, asked_classes=wanted.classes,
             classes=annotations.classes, category_ids=annotations.category_ids, faults=report.finding_count,

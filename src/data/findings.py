@@ -89,6 +89,15 @@ class Report:
             reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} .."
             self.findings.append(Finding(kind, file, box=box, reason=reason))
 
+    def adopt(self, other: Report, *, without: set[str]) -> None:
+        """Takes over what another report holds, but for findings in the files of `without`."""
+        for finding in other.findings:
+            if finding.file not in without:
+                self.add(finding.kind, finding.file, finding.reason, box=finding.box)
+        self.class_names |= other.class_names
+        self.changed_names |= other.changed_names
+        self.forms.corners = other.forms.corners
+
     @contextlib.contextmanager
     def catching(self, kind: str, file: str, *, box: str | None = None) -> Iterator[None]:
         """Makes a finding of any exception but those that speak to the user: data files may hold anything."""

@@ -67,6 +67,10 @@ class TrainLoader:
         """How many samples of an epoch come twice, or more often, to fill up its last batch."""
         return self.steps * self.world * self.batch_size - self.sampler.length
 
+    def limit_mosaics(self, epochs: int) -> None:
+        """Makes mosaics in the first epochs only; for those that have not begun."""
+        self.sampler.mosaic_epochs = epochs
+
     def has_targets(self) -> bool:
         """Whether any box can be trained on; as a rule the first row tells."""
         return any(self.trainable(row).any() for row in self.read_labels())

@@ -8,17 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from src.classes import checked_classes
-from src.data.annotations import Place, SplitFiles
-from src.data.coco import coco_split
+from src.data.annotations import SplitFiles
 from src.data.conversions import ReadLock, conversion_lock, conversion_path, is_converting, list_conversions
 from src.data.convert import convert_split
+from src.data.formats import split_files
 from src.data.manifest import Wanted, fingerprint, read_manifest, why_stale
-from src.data.txt import txt_split
-from src.data.voc import voc_split
 from src.errors import DataError, EnvironmentFault, RankFault
 
-# What --dataset may be. A new format is a file like txt.py and a line here.
-DATA_FORMATS = {"coco": coco_split, "voc": voc_split, "other": txt_split}
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5      # in which rank 0 begins to convert images that have other times
 SILENCE_SECONDS = 900  # after which a conversion that writes nothing counts as dead
@@ -46,21 +42,21 @@ class Split:
 
 
 def prepare_split(split: str, dataset: str, *, mindrecord_dir: str, classes: list[str], strict: bool = False,
-                  rank: int = 0, log: Callable[[str], None] = print, **place: str) -> Split:
+                  rank: int = 0, log: Callable[[str], None] = print, **place: str | float) -> Split:
     """Opens the MindRecord files of split "train" or "val", converted before when they are not usable.
 
-    classes: names or [] = those of the annotations; place: fields of Place. Raises SplitMissing, DataError for data
-    that cannot be used (with strict: for any finding), OptionError for a misspelt class, EnvironmentFault when nothing
-    can be written.
+    classes: names or [] = those of the annotations; place: as of formats.split_files(). Raises SplitMissing, DataError
+    for data that cannot be used (with strict: for any finding), OptionError for a misspelt class, EnvironmentFault when
+    nothing can be written.
     """
     classes, mindrecord_dir = checked_classes(classes), os.path.abspath(mindrecord_dir)
-    files = DATA_FORMATS[dataset](split, Place(**place))
+    files = split_files(split, dataset, **place)
     try:
         os.makedirs(mindrecord_dir, exist_ok=True)
     except OSError as error:
         raise EnvironmentFault(f"mindrecord_dir '{mindrecord_dir}' cannot be made: {error.strerror}") from error
     digest = fingerprint(files.files)
-    origin = [os.path.abspath(files.files[0]), os.path.abspath(files.image_dir)]
+    origin = [os.path.abspath(files.files[0]), os.path.abspath(files.image_dir), *([files.part] if files.part else [])]
     paths = [conversion_path(mindrecord_dir, f"{dataset}_{files.name}", origin=[*origin, *names], fingerprint=digest)
              for names in (classes, [])]
     wanted, converted = Wanted(paths, digest, classes, files.image_dir), False

@@ -17,7 +17,7 @@ class Box(NamedTuple):
     """One box: as annotated from a reader, inside the image after finish_record()."""
     number: int                # its place or id in the annotations, which findings name
     name: str                  # of its class, as annotated
-    pixels: tuple[float, ...]  # x, y, w, h
+    pixels: tuple[float, ...]  # x, y, w, h; fractions of the image in a Record that says so
     area: float | None = None  # COCO's own, which its size ranges use; None: w * h
     crowd: bool = False
     difficult: bool = False
@@ -34,6 +34,7 @@ class Record:
     width: int = 0
     boxes: list[Box] = field(default_factory=list)
     written_id: object = None  # its id in the annotation file where image_id is another
+    in_fractions: bool = False  # its boxes are in fractions of the image, as YOLO writes them; no more once finished
 
     @property
     def truth_id(self) -> object:
@@ -63,7 +64,7 @@ def finish_record(record: Record, size: tuple[int, int], report: Report) -> Reco
         report.add("image size wrong", record.source,
                    f"{record.width} x {record.height} is written, the image has {width} x {height} pixels")
     finished = []
-    for box in record.boxes:
+    for box in in_pixels(record, size):
         report.forms.count(box.pixels, (height, width))
         x, y, w, h = box.pixels
         corners = (x, y, x + w, y + h)
@@ -78,7 +79,15 @@ def finish_record(record: Record, size: tuple[int, int], report: Report) -> Reco
             reason = f"it leaves the image of {width} x {height} pixels"
             report.add("box clipped", record.source, reason, box=place)
         finished.append(box._replace(pixels=inside))
-    return replace(record, height=height, width=width, boxes=finished)
+    return replace(record, height=height, width=width, boxes=finished, in_fractions=False)
+
+
+def in_pixels(record: Record, size: tuple[int, int]) -> list[Box]:
+    """The boxes of a Record in pixels, as annotated. size: height, width of its image."""
+    if not record.in_fractions:
+        return record.boxes
+    scale = (size[1], size[0]) * 2
+    return [box._replace(pixels=tuple(value * side for value, side in zip(box.pixels, scale))) for box in record.boxes]
 
 
 def why_dropped(annotated: tuple[float, ...], inside: tuple[float, ...]) -> str:

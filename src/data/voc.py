@@ -10,14 +10,13 @@ from xml.etree.ElementTree import Element
 
 from src.data.annotations import Place, SplitFiles, SplitMissing, read_text, require_folder, require_root
 from src.data.findings import Report, Unusable
-from src.data.labels import label_records
 from src.data.layouts import what_is_there
-from src.data.records import Annotations, Box, Record, add_record
+from src.data.per_image import files_below, read_files
+from src.data.records import Annotations, Box, Record
 from src.data.values import to_flag, to_pixels, to_size
-from src.data.voc_names import ImageFolder, by_stem, listed_file, xml_names
+from src.data.voc_names import ImageFolder, by_stem, listed_file, names_with
 from src.errors import DataError
 
-UNREADABLE = "annotation unreadable"
 DECLARED = re.compile(rb"""<\?xml[^>]*\bencoding\s*=\s*["']([\w.:-]+)""")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 LAYOUTS = ("known are ImageSets/Main/<split>.txt with Annotations/ and JPEGImages/, and <split>/Annotations/ with "
@@ -25,8 +24,20 @@ LAYOUTS = ("known are ImageSets/Main/<split>.txt with Annotations/ and JPEGImage
 
 
 def voc_split(split: str, place: Place) -> SplitFiles:
-    """A split of VOC as named, or else as usual; test stands in for a val that is not there."""
-    require_root(place, "voc_root", "Annotations/, JPEGImages/ and ImageSets/Main/")
+    """A split of VOC as named, or else as usual; test stands in for a val that is not there.
+
+    With anno_path, a folder of XML files, no list is needed.
+    """
+    if place.anno_path:
+        prefix = "" if split == "train" else "val_"
+        require_folder(place.anno_path, f"{prefix}anno_path")
+        xml_files = files_below(place.anno_path, ".xml")
+        if not xml_files:
+            raise DataError(f"{prefix}anno_path '{place.anno_path}' holds no XML file; VOC has one an image")
+        return from_files(split, place.anno_path, xml_files, folder=place.anno_path,
+                          image_dir=place.image_dir or place.anno_path)
+    require_root(place, "voc_root", "Annotations/, JPEGImages/ and ImageSets/Main/",
+                 error=SplitMissing if split == "val" else DataError)
     if place.split_name:
         return find_voc(place.voc_root, [place.split_name])
     try:
@@ -42,15 +53,21 @@ def find_voc(root: str, splits: list[str]) -> SplitFiles:
         list_file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
         xml_dir = os.path.join(zoo, "Annotations")
         if os.path.isdir(xml_dir):
-            files = [xml_dir, *(os.path.join(xml_dir, name) for name in xml_names(xml_dir))]
-            return SplitFiles(split, files, os.path.join(zoo, "Images"), read=partial(read_voc, root, split))
+            files = [os.path.join(xml_dir, name) for name in names_with(xml_dir, ".xml")]
+            return from_files(split, xml_dir, files, folder=xml_dir, image_dir=os.path.join(zoo, "Images"))
         xml_dir = os.path.join(root, "Annotations")
         if os.path.isfile(list_file):
             require_folder(xml_dir, "annotation folder")
-            known, lines = by_stem(xml_names(xml_dir)), map(str.strip, read_text(list_file).split("\n"))
-            files = [list_file, *(listed_file(line, xml_dir, known) for line in lines if line)]
-            return SplitFiles(split, files, os.path.join(root, "JPEGImages"), read=partial(read_voc, root, split))
+            known, lines = by_stem(names_with(xml_dir, ".xml")), map(str.strip, read_text(list_file).split("\n"))
+            files = [listed_file(line, xml_dir, known) for line in lines if line]
+            return from_files(split, list_file, files, folder=xml_dir, image_dir=os.path.join(root, "JPEGImages"))
     raise DataError(no_list(root, splits[0]))
+
+
+def from_files(split: str, origin: str, xml_files: list[str], *, folder: str, image_dir: str) -> SplitFiles:
+    """The split of some XML files below a folder. origin: the list or the folder that says which."""
+    read = partial(read_xml_files, xml_files, folder, image_dir, origin=origin)
+    return SplitFiles(split, [origin, *xml_files], image_dir, read=read)
 
 
 def no_list(root: str, split: str) -> str:
@@ -66,31 +83,20 @@ def no_list(root: str, split: str) -> str:
 
 
 def read_voc(root: str, split: str, *, classes: list[str], report: Report) -> Annotations:
-    """Reads the VOC XML files of a split. classes: names, or [] = those found, sorted.
+    """Reads a split of a VOC tree as read_xml_files() does. Raises DataError when nothing can be used."""
+    return find_voc(root, [split]).read(classes=classes, report=report)
+
+
+def read_xml_files(xml_files: list[str], folder: str, image_dir: str, *, origin: str, classes: list[str],
+                   report: Report) -> Annotations:
+    """Reads VOC's XML files, which lie below a folder. classes: names, or [] = those found, sorted.
 
     Coordinates are taken as written: VOC's own count from 1, but most tools that write VOC files count from 0.
-    Image ids are 1, 2, .. in the order of the list. Raises DataError when nothing can be used.
     """
-    files = find_voc(root, [split])
-    require_folder(files.image_dir, "image folder")
-    origin, *xml_files = files.files
-    xml_dir = origin if os.path.isdir(origin) else os.path.join(root, "Annotations")
+    require_folder(image_dir, "image folder")
     report.forms.corners = True
-    records, folders = {}, {}  # records by path of the image, image folders by path below xml_dir
-    for path in xml_files:
-        with report.catching(UNREADABLE, path):
-            inner = os.path.relpath(os.path.dirname(path), xml_dir)
-            if inner not in folders:
-                own = os.path.join(files.image_dir, inner)  # cam1/7.xml may mean cam1/7.jpg
-                apart = not inner.startswith(os.pardir) and os.path.isdir(own)
-                folders[inner] = ImageFolder(own if apart else files.image_dir, os.path.join(xml_dir, inner))
-            record = read_voc_record(path, folders[inner], image_id=len(records) + 1, report=report)
-            if record:
-                add_record(records, record, key=record.path, report=report)
-    if not records:
-        reason = report.findings[0] if report.findings else "it lists no image"
-        raise DataError(f"'{origin}' has no usable annotation: {reason}")
-    return label_records(records.values(), classes, file=origin, report=report)
+    return read_files(xml_files, folder, image_dir, origin=origin, tag="<filename>", read_file=read_voc_record,
+                      classes=classes, report=report)
 
 
 def read_voc_record(path: str, images: ImageFolder, *, image_id: int, report: Report) -> Record | None:

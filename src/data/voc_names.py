@@ -1,16 +1,17 @@
-"""Which names belong together in a VOC tree: a line of a list, an XML file, an image."""
+"""Which names belong together where each image has a file of annotations: a line of VOC's lists, a file, an image."""
 from __future__ import annotations
 
 import os
 
 from src.data.images import IMAGE_ENDINGS
+from src.files import names_in
 
 LABELS = ("-1", "0", "1", "+1")  # the second column of VOC's lists of one class
 
 
-def xml_names(folder: str) -> list[str]:
-    """The names of the XML files in a folder, sorted."""
-    return [name for name in sorted(os.listdir(folder)) if name.lower().endswith(".xml")]
+def names_with(folder: str, ending: str | tuple[str, ...]) -> list[str]:
+    """The names in a folder with an ending, or one of several, in any case, sorted; none where it is absent."""
+    return [name for name in sorted(names_in(folder)) if name.lower().endswith(ending)]
 
 
 def by_stem(names: list[str]) -> dict[str, str]:
@@ -55,22 +56,24 @@ def listed_file(line: str, folder: str, known: dict[str, str]) -> str:
 
 
 class ImageFolder:
-    """The images of a folder of XML files, found by name: with any known ending in any case, or without one."""
+    """The images of a folder, found by name for files of annotations: with any known ending in any case, or without.
 
-    def __init__(self, folder: str, annotations: str):
-        self.folder = folder
+    owners: the files of annotations by their stems; tag: where in such a file the name of its image is written.
+    """
+
+    def __init__(self, folder: str, owners: dict[str, str], tag: str):
+        self.folder, self.owners, self.tag = folder, owners, tag
         self.names = set(os.listdir(folder))
         self.images: dict[str, list[str]] = {}  # names of images by stem
-        self.owners = by_stem(xml_names(annotations)) if os.path.isdir(annotations) else {}  # XML files by stem
         for ending in (*IMAGE_ENDINGS, ""):  # of several images with one stem the usual ending comes first
             for name in sorted(self.names):
                 if name.lower().endswith(ending):
                     self.images.setdefault(name[:len(name) - len(ending)], []).append(name)
 
     def find(self, stem: str, written: str) -> tuple[str | None, str]:
-        """The image of `stem`.xml, which says <filename> `written` -> (name, what is odd about it or "").
+        """The image of annotation file `stem`, which says `written` -> (name, what is odd about it or "").
 
-        The name of the XML file counts before what it says. Name None: what it says is the image of another XML file.
+        The name of that file counts before what it says. Name None: what it says is the image of another such file.
         """
         own = self.images.get(stem, [])
         if written in own or (written in self.names and os.path.splitext(written)[0] == stem):
@@ -81,18 +84,18 @@ class ImageFolder:
         name = (same or own)[0]
         differs = stem.lower() not in (written.lower(), stem_of(written).lower()) or written in self.names
         if written and differs:
-            return name, f"<filename> says '{written}'; '{name}', named as the XML file, is taken"
+            return name, f"{self.tag} says '{written}'; '{name}', named as the annotation file, is taken"
         if len(own) > 1 and not same:
             return name, f"it could be {' or '.join(own)}; '{name}' is taken"
         return name, ""
 
     def find_other(self, stem: str, written: str) -> tuple[str | None, str]:
-        """find() where no image is named as the XML file: what it says counts, unless another XML file is named so."""
+        """find() where no image is named as that file: what it says counts, unless another such file is named so."""
         others = [written] if written in self.names else self.images.get(stem_of(written), [])
         if not others:
             return f"{stem}.jpg", ""
         image = others[0]
         owner = self.owners.get(image) or self.owners.get(os.path.splitext(image)[0])
         if owner:
-            return None, f"<filename> says '{image}', which belongs to {owner}; image left out"
+            return None, f"{self.tag} says '{image}', which belongs to {owner}; image left out"
         return image, ""

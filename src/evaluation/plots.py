@@ -20,6 +20,7 @@ from src.page import data_uri
 from src.text import one_line
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#26303b", "#8a949e", "#e4e8ec"
@@ -125,24 +126,34 @@ def plot_history(rows: list[dict], *, path: str, steps_per_epoch: int) -> None:
 def plot_pr_curves(ground_truth: dict, detections: list[dict], *, path: str, engine: str = "hotcoco") -> None:
     """Precision over recall at IoU 0.5 by class as a PNG, by COCO's rule for VOC too. Arguments: of coco_metrics."""
     curves = precision_curves(ground_truth, detections, engine)
-    labels = {category["name"]: label for label, category in enumerate(ground_truth["categories"], 1)}
-    recall = np.linspace(0, 1, 101)
+    classes = [category["name"] for category in ground_truth["categories"]]
     figure, (axis,) = new_figure(1, width=8.6, height=5.0)
-    for name, precision in curves.items():
-        if len(curves) > MAX_NAMED_CURVES:
-            axis.plot(recall, precision, color=MUTED, alpha=0.3, linewidth=0.7)
-        else:
-            axis.plot(recall, precision, color=np.divide(class_color(labels[name]), 255), linewidth=1.6,
-                      label=f"{literal(name)}  {precision.mean():.3f}")
+    draw_curves(axis, {name: (curve, f"{curve.mean():.3f}") for name, curve in curves.items()},
+                x=np.linspace(0, 1, 101), classes=classes)
     if curves:
         mean = np.mean(list(curves.values()), axis=0)
-        axis.plot(recall, mean, color=INK, linewidth=2.6, label=f"all {len(curves)} classes  {mean.mean():.3f}")
+        axis.plot(np.linspace(0, 1, 101), mean, color=INK, linewidth=2.6,
+                  label=f"all {len(curves)} classes  {mean.mean():.3f}")
         axis.legend(frameon=False, title="AP50, COCO rule", alignment="left", loc="upper left",
                     bbox_to_anchor=(1.01, 1))
     difficult = any(annotation.get("difficult") for annotation in ground_truth["annotations"])
     axis.set(title="precision and recall at IoU .50, COCO rule (101 points)", xlim=(0, 1), ylim=(0, 1.02),
              xlabel="recall (difficult boxes count)" if difficult else "recall", ylabel="precision")
     save_figure(figure, path)
+
+
+def draw_curves(axis: Axes, curves: dict[str, tuple[np.ndarray, str]], *, x: np.ndarray, classes: list[str],
+                max_named: int = MAX_NAMED_CURVES) -> None:
+    """One line a class in its colour; more than max_named classes are grey and without a name.
+
+    curves: {class: (values [N] over x [N], what follows the name)}; classes: all, in the order of their labels.
+    """
+    for name, (values, note) in curves.items():
+        if len(curves) > max_named:
+            axis.plot(x, values, color=MUTED, alpha=0.3, linewidth=0.7)
+        else:
+            axis.plot(x, values, color=np.divide(class_color(classes.index(name) + 1), 255), linewidth=1.6,
+                      label=f"{literal(name)}  {note}".rstrip())
 
 
 @not_fatal

@@ -10,6 +10,7 @@ from src.evaluation.mistakes import Judged
 
 SCORES = np.arange(1, 100) / 100  # that are tried
 MIN_BOXES = 10  # a class with fewer true boxes gets no score of its own: that would be chance
+MIN_F1 = 0.3    # nor one that is hardly found: its best score is so low that most of what it lets through is wrong
 
 
 class ScoreCurves(NamedTuple):
@@ -82,7 +83,7 @@ def choose_scores(curves: ScoreCurves, classes: Sequence[str]) -> dict:
     if best[-1] == 0:
         return {}
     own = {name: score for name, score, boxes, value in zip(classes, chosen, curves.boxes, best)
-           if boxes >= MIN_BOXES and value > 0}
+           if boxes >= MIN_BOXES and value >= MIN_F1}
     return {"draw_score": chosen[-1], "class_scores": own}
 
 

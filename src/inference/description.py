@@ -1,14 +1,17 @@
 """What a checkpoint or an exported file says about itself."""
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import mindspore as ms
 
+from src.files import read_json, write_atomic
 from src.models.ssd import Model
 from src.version import __version__
+from src.weights import checkpoint
 
 FORMATS = {".mindir": "MINDIR", ".onnx": "ONNX"}
 THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
@@ -61,6 +64,16 @@ def shown_fields(meta: Mapping, defaults: Mapping, *, overrides: Mapping) -> dic
         return {"draw_score": overrides["draw_score"], "class_scores": {}}
     return {name: meta.get(name, default) for name, default in
             (("draw_score", defaults.get("draw_score", 0.0)), ("class_scores", {}))}
+
+
+def remember(path: str, facts: dict) -> None:
+    """Adds facts to what a checkpoint of ours or an exported file says of itself. Raises DataError for other files,
+    EnvironmentFault where it cannot be written."""
+    if os.path.splitext(path)[1] not in FORMATS:
+        checkpoint.amend(path, facts)
+        return
+    meta = {**read_json(sidecar_of(path)), **facts}
+    write_atomic(sidecar_of(path), f"{json.dumps(meta, indent=1)}\n".encode())
 
 
 def detector_arguments(meta: Mapping) -> dict:

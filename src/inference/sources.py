@@ -1,84 +1,139 @@
-"""Where pictures to predict on come from: an image, a folder of images, a video, a camera."""
+"""Where pictures to predict on come from: images and videos in folders, lists and patterns, streams, a camera."""
 from __future__ import annotations
 
+import glob
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from src.data.image_bytes import describe_file
 from src.data.images import IMAGE_ENDINGS, read_image
 from src.errors import DataError
-from src.progress import track
+from src.inference.videos import VIDEO_ENDINGS, Camera, VideoReader, is_url, open_video, plain_url
 
-ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+ENDINGS = (*IMAGE_ENDINGS, *VIDEO_ENDINGS)
+LIST_FORM = "a list has the path of a picture or video in each line"
 
 
 class Picture(NamedTuple):
     """One picture of a source."""
     pixels: np.ndarray  # [H, W, 3] uint8 RGB, turned as a viewer shows it
-    row: dict           # how its row in predictions.json begins: {"file": path}, or {"frame": number from 0}
+    row: dict           # how its row in predictions.json begins: file; of a video also frame, from 0, and time, seconds
+    video: VideoReader | Camera | None = None  # where it comes from, None for an image file
 
 
-class ImageFiles:
-    """The pictures of image files, with progress. A file that cannot be read is named and left out."""
-    unit = "picture"
+class Source:
+    """The pictures of image files, videos, a stream or a camera, in order.
 
-    def __init__(self, paths: list[str]):
-        self.paths = paths
-
-    def __iter__(self) -> Iterator[Picture]:
-        for path in track(self.paths, len(self.paths), "predicting"):
-            try:
-                pixels = read_image(path)
-            except DataError as error:
-                print(f"left out: {error}", flush=True)
-                continue
-            yield Picture(pixels, {"file": path})
-
-
-class VideoReader:
-    """The frames of a video file or a camera, turned as the rotation tag of the file asks.
-
-    source: a path, or the number of a camera. Raises DataError where it does not open.
+    name: as typed. paths: of the files, or one address or number. root: folder that holds all files, "" without any.
+    video: the reader of a single video. total: pictures, as far as known, else None. broken: what could not be read so
+    far, in words.
     """
-    unit = "frame"
 
-    def __init__(self, source: str):
-        cv2.setLogLevel(0)  # else OpenCV writes its own lines about a camera that does not open
-        self.source, self.capture = source, cv2.VideoCapture(int(source) if source.isdigit() else source)
-        if not self.capture.isOpened() and source.isdigit():
-            raise DataError(f"source {source}: there is no such camera, or another program uses it")
-        if not self.capture.isOpened():
-            raise DataError(f"source '{source}' is neither a picture ({', '.join(IMAGE_ENDINGS)}) nor a video that "
-                            f"opens: {describe_file(source)}")
-        self.capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # some builds of OpenCV turn, some do not
-        self.rotation = ROTATIONS.get(round(self.capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
-        self.rate = self.capture.get(cv2.CAP_PROP_FPS)  # frames a second, as the file says
+    def __init__(self, name: str, paths: list[str], root: str = "", *, video: VideoReader | Camera | None = None):
+        self.name, self.paths, self.root, self.video, self.broken = plain_url(name), paths, root, video, []
+        self.live = video is not None and video.live
+        has_video = any(path.lower().endswith(VIDEO_ENDINGS) for path in paths)
+        self.total = (video.count or None) if video else None if has_video else len(paths)
+        self.unit = "frame" if video else "picture"
 
     def __iter__(self) -> Iterator[Picture]:
-        number = 0
-        while (frame := self.capture.read()[1]) is not None:
-            if self.rotation is not None:
-                frame = cv2.rotate(frame, self.rotation)
-            yield Picture(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), {"frame": number})
-            number += 1
-            if number % 50 == 0:
-                print(f"{number} frames", flush=True)
+        for path in self.paths:
+            try:
+                yield from self.read(path)
+            except DataError as error:
+                self.broken.append(str(error))
+                print(f"left out: {error}", flush=True)
+
+    def read(self, path: str) -> Iterator[Picture]:
+        """The pictures of one of the paths. Raises DataError behind the last that can be read."""
+        if self.video is None and path.lower().endswith(IMAGE_ENDINGS):
+            yield Picture(read_image(path), {"file": path})
+            return
+        video = self.video or open_video(path)
+        for number, (pixels, second) in enumerate(video):
+            yield Picture(pixels, {"file": plain_url(path), "frame": number, "time": round(second, 6)}, video)
 
 
-def open_source(source: str) -> ImageFiles | VideoReader:
-    """The pictures of a source as typed. Raises DataError where there are none."""
+def open_source(source: str, skip: str = "") -> Source:
+    """The pictures of a source as typed. skip: the folder of results, left out where it lies in the source.
+
+    Raises DataError where there are none.
+    """
+    skip = os.path.realpath(skip) if skip else ""
     if os.path.isdir(source):
-        names = sorted(name for name in os.listdir(source) if name.lower().endswith(IMAGE_ENDINGS))
-        if not names:
-            raise DataError(f"folder '{source}' holds no pictures ({', '.join(IMAGE_ENDINGS)})")
-        return ImageFiles([os.path.join(source, name) for name in names])
-    if os.path.exists(source) and stat.S_ISFIFO(os.stat(source).st_mode):  # OpenCV would wait for its other end
+        return Source(source, files_below(source, skip), source)
+    if os.path.isfile(source) and source.lower().endswith(".txt"):
+        return with_common_root(source, read_list(source))
+    if not os.path.exists(source) and glob.has_magic(source) and not is_url(source):
+        return with_common_root(source, files_like(source, skip))
+    if source.isdigit() or is_url(source):
+        return Source(source, [source], video=open_video(source))
+    if not os.path.exists(source):
+        raise DataError(f"source '{source}' does not exist")
+    if stat.S_ISFIFO(os.stat(source).st_mode):  # FFmpeg would wait for its other end
         raise DataError(f"source '{source}' is a named pipe; give an image, a folder, a video or a camera number")
-    if source.lower().endswith(IMAGE_ENDINGS):
-        return ImageFiles([source])
-    return VideoReader(source)
+    is_image = source.lower().endswith(IMAGE_ENDINGS)
+    return Source(source, [source], os.path.dirname(source) or ".", video=None if is_image else open_video(source))
+
+
+def inside(path: str, folder: str) -> bool:
+    """Whether a real path lies in a real folder, or is it."""
+    return os.path.commonpath([path, folder]) == folder
+
+
+def files_below(folder: str, skip: str) -> list[str]:
+    """Pictures and videos in a folder and the folders in it, hidden ones left out. Raises DataError for none."""
+    paths, seen = [], {skip} - {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link may lead back to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += [os.path.join(place, name) for name in sorted(names) if is_taken(name)]
+    if not paths:
+        raise DataError(f"folder '{folder}' holds no pictures or videos ({', '.join(ENDINGS)})")
+    return paths
+
+
+def files_like(pattern: str, skip: str) -> list[str]:
+    """Pictures and videos whose paths fit a pattern. Raises DataError for none."""
+    above = os.path.realpath(os.path.dirname(re.split(r"[*?[]", pattern)[0]))  # the folder that holds all
+    skipped = os.path.join(skip, "") if skip and not inside(above, skip) else "\0"  # no path begins with the latter
+    found = {}
+    for path in sorted(glob.glob(pattern, recursive=True)):
+        real = os.path.realpath(path)
+        if is_taken(path) and not real.startswith(skipped):
+            found.setdefault(real, path)  # a link may lead back to a folder above
+    if not found:
+        raise DataError(f"no picture or video fits the pattern '{pattern}' ({', '.join(ENDINGS)})")
+    return list(found.values())
+
+
+def is_taken(path: str) -> bool:
+    """Whether a folder's or pattern's file is a picture or video by its name; macOS puts ._a.jpg beside a.jpg."""
+    return path.lower().endswith(ENDINGS) and not os.path.basename(path).startswith(".")
+
+
+def read_list(path: str) -> list[str]:
+    """The files that a text names, one a line, relative to its folder or else to this one. Raises DataError."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            names = [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"list '{path}' cannot be read ({error}); {LIST_FORM}") from error
+    if not names:
+        raise DataError(f"list '{path}' is empty; {LIST_FORM}")
+    beside = [os.path.join(os.path.dirname(path), name) for name in names]
+    return list(dict.fromkeys(near if os.path.exists(near) else name for near, name in zip(beside, names)))
+
+
+def with_common_root(name: str, paths: list[str]) -> Source:
+    """A Source of files, whose root is the folder below which all of them lie."""
+    return Source(name, paths, os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]))
+

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
+from functools import partial
 
 import mindspore as ms
 import numpy as np
@@ -42,6 +44,7 @@ from src.training.resume import Saved
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.training.step import TrainStep
+from src.training.timing import EVALUATIONS, SAVES, UNPLANNED, RunTimer
 from src.training.validator import Validator
 from src.version import git_commit
 from src.weights.files import open_weights
@@ -50,6 +53,7 @@ from src.weights.load import load_pretrained
 # what a loss trains logits to be
 SCORES = {"focal": "sigmoid", "quality": "sigmoid", "varifocal": "sigmoid", "multibox": "softmax"}
 PUBLISHED_LOSSES = {"sigmoid": "focal", "softmax": "multibox"}  # loss=auto, by the score function of the model
+WARM_SHARE = 0.2  # of a run with --minutes, at most: the warm-up of a recipe may be longer than that run
 # the self-test of --overfit memorises a few images from scratch; these options replace those of any recipe
 OVERFIT = {"augmentation": "plain", "mosaic": 0.0, "class_balance": 0.0, "run_eval": True, "epoch_size": 150,
            "eval_interval": 5, "eval_start_epoch": 1, "early_stop": 0, "save_checkpoint_epochs": 150, "min_score": 0.05,
@@ -131,7 +135,7 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
                          workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
                          fill=model.mean, class_balance=options.class_balance, mosaic=options.mosaic,
-                         mosaic_epochs=options.epoch_size - options.mosaic_off_epochs)
+                         mosaic_epochs=math.inf if options.minutes else options.epoch_size - options.mosaic_off_epochs)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
     return loader
@@ -152,10 +156,17 @@ def build_loss(options: EasyDict, score: str, anchors: np.ndarray) -> DetectionL
                          box=boxes[options.box_loss], box_weight=options.box_weight)
 
 
-def build_rates(options: EasyDict, steps_per_epoch: int) -> np.ndarray:
-    """Learning rate of every step of the run, [steps] float32."""
+def build_rates(options: EasyDict, steps_per_epoch: int, total_steps: int = 0) -> np.ndarray:
+    """Learning rate of every step of the run, [steps] float32.
+
+    total_steps: of a run with --minutes, in which milestones keep their share of the run, and the warm-up its length up
+    to WARM_SHARE of it. 0: all epochs.
+    """
     total = options.epoch_size * steps_per_epoch
     warm = options.warmup_steps or round(options.warmup_epochs * steps_per_epoch)
+    if total_steps:
+        steps_per_epoch, total = total_steps / options.epoch_size, total_steps
+        warm = min(warm, round(WARM_SHARE * total))
     if options.lr_schedule == "cosine":
         rates = cosine(options.lr, lr_end=options.lr * options.lr_end_rate, start=warm, total_steps=total)
     else:
@@ -165,8 +176,21 @@ def build_rates(options: EasyDict, steps_per_epoch: int) -> np.ndarray:
     return warmup(rates, options.lr_init, warm)
 
 
+def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float) -> RunTimer | None:
+    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time()."""
+    if not options.minutes:
+        return None
+    kept = {name: math.inf for name in ("eval_interval", "save_checkpoint_epochs") if name in options.typed}
+    return RunTimer(options.minutes, began, rates_of=partial(build_rates, options, steps_per_epoch),
+                    steps_per_epoch=steps_per_epoch, eval_interval=options.eval_interval,
+                    save_interval=options.save_checkpoint_epochs,
+                    eval_share=kept.get("eval_interval", EVALUATIONS),
+                    save_share=kept.get("save_checkpoint_epochs", SAVES),
+                    mosaic_share=max(1 - options.mosaic_off_epochs / options.epoch_size, 0))
+
+
 def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int) -> TrainStep:
-    """The TrainStep with loss, optimiser and precision. rates: of every step, as of build_rates."""
+    """The TrainStep with loss, optimiser and precision. rates: of every step, or the first alone, []."""
     optimizer = build_optimizer(model.network.trainable_params(), rates, kind=options.optimizer,
                                 momentum=options.momentum, weight_decay=options.weight_decay,
                                 decay_exclude=options.decay_exclude, body_lr=options.body_lr)
@@ -192,11 +216,14 @@ def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:
 
 def build_state(options: EasyDict, steps_per_epoch: int, saved: Saved | None) -> RunState:
     """Where the run starts: where the Saved of a resumed run is, or after the epochs of the pretrained checkpoint."""
-    total = options.epoch_size * steps_per_epoch
+    plan = saved.meta.get("plan") if saved and options.minutes else None
+    total = UNPLANNED if options.minutes else options.epoch_size * steps_per_epoch
+    if plan:  # its steps, in those of this start
+        total = round(plan["steps"] * steps_per_epoch / saved.meta["steps_per_epoch"])
     limits = {"steps_per_epoch": steps_per_epoch, "total_steps": min(total, options.max_steps or total),
               "early_stop": options.early_stop}
     if saved:
-        return RunState.from_meta(saved.meta, **limits)
+        return RunState.from_meta(saved.meta, **limits, plan={**plan, "steps": total} if plan else {})
     return RunState(**limits, steps_done=options.pre_trained_epoch_size * steps_per_epoch)
 
 

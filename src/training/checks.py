@@ -24,6 +24,7 @@ def check_options(options: EasyDict) -> None:
     if options.pre_trained and not options.resume and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
     check_epochs(options)
+    check_minutes(options)
     if options.label_smoothing > 0 and options.loss in ("quality", "varifocal"):
         raise OptionError(f"label_smoothing={options.label_smoothing} is of --loss=focal and multibox; the targets of "
                           f"--loss={options.loss} are IoUs already, leave it out")
@@ -54,6 +55,16 @@ def check_epochs(options: EasyDict) -> None:
     if options.lr_schedule == "multistep" and not fitting:
         raise OptionError(f"lr_milestones={milestones} and lr_factors={factors}: expected as many rising epochs as "
                           "factors, for example [43,54] and [0.1,0.01]")
+
+
+def check_minutes(options: EasyDict) -> None:
+    """Raises OptionError where something else than --minutes says how long the run is."""
+    if not options.minutes:
+        return
+    for name in ("max_steps", "pre_trained_epoch_size", "overfit", "epoch_size"):
+        if options[name] and (name != "epoch_size" or name in options.typed):
+            raise OptionError(f"{name}={options[name]} and minutes={options.minutes:g}: with --minutes the time "
+                              "decides how many steps the run has; leave one of the two out (--minutes=0)")
 
 
 def check_weights(options: EasyDict) -> None:

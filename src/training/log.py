@@ -9,12 +9,10 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
-from rich import progress
-from rich.console import Console
-
 from src.evaluation.plots import plot_history
 from src.files import write_atomic
 from src.progress import on_terminal
+from src.training.panel import Panel, live_panel
 
 
 class RunLog:
@@ -22,6 +20,7 @@ class RunLog:
 
     def __init__(self, *, first: bool = True):
         self.first, self.folder, self.steps_per_epoch, self.file, self.events = first, "", 1, None, None
+        self.panel: Panel | None = None  # while there is one
 
     def open(self, folder: str, *, steps_per_epoch: int = 1, steps_done: int = 0, evaluated: bool = True) -> None:
         """Chooses the folder; only the first process calls it.
@@ -36,13 +35,15 @@ class RunLog:
             write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self.folder, self.steps_per_epoch, self.file = folder, steps_per_epoch, open(path, "a", encoding="utf-8")
 
-    def say(self, text: str) -> None:
-        """Prints a line, on the first process."""
-        if self.first:
+    def say(self, text: str, *, in_panel: bool = False) -> None:
+        """Prints a line, on the first process. in_panel: not where the live panel shows the same."""
+        if self.first and not (in_panel and self.panel):
             print(text, flush=True)
 
     def write(self, row: dict, group: str = "") -> None:
         """Appends a row to log.jsonl (null for what is not finite) and its floats to TensorBoard under a group."""
+        if self.panel:
+            self.panel.add(row)
         if not self.file:
             return
         floats = {key: value for key, value in row.items() if isinstance(value, float)}
@@ -73,22 +74,18 @@ class RunLog:
         self.events.flush()
 
     @contextlib.contextmanager
-    def bar(self, total: int) -> Iterator[Callable[[int, str], None]]:
-        """Gives a function of (steps done, text) that moves a bar with the remaining time, on a terminal."""
+    def live(self, total: int) -> Iterator[Callable[[int, float, int], None]]:
+        """Keeps a panel of the run of so many steps on a terminal; gives Panel.show, which does nothing without one."""
         if not self.first or not on_terminal():
-            yield lambda done, text: None
+            yield lambda done, loss, total=0: None
             return
-        columns = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn(),
-                   progress.TextColumn("{task.description}"))
-        with progress.Progress(*columns, console=Console(), transient=True, refresh_per_second=2) as bar:
-            task = bar.add_task("", total=total, start=False)
-
-            def show(done: int, text: str) -> None:
-                if not bar.tasks[task].started:  # the first step compiles and would spoil the estimate
-                    bar.start_task(task)
-                bar.update(task, completed=done, description=text)
-
-            yield show
+        rows = read_log(self.file.name) if self.file else []
+        self.panel = Panel(self.folder, total=total, steps_per_epoch=self.steps_per_epoch, rows=rows)
+        try:
+            with live_panel(self.panel, self.folder):
+                yield self.panel.show
+        finally:
+            self.panel = None
 
     def close(self) -> None:
         """Draws the curves of all rows as training.png, of a resumed run from its beginning, and closes both files."""

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import signal
 import time
@@ -13,12 +12,13 @@ import numpy as np
 from src.data.loader import TrainLoader
 from src.data.prefetch import Prefetcher
 from src.errors import ALL, ALONE, ANOTHER, Interrupted, NotFiniteError, SSDError
-from src.machine.distributed import wait_for_all
+from src.machine.distributed import gather_rows, wait_for_all
 from src.training.log import RunLog
 from src.training.meter import Meter
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.training.step import TrainStep, run_step
+from src.training.timing import Costs, Plan, RunTimer
 from src.training.validator import Validator
 
 MAX_SKIPPED = 20  # steps in a row; a dynamic loss scale needs fewer to find its value
@@ -28,21 +28,24 @@ SAVED = "the state was saved, --resume=True goes on from here"
 class Loop:
     """Trains from the last step of a RunState to the end of the run.
 
-    rates: of every step of the run, as the optimiser has them; image_names: of every row of the data, for errors.
+    rates: of every step of the run, as the optimiser has them; with a timer, which finds out how many steps there are,
+    of the steps before that. image_names: of every row of the data, for errors.
     The methods pass on the numbers of a step: the dict of run_step, whose keys TrainStep explains.
     """
 
     def __init__(self, step: TrainStep, loader: TrainLoader, state: RunState, *, rates: np.ndarray,
                  validator: Validator | None, saver: Saver, log: RunLog, image_names: Sequence[str],
-                 log_interval: int = 10):
-        self.step, self.loader, self.state, self.rates = step, loader, state, rates
+                 log_interval: int = 10, timer: RunTimer | None = None):
+        self.step, self.loader, self.state, self.rates, self.timer = step, loader, state, rates, timer
         self.validator, self.saver, self.log = validator, saver, log
         self.image_names, self.log_interval = image_names, log_interval
         self.meter = Meter(state, images_per_step=loader.batch_size * loader.world)
         self.batches = Prefetcher(loader, state.total_steps)
+        if timer and state.plan:  # of a resumed run
+            self.follow(Plan(**state.plan))
         self.signals: list[int] = []  # signals received; the first one asks the run to stop
         self.finite: list[bool] = []  # for each step, whether its gradients were finite
-        self.show: Callable[[int, str], None] | None = None  # moves the progress bar; train() opens it
+        self.show: Callable[[int, float, int], None] | None = None  # tells a live panel of a step; train() opens it
 
     def run(self) -> None:
         """Trains. After an error too it saves the state and closes the log, and all processes leave together."""
@@ -73,7 +76,7 @@ class Loop:
         if stalled or ended:
             return
         total = self.state.total_steps
-        with stop_signals() as self.signals, self.log.bar(total) as self.show, contextlib.closing(self.batches):
+        with stop_signals() as self.signals, self.log.live(total) as self.show, contextlib.closing(self.batches):
             while not self.state.is_complete:
                 self.train_epoch()
                 if self.end_epoch():
@@ -83,20 +86,25 @@ class Loop:
         """Trains to the end of the epoch, or of the run: batch, step, log, save."""
         state = self.state
         epoch, first = divmod(state.steps_done, state.steps_per_epoch)
-        steps_left = state.total_steps - state.steps_done
         asked = time.time()
-        for images, labels, targets, rows in itertools.islice(self.batches.epoch(epoch, first), steps_left):
+        for images, labels, targets, rows in self.batches.epoch(epoch, first):
             began = time.time()
+            if self.timer:
+                self.prepare_timed_step()
             stop = bool(self.signals or self.batches.error)
             numbers = run_step(self.step, [images, labels, targets], stop=stop)
             self.meter.add(numbers, data_time=began - asked, step_time=time.time() - began)
             self.check_finite(numbers, rows)
             state.count_step()
+            if self.is_measuring:
+                self.timer.count(time.time() - asked)
             self.report(numbers, time.time() - asked)
             if numbers["stops"]:  # how many processes ask to stop
                 self.saver.save_last(state)
                 raise self.interruption(everyone=numbers["stops"] == self.loader.world) from self.data_error()
             self.saver.after_step(state)
+            if state.is_complete:
+                break
             asked = time.time()
         if not self.step.dynamic:
             refuse_skipping(self.finite[-state.steps_per_epoch:])
@@ -104,6 +112,9 @@ class Loop:
     def end_epoch(self) -> bool:
         """What follows an epoch: validate, save. Returns whether the run ends here, before its last step."""
         state, ended = self.state, False
+        if self.is_measuring:
+            state.epoch_end_due = False
+            return False
         evaluated = self.validator is not None and self.validator.is_due(state)
         if evaluated:
             self.saver.save_last(state)  # the evaluation may fail
@@ -114,6 +125,46 @@ class Loop:
         self.saver.after_epoch(state, evaluated=evaluated, ended=ended)
         state.epoch_end_due = False
         return ended
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether the timer has still to find out how many steps the run has. Epochs have no end until then."""
+        return self.timer is not None and not self.state.plan
+
+    def prepare_timed_step(self) -> None:
+        """Makes the plan of the run when it is due, and gives the next step its learning rate."""
+        state, world = self.state, self.loader.world
+        if self.is_measuring:
+            due = np.float32([[self.timer.is_due()]])
+            if gather_rows(due, self.loader.rank, world).any():
+                self.make_plan()
+            else:
+                state.total_steps = self.timer.guess(state.steps_done)
+        self.step.set_rate(self.rates[state.steps_done])
+
+    def make_plan(self) -> None:
+        """Measures what the run consists of, and gives it the length that fits into its time."""
+        state, evaluation = self.state, self.validator.measure() if self.validator else 0.0
+        began = time.time()
+        self.saver.save_last(state)
+        save = time.time() - began
+        costs = np.float32([[self.timer.step_seconds, evaluation, save, self.timer.spent()]])
+        # the slowest process counts, so that all get the same plan
+        costs = Costs(*gather_rows(costs, self.loader.rank, self.loader.world).max(axis=0).tolist())
+        plan = self.timer.plan(costs, state.steps_done)
+        self.follow(plan)
+        self.log.say(self.timer.describe(plan, costs))
+
+    def follow(self, plan: Plan) -> None:
+        """Gives the run the length of a plan."""
+        state = self.state
+        state.plan, state.total_steps, self.batches.total_steps = plan._asdict(), plan.steps, plan.steps
+        self.rates = self.timer.rates_of(plan.steps)
+        self.saver.epoch_interval = plan.save_interval
+        self.loader.limit_mosaics(round(self.timer.mosaic_share * state.epochs))
+        if self.validator:
+            self.validator.interval = plan.eval_interval
+            self.validator.start_epoch = min(self.validator.start_epoch, state.epochs)
 
     def check_finite(self, numbers: dict, rows: np.ndarray) -> None:
         """Raises NotFiniteError where the loss is not finite, or too many steps in a row were skipped."""
@@ -138,11 +189,11 @@ class Loop:
         state = self.state
         if len(self.finite) == 1:
             self.log.say(f"first step took {seconds:.1f} s (it compiles the graph, or reads it from --compile_cache)")
-        self.show(state.steps_done, f"loss {numbers['loss']:.4f}")
+        self.show(state.steps_done, numbers["loss"], state.total_steps)
         if state.steps_done % self.log_interval == 0 or state.is_complete:
             row = self.meter.row(self.step.last_rate(self.rates))
             self.log.write(row, "train")
-            self.log.say(self.meter.line(row))
+            self.log.say(self.meter.line(row), in_panel=True)
 
     def interruption(self, *, everyone: bool) -> Interrupted:
         """The error that ends the loop after a process asked to stop and the state was saved. everyone: all asked."""

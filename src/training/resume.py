@@ -50,6 +50,7 @@ def find_saved(now: dict, say: Callable[[str], None]) -> Saved:
                                  "image_size": now["image_size"] or published_size(now["model"])})
     refuse_other_anchors(saved, now)
     refuse_other_optimizer(saved, now)
+    refuse_other_minutes(saved, now)
     refuse_idling(saved, now)
     return saved
 
@@ -82,6 +83,15 @@ def refuse_other_optimizer(saved: Saved, now: dict) -> None:
                               f"hold the optimiser's state for that; {ADVICE}")
 
 
+def refuse_other_minutes(saved: Saved, now: dict) -> None:
+    """Raises OptionError where other minutes are asked for than those that the steps of the run were fitted to."""
+    before = saved.options.get("minutes", 0)
+    if saved.meta.get("plan") and now["minutes"] not in (0, before):
+        raise OptionError(f"--resume=True: minutes {before:g} -> {now['minutes']:g}: the {saved.meta['plan']['steps']} "
+                          f"steps of this run are fixed since its start; leave it as it was, or give --minutes=0 and "
+                          "the --epoch_size that the run shall have")
+
+
 def is_thawed(before: str, now: str) -> bool:
     """Whether one of the prefixes of freeze_layer is no longer covered."""
     covered = tuple(f"{name}." for name in now.split(",") if name)
@@ -95,7 +105,8 @@ def refuse_idling(saved: Saved, now: dict) -> None:
                if key in saved.options and rule_of(key).needs_steps and saved.options[key] != now[key]]
     if not changed or not meta.get("settled", True):
         return
-    if meta["steps_done"] >= now["epoch_size"] * meta["steps_per_epoch"]:
+    plan = meta.get("plan") if now["minutes"] else None
+    if meta["steps_done"] >= (plan["steps"] if plan else now["epoch_size"] * meta["steps_per_epoch"]):
         end, option = "all its steps are done", "--epoch_size"
     elif 0 < now["max_steps"] <= meta["steps_done"]:
         end, option = "all its steps are done", "--max_steps"
@@ -122,7 +133,7 @@ def begin_run(step: TrainStep, state: RunState, saved: Saved | None, *, now: dic
         for change in changes(saved, now, {key: facts[key] for key in SURROUNDINGS}):
             log.say(f"changed since: {change}")
         best = f"best so far {state.best:.4f}" if state.best >= 0 else "not evaluated yet"
-        epoch = min(state.steps_done // state.steps_per_epoch + 1, now["epoch_size"])
+        epoch = min(state.steps_done // state.steps_per_epoch + 1, state.epochs)
         log.say(f"resumed after step {state.steps_done}, epoch {epoch}, {best}, from {os.path.basename(saved.path)}")
         if state.is_complete:
             log.say("all steps of this run are done; a larger --epoch_size (or --max_steps) goes on")

@@ -14,11 +14,12 @@ class RunState:
     best: float = -1.0            # best score of an evaluation, -1: not evaluated yet
     since_best: int = 0           # evaluations after the best one
     epoch_end_due: bool = False   # whether what follows the last epoch, an evaluation and checkpoints, is still to do
+    plan: dict = field(default_factory=dict)  # with --minutes: a timing.Plan by its names, {} before it is made
     unlogged: list[dict] = field(default_factory=list)  # numbers of the steps after the last row of the log
 
     @classmethod
-    def from_meta(cls, meta: dict, **limits: int) -> RunState:
-        """The state that a checkpoint stores, with the steps_per_epoch and the limits of this start."""
+    def from_meta(cls, meta: dict, **limits: int | dict) -> RunState:
+        """The state that a checkpoint stores, with the steps_per_epoch, the limits and the plan of this start."""
         state = cls(**limits, steps_done=meta["steps_done"], best=meta["best"], since_best=meta.get("since_best", 0))
         if meta["steps_per_epoch"] == state.steps_per_epoch:
             state.unlogged = meta.get("unlogged", [])
@@ -28,9 +29,10 @@ class RunState:
         return state
 
     def to_meta(self) -> dict:
-        """What a checkpoint stores, JSON-able; older ones lack since_best, settled and unlogged."""
+        """What a checkpoint stores, JSON-able; older ones lack since_best, settled, unlogged and plan."""
         return {"steps_per_epoch": self.steps_per_epoch, "steps_done": self.steps_done, "best": self.best,
-                "since_best": self.since_best, "settled": not self.epoch_end_due, "unlogged": self.unlogged}
+                "since_best": self.since_best, "settled": not self.epoch_end_due, "unlogged": self.unlogged,
+                "plan": self.plan}
 
     @property
     def epoch(self) -> int:

@@ -56,8 +56,14 @@ class TrainStep(nn.Cell):
         # only before the first step: once a graph has run, set_data does not reach so small a parameter
         self.optimizer.global_step.set_data(Tensor([step], mstype.int32))
 
+    def set_rate(self, rate: float) -> None:
+        """Gives the next step its learning rate, where the optimiser was built with a single one."""
+        ops.assign(self.optimizer.learning_rate, Tensor(rate, mstype.float32))
+
     def last_rate(self, rates: np.ndarray) -> float:
         """The learning rate of the last step by the optimiser's own count. rates: what the optimiser was built with."""
+        if not self.optimizer.dynamic_lr:
+            return float(self.optimizer.learning_rate.asnumpy())
         return float(rates[int(self.optimizer.global_step.asnumpy()[0]) - 1])
 
     def construct(self, images: Tensor, labels: Tensor, targets: Tensor, stop: Tensor) -> Tensor:

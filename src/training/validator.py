@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +20,7 @@ from src.training.log import RunLog
 from src.training.state import RunState
 from src.training.step import TrainStep
 
+TRIED = 3  # batches from which the time of an evaluation is known before the first one
 LOGGED = ("AP", "AP50", "AP75", "mAP_11point", "mAP_area")
 
 
@@ -44,6 +47,19 @@ class Validator:
     def is_due(self, state: RunState) -> bool:
         """Whether an evaluation follows the epoch that has just ended."""
         return state.epoch >= self.start_epoch and (state.epoch % self.interval == 0 or state.is_complete)
+
+    def measure(self) -> float:
+        """Seconds that an evaluation takes, by its first batches; the graph is compiled before."""
+        batches = -(-len(self.loader.rows) // self.loader.batch_size)
+        tried = min(batches, TRIED)
+        self.step.set_train(False)
+        for images, _ in itertools.islice(self.loader, 1):
+            self.predict(images)
+        began = time.time()
+        for images, _ in itertools.islice(self.loader, tried):
+            self.predict(images)
+        self.step.set_train()
+        return (time.time() - began) * batches / max(tried, 1)
 
     def validate(self, state: RunState) -> dict:
         """Logs and returns the metrics, and draws some detections; {} on other processes than rank 0."""

@@ -37,15 +37,20 @@ def save(path: str, parameters: Iterable[ms.Parameter], meta: dict) -> None:
 
 def load(path: str) -> tuple[dict[str, np.ndarray], dict]:
     """{name: array} and meta, {} if another program wrote the file. For files.open_weights alone. Raises DataError."""
+    values, meta = read(path)
+    return {name: value.asnumpy() if hasattr(value, "asnumpy") else np.asarray(value)
+            for name, value in values.items()}, meta
+
+
+def read(path: str) -> tuple[dict, dict]:
+    """{name: Parameter or what else MindSpore stores} and meta of a checkpoint. Raises DataError."""
     try:
         with quiet():
             values = load_checkpoint(path)  # a file without a checksum passes
     except (ValueError, RuntimeError, TypeError, AttributeError, EOFError) as error:
         raise DataError(f"checkpoint '{path}' is damaged or not a MindSpore checkpoint "
                         f"({os.path.getsize(path)} bytes); use another one") from error
-    meta = json.loads(str(values.pop(META, "{}")))
-    return {name: value.asnumpy() if hasattr(value, "asnumpy") else np.asarray(value)
-            for name, value in values.items()}, meta
+    return values, json.loads(str(values.pop(META, "{}")))
 
 
 def save_run(folder: str, name: str, parameters: Iterable[ms.Parameter], *, meta: dict, keep: int = 0) -> None:
@@ -60,11 +65,11 @@ def save_run(folder: str, name: str, parameters: Iterable[ms.Parameter], *, meta
 
 
 def amend(path: str, facts: dict) -> None:
-    """Adds facts (JSON-able) to the meta of a checkpoint of ours; its parameters stay. Raises DataError where another
-    program wrote the file, EnvironmentFault where it cannot be written."""
-    with quiet():
-        values = load_checkpoint(path)
-    if META not in values:
-        raise DataError(f"checkpoint '{path}' does not describe itself, so nothing can be added to it")
-    meta = json.loads(str(values.pop(META)))
+    """Adds facts (JSON-able) to the meta of a checkpoint of ours; its parameters stay as they are, to the last bit.
+
+    Raises DataError where another program wrote the file, EnvironmentFault where it cannot be written.
+    """
+    values, meta = read(path)
+    if not meta:
+        raise DataError(f"'{path}' does not describe itself, so nothing can be added to it")
     save(path, values.values(), {**meta, **facts})

@@ -55,9 +55,8 @@ KNOWN = ", ".join(dict.fromkeys([known.title for known in WEIGHT_FORMATS] + ["Mi
 def open_weights(path: str) -> WeightFile:
     """The content of a weight file, or of a folder with one as places_in knows them.
 
-    Names, axes and types are those of the file, but bfloat16 and quantized numbers become float32, and a "module." that
-    all names begin with (DataParallel) is dropped. Raises OptionError if the file is missing, DataError if it is
-    damaged, of another format, or asks for more than tensors.
+    Names, axes and types are those of the file, but bfloat16 and quantized numbers become float32. Raises OptionError
+    if the file is missing, DataError if it is damaged, of another format, or wants to run something.
     """
     place = existing_file(path)
     try:
@@ -74,8 +73,6 @@ def open_weights(path: str) -> WeightFile:
         return WeightFile(path, kind, *load(place))
     if not arrays:
         raise DataError(f"weights '{place}': there are no tensors in it")
-    if all(name.startswith("module.") for name in arrays):
-        arrays = {name[len("module."):]: array for name, array in arrays.items()}
     return WeightFile(path, kind, {name: np.asarray(array, array.dtype.newbyteorder("="), "C")
                                    for name, array in arrays.items()}, meta={})
 

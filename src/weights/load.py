@@ -15,7 +15,7 @@ from src.ema import averaged
 from src.errors import DataError, OptionError
 from src.models.ssd import BUILDERS, SSD, build_model
 from src.weights.files import WeightFile
-from src.weights.names import SOURCES, Arrays, convert_weights, guess_source
+from src.weights.names import SOURCES, Arrays, convert_weights, count_places, guess_source, unwrap
 
 OURS = "ours"    # the source of files that have the names of this repository
 MAX_ROWS = 12    # of a list in a report
@@ -73,15 +73,15 @@ def translate_weights(network: SSD, file: WeightFile, source: str = "auto") -> T
     OptionError if none fits, DataError for NaN or infinity in what the network would take.
     """
     shapes = shapes_of(network)
-    if source == "auto" and (file.meta or not shapes.keys().isdisjoint(file.arrays)):
-        translated = Translated(averaged(file.arrays))
+    source, arrays = find_source(file, shapes, source)
+    if source is None:
+        raise OptionError(f"'{file.path}' fits this network by no known names (it begins with "
+                          f"{', '.join(list(file.arrays)[:3])}); known are {', '.join(SOURCES)}; is it of another "
+                          "--model or --width?")
+    if source == OURS:
+        translated = Translated(averaged(arrays))
     else:
-        source = guess_source(file.arrays, shapes) if source == "auto" else source
-        if source is None:
-            raise OptionError(f"'{file.path}' fits this network by no known names (it begins with "
-                              f"{', '.join(list(file.arrays)[:3])}); known are {', '.join(SOURCES)}; is it of another "
-                              "--model or --width?")
-        translated = Translated(*convert_weights(source, file.arrays, shapes), source)
+        translated = Translated(*convert_weights(source, arrays, shapes), source)
     for name in shapes.keys() & translated.arrays.keys():
         array = translated.arrays[name]
         wrong = array.size - int(np.isfinite(array).sum())
@@ -89,6 +89,24 @@ def translate_weights(network: SSD, file: WeightFile, source: str = "auto") -> T
             raise DataError(f"weights '{file.path}': {wrong} of the {array.size} numbers of {name} are NaN or "
                             "infinite; the file is damaged or of a training that diverged, take another one")
     return translated
+
+
+def find_source(file: WeightFile, shapes: dict[str, tuple], source: str = "auto") -> tuple[str | None, Arrays]:
+    """Whose names a file has, as of Translated or None, and its arrays without the names of what wraps a network.
+
+    source: as of translate_weights. Some names of torchvision are ours too; who gives more arrays a place is right.
+    """
+    if source == "auto" and file.meta:
+        return OURS, file.arrays
+    arrays = unwrap(file.arrays, shapes)
+    if source != "auto":
+        return source, arrays
+    source = guess_source(arrays, shapes)
+    if not shapes.keys().isdisjoint(file.arrays):
+        ours = sum(shapes.get(name) == array.shape for name, array in file.arrays.items())
+        if source is None or ours >= count_places(source, arrays, shapes):
+            return OURS, file.arrays
+    return source, arrays
 
 
 def shapes_of(network: nn.Cell) -> dict[str, tuple]:
@@ -192,10 +210,10 @@ def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str
     """The source of a file that holds all of a model, else None, and how many classes without background, else 0."""
     network = build_model(model, 2).network
     shapes, class_layers = shapes_of(network), class_parameters(network)
-    source = guess_source(file.arrays, shapes) if source == "auto" else source
-    if source is None or not shapes.keys().isdisjoint(file.arrays):
+    source, arrays = find_source(file, shapes, source)
+    if source in (None, OURS):
         return None, 0
-    arrays, _ = convert_weights(source, file.arrays, shapes)
+    arrays, _ = convert_weights(source, arrays, shapes)
     if any(name not in arrays or (arrays[name].shape != shape and name not in class_layers)
            for name, shape in shapes.items()):
         return None, 0

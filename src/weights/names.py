@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ class WeightSource(NamedTuple):
     norm_eps: float = 0.0                          # of its BatchNorms; 0 for that of our network
 
 
+# what training programs name a network inside of another object: DataParallel, torch.compile, Lightning and the like
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "detector.", "ema_model.")
 DROPPED = "dropped"  # what a rule makes of a name that counts neither as used nor as unused
 RESNET_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}  # by number in torchvision
 PADDLE_BLOCKS = ("2_1", "2_2", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2", "5_3", "5_4", "5_5", "5_6", "6")
@@ -144,12 +147,31 @@ def convert_weights(source: str, arrays: Arrays, shapes: dict[str, tuple]) -> tu
 
 def guess_source(arrays: Arrays, shapes: dict[str, tuple]) -> str | None:
     """The source whose rules give the most arrays a place in the network (name and shape), None if none does."""
-    counts = {}
-    for source in SOURCES:
-        converted, _ = convert_weights(source, arrays, shapes)
-        counts[source] = sum(shapes.get(name) == array.shape for name, array in converted.items())
+    counts = {source: count_places(source, arrays, shapes) for source in SOURCES}
     best = max(counts, key=counts.get)
     return best if counts[best] else None
+
+
+def count_places(source: str, arrays: Arrays, shapes: dict[str, tuple]) -> int:
+    """How many arrays the rules of a source give a place in the network (name and shape)."""
+    converted, _ = convert_weights(source, arrays, shapes)
+    return sum(shapes.get(name) == array.shape for name, array in converted.items())
+
+
+def unwrap(arrays: Arrays, shapes: dict[str, tuple]) -> Arrays:
+    """The arrays without the WRAPPERS in front of their names, where more have a place in the network that way."""
+    views = list(unwrapped(arrays))
+    if len(views) == 1:
+        return arrays
+    return max(views, key=lambda view: max(count_places(source, view, shapes) for source in SOURCES))
+
+
+def unwrapped(arrays: Arrays) -> Iterator[Arrays]:
+    """The arrays as they are, then without each of the WRAPPERS that most names begin with, the outermost first."""
+    yield arrays
+    for wrapper in WRAPPERS:
+        if 2 * sum(name.startswith(wrapper) for name in arrays) > len(arrays):
+            yield from unwrapped({name.removeprefix(wrapper): array for name, array in arrays.items()})
 
 
 def rename_norms(arrays: Arrays) -> Arrays:

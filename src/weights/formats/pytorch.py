@@ -1,9 +1,14 @@
-"""PyTorch's torch.save, and Paddle's pickles of numpy arrays: read without calling anything that a file names."""
+"""PyTorch's torch.save, and Paddle's pickles of numpy arrays: read without calling anything that a file names.
+
+Checkpoints of Lightning, mmdetection, ultralytics and other training programs too: objects of their classes become
+Bystanders, and a pickled network gives the tensors of its modules.
+"""
 from __future__ import annotations
 
 import io
 import pickle
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -14,8 +19,10 @@ from src.errors import DataError
 from src.weights.formats.raw_numbers import bytes_each, to_numbers
 
 MAGIC_NUMBER = 0x1950a86a20f9469cfc6c  # first object of what torch.save wrote before version 1.6
-# where training programs keep the state dict; the first that holds tensors wins, else the place with the most tensors
-STATE_DICTS = ("state_dict", "model", "model_state_dict", "ema", "network")
+# where training programs keep the state dict, an average of the weights before the weights themselves; the first that
+# holds tensors wins, else the place with the most tensors
+STATE_DICTS = ("ema", "model_ema", "state_dict_ema", "ema_state_dict", "state_dict", "model", "model_state_dict",
+               "network")
 # PyTorch's types of storages by the codes of raw_numbers
 STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bf16",
             "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1",
@@ -111,31 +118,65 @@ class Dictionary(dict):
         pass
 
 
-# Every global a file may name, and what stands for it. All of these have a __setstate__, without which a pickle could
-# set attributes of the classes themselves.
+class Bystander(dict):
+    """Stands for any other class or function: ignores the arguments of its call, keeps a state that is a dict.
+
+    A module of a pickled network then has its `_parameters`, `_buffers` and `_modules`.
+    """
+    __hash__, __eq__ = object.__hash__, object.__eq__  # it may be a key, as other objects
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Bystander:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.update(state)
+
+    def extend(self, items: Any) -> None:
+        """What a list of a pickle's own class would take."""
+
+    append = add = extend
+
+
+# Every global that is read, and what stands for it. All of these, and Bystander, have a __setstate__, without which a
+# pickle could set attributes of the classes themselves.
 GLOBALS = {("collections", "OrderedDict"): Dictionary, ("torch", "Size"): Call, ("torch", "device"): Call,
            ("torch._utils", "_rebuild_tensor_v2"): Tensor, ("torch._utils", "_rebuild_parameter"): Tensor,
+           ("torch._utils", "_rebuild_parameter_with_state"): Tensor,
            ("numpy", "dtype"): Call, ("numpy", "ndarray"): Call, ("_codecs", "encode"): Call,
            ("__builtin__", "bytes"): Call,
            ("numpy.core.multiarray", "_reconstruct"): Array, ("numpy._core.multiarray", "_reconstruct"): Array,
            ("numpy.core.multiarray", "scalar"): Call, ("numpy._core.multiarray", "scalar"): Call}
 
 
+# Of Python's own library a checkpoint names only these. A Bystander would do no harm in the place of os.system either,
+# but who wrote such a file meant harm, and the user should know.
+PYTHON = frozenset(getattr(sys, "stdlib_module_names", sys.builtin_module_names)) | {"__builtin__", "os", "subprocess"}
+HARMLESS_MODULES = {"argparse", "collections", "copyreg", "copy_reg", "datetime", "enum", "functools", "pathlib",
+                    "types", "typing", "uuid"}
+HARMLESS_BUILTINS = {"bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "getattr", "int", "list",
+                     "object", "range", "set", "slice", "str", "tuple"}
+
+
 class TensorUnpickler(pickle.Unpickler):
-    """Unpickler that knows the GLOBALS above and no others. `codes` collects the types of all storages by key."""
+    """Unpickler that knows the GLOBALS above; others are Bystanders. `codes`: the types of all storages by key."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")  # of the texts that Python 2 wrote
         self.codes: dict[str, str] = {}
 
     def find_class(self, module: str, name: str) -> type | str:
-        """What stands for a global; for a type of storage its name. Raises DataError for any other global."""
-        if module in ("torch", "torch.cuda") and name in STORAGES:
+        """What stands for a global; for a type of storage its name. Raises DataError for what no checkpoint needs."""
+        if module in ("torch", "torch.cuda") and name.endswith("Storage"):
             return name
-        if (module, name) not in GLOBALS:
+        harmless = name in HARMLESS_BUILTINS if module in ("builtins", "__builtin__") else module in HARMLESS_MODULES
+        if module.split(".")[0] in PYTHON and (module, name) not in GLOBALS and not harmless:
             raise DataError(f"the file wants to call {module}.{name}; only tensors are read and nothing is executed, "
                             "save the state dict alone")
-        return GLOBALS[module, name]
+        return GLOBALS.get((module, name), Bystander)
 
     def persistent_load(self, pid: tuple) -> tuple[str, int]:
         """The key of a storage, and the element at which a view into it starts.
@@ -145,6 +186,8 @@ class TensorUnpickler(pickle.Unpickler):
         word, kind, key, *_ = pid
         if word != "storage":
             raise DataError(f"the file refers to a '{word}'; only storages of tensors are read")
+        if kind not in STORAGES:
+            raise DataError(f"a tensor in it has the type {kind}; known are {', '.join(STORAGES)}")
         view = pid[5] if len(pid) > 5 else None
         self.codes[key] = STORAGES[kind]
         return key, view[1] if view else 0
@@ -165,8 +208,19 @@ def named_tensors(tree: Any, depth: int) -> dict[str, Call]:
 
 
 def own_tensors(tree: dict) -> dict[str, Call]:
-    """{name: tensor} of a dict, without those inside its values."""
-    return {str(name): value for name, value in tree.items() if isinstance(value, (Array, Tensor))}
+    """{name: tensor} of a dict, without those inside its values; of a pickled network those of all its modules."""
+    found, waiting, known = {}, [("", tree)], set()
+    for prefix, node in waiting:
+        if id(node) in known:  # a module may hold itself
+            continue
+        known.add(id(node))
+        is_module = isinstance(node.get("_modules"), dict)
+        for part in (node["_parameters"], node["_buffers"]) if is_module else (node,):
+            found.update({f"{prefix}{name}": value for name, value in part.items()
+                          if isinstance(value, (Array, Tensor))})
+        if is_module:
+            waiting += [(f"{prefix}{name}.", module) for name, module in node["_modules"].items() if module is not None]
+    return found
 
 
 def dictionaries(tree: Any) -> Iterator[dict]:

@@ -1,0 +1,195 @@
+"""The live panel of a training on a terminal: progress, times, losses, learning rate, speed, memory, AP so far."""
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+from rich import box, get_console, panel
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
+from rich.control import Control
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from src.progress import duration
+
+MAX_WIDTH, NARROW = 80, 60        # columns of the panel; below NARROW it has no curves
+LEVELS = "▁▂▃▄▅▆▇█"               # of a curve
+CURVE = 14                        # points of a curve
+SCORES = ("mAP_area", "AP")       # the first one of a row counts, as for best.ckpt
+FURTHER = ("AP50", "AP75")        # shown behind it
+
+
+class Panel:
+    """The numbers of a run as text. rows: those of the log so far, of a resumed run from its beginning."""
+
+    def __init__(self, title: str, *, total: int, steps_per_epoch: int, rows: Iterable[dict] = ()):
+        self.title, self.total, self.steps_per_epoch = title, total, steps_per_epoch
+        self.began, self.logged = time.time(), time.time()  # this start, and its last row
+        self.done, self.loss = None, math.nan               # steps done, None before the first one; loss of the last
+        self.row, self.losses, self.scores = {}, [], []     # newest row of steps; losses of all rows; all evaluations
+        for row in rows:
+            self.add(row)
+        self.row = {}  # its times were those of an earlier start
+        self.hint = "Ctrl-C saves and stops"
+
+    def add(self, row: dict) -> None:
+        """Takes up a row of the log, of steps or of an evaluation."""
+        if "loss" in row:
+            self.row, self.logged = row, time.time()
+            self.losses.append(row["loss"])
+        elif any(name in row for name in SCORES):
+            self.scores.append(row)
+
+    def show(self, done: int, loss: float, total: int = 0) -> None:
+        """Takes up a step: how many are done, its loss, and how many the run has (0: as before)."""
+        self.done, self.loss, self.total = done, loss, total or self.total
+
+    def __rich_console__(self, console: Console, room: ConsoleOptions) -> RenderResult:
+        width = min(room.max_width, MAX_WIDTH)
+        curves = width >= NARROW and not room.ascii_only
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(style="dim", min_width=5, no_wrap=True)
+        table.add_column()
+        table.add_row("steps", ProgressBar(total=self.total, completed=self.done or 0))
+        for name, text in self.lines(curves=curves).items():
+            table.add_row(name, Text(text, overflow="ellipsis", no_wrap=True))
+        yield panel.Panel(table, title=Text(self.title, overflow="ellipsis"), title_align="left", width=width,
+                          subtitle=self.hint or None, subtitle_align="right", box=box.ROUNDED)
+
+    def lines(self, *, curves: bool) -> dict[str, str]:
+        """The numbers by name, a line each, `-` for what is not known yet."""
+        row, rate, speed = self.row, "-", "-"
+        if row:
+            rate = f"{row['lr']:.5f}   gradient norm {number(row['grad_norm'], '.3g')}"
+            data_ms, step_ms = row["data_time"] * 1000, row["step_time"] * 1000
+            speed = (f"{row['images_per_second']:.1f} images/s   data {data_ms:.0f} ms, step {step_ms:.0f} ms   "
+                     f"memory {row['peak_memory']:.1f} GiB")
+        losses, scores = self.losses, [score(evaluation) for evaluation in self.scores]
+        return {"": self.progress_text(), "time": self.time_text(),
+                "loss": self.loss_text() + (curve(losses) if curves else ""), "lr": rate, "speed": speed,
+                "AP": self.score_text() + (curve(scores) if curves else "")}
+
+    def progress_text(self) -> str:
+        """Steps and epochs."""
+        if self.done is None:
+            return "the first step: compiling the graph, or reading it from --compile_cache"
+        epoch, epochs = -(-self.done // self.steps_per_epoch), -(-self.total // self.steps_per_epoch)
+        skipped = f"   {self.row['skipped']} skipped" if self.row.get("skipped") else ""
+        return f"{self.done}/{self.total}   epoch {epoch}/{epochs}   {self.done / self.total:.0%}{skipped}"
+
+    def time_text(self) -> str:
+        """Time since the start, that is left, and of day at the end."""
+        now = time.time()
+        text = f"{duration(now - self.began)} so far"
+        if not self.row:
+            return text
+        left = max(self.row["eta"] - (now - self.logged), 0)
+        return f"{text}   {duration(left)} left   ends {time.strftime('%a %H:%M', time.localtime(now + left))}"
+
+    def loss_text(self) -> str:
+        """The loss of the last step, and means of the last row."""
+        if self.done is None:
+            return "-"
+        text, row = number(self.loss), self.row
+        if row:
+            text += (f"   mean {number(row['loss'])} (classes {number(row['loss_cls'])}, boxes "
+                     f"{number(row['loss_box'])})")
+        return text
+
+    def score_text(self) -> str:
+        """The newest evaluation and the best one."""
+        if not self.scores:
+            return "- not evaluated yet"
+        newest, best = self.scores[-1], max(self.scores, key=score)
+        more = "".join(f"   {name} {number(newest[name])}" for name in FURTHER if name in newest)
+        return f"{score(newest):.4f}, best {score(best):.4f} (epoch {best['epoch']}){more}"
+
+
+def score(row: dict) -> float:
+    """What an evaluation is ranked by; -1 where it is not known."""
+    value = next((row[name] for name in SCORES if name in row), None)
+    return -1.0 if value is None else value
+
+
+def number(value: float | None, form: str = ".4f") -> str:
+    """A number in a format; rows of log.jsonl hold None for what is not finite."""
+    return "not finite" if value is None else format(value, form)
+
+
+def curve(values: Sequence[float | None]) -> str:
+    """Numbers as a line of bars behind a text, means of neighbours where there are many; "" for fewer than two."""
+    values = [value for value in values if value is not None and math.isfinite(value)]
+    if len(values) < 2:
+        return ""
+    count = min(len(values), CURVE)
+    edges = [len(values) * index // count for index in range(count + 1)]
+    means = [sum(values[first:last]) / (last - first) for first, last in zip(edges, edges[1:])]
+    low, high = min(means), max(means)
+    scale = (len(LEVELS) - 1) / (high - low) if high > low else 0
+    return "   " + "".join(LEVELS[round((mean - low) * scale)] for mean in means)
+
+
+@contextlib.contextmanager
+def live_panel(shown: Panel, folder: str) -> Iterator[None]:
+    """Keeps a Panel at the foot of the terminal; what is printed meanwhile goes above it, C++ code's messages too.
+
+    folder: for messages.txt, what arrives on standard error; the file stays after a crash only, and tells why.
+    """
+    messages = stderr_in(os.path.join(folder, "messages.txt")) if os.isatty(2) else contextlib.nullcontext()
+    with messages as read, LivePanel(shown, read):
+        try:
+            yield
+        finally:
+            shown.hint = ""
+
+
+class LivePanel(Live):
+    """Draws a Panel. messages: a file whose new lines go above it; None for none."""
+
+    def __init__(self, shown: Panel, messages: BinaryIO | None):
+        super().__init__(get_renderable=lambda: shown, console=get_console(), redirect_stderr=False)
+        self.width, self.messages = self.console.width, messages
+
+    def refresh(self) -> None:
+        """Draws the panel; above it the messages that have arrived."""
+        lines = self.messages.readlines() if self.messages else []
+        if lines:
+            self.console.print(Text.from_ansi(b"".join(lines).decode(errors="replace").rstrip("\n")))
+        super().refresh()
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """What is printed, behind the erasing of the panel, and the panel again."""
+        drawn, self.width = min(self.width, MAX_WIDTH), self.console.width
+        renderables = super().process_renderables(renderables)
+        if self.width < drawn:  # the terminal has wrapped the panel into an unknown number of rows
+            return [Control.home(), Control.clear(), *renderables]
+        return renderables
+
+
+@contextlib.contextmanager
+def stderr_in(path: str) -> Iterator[BinaryIO]:
+    """Leads the standard error of this process, C++ code's too, into a file, which is given for reading.
+
+    At the end what was not read is shown, and the file is removed.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with open(path, "ab", buffering=0) as written, open(path, "rb") as read:
+            os.dup2(written.fileno(), 2)
+            try:
+                yield read
+            finally:
+                sys.stderr.flush()
+                os.dup2(terminal, 2)
+                os.write(2, read.read())
+    finally:
+        os.close(terminal)
+        os.remove(path)

@@ -1,0 +1,176 @@
+"""The live panel of a training: its numbers, and how a terminal shows it while other things are printed."""
+import io
+import os
+import pty
+import select
+import struct
+import sys
+import termios
+import time
+from fcntl import ioctl
+
+import pytest
+from programs import ROOT, environment
+from rich.console import Console
+
+from src.training import log as logger
+from src.training import panel
+
+ROW = {"step": 10, "epoch": 2, "loss": 2.5, "loss_cls": 1.5, "loss_box": 1.0, "lr": 0.02, "grad_norm": 3.25,
+       "images_per_second": 34.25, "data_time": 0.002, "step_time": 0.4, "eta": 90.0, "peak_memory": 2.125,
+       "skipped": 0}
+EVALUATION = {"step": 8, "epoch": 1, "AP": 0.25, "AP50": 0.5, "AP75": 0.125}
+
+
+def panel_of(*rows, total=20):
+    return panel.Panel("runs/first", total=total, steps_per_epoch=8, rows=rows)
+
+
+def drawn(shown, width=80):
+    console = Console(file=io.StringIO(), width=width, legacy_windows=False, _environ={})
+    console.print(shown)
+    return console.file.getvalue().splitlines()
+
+
+def test_the_numbers_of_a_run():
+    shown = panel_of()
+    shown.add(EVALUATION)
+    shown.add(ROW)
+    shown.show(10, 2.25)
+    lines = shown.lines(curves=False)
+    assert lines[""] == "10/20   epoch 2/3   50%"
+    shown.show(10, 2.25, 40)  # --minutes has made its plan
+    assert shown.lines(curves=False)[""] == "10/40   epoch 2/5   25%"
+    assert lines["time"].startswith("0:00 so far   1:30 left   ends ")
+    assert lines["loss"] == "2.2500   mean 2.5000 (classes 1.5000, boxes 1.0000)"
+    assert lines["lr"] == "0.02000   gradient norm 3.25"
+    assert lines["speed"] == "34.2 images/s   data 2 ms, step 400 ms   memory 2.1 GiB"
+    assert lines["AP"] == "0.2500, best 0.2500 (epoch 1)   AP50 0.5000   AP75 0.1250"
+
+
+def test_before_the_first_step_nothing_is_known():
+    lines = panel_of().lines(curves=True)
+    assert lines[""].startswith("the first step: compiling") and lines["time"] == "0:00 so far"
+    assert lines["loss"] == lines["lr"] == lines["speed"] == "-" and lines["AP"] == "- not evaluated yet"
+
+
+def test_a_resumed_run_shows_the_scores_of_its_earlier_start_but_not_its_times():
+    later = {"step": 16, "epoch": 2, "mAP_11point": 0.9, "mAP_area": 0.5, "AP": 0.75}
+    best = {**later, "epoch": 1, "mAP_area": 0.625}
+    shown = panel_of({"classes": 4}, ROW, best, {**ROW, "loss": None}, later)
+    lines = shown.lines(curves=True)
+    assert lines["time"] == "0:00 so far"
+    assert lines["AP"] == "0.5000, best 0.6250 (epoch 1)   █▁"
+
+
+def test_numbers_that_are_not_finite_and_skipped_steps():
+    shown = panel_of()
+    shown.add({**ROW, "loss": None, "grad_norm": None, "skipped": 3})
+    shown.show(10, float("nan"))
+    lines = shown.lines(curves=True)
+    assert lines[""].endswith("3 skipped") and lines["lr"].endswith("norm not finite")
+    assert lines["loss"] == "nan   mean not finite (classes 1.5000, boxes 1.0000)"
+
+
+@pytest.mark.parametrize("values, expected", [
+    ([], ""), ([1.0], ""), ([None, 2.0], ""), ([1, 8], "   ▁█"), ([2, 2, 2], "   ▁▁▁"), ([0, 7, 3], "   ▁█▄"),
+    ([0] * 14 + [7] * 14, "   " + "▁" * 7 + "█" * 7)])
+def test_curves(values, expected):
+    assert panel.curve(values) == expected
+
+
+@pytest.mark.parametrize("width", [20, 45, 80, 200])
+def test_every_row_of_the_panel_is_one_row_of_the_terminal(width):
+    shown = panel_of(EVALUATION, EVALUATION, ROW, ROW)
+    shown.show(10, 2.25)
+    lines = drawn(shown, width)
+    assert len(lines) == 9 and {len(line) for line in lines} == {min(width, panel.MAX_WIDTH)}
+
+
+def test_a_file_gets_the_lines_of_the_steps_and_no_panel(capsys):
+    log = logger.RunLog()
+    with log.live(3) as show:
+        show(1, 0.5)
+        log.say("step 1/3", in_panel=True)
+    assert capsys.readouterr().out == "step 1/3\n"
+
+
+# --- in a terminal
+
+RUN = """
+import os, sys, time
+from src.progress import track
+from src.training.log import RunLog
+log = RunLog()
+log.open(sys.argv[1], steps_per_epoch=4)
+with log.live(8) as show:
+    for step in range(1, 9):
+        show(step, 1 / step)
+        log.say(f"step line {step}", in_panel=True)
+        time.sleep(0.1)
+        if step == 2:
+            print("said by Python")
+            print("warned by Python", file=sys.stderr)
+            os.write(2, b"warned by C++\\n")
+        if step == 4:
+            list(track(range(3), 3, "evaluating batches"))
+            log.say("epoch 1 is done")
+        if step == 5 and sys.argv[2] == "crash":
+            os.write(2, b"the cause\\n")
+            os.abort()
+        if step == 6 and sys.argv[2] == "pause":
+            time.sleep(2)
+print("after the panel")
+"""
+
+
+def on_screen(folder, how, act=lambda process, terminal, screen: None):
+    """The rows of a terminal of 100 x 30 after RUN; act is called when it has shown step 6."""
+    pyte = pytest.importorskip("pyte")
+    screen = pyte.Screen(100, 30)
+    stream, acted = pyte.ByteStream(screen), False
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(ROOT)
+        os.execve(sys.executable, [sys.executable, "-c", RUN, str(folder), how], environment(TERM="xterm"))
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    end = time.time() + 60
+    while time.time() < end and select.select([terminal], [], [], 60)[0]:
+        try:
+            stream.feed(os.read(terminal, 4096))
+        except OSError:  # the other side has closed it
+            break
+        if not acted and any("6/8" in row for row in screen.display):
+            acted = True
+            act(process, terminal, screen)
+    os.close(terminal)
+    os.waitpid(process, 0)
+    return [row.rstrip() for row in screen.display if row.strip()]
+
+
+def test_what_is_printed_goes_above_the_panel(tmp_path):
+    rows = on_screen(tmp_path, "through")
+    said = ["said by Python", "warned by Python", "warned by C++", "epoch 1 is done"]
+    assert sorted(rows[:4]) == sorted(said)
+    assert rows[4].startswith("╭─") and "8/8   epoch 2/2   100%" in rows[6] and rows[-2].startswith("╰─")
+    assert rows[-1] == "after the panel" and len(rows) == 14
+    assert not (tmp_path / "messages.txt").exists()
+
+
+def test_a_narrower_terminal_shows_the_panel_once(tmp_path):
+    def narrow(process, terminal, screen):
+        screen.resize(columns=50)
+        ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 50, 0, 0))
+    rows = on_screen(tmp_path, "pause", narrow)
+    assert [row[:2] for row in rows] == ["╭─", *["│ "] * 7, "╰─", "af"] and {len(row) for row in rows[:-1]} == {50}
+
+
+def test_ctrl_c_leaves_a_terminal_that_shows_what_follows(tmp_path):
+    rows = on_screen(tmp_path, "pause", lambda process, terminal, screen: os.write(terminal, b"\x03"))
+    assert "KeyboardInterrupt" in rows[-1] and sum(row.startswith("╰─") for row in rows) == 1
+    assert not (tmp_path / "messages.txt").exists()
+
+
+def test_a_crash_leaves_its_last_messages_in_a_file(tmp_path):
+    on_screen(tmp_path, "crash")
+    assert "the cause" in (tmp_path / "messages.txt").read_text()
