@@ -100,6 +100,7 @@ def write_report(options: EasyDict, folder: str, metrics: dict, *, truth: dict, 
     """Writes report.html, and into the evaluated file the score from which on its boxes are worth showing."""
     from src.evaluation.diagnosis import diagnose
     from src.evaluation.eval_page import write_eval_page
+    from src.evaluation.thresholds import MIN_F1
     from src.metrics import split_notes
 
     path = options.checkpoint_file_path
@@ -109,7 +110,9 @@ def write_report(options: EasyDict, folder: str, metrics: dict, *, truth: dict, 
                     about={"file": os.path.basename(path), **about}, image_dir=image_dir,
                     notes=split_notes(truth, options.dataset, max_boxes=about["max_boxes"]))
     say(f"{os.path.join(folder, 'report.html')} shows what is right and wrong")
-    if diagnosis.chosen and not options.eval_images:  # some of the images do not tell
+    if not diagnosis.chosen:
+        say(f"there is no score to use yet: F1 stays below {MIN_F1:g}")
+    elif not options.eval_images:  # some of the images do not tell
         keep_scores(path, diagnosis.chosen, say)
 
 

@@ -1,10 +1,11 @@
 """Other people's weights -> a checkpoint for this repository: complete detectors, or an ImageNet backbone alone.
 
+    python import_weights.py --list
     python import_weights.py SOURCE --model=ssd300_resnet50 --output=ckpt/x.ckpt [--from=nvidia] [--classes=coco]
 
 SOURCE: .pth or .pt (PyTorch; nothing in it is executed), .safetensors, .npz, .pdparams (Paddle), model.json or its
-folder (TensorFlow.js), .ckpt (MindSpore), TensorFlow's checkpoint (.index, its prefix or folder), SavedModel folder or
-frozen graph (.pb).
+folder (TensorFlow.js), .caffemodel (Caffe), .ckpt (MindSpore), TensorFlow's checkpoint (.index, its prefix or folder),
+SavedModel folder or frozen graph (.pb).
 """
 from __future__ import annotations
 
@@ -19,13 +20,17 @@ from src.machine import process
 
 def read_arguments() -> Namespace:
     """What the user typed."""
+    from src.weights.catalogue import ListCheckpoints
     from src.weights.names import SOURCES
     parser = ArgumentParser(__doc__)
+    parser.add_argument("--list", action=ListCheckpoints, help="print the public checkpoints and exit")
     parser.add_argument("source", type=expand_home, help="file, or a folder with one")
     parser.add_argument("--from", dest="publisher", default="auto", choices=("auto", *SOURCES),
                         help="whose names and layout it has")
     parser.add_argument("--model", required=True, help="the model of this repository that it is for")
     parser.add_argument("--output", type=expand_home, required=True, help="checkpoint to write, such as ckpt/ssd.ckpt")
+    parser.add_argument("--image_size", type=int, default=0, help="pixels, where it was trained at another size than "
+                        "the model was first published with; such as 640 for ssd_mobilenet_v2_fpnlite_640x640")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
     return parser.parse_args()
 
@@ -41,20 +46,22 @@ def main() -> None:
     from src.models.ssd import build_model
     from src.weights import checkpoint
     from src.weights.files import open_weights
-    from src.weights.load import OURS, assign, import_command, match_model, translate_weights
-    from src.weights.names import published_thresholds
+    from src.weights.load import OURS, assign, check_version, import_command, match_model, translate_weights
+    from src.weights.names import SOURCES, published_thresholds
 
     typed = convert("classes", arguments.classes, {"classes": []})
     file = open_weights(arguments.source)
-    _, found = match_model(file, arguments.model, arguments.publisher)
+    source, found = match_model(file, arguments.model, arguments.publisher)
     classes = named_classes(typed or ["voc" if found == 20 else "coco"])
-    model = build_model(arguments.model, len(classes) + 1)
+    clip = SOURCES[source].clip_anchors if source else True
+    model = build_model(arguments.model, len(classes) + 1, image_size=arguments.image_size, clip_anchors=clip)
     translated = translate_weights(model.network, file, arguments.publisher)
     if translated.source == OURS:
         raise OptionError(f"'{file.path}' is a checkpoint of this repository already")
     report = assign(model.network, translated)
     print(report.text(file.path))
     if report.complete:
+        check_version(model.name, report.source)
         meta = describe(model, classes, published_thresholds(report.source), imported_from=report.source)
         what = f"whole detector, {len(classes)} classes"
     elif report.backbone_only:

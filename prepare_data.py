@@ -3,9 +3,22 @@
     python prepare_data.py --data=FOLDER [--classes=[a,b]] [--mindrecord_dir=DIR] [--strict=True]
     python prepare_data.py --dataset=voc --voc_root=DIR [--classes=[a,b]] [--mindrecord_dir=DIR] [--strict=True]
 """
+from __future__ import annotations
+
+import os
 import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from src.errors import run_main
+
+if TYPE_CHECKING:
+    from easydict import EasyDict
+
+    from src.data.prepare import Split
+    from src.data.survey import Survey
+    from src.evaluation.data_page import AnchorFit
 
 
 def main() -> None:
@@ -23,7 +36,7 @@ def main() -> None:
     from src.data.prepare import prepare_split
     from src.text import one_line
 
-    classes, missing, origin = options.classes, [], "correct --classes or leave it out"
+    classes, missing, origin, splits = options.classes, [], "correct --classes or leave it out", []
     for name in ("train", "val"):
         try:
             with classes_from(origin):
@@ -32,6 +45,7 @@ def main() -> None:
             missing.append(error)
             continue
         origin = f"the list is that of {split.name}: give the validation split of the same data"
+        splits.append(split)
         classes = split.classes  # a validation split without some class must not renumber the others
         print(f"{split.name}: {split.count} images, {sum(split.boxes_per_class)} boxes in {split.folder}")
         for class_name, count in zip(split.classes, split.boxes_per_class):
@@ -43,6 +57,40 @@ def main() -> None:
         raise missing[0]
     for error in missing:
         print(f"only one split: {error}")
+    if options.report:
+        write_report(options, splits)
+
+
+def write_report(options: EasyDict, splits: list[Split]) -> None:
+    """Writes report.html of the splits, into output_path where that is typed, else beside the first conversion."""
+    from src.data.survey import survey_split
+    from src.evaluation.data_page import write_data_page
+    from src.files import output_folder
+
+    folder = options.output_path if "output_path" in options.typed else splits[0].folder
+    with output_folder(folder):
+        path = os.path.join(folder, "report.html")
+        surveys = [survey_split(split) for split in splits]
+        write_data_page(path, surveys, anchors=measure_anchors(options, surveys[0]))
+    print(f"{path} shows the data set")
+
+
+def measure_anchors(options: EasyDict, survey: Survey) -> AnchorFit | None:
+    """How the anchors of the model fit the boxes of a split, None where it has no box."""
+    from src.anchor_fit import fit_anchors, read_boxes
+    from src.evaluation.data_page import AnchorFit
+    from src.models.ssd import build_model
+    from src.training.anchors import with_file
+
+    boxes, areas, total = read_boxes(survey.truth, options.seed)
+    if not total:
+        return None
+    model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
+    if options.anchors not in ("", "auto"):  # whether fitted ones are better is said in any case
+        model = with_file(model, options.anchors)
+    fit = fit_anchors(boxes, model.anchors, model.levels(), threshold=options.match_threshold,
+                      image_size=model.image_size)
+    return AnchorFit(f"{model.name} at {model.image_size} pixels", options.match_threshold, fit, np.sqrt(areas))
 
 
 if __name__ == "__main__":

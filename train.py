@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from src.training.validator import Validator
 
 MAX_NAMES = 25  # classes in a line
+SHOWN_METRICS = ("eval/AP", "eval/AP50", "eval/mAP_area", "train/loss")  # beside the hyperparameters in TensorBoard
 
 
 def main() -> None:
@@ -80,19 +81,19 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     from src.training.loop import Loop
     from src.training.meter import peak_memory
     from src.training.resume import begin_run, find_saved
-    from src.training.timing import UNPLANNED
 
     log = RunLog(first=rank == 0)
     for note in filter(None, [unused_note(options, "train.py"), *notes]):
         log.say(note)
     saved = find_saved(options, log.say) if options.resume else None
     train_split, val_split = build.build_splits(options, rank=rank, world=world, log=log)
+    options = build.choose_model(options, train_split, log=log, rank=rank, world=world)
 
     model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
     model = build.choose_anchors(options, model, train_split, saved=saved, log=log, rank=rank, world=world)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     timer = build.build_timer(options, loader.steps, began=began)
-    rates = timer.rates_of(UNPLANNED) if timer else build.build_rates(options, loader.steps)
+    rates = timer.early_rates() if timer else build.build_rates(options, loader.steps)
     step = build.build_step(options, model, rates[0] if timer else rates, world=world)
 
     state = build.build_state(options, loader.steps, saved)
@@ -120,10 +121,12 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
              frozen: int, validator: Validator | None) -> None:
     """Makes the folder of the run, opens its log, and tells and draws what is trained."""
     from src.anchor_file import write_shapes
-    from src.config import save_options
+    from src.config import DEFAULT_PATH, save_options
     from src.evaluation.report import draw_training_batch
     from src.files import make_folder
     from src.metrics import split_notes
+    from src.option_rules import compared_options
+    from src.recipes import read_yaml
     from src.training.build import describe_run
     from src.training.checks import hints
 
@@ -137,6 +140,7 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
         # a run that early_stop has ended takes no step again
         steps_done = state.total_steps if state.is_stalled else state.steps_done
         log.open(folder, steps_per_epoch=loader.steps, steps_done=steps_done, evaluated=not state.epoch_end_due)
+        log.events.hyperparameters(compared_options(options, read_yaml(DEFAULT_PATH)), SHOWN_METRICS)
     facts = describe_run(options, model, loader, classes=len(classes), frozen=frozen)
     log.write(facts)
     names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes

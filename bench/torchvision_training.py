@@ -27,7 +27,7 @@ WARMUP_FACTOR, WARMUP_STEPS = 1 / 1000, 1000  # references/detection/engine.py, 
 LOG_STEPS = 10
 DRAW_SCORE = 0.4
 DATA_OPTIONS = ("config_path", "dataset", "coco_root", "voc_root", "train_data_type", "val_data_type", "anno_path",
-                "val_anno_path", "image_dir", "val_image_dir", "classes")
+                "val_anno_path", "image_dir", "val_image_dir", "data", "val_share", "split_seed", "classes")
 COMPARED = {"AP": "AP", "AP50": "AP50", "mAP_area": "AP50 by VOC's area rule", "images_per_second": "images/s"}
 
 
@@ -69,11 +69,13 @@ def read_data(options):
     """What train.py would train and evaluate on, JSON-able; boxes in pixels of their image."""
     from src.machine import process
     process.prepare("CPU")
-    from src.config import read_options, split_options
+    from src.config import read_options, split_options, take_data
+    from src.data.formats import identify
     from src.data.prepare import prepare_split
     folder = os.path.join(tempfile.gettempdir(), "bench_mindrecord")
     typed = [f"--{name}={getattr(options, name)}" for name in DATA_OPTIONS if getattr(options, name)]
-    settings, notes = read_options([*typed, f"--mindrecord_dir={folder}"]), []
+    settings, note = take_data(read_options([*typed, f"--mindrecord_dir={folder}"]), identify)
+    notes = list(filter(None, [note]))
     train = prepare_split(**split_options(settings, "train"), classes=settings.classes, log=notes.append)
     val = prepare_split(**split_options(settings, "val"), classes=train.classes, log=notes.append)
     return {"dataset": settings.dataset, "classes": train.classes, "images": training_images(train, settings),

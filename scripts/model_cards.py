@@ -22,6 +22,7 @@ from src.errors import DataError, run_main
 from src.files import read_json, write_atomic
 from src.recipes import read_yaml
 from src.text import wrap
+from src.weights.catalogue import read_catalogue
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(ROOT, "docs", "models")
@@ -166,7 +167,11 @@ def link(recipe: str) -> str:
 
 def commands(card: Card) -> list[str]:
     """A code block that imports a detector and trains by each recipe."""
-    lines = ["# a whole detector, to evaluate, export or train on"] if card.words.get("imports") else []
+    public = [row for row in read_catalogue().values() if row.model == card.name and not row.is_backbone]
+    lines = ["# a whole detector, to use, evaluate, export or train on"] if public or "imports" in card.words else []
+    for row in public:
+        lines.append(f"python scripts/fetch_weights.py {row.name}" if row.address else
+                     f"# {row.name}: get it by hand, see ckpt/README.md")
     for file, publisher in card.words.get("imports", {}).items():
         lines += [f"python import_weights.py {file} --from={publisher} --model={card.name} \\",
                   f"    --output=ckpt/{card.name}.ckpt"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from src.files import expand_home, output_folder, read_json, write_atomic
 from src.option_rules import rule_of
 from src.recipes import read_yaml
 from src.text import wrap
+from src.training.history import SCORES, read_run
 from src.training.log import read_log
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def write_section(arguments: Namespace) -> list[str]:
     truth, image_dir = read_truth(options, metrics["evaluation"]["images"])
     classes = [category["name"] for category in truth["categories"]]
     images = judge(truth, detections, min_scores=draw_score)
-    curves = minutes_of(run, rows)
+    history = read_run(run, "run")
+    curves = {name: points for name in ("loss", *SCORES) if (points := history.series(name, "minutes"))}
     draw_curves(curves, os.path.join(folder, "curves.png"))
     worst = sorted(images, key=lambda judged: -judged.mistakes.count)[:arguments.worst]
     return [*heading(read_yaml(path), rows, metrics, curves=curves, machine=arguments.machine), "",
@@ -97,14 +98,14 @@ def heading(stored: dict, rows: list[dict], metrics: dict, *, curves: dict, mach
     facts, about = rows[0], metrics["evaluation"]
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()
                         if isinstance(value, float) and value >= 0)  # -1: no box of that size
-    seconds = max((points[-1][0] for points in curves.values()), default=0)
+    minutes = max((points[-1][0] for points in curves.values()), default=0)
     last = max(row.get("step", 0) for row in rows)
     return [f"## {about['model']} on {about['split']}, {facts['device']} ({facts['time'][:10]}, commit "
             f"{facts['commit']})", "",
             f"Machine: {machine}. {facts['train_images']} images to train on, {about['images']} to evaluate, "
             f"{facts['image_size']} pixels.", "",
             "```", *command(stored), "```", "",
-            wrap(f"{last} steps of {facts['batch']} images, {seconds / 60:.1f} minutes with evaluations. {numbers}.")]
+            wrap(f"{last} steps of {facts['batch']} images, {minutes:.1f} minutes with evaluations. {numbers}.")]
 
 
 def command(stored: dict) -> list[str]:
@@ -130,20 +131,6 @@ def command(stored: dict) -> list[str]:
     return lines
 
 
-def minutes_of(run: str, rows: list[dict]) -> dict[str, list[tuple[float, float]]]:
-    """{name: [(seconds since the start, value)]} of loss, AP and AP50, from the times in TensorBoard's file."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    start = time.mktime(time.strptime(rows[0]["time"], "%Y-%m-%d %H:%M:%S"))
-    events = EventAccumulator(run)
-    events.Reload()
-    curves = {}
-    for tag in events.Tags()["scalars"]:
-        group, name = tag.split("/")
-        if (group, name) == ("train", "loss") or group == "eval" and name in ("AP", "AP50", "mAP_area"):
-            curves[name] = [(point.wall_time - start, point.value) for point in events.Scalars(tag)]
-    return curves
-
-
 def draw_curves(curves: dict[str, list[tuple[float, float]]], path: str) -> None:
     """Loss on the left, average precision on the right, over minutes."""
     from src.evaluation.plots import ACCENTS, new_figure, save_figure
@@ -151,8 +138,8 @@ def draw_curves(curves: dict[str, list[tuple[float, float]]], path: str) -> None
     for axis, title, names in ((axes[0], "loss", ["loss"]),
                                (axes[1], "average precision", [name for name in curves if name != "loss"])):
         for name, color in zip(names, ACCENTS):
-            seconds, values = np.array(curves.get(name, [])).reshape(-1, 2).T
-            axis.plot(seconds / 60, values, color=color, label=name, marker="o", markersize=2.5, linewidth=1)
+            minutes, values = np.array(curves.get(name, [])).reshape(-1, 2).T
+            axis.plot(minutes, values, color=color, label=name, marker="o", markersize=2.5, linewidth=1)
         axis.set(title=title, xlabel="minutes, evaluations included", xlim=(0, None), ylim=(0, None))
         if len(names) > 1:
             axis.legend(frameon=False)

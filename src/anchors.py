@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+LINEAR_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # evenly from .2 to .95 (SSD paper section 2.2)
+
 
 class Level(NamedTuple):
     """The anchors of one feature map."""
@@ -129,13 +131,16 @@ class AnchorTable(NamedTuple):
         return tile_anchors(self.maps, strides, ssd_shapes(scales, self.aspect_ratios))
 
 
-def reduced_shapes(first: float, scales: Sequence[float]) -> list[np.ndarray]:
+def reduced_shapes(first: float, scales: Sequence[float], *, third: float | None = None) -> list[np.ndarray]:
     """Shapes of the SSDs with 1917 anchors: on the first level a square of `first` and ratio 2 both ways, then six.
 
-    Reduced is the number of shapes on the first level, to 3. scales: as of ssd_shapes. Source: TensorFlow OD
-    `reduce_boxes_in_lowest_layer`, model zoo official/cv/SSD, Paddle.
+    Reduced is the number of shapes on the first level, to 3. scales: as of ssd_shapes. third: what stands for the ratio
+    of 1 / 3. Source: TensorFlow OD `reduce_boxes_in_lowest_layer`, model zoo official/cv/SSD, Paddle.
     """
     shapes = ssd_shapes(scales, [(2.0, 3.0)] * (len(scales) - 1), between_first=False)
+    if third:
+        for scale, level in zip(scales, shapes):
+            level[4] = scale * math.sqrt(third), scale / math.sqrt(third)
     return [np.concatenate([[(first, first)], shapes[0][1:3]]), *shapes[1:]]
 
 

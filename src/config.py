@@ -20,6 +20,7 @@ from src.text import wrap_paragraphs
 from src.version import version_line
 
 DEFAULT_PATH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "config", "default.yaml")
+AUTO_PATH = os.path.join(os.path.dirname(DEFAULT_PATH), "auto.yaml")  # the recipe of --model=auto
 VAL_SHARE = 0.2  # of images that come without a split
 MEANINGS = 32  # column of --help where they begin
 ZOO_KEYS = ("enable_modelarts", "data_url", "train_url", "checkpoint_url", "feature_extractor_base_param")
@@ -43,6 +44,8 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
     if "resume" in typed and "config_path" not in typed:  # an interrupted run knows its own options
         own = os.path.join(typed.get("output_path", defaults["output_path"]), "config.yaml")
         typed.update({"config_path": own} if os.path.isfile(own) else {})
+    if program == "train.py" and "config_path" not in typed and typed.get("model", chosen_for(typed)) == "auto":
+        typed["config_path"] = AUTO_PATH
     recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
     if "dataset" in typed and typed["dataset"] != recipe.get("dataset", defaults["dataset"]):
         # train2017 is not a split of VOC; places of files belong to a data set only where the recipe names one
@@ -55,6 +58,7 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
     if strict and unused:
         used = ", --".join(name for name in defaults if program in rule_of(name).programs)
         raise OptionError(f"--{unused[0]} is not used by {program}, which takes --{used}")
+    values["model"] = with_full_path(values["model"])
     unseen = [name for name in typed if name in DATA_PLACES and name.startswith("val_")]
     if unseen and values["val_share"]:
         share = values["val_share"]
@@ -62,6 +66,17 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
                           "says that they have a place of their own; leave one of the two out")
     values["classes"] = named_classes(values["classes"])  # from here on `coco` is a class like others
     return EasyDict({**values, "typed": sorted(typed)})
+
+
+def with_full_path(model: str) -> str:
+    """path/my_file.py:my_model with the path from the root, as a checkpoint keeps it; other names as they are."""
+    path, _, builder = model.rpartition(":")
+    return f"{os.path.abspath(expand_home(path))}:{builder}" if path.endswith(".py") else model
+
+
+def chosen_for(typed: dict[str, str]) -> str:
+    """The model of a training for which no recipe and no model is typed, "" for the default one."""
+    return "auto" if "data" in typed else ""
 
 
 def unused_note(options: EasyDict, program: str) -> str:

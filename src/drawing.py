@@ -8,13 +8,15 @@ import numpy as np
 
 from src.boxes import area
 from src.files import write_atomic
+from src.lettering import Plate, draw_plate, fit_text
 from src.text import one_line
 
 # Told apart on photographs and on white; label l has colour (l - 1) % 20, later rounds are paler.
 PALETTE = ("e6194b 3cb44b 4363d8 f58231 a53bd0 00b3b3 f032e6 8db600 ff7f9f 12806a b0702c b07aff "
            "c0392b 6fcf97 8a8a1a ffb347 4b3fa7 7d93ab e0b000 0096ff").split()
 RIM = (20, 20, 20)
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+MAX_HIDDEN = 0.1   # share of a name that may lie on other names
+MAX_COVERED = 0.5  # share of another box that a name with a shorter form may cover
 TILE_SIDE, MAX_TILE_SIDE = 300, 900  # pixels of the shorter side of a picture in a grid, and at most of the longer one
 
 
@@ -44,20 +46,21 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int], *, s
         corners = pixels[index, :2].tolist(), pixels[index, 2:].tolist()
         cv2.rectangle(canvas, *corners, RIM, line + 2)  # keeps the line visible where the picture has its colour
         cv2.rectangle(canvas, *corners, colors[index], line)
-    written, plates = [], np.zeros((0, 4))
-    for index in reversed(order):  # the last is on top and chooses its place first
-        text = texts[index] if texts else label_text(int(labels[index]), classes)
-        if scores is not None and not texts:
-            text += f" {scores[index]:.2f}"
-        if not text:
-            continue
-        scale, size = label_size(canvas, text)
-        if scale >= 0.2 and size[1] <= height:
-            plates = np.vstack([plates, free_place(size, pixels[index], canvas.shape, plates=plates, boxes=pixels)])
-            written.append((text, scale, colors[index]))
-    for (text, scale, color), place in reversed(list(zip(written, plates.astype(int).tolist()))):
-        draw_plate(canvas, text, place, scale=scale, color=color)
+    wanted = [[text] for text in texts] or label_texts(labels, scores, classes)
+    # the last is on top and chooses its place first
+    plates = choose_plates(wanted, pixels, colors, order=[*reversed(order)], shape=canvas.shape, drop=not texts)
+    for plate in reversed(plates):
+        draw_plate(canvas, plate)
     return canvas
+
+
+def label_texts(labels: Sequence[int], scores: np.ndarray | None, classes: Sequence[str]) -> list[list[str]]:
+    """What to write at boxes: name and score, or where there is little room the score alone; without scores the name.
+    """
+    names = [label_text(int(label), classes) for label in labels]
+    if scores is None:
+        return [[name] for name in names]
+    return [[f"{name} {score:.2f}", f"{score:.2f}"] for name, score in zip(names, scores)]
 
 
 def label_text(label: int, classes: Sequence[str]) -> str:
@@ -65,13 +68,31 @@ def label_text(label: int, classes: Sequence[str]) -> str:
     return one_line(classes[label - 1]) if 1 <= label <= len(classes) else str(label)
 
 
-def label_size(canvas: np.ndarray, text: str) -> tuple[float, tuple[int, int]]:
-    """Font scale of a label on canvas, and width and height of its plate in pixels."""
-    height, width = canvas.shape[:2]
-    scale = np.clip(min(height, width) / 900, 0.4, 1.6)
-    scale *= min(1, (width - 6) / cv2.getTextSize(text, FONT, scale, 1)[0][0])
-    (text_width, text_height), base = cv2.getTextSize(text, FONT, max(scale, 0.01), 1)
-    return scale, (text_width + 6, text_height + base + 3)
+def choose_plates(wanted: list[list[str]], boxes: np.ndarray, colors: Sequence[tuple], *, order: Sequence[int],
+                  shape: tuple, drop: bool) -> list[Plate]:
+    """Plates for boxes [N, 4], in pixels of an image of this shape, each where it hides least.
+
+    wanted: for each box the texts to try, longer ones first. order: of the boxes, the first chooses first. drop: leave
+    out a text that would hide others, where a box of its colour has one already, so that the colour tells the class.
+    """
+    plates, taken, named = [], np.zeros((0, 4)), set()
+    for index in order:
+        for text in filter(None, wanted[index]):
+            font, size = fit_text(text, shape)
+            if font is None:
+                continue
+            place = free_place(size, boxes[index], shape, plates=taken, boxes=boxes)
+            hidden = shared_areas(place[None], taken).sum() / (size[0] * size[1])
+            others = np.delete(boxes, index, axis=0)
+            covered = (shared_areas(place[None], others) / np.maximum(area(others), 1)).max(initial=0)
+            crowds = hidden > MAX_HIDDEN or (covered > MAX_COVERED and text != wanted[index][-1])
+            if drop and crowds and colors[index] in named:
+                continue
+            plates.append(Plate(text, font, place.astype(int).tolist(), colors[index]))
+            taken = np.vstack([taken, place])
+            named.add(colors[index])
+            break
+    return plates
 
 
 def free_place(size: tuple[int, int], box: np.ndarray, shape: tuple, *, plates: np.ndarray,
@@ -94,16 +115,6 @@ def shared_areas(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first = first[:, None]                                                                # [N, 1, 4]
     corners = np.maximum(first[..., :2], second[:, :2]), np.minimum(first[..., 2:], second[:, 2:])
     return area(np.concatenate(corners, axis=-1))
-
-
-def draw_plate(canvas: np.ndarray, text: str, place: list[int], *, scale: float, color: tuple) -> None:
-    """Writes text on a filled plate at place x1, y1, x2, y2 in pixels."""
-    x1, y1, x2, y2 = place
-    for fill, thickness in ((color, -1), (RIM, 1)):
-        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), fill, thickness)
-    ink = RIM if np.dot(color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)  # ITU-R BT.601 luma
-    (_, height), _ = cv2.getTextSize(text, FONT, scale, 1)
-    cv2.putText(canvas, text, (x1 + 3, y1 + height + 2), FONT, scale, ink, max(1, round(scale * 1.6)), cv2.LINE_AA)
 
 
 def to_tile(image: np.ndarray) -> np.ndarray:
@@ -136,4 +147,9 @@ def encode_jpeg(image: np.ndarray, max_bytes: int) -> bytes:
 
 def save_png(path: str, image: np.ndarray) -> None:
     """Writes image [H, W, 3] uint8 RGB as a PNG. Raises EnvironmentFault where that is not possible."""
-    write_atomic(path, cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
+    write_atomic(path, encode_png(image))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Image [H, W, 3] uint8 RGB as the content of a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -18,6 +18,7 @@ OPTION_EXIT, DATA_EXIT, ENVIRONMENT_EXIT, NOT_FINITE_EXIT, INTERRUPTED_EXIT = 2,
 ALL, ALONE, ANOTHER = "all", "alone", "another"
 # Seconds a process stays silent, so that the first to speak is heard alone: the launcher ends the others at its exit.
 PATIENCE = {ALL: 5.0, ALONE: 0.0, ANOTHER: 10.0}
+EXTRA_PACKAGES = {"waitress": "requirements-serve.txt"}  # not in requirements.txt
 LATER = 0.3  # additional seconds for each process of a host
 # What libraries say when memory runs out, in words without underscores: MindSpore, CUDA, cuDNN, OpenCV, ONNX Runtime.
 NO_MEMORY = re.compile(r"out of memory|memory (not|is not|isn't) enough|insufficient memory|bad alloc|alloc failed|"
@@ -110,8 +111,10 @@ def translate(raised: BaseException) -> SSDError | None:
     if out_of_memory(raised):
         return memory_fault(raised)
     if isinstance(raised, ModuleNotFoundError) and (raised.name or "src").split(".")[0] != "src":
-        return EnvironmentFault(f"the package '{raised.name}' is not installed in {sys.executable}; 'bash "
-                                "scripts/setup_env.sh' installs all into .venv, '. .venv/bin/activate' selects it")
+        remedy = "'bash scripts/setup_env.sh' installs all into .venv, '. .venv/bin/activate' selects it"
+        if raised.name in EXTRA_PACKAGES:
+            remedy = f"'pip install -r {EXTRA_PACKAGES[raised.name]}' installs it"
+        return EnvironmentFault(f"the package '{raised.name}' is not installed in {sys.executable}; {remedy}")
     if isinstance(raised, OSError):
         return EnvironmentFault(f"'{raised.filename}' cannot be read or written: {raised.strerror}")
     return None

@@ -16,7 +16,7 @@ EVERY = DETECTORS | DATA | SIZES
 class Rule(NamedTuple):
     """The rules of one option. An option without a line in RULES has these defaults."""
     programs: frozenset[str] = TRAIN  # that use it
-    choices: tuple[str, ...] = ()     # the only values it may have; () for any
+    choices: tuple[str, ...] = ()     # the only values it, or each item of a list, may have; () for any
     minimum: float = 0                # smallest value of a number
     maximum: float = math.inf         # largest value of a number
     exclusive: bool = False           # the minimum itself is too small
@@ -41,25 +41,26 @@ class Rule(NamedTuple):
             if self.maximum < math.inf:
                 return f"must lie between {self.minimum} and {self.maximum}"
             return f"must be above {self.minimum}" if self.exclusive else f"must be at least {self.minimum}"
-        if not self.choices or value in self.choices:
+        odd = [item for item in (value if isinstance(value, list) else [value]) if item not in self.choices]
+        if not self.choices or not odd:
             return ""
-        near = [f"; did you mean {choice}?" for choice in self.choices if choice.lower() == value.lower()]
+        near = [f"; did you mean {choice}?" for choice in self.choices if choice.lower() == odd[0].lower()]
         return f"allowed are {', '.join(self.choices)}{''.join(near)}"
 
 
 RULES = {
     # what to run
     "config_path": Rule(EVERY, is_path=True, per_host=True, in_graph=False),
-    "model": Rule(DETECTORS | ANCHORS | SIZES),
-    "image_size": Rule(DETECTORS | ANCHORS | SIZES),
-    "width": Rule(DETECTORS | ANCHORS | SIZES, exclusive=True),
-    "anchors": Rule(TRAIN | ANCHORS | SIZES, is_path=True),
+    "model": Rule(DETECTORS | ANCHORS | PREPARE | SIZES),
+    "image_size": Rule(DETECTORS | ANCHORS | PREPARE | SIZES),
+    "width": Rule(DETECTORS | ANCHORS | PREPARE | SIZES, exclusive=True),
+    "anchors": Rule(TRAIN | ANCHORS | PREPARE | SIZES, is_path=True),
     "device_target": Rule(DETECTORS, choices=("CPU", "GPU", "Ascend"), after_end=True),
     "device_id": Rule(DETECTORS, per_host=True),
     "device_num": Rule(TRAIN | EVAL, after_end=True),
     "run_distribute": Rule(TRAIN | EVAL, after_end=True),
-    "seed": Rule(TRAIN | ANCHORS),
-    "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS, is_path=True, per_host=True, in_graph=False),
+    "seed": Rule(TRAIN | ANCHORS | PREPARE),
+    "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS | PREPARE, is_path=True, per_host=True, in_graph=False),
     "report": Rule(EVAL | PREPARE, in_graph=False),
     "compile_cache": Rule(TRAIN | EVAL | PREDICT, is_path=True, per_host=True, in_graph=False),
     # data
@@ -82,7 +83,7 @@ RULES = {
     "augmentation": Rule(choices=("zoo", "ssd", "paddle", "mlperf", "nvidia", "tensorflow", "jitter", "flip", "plain")),
     "mosaic": Rule(maximum=1),
     "class_balance": Rule(maximum=1),
-    "match_threshold": Rule(TRAIN | ANCHORS, maximum=1),
+    "match_threshold": Rule(TRAIN | ANCHORS | PREPARE, maximum=1),
     "matching": Rule(choices=("zoo", "nvidia", "ssd", "atss")),
     "num_workers": Rule(TRAIN | EVAL | EXPORT, per_host=True),
     # training
@@ -128,7 +129,7 @@ RULES = {
     "eval_batch_size": Rule(TRAIN | EVAL | EXPORT | PREDICT, minimum=1, maximum=128),
     "eval_images": Rule(TRAIN | EVAL, in_graph=False),
     "metric_engine": Rule(TRAIN | EVAL, choices=("hotcoco", "pycocotools")),
-    "resize": Rule(DETECTORS, choices=("bilinear", "antialias")),
+    "resize": Rule(DETECTORS, choices=("bilinear", "antialias", "tensorflow")),
     "min_score": Rule(DETECTORS, maximum=1),
     "nms_threshold": Rule(DETECTORS, maximum=1),
     "nms_candidates": Rule(DETECTORS, minimum=1),
@@ -140,7 +141,15 @@ RULES = {
     "calibration_images": Rule(EXPORT, minimum=1),
     "raw": Rule(EXPORT),
     "source": Rule(PREDICT, is_path=True, in_graph=False),
+    "tensorboard": Rule(PREDICT, in_graph=False),
+    "save": Rule(PREDICT, choices=("drawings", "coco", "csv", "yolo", "voc", "crops"), in_graph=False),
+    "only_classes": Rule(PREDICT, in_graph=False),
+    "score_threshold": Rule(PREDICT, in_graph=False),
+    "tiles": Rule(PREDICT, in_graph=False),
     "draw_score": Rule(TRAIN | EVAL | PREDICT, maximum=1, in_graph=False),
+    "view": Rule(PREDICT, in_graph=False),
+    "serve": Rule(PREDICT, maximum=65535, in_graph=False),
+    "host": Rule(PREDICT, in_graph=False),
 }
 # what the model zoo and other repositories call an option
 RENAMED = {
@@ -152,6 +161,7 @@ RENAMED = {
 # which data it is and where: what --data stands for
 DATA_PLACES = ("dataset", "coco_root", "train_data_type", "val_data_type", "instances_set", "voc_root", "image_dir",
                "val_image_dir", "anno_path", "val_anno_path")
+MAIN = ("model", "image_size", "lr", "batch_size", "epoch_size", "seed")  # that say most of a training
 DATA_OPTIONS = tuple(name for name, rule in RULES.items() if DATA <= rule.programs and name != "config_path")
 
 
@@ -163,6 +173,13 @@ def rule_of(name: str) -> Rule:
 def shared_options(options: dict) -> dict:
     """The options that must be equal on all hosts of a distributed run."""
     return {name: value for name, value in options.items() if name != "typed" and not rule_of(name).per_host}
+
+
+def compared_options(options: dict, defaults: dict) -> dict:
+    """The options by which trainings are compared, as numbers, truth values and texts: MAIN, and what is no default."""
+    return {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in options.items()
+            if name in MAIN or name in defaults and value != defaults[name] and TRAIN <= rule_of(name).programs
+            and rule_of(name).in_graph and not rule_of(name).per_host}
 
 
 def graph_options(options: dict) -> dict:

@@ -3,14 +3,18 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import time
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from src.files import write_atomic
 from src.version import version_line
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "templates")
+
+OPTION = re.compile(r"(--\w+(?:=[\w./]*\w)?)")
 
 
 def write_page(path: str, template: str, **values: object) -> None:
@@ -27,8 +31,14 @@ def render_page(template: str, **values: object) -> str:
     """The text of a page. A value that the template misses is an error."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
+    environment.filters["code"] = mark_options
     written = f"{version_line()}, {time.strftime('%Y-%m-%d %H:%M')}"
     return environment.get_template(template).render(written=written, **values)
+
+
+def mark_options(text: str) -> Markup:
+    """Text with its options, such as --anchors=auto, as code that no line break tears apart."""
+    return Markup(OPTION.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -99,6 +99,7 @@ def voc_lists(lists):
 
 
 ONE = [("", ALL)]
+CAMERAS = [("cam1", TRAIN), ("cam2", VAL)]  # folders that are no splits
 ROBOFLOW = [("train", TRAIN), ("valid", VAL)]
 DATA_YAML = "train: {}\nval: {}\nnc: 2\nnames: [cat, dog]\n"
 NAMES = ("classes.txt", "cat\ndog\n")
@@ -147,6 +148,9 @@ FORMS = {
         each(voc, "xml", annotations="{}/Annotations", pictures="{}/Images", splits=[("train", TRAIN), ("eval", VAL)]),
         "voc", two("train/Annotations", "train/Images", "eval/Annotations", "eval/Images")),
     "voc beside the images": Form(each(voc, "xml", splits=ONE), "voc", two("", ""), False),
+    "voc in folders": Form(
+        each(voc, "xml", annotations="Annotations/{}", pictures="JPEGImages/{}", splits=CAMERAS), "voc",
+        two("Annotations", "JPEGImages"), False),
     "voc, train and val": Form(each(voc, "xml"), "voc", FOLDERS),
     "yolo with data.yaml": Form(
         each(yolo, "txt", annotations="{}/labels", pictures="{}/images", splits=ROBOFLOW,
@@ -163,12 +167,28 @@ FORMS = {
                    ("train.txt", "./images/a.png\nimages/b.png\nimages/c.png\n"),
                    ("val.txt", "images/d.png\nimages/e.png\n")]),
         "yolo", {"anno_path": "ROOT/data.yaml", "val_anno_path": "ROOT/data.yaml"}),
+    "yolo of cvat": Form(
+        each(yolo, "txt", annotations="labels/{}", pictures="images/{}",
+             more=[("data.yaml", "path: ./\ntrain: train.txt\nval: val.txt\nnames:\n  0: cat\n  1: dog\n"),
+                   ("train.txt", "".join(f"data/images/train/{stem}.png\n" for stem in TRAIN)),
+                   ("val.txt", "".join(f"data/images/val/{stem}.png\n" for stem in VAL))]),
+        "yolo", {"anno_path": "ROOT/data.yaml", "val_anno_path": "ROOT/data.yaml"}),
+    "yolo with the data.yaml of another machine": Form(
+        each(yolo, "txt", annotations="labels/{}", pictures="images/{}",
+             more=[("mine.yaml", "train: /home/me/x/train\nval: /home/me/x/val\nnames: [cat, dog]\n")]), "yolo",
+        two(None, "images/train", None, "images/val")),
     "yolo without data.yaml": Form(
         each(yolo, "txt", annotations="labels/{}", pictures="images/{}", more=[NAMES]), "yolo",
         two(None, "images/train", None, "images/val")),
     "yolo without a split": Form(
         each(yolo, "txt", annotations="labels", pictures="images", splits=ONE, more=[NAMES]), "yolo",
         two(None, "images"), False),
+    "yolo in folders": Form(
+        each(yolo, "txt", annotations="labels/{}", pictures="images/{}", splits=CAMERAS, more=[NAMES]), "yolo",
+        two(None, "images"), False),
+    "yolo in folders with images/ and labels/": Form(
+        each(yolo, "txt", annotations="{}/labels", pictures="{}/images", splits=CAMERAS, more=[NAMES]), "yolo",
+        two(None, ""), False),
     "yolo beside the images": Form(
         each(yolo, "txt", annotations="obj_train_data", pictures="obj_train_data", splits=ONE,
              more=[("obj.names", "cat\ndog"), ("obj.data", "classes = 2"), ("train.txt", "data/obj_train_data/a.png")]),

@@ -35,6 +35,11 @@ def test_boxes_are_pixels_and_low_scores_are_left_out(model):
     assert repr(model) == "ssd of 'a.ckpt': 64 pixels, 2 class(es): cat, dog"
 
 
+def test_each_class_is_returned_from_its_own_score_on(model):
+    model.min_shown = np.array([0.3, 0.95])
+    assert model(PIXELS).names == ["cat", "cat"]
+
+
 def test_it_draws_itself(model, tmp_path):
     found = model(PIXELS)
     drawing = found.draw()
@@ -88,7 +93,7 @@ def test_every_kind_of_file(place, trained, exported, tmp_path):
 from src.inference.api import load
 first, *others = [load(path, draw_score=0.01)({str(place.coco / "val2017" / "000001.jpg")!r})
                   for path in {[str(trained.best), str(exported.path), str(onnx)]}]
-assert len(first) > 0
+assert len(first) > 0 and len(load({str(trained.last)!r}).classes) == 4  # one more, when the device is in use
 for other in others:
     assert len(other) == len(first) and abs(other.scores - first.scores).max() < 1e-3  # near ties change places
 print(first)

@@ -168,6 +168,11 @@ def test_negative_value_after_a_space():
 def test_choices(key):
     message = error_of(f"--{key}=wrong")
     assert all(choice in message for choice in CHOICES[key])
+    if isinstance(DEFAULTS[key], list):  # of any of them
+        assert set(DEFAULTS[key]) <= set(CHOICES[key]) and read_options([f"--{key}=[]"])[key] == []
+        assert read_options([f"--{key}={','.join(CHOICES[key])}"])[key] == list(CHOICES[key])
+        assert "allowed are" in error_of(f"--{key}={CHOICES[key][0]},wrong")
+        return
     assert DEFAULTS[key] in CHOICES[key]
     assert all(read_options([f"--{key}={choice}"])[key] == choice for choice in CHOICES[key])
 
@@ -215,7 +220,7 @@ def test_every_option_has_a_program_and_every_rule_an_option():
     for name, rule in RULES.items():
         value = DEFAULTS[name]
         assert rule.programs <= EVERY and rule != rule_of("gamma"), f"{name} needs no line"
-        assert not rule.choices or value in rule.choices
+        assert not rule.choices or set(value if isinstance(value, list) else [value]) <= set(rule.choices)
         assert isinstance(value, (int, float)) or (rule.minimum, rule.maximum, rule.exclusive) == rule_of("x")[2:5]
         assert not isinstance(value, str) or rule.is_path or rule.choices or rule.programs != TRAIN or rule.split
 

@@ -15,7 +15,7 @@ from src.evaluation import diagnosis as module
 from src.evaluation import eval_page
 from src.evaluation.diagnosis import SizeRange, class_precision, confused_pairs, diagnose, reliable_from, size_ranges
 from src.evaluation.mistakes import judge
-from src.evaluation.summary import join_words, summarize
+from src.evaluation.summary import join_words, size_words, summarize
 from src.training.run_folder import hold_run_folder
 from src.weights import checkpoint
 
@@ -107,12 +107,22 @@ def test_sentences():
     sentences = summarize(diagnose(TRUTH, FOUND, draw_score=0.5, typed=True))
     assert sentences[0] == ("The model finds 1 of 3 objects (33%). Of the 3 boxes it draws, 1 are right and 2 are "
                             "wrong (67%).")
-    assert "It hardly ever confuses classes (1 times)." in sentences
-    assert "At no size does it find 80% of the objects" in " ".join(sentences)
+    assert "It takes 1 object(s) for another class, but no class for one certain other class often." in sentences
+    assert "size" not in " ".join(sentences), "three objects do not tell"
     assert "when boxes with a score of 0.88 or more are shown." in " ".join(sentences)
     assert summarize(diagnose(dataset([]), FOUND, draw_score=0.5))[0].startswith("No object is marked")
     assert summarize(diagnose(TRUTH, [], draw_score=0.5))[0].startswith("The model finds none of the 3 objects")
     assert [join_words(words) for words in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+@pytest.mark.parametrize("hits, words", [
+    ((12, 12), "It finds small objects as well as large ones."),
+    ((3, 6), "At no size does it find 80% of the objects; it finds most of those from 23 pixels on (50%)."),
+    ((9, 6), "At no size does it find 80% of the objects; it finds most of those below 23 pixels (75%)."),
+    ((3, 12), "It is reliable from a size of about 23 x 23 pixels on: it finds 100% of the objects of that size or "
+              "larger, and 25% of the smaller ones.")])
+def test_sentences_on_sizes(hits, words):
+    assert size_words([SizeRange(0, 23, 12, hits[0]), SizeRange(23, np.inf, 12, hits[1])]) == words
 
 
 def test_sentences_on_sizes_and_classes():

@@ -13,10 +13,11 @@ PATTERNS = ("*.md", "docs/*.md", "docs/models/*.md", "ckpt/*.md", "bench/*.md", 
 PAGES = sorted(name for pattern in PATTERNS for name in glob.glob(pattern, root_dir=ROOT))
 MAX_COLUMNS = 120
 CODE_BLOCK = re.compile(r"^```.*?^```\n", re.DOTALL | re.MULTILINE)
-# options of programs that are not ours: mpirun, msrun, docker, Slurm, TensorBoard, py-spy, pip, pre-commit, ruff
+# options of programs that are not ours: mpirun, msrun, docker, Slurm, TensorBoard, py-spy, pip, pre-commit, ruff, curl
 FOREIGN_OPTIONS = {
-    "allow-run-as-root", "bind-to", "cpus", "gil", "join", "local_worker_num", "log_dir", "logdir", "map-by",
-    "master_addr", "master_port", "node_rank", "oversubscribe", "report-bindings", "rm", "target", "worker_num"}
+    "allow-run-as-root", "bind-to", "cpus", "data-binary", "gil", "join", "local_worker_num", "log_dir", "logdir",
+    "map-by", "master_addr", "master_port", "node_rank", "oversubscribe", "report-bindings", "rm", "target",
+    "worker_num"}
 STAND_FOR_A_NAME = {"key", "x"}  # --key=value
 # docs/new_model.md tells how to make the first; the second stands for a name
 MADE_BY_READERS = {"config/ssd300_resnet18_coco.yaml", "config/RECIPE.yaml"}

@@ -2,6 +2,7 @@
 import ast
 import glob
 import graphlib
+import importlib
 import os
 import subprocess
 import sys
@@ -11,16 +12,20 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # The packages from left to right: each imports only what stands to its left. "ground" and "ideas" are the files at the
 # top of src/; within a package imports form no cycle.
-PACKAGES = ("ground", "machine", "ideas", "models", "data", "weights", "evaluation", "inference", "export", "training")
-IDEAS = ("anchor_fit", "anchors", "atss", "box_losses", "boxes", "drawing", "ema", "losses", "lr_schedule", "matching",
-         "metrics", "optim")
+PACKAGES = ("ground", "machine", "ideas", "models", "data", "weights", "evaluation", "inference", "live", "export",
+            "training")
+IDEAS = ("anchor_fit", "anchors", "atss", "box_losses", "boxes", "drawing", "ema", "lettering", "losses", "lr_schedule",
+         "matching", "metrics", "optim")
 APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("box_losses", "ema", "losses", "optim", "machine.compat", "machine.compile_cache",
                    "machine.distributed", "weights.checkpoint", "weights.load", "evaluation.evaluate",
                    "inference.description", "inference.exported", "inference.predictor", "export.exporter",
-                   "export.mindir", "export.onnx", "export.trial", "training.anchors", "training.build",
+                   "export.mindir", "export.onnx", "export.trial", "training.anchors", "training.auto",
+                   "training.build",
                    "training.checks", "training.loop", "training.resume", "training.saver", "training.step",
                    "training.validator")
+# the modules that need a package of an optional requirements file
+OPTIONAL = {"live.window": "PySide6", "live.server": "waitress"}
 # the modules that know options: what they are, and what is built from them; all others take plain arguments
 KNOW_OPTIONS = ("config", "option_rules", "training.build", "training.checks")
 PROGRAMS = [os.path.relpath(path, ROOT) for folder in ("", "scripts", "bench")
@@ -98,9 +103,18 @@ def test_init_files_are_empty():
     assert all(os.path.getsize(path) == 0 for path in paths)
 
 
+def can_import(name):
+    """Whether a module may be imported here: the optional package that it needs, if any, is there and starts."""
+    try:
+        return name not in OPTIONAL or bool(importlib.import_module(f"src.{name}"))
+    except ImportError as error:
+        assert OPTIONAL[name] in str(error) or ".so" in str(error), error
+        return False
+
+
 def test_numpy_modules_do_not_import_mindspore():
     names = ", ".join(f"src.{name}" for name, _ in modules() if name not in NEEDS_MINDSPORE and
-                      package_of(name) != "models")
+                      package_of(name) != "models" and can_import(name))
     code = f"import sys, {names}; sys.exit('mindspore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 

@@ -9,6 +9,7 @@ from programs import run, succeed
 from weight_writers import mapping as pushed_mapping
 from weight_writers import save_zip, whole_tensor
 
+from src.classes import COCO_CLASSES
 from src.config import model_options, read_options
 from src.errors import DataError, OptionError
 from src.inference.predictor import load_model
@@ -61,13 +62,16 @@ WRITERS = {"npz": write_npz, "ckpt": write_ckpt, "torch": write_torch}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_each_format_is_taken_or_the_command_is_said_in_full(kind, tmp_path):
+def test_each_format_is_recognised_or_the_command_is_said_in_full(kind, tmp_path):
     path = WRITERS[kind](tmp_path / "their detector", foreign(81))
-    with pytest.raises(OptionError, match="does not say its classes; make a checkpoint of it by 'python") as refused:
-        load_model(path, **model_options(read_options([])))
-    words = shlex.split(re.search("by '(python .*)' and give that", str(refused.value))[1])
-    assert words == ["python", "import_weights.py", path, "--from=uvipen", f"--model={MODEL}",
-                     f"--output=ckpt/{MODEL}.ckpt"]
+    model, facts = load_model(path, **model_options(read_options([])))
+    assert model.name == MODEL and facts["classes"] == list(COCO_CLASSES) and facts["min_score"] == 0.05
+    if kind == "ckpt":
+        with pytest.raises(OptionError, match="does not say its classes; make a checkpoint of it by") as refused:
+            load_model(WRITERS[kind](tmp_path / "of 4", foreign(5)), **model_options(read_options([])))
+        words = shlex.split(re.search("by '(python .*)' and give that", str(refused.value))[1])
+        assert words == ["python", "import_weights.py", f"{tmp_path}/of 4.ckpt", "--from=uvipen", f"--model={MODEL}",
+                         f"--output=ckpt/{MODEL}.ckpt", "--classes=NAME,NAME,..", "(its", "4", "names)"]
     if kind == "npz":
         with pytest.raises(OptionError, match=f"; the file fits by 'python import_weights.py .* --model={MODEL} "):
             load_model(path, **model_options(read_options(["--model=ssd300_mobilenet_v2", "--classes=coco"])))
@@ -90,10 +94,8 @@ def test_a_file_is_opened_once(kind, tmp_path, monkeypatch):
 
 def test_the_command_by_hand(place, tmp_path):
     path = write_npz(tmp_path / "coco", foreign(81))
-    said = run(place, "predict.py", f"--checkpoint_file_path={path}", f"--source={place.coco}")
-    assert said.returncode == 2 and said.stderr.count("\n") == 1, said.stderr
-    words = shlex.split(re.search("'python (.*)' and", said.stderr)[1])
-    text = succeed(place, *words)
+    words = shlex.split(import_command(open_weights(path))[1:-1])
+    text = succeed(place, *words[1:])
     assert "the 1 left over are not weights of this network: all its parameters are filled" in text
     assert "wrote" in text and "whole detector, 80 classes" in text
     done = run(place, "import_weights.py", path, "--model=ssd300_mobilenet_v2", f"--output={tmp_path}/o.ckpt")

@@ -65,9 +65,9 @@ def test_frozen_weights_that_the_file_lacks_are_refused(network, body):
 def test_frozen_class_layers_that_are_filtered_out_are_refused(network, tmp_path):
     path = str(tmp_path / "whole.ckpt")
     checkpoint.save(path, network.get_parameters(), {})
-    load_pretrained(network, open_weights(path), MODEL, leave_out_classes=True, frozen=["backbone"])
+    load_pretrained(network, open_weights(path), MODEL, by_class=True, frozen=["backbone"])
     with pytest.raises(OptionError, match=r"freeze_layer=head: 6 of these weights .*first: head\.cls"):
-        load_pretrained(network, open_weights(path), MODEL, leave_out_classes=True, frozen=["head"])
+        load_pretrained(network, open_weights(path), MODEL, by_class=True, frozen=["head"])
 
 
 def test_norms_that_the_file_lacks_do_not_start_at_random(network, tmp_path):

@@ -124,15 +124,15 @@ print("after the panel")
 """
 
 
-def on_screen(folder, how, act=lambda process, terminal, screen: None):
-    """The rows of a terminal of 100 x 30 after RUN; act is called when it has shown step 6."""
+def on_screen(folder, how, act=lambda process, terminal, screen: None, *, kind="xterm"):
+    """The rows of a terminal of 100 x 30 after RUN; act is called when it has shown step 6. kind: TERM."""
     pyte = pytest.importorskip("pyte")
     screen = pyte.Screen(100, 30)
     stream, acted = pyte.ByteStream(screen), False
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(ROOT)
-        os.execve(sys.executable, [sys.executable, "-c", RUN, str(folder), how], environment(TERM="xterm"))
+        os.execve(sys.executable, [sys.executable, "-c", RUN, str(folder), how], environment(TERM=kind))
     ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     end = time.time() + 60
     while time.time() < end and select.select([terminal], [], [], 60)[0]:
@@ -171,6 +171,13 @@ def test_ctrl_c_leaves_a_terminal_that_shows_what_follows(tmp_path):
     assert not (tmp_path / "messages.txt").exists()
 
 
+def test_a_terminal_that_cannot_draw_over_gets_lines(tmp_path):
+    rows = on_screen(tmp_path, "through", kind="dumb")
+    assert [row for row in rows if row.startswith("step line")] == [f"step line {step}" for step in range(1, 9)]
+    assert not any("╭" in row for row in rows)
+
+
 def test_a_crash_leaves_its_last_messages_in_a_file(tmp_path):
     on_screen(tmp_path, "crash")
     assert "the cause" in (tmp_path / "messages.txt").read_text()
+    assert not any("the cause" in row for row in on_screen(tmp_path, "through"))  # not told again by the next start

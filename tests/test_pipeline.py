@@ -25,7 +25,7 @@ def numbers(found):
 
 class Predictor:
     """Finds in each picture as many boxes as its pixels say; keeps the sizes of the batches it got."""
-    image_size, resize = 2, "bilinear"
+    image_size, resize, meta = 2, "bilinear", {}
 
     def __init__(self, batch_size, wait=None):
         self.batch_size, self.sizes, self.wait = batch_size, [], wait

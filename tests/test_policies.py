@@ -14,8 +14,8 @@ from src.data.photometric import (
     twist_matrix,
 )
 from src.data.policies import build_policy
+from src.data.resize import INTERPOLATIONS
 from src.data.transforms import (
-    INTERPOLATIONS,
     Expand,
     ExpandThenCrop,
     HorizontalFlip,
@@ -190,7 +190,7 @@ def test_every_interpolation_is_as_likely(monkeypatch):
         used[interpolation] += 1
         return image
 
-    monkeypatch.setattr("src.data.transforms.cv2.resize", count)
+    monkeypatch.setattr("src.data.resize.cv2.resize", count)
     rng = np.random.default_rng(0)
     for _ in range(3000):
         Resize(8, tuple(INTERPOLATIONS))(NO_IMAGE, rng)

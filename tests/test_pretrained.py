@@ -46,7 +46,7 @@ def test_another_model_or_width_is_noted(saved):
 
 
 def test_filter_weight_leaves_out_the_class_layers(saved):
-    report = load_pretrained(small(), open_weights(saved), MODEL, leave_out_classes=True)
+    report = load_pretrained(small(), open_weights(saved), MODEL, by_class=True)
     assert "skipped, filter_weight             12" in report and "head.cls.0.3.weight" in report
 
 

@@ -52,9 +52,9 @@ def compare_detections(one, two):
 def test_the_exported_file_scores_the_same_in_other_batches(place, evaluated, exported):
     # three batches of 3 for seven images: a dropped or doubled image would show in the numbers
     text = succeed(place, "eval.py", *place.data, f"--checkpoint_file_path={exported.path}", "--report=True")
-    folder, meta = exported.path.parent / "eval", read_json(exported.path.with_suffix(".json"))
-    assert "shows what is right and wrong" in text and f"score to use: {meta['draw_score']:g}; " in text
-    assert "of the objects are found" in (folder / "report.html").read_text()
+    folder = exported.path.parent / "eval"
+    assert "shows what is right and wrong" in text
+    assert "The model finds" in (folder / "report.html").read_text()
     metrics, expected = (read_json(path, "metrics.json") for path in (folder, evaluated))
     for name in COCO_NAMES:
         assert metrics[name] == pytest.approx(expected[name], abs=1e-6)

@@ -20,7 +20,7 @@ def predict(place, exported, source, out, *more):
 def test_prediction_on_one_picture(place, exported, tmp_path):
     source = place.coco / "val2017" / "000001.jpg"
     text, found = predict(place, exported, source, tmp_path / "out", "--draw_score=0.01")
-    assert sorted(os.listdir(tmp_path / "out")) == ["000001.png", "predictions.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["000001.png", "detections.json", "predictions.json"]
     height, width = cv2.imread(str(source)).shape[:2]
     assert len(found["000001.jpg"]) > 0 and f"{len(found['000001.jpg'])} object(s)" in text
     for one in found["000001.jpg"]:
@@ -29,7 +29,9 @@ def test_prediction_on_one_picture(place, exported, tmp_path):
         assert 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height
     assert cv2.imread(str(tmp_path / "out" / "000001.png")).shape[:2] == (height, width)
     row, = read_json(tmp_path, "out", "predictions.json")
-    assert row["drawing"] == "000001.png"
+    assert row["drawing"] == "000001.png" and row["image_id"] == 1
+    results = read_json(tmp_path, "out", "detections.json")
+    assert [CLASSES[result["category_id"] - 1] for result in results] == [one["class"] for one in row["objects"]]
     assert row["thresholds"] == {"draw_score": 0.01, "min_score": 0.01, "nms_threshold": 0.6, "max_boxes": 100}
 
 
@@ -48,12 +50,30 @@ def test_prediction_on_a_folder_goes_on_after_a_broken_picture(place, exported, 
         done = run(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={source}",
                    f"--output_path={out}")
         assert done.returncode == 3 and "left out: " in done.stdout and "in 4 picture(s)" in done.stdout
-        assert done.stderr.startswith("error: 1 of 5 file(s) cannot be read or are damaged; the first is ")
+        assert done.stderr.startswith("error: 1 of 5 file(s) cannot be read or are damaged; the first: ")
         assert "broken one.jpg" in done.stderr and done.stderr.count("\n") == 1
         # two pictures of the same stem keep both drawings
         assert [row["drawing"] for row in read_json(out, "predictions.json")] == \
             ["a.jpeg.png", "a.jpg.png", "größe 1.png", "deeper/a.png"]
-        assert sorted(os.listdir(out)) == ["a.jpeg.png", "a.jpg.png", "deeper", "größe 1.png", "predictions.json"]
+        assert sorted(os.listdir(out)) == ["a.jpeg.png", "a.jpg.png", "deeper", "detections.json", "größe 1.png",
+                                           "predictions.json"]
+
+
+def test_prediction_of_some_classes_in_tiles(place, exported, tmp_path):
+    source = place.coco / "val2017"
+    text, found = predict(place, exported, source, tmp_path / "out", "--save=csv,yolo", "--only_classes=star,circle",
+                          "--score_threshold=0.02,star:0.5", "--tiles=2x1")
+    assert sorted(os.listdir(tmp_path / "out")) == ["predictions.csv", "predictions.json", "yolo"]
+    assert len(found) == 7 and len(os.listdir(tmp_path / "out" / "yolo" / "labels")) == 7
+    objects = [one for objects in found.values() for one in objects]
+    assert {one["class"] for one in objects} <= {"star", "circle"}
+    assert all(one["score"] >= (0.5 if one["class"] == "star" else 0.02) for one in objects)
+    assert f"{len(objects)} object(s) with a score of at least 0.02 to 0.5, by class, in 7 picture(s)" in text
+    for option, words in (("only_classes=sta", "did you mean 'star'"), ("tiles=2", "such as 2x2"),
+                          ("save=coco,Yolo", "did you mean yolo"), ("score_threshold=x:1", "'x' is not a class")):
+        done = run(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={source}",
+                   f"--output_path={tmp_path / 'no'}", f"--{option}")
+        assert done.returncode == 2 and words in done.stderr and not os.path.exists(tmp_path / "no")
 
 
 def test_prediction_spares_its_source(place, exported):
@@ -92,5 +112,6 @@ def test_an_interrupted_video_is_kept_so_far(place, exported, tmp_path, number):
                              f"--source={tmp_path / 'clip.mp4'}", f"--output_path={tmp_path / 'out'}", number=number)
     assert code == 130 and re.fullmatch(r"error: interrupted before the end of '.*clip.mp4': .*\n", errors)
     frames = len(read_json(tmp_path, "out", "predictions.json"))
-    assert 50 <= frames < 5000 and sorted(os.listdir(tmp_path / "out")) == ["clip.mp4", "predictions.json"]
+    assert 50 <= frames < 5000 and sorted(os.listdir(tmp_path / "out")) == \
+        ["clip.mp4", "detections.json", "predictions.json"]
     assert cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == frames

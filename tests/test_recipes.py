@@ -25,10 +25,17 @@ RATES = {
     "ssd_mobilenet_v1_fpn_config_gpu.yaml": {0: 0.01333, 100: 0.031665, 200: 0.05, 3100: 0.025, 6000: None},
     # half way is step 1000 + (5400 - 1000) / 2
     "ssd_mobilenet_v2_fpnlite_coco.yaml": {0: 0.026666, 500: 0.053333, 1000: 0.08, 3200: 0.04, 5400: None},
+    # 14 epochs of STEPS end in the warm-up of 2000
+    **dict.fromkeys((f"ssd_{body}_fpn_tf{version}_coco.yaml" for body in ("resnet50", "mobilenet_v1")
+                     for version in (1, 2)), {0: 0.013333, 1000: 0.0266665, 1400: None}),
+    "ssd300_mobilenet_v2_tf2_coco.yaml": {0: 0.013333, 1000: 0.0466665, 2000: 0.08, 11800: 0.04, 21600: None},
+    **dict.fromkeys(("ssd300_mobilenet_v1_tf1_voc.yaml", "ssd300_mobilenet_v2_tf1_voc.yaml"),
+                    {0: 0.002, 50: 0.011, 100: 0.02, 1050: 0.01, 2000: None}),
     "ssd300_config_gpu.yaml": {0: 0.001, 100: 0.0255, 200: 0.05, 25100: 0.025025, 50000: None},
     "ssd300_mobilenet_v1_zoo_coco.yaml": {0: 0.001, 100: 0.0255, 200: 0.05, 25100: 0.025025, 50000: None},
     "ssd300_mobilenet_v2_voc.yaml": {0: 0.003, 100: 0.0165, 200: 0.03, 3100: 0.015, 6000: None},
     "ssd300_mobilenet_v2_tf_voc.yaml": {0: 0.002, 50: 0.011, 100: 0.02, 1050: 0.01, 2000: None},
+    "auto.yaml": {0: 0.002, 50: 0.011, 100: 0.02, 3050: 0.01, 6000: None},
     "demo.yaml": {0: 0.005, 50: 0.0125, 100: 0.02, 300: 0.01, 500: None},
     # NVIDIA: 2.6e-3 * 8 * 32 / 32
     "ssd300_resnet50_coco.yaml": {0: 0, 150: 0.0104, 299: 0.0208 * 299 / 300, 300: 0.0208, 4299: 0.0208,
@@ -74,7 +81,7 @@ def header(recipe):
 
 def test_every_recipe_and_every_model_is_here():
     assert set(RATES) == set(PATHS)
-    assert {options_of(recipe).model for recipe in RATES} == set(BUILDERS)
+    assert {options_of(recipe).model for recipe in RATES} == {*BUILDERS, "auto"}
 
 
 @pytest.mark.parametrize("recipe", RATES)

@@ -5,7 +5,7 @@ import shutil
 import mindspore as ms
 import numpy as np
 import pytest
-from weight_writers import field, number_field, save_bundle, write
+from weight_writers import constant, field, number_field, save_bundle, tensor_proto, write
 
 from src.errors import DataError, OptionError
 from src.weights import checkpoint
@@ -142,32 +142,22 @@ def test_damaged_anywhere(tmp_path, shared):
 
 # --- frozen graphs
 
-def constant(name, tensor, kind=b"Const"):
-    """A node of a graph whose attribute "value" is a TensorProto."""
-    attribute = field(1, b"value") + field(2, field(8, tensor))
-    return field(1, field(1, name) + field(2, kind) + field(5, attribute))
-
-
-def tensor(dtype, shape, values):
-    """A TensorProto; values: its other fields."""
-    return number_field(1, dtype) + field(2, b"".join(field(2, number_field(1, size)) for size in shape)) + values
-
-
 def test_a_graph_by_hand(tmp_path):
     path = tmp_path / "graph.pb"
     four = np.arange(4, dtype="<f4")
-    write(path, constant(b"input", b"", b"Placeholder") + constant(b"raw", tensor(1, [2, 2], field(4, four.tobytes())))
-          + constant(b"one", tensor(1, [3], b"\x2d" + four[2:3].tobytes()))
-          + constant(b"minus", tensor(3, [1], number_field(7, 2 ** 64 - 5))))
+    raw, one = tensor_proto(1, [2, 2], field(4, four.tobytes())), tensor_proto(1, [3], b"\x2d" + four[2:3].tobytes())
+    minus = tensor_proto(3, [1], number_field(7, 2 ** 64 - 5))
+    write(path, constant(b"input", b"", b"Placeholder") + constant(b"raw", raw) + constant(b"one", one)
+          + constant(b"minus", minus))
     arrays = open_weights(str(path)).arrays
     assert list(arrays) == ["raw", "one", "minus"] and np.array_equal(arrays["raw"], four.reshape(2, 2))
     assert arrays["one"].tolist() == [2, 2, 2] and arrays["minus"].tolist() == [-5]
 
 
 @pytest.mark.parametrize("value, message", [
-    (tensor(1, [2], field(4, bytes(12))), "'x' has 3 numbers for the shape .2."),
-    (tensor(99, [1], b""), "'x' has the type number 99"), (tensor(1, [2 ** 40], b""), "repeats one value"),
-    (tensor(1, [MAX_REPEATED + 1], b""), "repeats one value 16777217 times"), (b"\x0a", "damaged or cut short")])
+    (tensor_proto(1, [2], field(4, bytes(12))), "'x' has 3 numbers for the shape .2."),
+    (tensor_proto(99, [1], b""), "'x' has the type number 99"), (tensor_proto(1, [2 ** 40], b""), "repeats one value"),
+    (tensor_proto(1, [MAX_REPEATED + 1], b""), "repeats one value 16777217 times"), (b"\x0a", "damaged or cut short")])
 def test_hostile_graphs(tmp_path, value, message):
     path = str(tmp_path / "graph.pb")
     write(path, constant(b"x", value))
@@ -177,7 +167,7 @@ def test_hostile_graphs(tmp_path, value, message):
 
 def test_repeated_values_are_counted_over_all_constants(tmp_path):
     path = str(tmp_path / "graph.pb")
-    write(path, constant(b"x", tensor(4, [MAX_REPEATED // 2 + 1], b"")) * 2)
+    write(path, constant(b"x", tensor_proto(4, [MAX_REPEATED // 2 + 1], b"")) * 2)
     with pytest.raises(DataError, match="repeats one value"):
         open_weights(path)
 

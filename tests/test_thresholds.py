@@ -9,7 +9,7 @@ from src.errors import DataError
 from src.evaluation.mistakes import judge
 from src.evaluation.thresholds import MIN_BOXES, SCORES, choose_scores, score_curves, scores_by_class
 from src.inference.description import shown_fields
-from src.inference.pipeline import Detections
+from src.inference.found import Detections
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.weights import checkpoint
@@ -66,8 +66,10 @@ def test_the_middle_of_the_best_scores_is_chosen():
 
 
 @pytest.mark.parametrize("truth, found", [
-    (TRUTH, []), (truth_of(), []), (truth_of(), FOUND), (TRUTH, found_of((0, DOG, 80, 0.9)))])
-def test_where_nothing_is_right_nothing_is_chosen(truth, found):
+    (TRUTH, []), (truth_of(), []), (truth_of(), FOUND), (TRUTH, found_of((0, DOG, 80, 0.9))),
+    # one right of 17 found: F1 2 / (17 + 3), one tenth
+    (TRUTH, found_of((0, CAT, 0, 0.5), *[(0, DOG, 80, 0.5)] * 16))])
+def test_where_hardly_a_box_is_right_no_score_is_chosen(truth, found):
     assert choose_scores(score_curves(judge(truth, found), 2), ["cat", "dog"]) == {}
 
 

@@ -6,7 +6,8 @@ from src import boxes as box_ops
 from src.data import transforms
 from src.data.photometric import adjust_brightness, adjust_contrast, adjust_saturation
 from src.data.policies import build_policy
-from src.data.transforms import Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, Sample, augment, resize
+from src.data.resize import resize
+from src.data.transforms import Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, Sample, augment
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 BOXES = np.array([[0.1, 0.2, 0.4, 0.9], [0.5, 0.5, 0.6, 0.6]], np.float32)
@@ -233,3 +234,11 @@ def test_antialias_means_over_the_pixels_that_fall_together():
     small = resize(image, 2, "antialias")
     assert np.ptp(small[..., 0]) <= 20 and abs(small.mean() - 100) < 5
     assert np.array_equal(resize(image, 2, "bilinear"), resize(image, 2))
+
+
+def test_tensorflow_takes_the_pixels_that_its_rule_names():
+    """Place in the image = place in the result * 4 / 2, or * 2 / 4; behind the last pixel there is none."""
+    image = np.arange(0, 160, 10, dtype=np.uint8).reshape(4, 4, 1).repeat(3, axis=2)
+    assert resize(image, 2, "tensorflow")[..., 0].tolist() == [[0, 20], [80, 100]]
+    assert resize(image[:2, :2], 4, "tensorflow")[..., 1].tolist() == [[0, 5, 10, 10], [20, 25, 30, 30],
+                                                                        [40, 45, 50, 50], [40, 45, 50, 50]]

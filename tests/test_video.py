@@ -1,6 +1,7 @@
 """Videos that are read as a player shows them and written whole, and names of drawings that never meet."""
 import os
 import struct
+import wave
 from fractions import Fraction
 
 import av
@@ -131,6 +132,14 @@ def test_what_is_no_video(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
     with pytest.raises(DataError, match="nor a video that opens"):
         VideoReader(str(tmp_path / "a.mp4"))
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(2000))
+    with pytest.raises(DataError, match="nor a video that opens: it is HEIC"):
+        VideoReader(str(tmp_path / "a.jpg"))
+    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(8000))
+    with pytest.raises(DataError, match="nor a video that opens: it is sound"):
+        VideoReader(str(tmp_path / "a.wav"))
     with pytest.raises(DataError, match="no such camera"):
         open_video("99")
     with pytest.raises(DataError, match=r"source 'http://127.0.0.1:9/x' cannot be opened \(Connection refused"):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from src.drawing import class_color, draw_boxes, free_place, save_png, shared_areas, to_tile
+from src.drawing import choose_plates, class_color, draw_boxes, free_place, label_texts, save_png, shared_areas, to_tile
 from src.errors import EnvironmentFault
 from src.evaluation import plots
 from src.evaluation.plots import CELL, GAP, lay_out, plot_history, plot_per_class, plot_pictures, plot_pr_curves
+from src.lettering import fit_text, font_file
 from src.metrics import coco_metrics, voc_metrics
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -62,6 +63,44 @@ def test_label_stays_inside_at_every_border():
     for box in ([0, 0, 0.1, 0.1], [0.95, 0, 1, 0.1], [0, 0.95, 0.1, 1], [0.95, 0.95, 1, 1]):
         plate = (draw_boxes(GREY, [box], [3], classes=["cat", "dog", "wardrobe"]) == class_color(3)).all(axis=-1)
         assert 400 < plate.sum() < 2000  # a plate of about 60 x 15 pixels less its letters; outside it would be cut
+
+
+def plates_of(scores, labels):
+    """The texts at small boxes in the middle of a picture, all at one place, the best score first."""
+    boxes = np.array([[75, 55, 85, 65]] * len(scores))
+    wanted = label_texts(labels, np.array(scores), ["with_mask", "cat"])
+    plates = choose_plates(wanted, boxes, [class_color(label) for label in labels], order=range(len(scores)),
+                           shape=GREY.shape, drop=True)
+    return [plate.text for plate in plates], plates
+
+
+def test_names_that_crowd_become_short_and_then_are_left_out():
+    texts, plates = plates_of([0.9] * 12, [1] * 12)
+    assert texts[0] == "with_mask 0.90" and "0.90" in texts and len(texts) < 12
+    corners = np.array([plate.place for plate in plates])
+    shared = shared_areas(corners, corners) / (corners[:, 2] - corners[:, 0]) / (corners[:, 3] - corners[:, 1])
+    assert np.triu(shared, 1).max() <= 0.25 and (corners >= 0).all()
+    texts, _ = plates_of([0.9] * 12 + [0.3], [1] * 12 + [2])
+    assert texts[-1] == "cat 0.30", "each class is named once"
+
+
+def test_a_given_text_is_always_written():
+    boxes = [[0.4, 0.4, 0.5, 0.5]] * 9
+    drawn = draw_boxes(GREY, boxes, [0] * 9, colors=[(255, 0, 0)] * 9, texts=["a"] * 8 + [""])
+    one = draw_boxes(GREY, boxes[:1], [0], colors=[(255, 0, 0)], texts=["a"])
+    assert (drawn == (255, 0, 0)).all(axis=-1).sum() > 2 * (one == (255, 0, 0)).all(axis=-1).sum()
+
+
+def test_letters_of_any_script():
+    """No two names look alike, where the system has a font: not as boxes of missing letters either."""
+    def plate(name):
+        return draw_boxes(GREY, [[0.1, 0.4, 0.9, 0.9]], [1], classes=[name])
+    assert (plate("größe") != plate("gr??e")).any() and (plate("шар") != plate("???")).any()
+    font, size = fit_text("a" * 400, (100, 100))
+    assert font is None and size[0] <= 100
+    assert fit_text("a" * 12, (300, 60))[0].size < fit_text("a", (300, 60))[0].size
+    if font_file(frozenset("口罩")) != font_file(frozenset("a")):
+        assert (plate("口罩") != plate("罩口")).any()
 
 
 @pytest.mark.parametrize("plates, place", [

@@ -146,7 +146,7 @@ def test_the_tensorflow_js_detector(shared):
     assert kind == "tfjs" and len(values) == 262
     stored = values["Postprocessor/ExpandDims"][0]  # corners, y before x
     corners = to_corners(build_model("ssd300_mobilenet_v2_tf", 2).anchors)
-    np.testing.assert_allclose(stored[:, [1, 0, 3, 2]], corners, atol=1e-4)  # the file has .3333 for 1 / 3
+    np.testing.assert_allclose(stored[:, [1, 0, 3, 2]], corners, atol=1e-6)
     depthwise = values["BoxPredictor_5/ClassPredictor_depthwise/depthwise_weights"]
     assert depthwise.shape == (3, 3, 128, 1) and depthwise.dtype == np.float32 and depthwise.std() > 0.01
     assert values["Preprocessor/map/while/ResizeImage/stack"].tolist() == [300, 300]

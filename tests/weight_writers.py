@@ -247,3 +247,19 @@ def save_bundle(prefix, arrays, names=(), **changes):
           + bytes.fromhex("57fb808b247547db"))
     write(f"{prefix}.data-00000-of-00001", data)
     return str(prefix)
+
+
+def constant(name, tensor, kind=b"Const"):
+    """A node of a graph whose attribute "value" is a TensorProto."""
+    attribute = field(1, b"value") + field(2, field(8, tensor))
+    return field(1, field(1, name) + field(2, kind) + field(5, attribute))
+
+
+def tensor_proto(dtype, shape, values):
+    """A TensorProto; values: its other fields."""
+    return number_field(1, dtype) + field(2, b"".join(field(2, number_field(1, size)) for size in shape)) + values
+
+
+def raw_tensor(array):
+    """A TensorProto of float32."""
+    return tensor_proto(1, array.shape, field(4, array.tobytes()))

@@ -49,7 +49,8 @@ def require_root(place: Place, option: str, content: str, *, error: type[DataErr
     if not getattr(place, option):
         hints = [f"; {name} is given, is it --dataset={dataset}?" for name, dataset in DATASET_OF.items()
                  if getattr(place, name) and dataset != DATASET_OF[option]]
-        raise error(f"--{option} is empty; give the folder with {content}{''.join(hints[:1])}")
+        raise error(f"--{option} is empty; give the folder with {content}{''.join(hints[:1])}; --data=FOLDER finds out "
+                    "by itself what a data set is")
     require_folder(getattr(place, option), option)
 
 

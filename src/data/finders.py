@@ -10,37 +10,23 @@ import json
 import mmap
 import os
 import re
+from itertools import islice
 
 from src.data.found import Found, Part, arrange
 from src.data.images import IMAGE_ENDINGS
-from src.data.layouts import Tree, folder_of_names, folder_of_stems, sample, split_of
+from src.data.layouts import HEAD, Tree, folder_of_names, folder_of_stems, head, sample, split_of
 from src.data.txt_fields import is_box, is_image, split_line
-from src.data.yolo_files import (
-    HEAD,
-    IMAGES,
-    LABELS,
-    SPLIT_KEYS,
-    YAML_ENDINGS,
-    is_label_file,
-    label_path,
-    read_data_yaml,
-    yaml_images,
-)
+from src.data.yolo_files import IMAGES, LABELS, SPLIT_KEYS, is_label_file, is_yaml, label_path, read_head, yaml_images
 from src.errors import DataError
 
-COCO_LISTS = tuple(re.compile(rb'"%s"\s*:\s*\[' % name) for name in (b"images", b"annotations", b"categories"))
+COCO_LISTS = {name: re.compile(rf'"{name}"\s*:\s*\['.encode()) for name in ("images", "annotations", "categories")}
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 INSTANCES = "instances_"   # how COCO names its boxes, beside captions_ and person_keypoints_
 LABELME = re.compile(r'"(shapes|imagePath)"\s*:')
 ANNOTATION = re.compile(r"<(\w+:)?annotation[\s>]", re.IGNORECASE)
 MAX_LOOKED = 50            # files of a folder, or lines of a file, that are looked at
+MAX_NAMES = 1000           # file names of a COCO file that are looked at
 LISTS = os.path.join("ImageSets", "Main")
-
-
-def head(path: str) -> str:
-    """The beginning of a text file."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return file.read(HEAD)
 
 
 # --- COCO
@@ -66,9 +52,9 @@ def coco_names(path: str) -> list[str] | None:
     """Some file names of images in a COCO file, None where a file is no such file. It is not parsed: it may be huge."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if not all(pattern.search(data) for pattern in COCO_LISTS):
+            if not all(pattern.search(data) for pattern in COCO_LISTS.values()):
                 return None
-            found = [match[1] for match in re.finditer(FILE_NAME, data[:HEAD * 64])]
+            found = [match[1] for match in islice(re.finditer(FILE_NAME, data), MAX_NAMES)]
     except (OSError, ValueError):  # an empty file cannot be mapped
         return None
     names = []
@@ -125,7 +111,7 @@ def voc_tree(tree: Tree, root: str) -> Found:
     has_val = bool({"val", "test"} & names)
     if "train" not in names:
         rest = sorted(names - {"val", "test"}, key=lambda name: (name != "trainval", "_" in name, name))
-        given["train_data_type"] = next(iter(rest or sorted(names)))
+        given["train_data_type"] = next(iter(rest or sorted(names, reverse=True)))
         has_val = has_val and bool(rest)
         if has_val and rest[0] == "trainval":  # it holds val
             has_val = "test" in names
@@ -137,10 +123,13 @@ def voc_tree(tree: Tree, root: str) -> Found:
 
 def find_yolo(tree: Tree) -> Found | None:
     """YOLO's data.yaml, or folders of label files with the images beside them or elsewhere."""
-    for folder, names in tree.files(*YAML_ENDINGS).items():
-        for name in names:
-            if found := yolo_yaml(tree, os.path.join(folder, name)):
-                return found
+    yaml_files = [tree.path(folder, name) for folder, names in tree.folders.items() for name in names if is_yaml(name)]
+    found = list(filter(None, map(yolo_yaml, yaml_files)))
+    if len(found) > 1:
+        places = ", ".join(f"'{data.options['anno_path']}'" for data in found[:4])
+        raise DataError(f"'{tree.root}' holds several data.yaml of YOLO: {places}; name one of them by --data")
+    if found:
+        return found[0]
     parts = []
     for folder, names in tree.files(".txt").items():
         if any(is_label_file(tree.path(folder, name)) for name in sample(names)):
@@ -152,13 +141,13 @@ def find_yolo(tree: Tree) -> Found | None:
     return arrange(tree, parts, dataset="yolo", words="YOLO labels")
 
 
-def yolo_yaml(tree: Tree, path: str) -> Found | None:
+def yolo_yaml(path: str) -> Found | None:
     """What a data.yaml names, None where a YAML file is something else or names images that are not there."""
-    path = tree.path(path)
+    data = read_head(path)
+    if "names" not in data or not data.get("train"):
+        return None
     with contextlib.suppress(DataError):
-        data = read_data_yaml(path)
-        if "names" in data and data.get("train"):
-            yaml_images(path, "train")
+        if any(map(os.path.isfile, yaml_images(path, "train"))):
             has_val = any(data.get(key) for key in SPLIT_KEYS["val"])
             given = {"anno_path": path, **({"val_anno_path": path} if has_val else {})}
             return Found("yolo", "YOLO labels with a data.yaml", given, has_val=has_val, unused=[])

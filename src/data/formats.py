@@ -7,6 +7,7 @@ from typing import NamedTuple
 from src.data.annotations import Place, SplitFiles
 from src.data.coco import coco_split
 from src.data.finders import find_coco, find_labelme, find_txt, find_voc, find_yolo
+from src.data.foreign import why_unknown
 from src.data.found import Found
 from src.data.images import IMAGE_ENDINGS
 from src.data.labelme import labelme_split
@@ -61,4 +62,5 @@ def identify(path: str, dataset: str = "") -> Found:
         kinds, ways = (join.join(texts) for join, texts in ((" and ", [data.words for data in found]),
                                                             (" or ", [data.typed() for data in found])))
         raise DataError(f"'{path}' holds {kinds}; say which of them: {ways}")
-    raise DataError(f"--data={path} holds no annotations of a known form (docs/data.md); {what_is_there(tree.root)}")
+    reason = why_unknown(tree) or what_is_there(tree)
+    raise DataError(f"--data={path} holds no annotations of a known form (docs/data.md says which are): {reason}")

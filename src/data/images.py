@@ -68,11 +68,15 @@ def bad_image_message(path: str, error: BadImage) -> str:
 
 
 def check_image(path: str, height: int = 0, width: int = 0, *, capture: bool = True) -> CheckedImage:
-    """Reads an image file with all checks, decoded as decode_image() would. Raises BadImage.
+    """check_bytes() of a file. Raises BadImage. capture: see there."""
+    return check_bytes(read_bytes(path), height, width, capture=capture)
+
+
+def check_bytes(data: bytes, height: int = 0, width: int = 0, *, capture: bool = True) -> CheckedImage:
+    """Reads the bytes of an image file with all checks, decoded as decode_image() would. Raises BadImage.
 
     capture: judge by what the libraries write to standard error, too; else the caller captures it.
     """
-    data = read_bytes(path)
     for_opencv = opencv_reads(data)
     with captured_stderr() if capture else contextlib.nullcontext([]) as lines:
         found = decode_by_opencv(data, height, width) if for_opencv else None

@@ -18,6 +18,7 @@ MAX_NAMED = 3                     # folders of each kind in the message
 OWN_MARKS = ({"manifest.json", "ground_truth.json"}, {"config.yaml", "log.jsonl"})  # of a conversion and of a run
 SPLIT_WORDS = {"train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val",
                "validation": "val", "eval": "val", "dev": "val", "test": "test", "testing": "test"}
+HEAD = 1 << 16  # bytes of a file that are looked at to tell what it is
 SAMPLE = 20  # names that are looked up to find out where images lie
 
 
@@ -82,6 +83,12 @@ def split_of(path: str) -> str:
     return ""
 
 
+def head(path: str) -> str:
+    """The beginning of a text file; in UTF-16 it is readable as far as its letters are Latin."""
+    with open(path, "rb") as file:
+        return file.read(HEAD).replace(b"\0", b"").decode("utf-8-sig", errors="replace")
+
+
 def sample(names: Iterable[str]) -> list[str]:
     """Some of the names, from all over the list."""
     names = list(names)
@@ -109,19 +116,19 @@ def folder_of_stems(tree: Tree, names: Iterable[str], start: str) -> str:
 
 # --- in words
 
-def what_is_there(root: str) -> str:
-    """What lies below a folder, and what to do where it looks like a data set of a known kind; the end of a message."""
-    tree, found = Tree(root, folders_below(root)), []
+def what_is_there(tree: Tree) -> str:
+    """What lies in a folder, kind by kind."""
+    found = []
     for kind, endings in KINDS.items():
         folders = list(tree.files(*endings))
         if folders:
             more = " .." if len(folders) > MAX_NAMED else ""
             found.append(f"{kind} in {', '.join(folders[:MAX_NAMED])}{more}")
-    return f"'{root}' has {', '.join(found) or 'no images and no annotations'}{advice(tree)}"
+    return f"'{tree.root}' has {', '.join(found) or 'no images and no annotations'}"
 
 
 def advice(tree: Tree) -> str:
-    """What a user whose data lies like this may do, "" where nothing is known."""
+    """What a user may do whose data lies like this where VOC's lists were looked for; "" where nothing is known."""
     for folder in list(tree.folders)[1:]:
         if any(os.path.isdir(tree.path(folder, layout)) for layout in VOC_LAYOUTS):
             return f"; is it --voc_root={tree.path(folder)}?"

@@ -15,8 +15,9 @@ from src.data.images import decode_image
 from src.data.mindrecord import read_error, read_rows
 from src.data.mosaic import augment_mosaic
 from src.data.policies import build_policy
+from src.data.resize import resize
 from src.data.sampling import Sampler, repeat_factors
-from src.data.transforms import GREY, Sample, augment, resize
+from src.data.transforms import GREY, Sample, augment
 from src.errors import DataError
 from src.matching import Matcher
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from src.data import photometric, transforms
 from src.data.photometric import ColorJitter, ColorStep, ColorTwist, PhotometricDistort
+from src.data.resize import INTERPOLATIONS
 from src.data.transforms import (
     GREY,
     Expand,
@@ -51,7 +52,7 @@ def ssd(size: int, fill: tuple[float, ...]) -> list[Transform]:
                                  hue=ColorStep(photometric.adjust_hue, -18 / 360, 18 / 360))
     crop = MinIoUCrop(min_ious=(None, 0.1, 0.3, 0.5, 0.7, 0.9, 0), accepts=transforms.any_reaches,
                       draw_sides=transforms.scaled_sides, shuffled=True, at_once=50)
-    resize = Resize(size, interpolations=tuple(transforms.INTERPOLATIONS))
+    resize = Resize(size, interpolations=tuple(INTERPOLATIONS))
     return [ExpandThenCrop(Expand(fill), crop, distort), resize, HorizontalFlip()]
 
 

@@ -12,14 +12,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.random import Generator
-from PIL import Image
 
 from src import boxes as box_ops
+from src.data.resize import resize
 
 MIN_BOX_SIDE = 1.0   # network pixels; a box that a crop leaves narrower is not a training target
 GREY = (127.5,) * 3  # RGB, 0..255: what surrounds an expanded image where a network has no mean of its own
-INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "nearest": cv2.INTER_NEAREST,
-                  "bicubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4}
 
 
 class Sample(NamedTuple):
@@ -277,17 +275,6 @@ def to_region(boxes: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Boxes [N, 4] as fractions of a region [4] of the image, what lies outside cut off."""
     origin, extent = np.tile(region[:2], 2), np.tile(region[2:] - region[:2], 2)
     return np.clip((boxes - origin) / extent, 0, 1).astype(np.float32)
-
-
-def resize(image: np.ndarray, size: int, method: str = "bilinear") -> np.ndarray:
-    """uint8 [H, W, 3] -> [size, size, 3]: the one resize of training, evaluation and prediction.
-
-    method: of INTERPOLATIONS, or "antialias", which when it shrinks an image takes the mean of all pixels that fall
-    together (Pillow's bilinear, as in torchvision's transforms).
-    """
-    if method == "antialias":
-        return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-    return cv2.resize(image, (size, size), interpolation=INTERPOLATIONS[method])
 
 
 def augment(sample: Sample, policy: list[Transform], *, size: int, rng: Generator) -> Sample:

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from src.data.annotations import Place, SplitFiles, SplitMissing, read_text, require_folder, require_root
 from src.data.findings import Report, Unusable
-from src.data.layouts import what_is_there
+from src.data.layouts import Tree, advice, list_tree, what_is_there
 from src.data.per_image import files_below, read_files
 from src.data.records import Annotations, Box, Record
 from src.data.values import to_flag, to_pixels, to_size
@@ -79,7 +79,8 @@ def no_list(root: str, split: str) -> str:
     if lists:
         more = " .." if len(lists) > 20 else ""
         return f"{message}{', '.join(lists[:20])}{more}"
-    return f"{message}no list at all; the layouts {LAYOUTS}; {what_is_there(root)}"
+    tree = list_tree(root) if os.path.isdir(root) else Tree(root, {})
+    return f"{message}no list at all; the layouts {LAYOUTS}; {what_is_there(tree)}{advice(tree)}"
 
 
 def read_voc(root: str, split: str, *, classes: list[str], report: Report) -> Annotations:

@@ -7,16 +7,16 @@ import yaml
 
 from src.data.annotations import SplitMissing, read_text
 from src.data.images import IMAGE_ENDINGS
-from src.data.layouts import split_of
+from src.data.layouts import head, split_of
 from src.data.per_image import files_below
 from src.data.txt_fields import is_number
+from src.data.voc_names import names_with
 from src.errors import DataError
 
 YAML_ENDINGS = (".yaml", ".yml")
 IMAGES, LABELS = "images", "labels"  # folders beside each other, of which the one stands for the other in a path
-NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels")
+NAMES_FILES = ("data.yaml", "classes.txt", "obj.names", "_darknet.labels")  # before YAML files of other names
 SPLIT_KEYS = {"train": ("train",), "val": ("val", "valid", "test")}  # of a data.yaml; test stands in for val
-HEAD = 1 << 16  # bytes of a file that are looked at to tell what it is
 
 
 def is_yaml(path: str) -> bool:
@@ -34,6 +34,14 @@ def read_data_yaml(path: str) -> dict:
     if not isinstance(data, dict):
         raise DataError(f"'{path}' is not a data.yaml of YOLO; it needs names, train and val")
     return data
+
+
+def read_head(path: str) -> dict:
+    """A YAML file that may be something else, then {}."""
+    try:
+        return read_data_yaml(path)
+    except DataError:
+        return {}
 
 
 def read_names(path: str) -> list[str]:
@@ -63,8 +71,9 @@ def find_names(folders: list[str]) -> str:
     """
     for folder in map(os.path.abspath, folders):
         while True:
-            for path in (os.path.join(folder, name) for name in NAMES_FILES):
-                if os.path.isfile(path) and (not is_yaml(path) or "names" in read_data_yaml(path)):
+            for name in (*NAMES_FILES, *names_with(folder, YAML_ENDINGS)):
+                path = os.path.join(folder, name)
+                if os.path.isfile(path) and (not is_yaml(path) or "names" in read_head(path)):
                     return os.path.relpath(path)
             folder, name = os.path.split(folder)
             if name not in (IMAGES, LABELS) and not split_of(name):
@@ -106,7 +115,7 @@ def yaml_images(path: str, split: str) -> list[str]:
         found = os.path.normpath(found)
         images += files_below(found, IMAGE_ENDINGS) if os.path.isdir(found) else listed_images(found, roots)
     if not images:
-        raise DataError(f"'{path}': there is no image in '{entry}', which it names for {split}")
+        raise DataError(f"'{path}': '{entry}', which it names for {split}, holds no image")
     return list(dict.fromkeys(images))
 
 
@@ -116,7 +125,9 @@ def listed_images(path: str, roots: list[str]) -> list[str]:
         return [path]
     images = []
     for line in filter(None, map(str.strip, read_text(path).split("\n"))):
-        tried = [os.path.normpath(os.path.join(root, line.replace("\\", "/")))
+        name = line.replace("\\", "/")
+        inner = name.partition("/")[2]  # CVAT writes data/images/train/a.jpg for what lies in images/train/
+        tried = [os.path.normpath(os.path.join(root, part)) for part in (name, inner)
                  for root in (os.path.dirname(path), *roots)]
         images.append(next(filter(os.path.exists, tried), tried[0]))
     return images
@@ -130,5 +141,4 @@ def is_label_file(path: str) -> bool:
 
 def first_line(path: str) -> str:
     """The first line of a text file that is not empty, "" for none."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return next(filter(None, map(str.strip, file.read(HEAD).split("\n"))), "")
+    return next(filter(None, map(str.strip, head(path).split("\n"))), "")

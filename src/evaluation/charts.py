@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.evaluation.diagnosis import ERRORS, RELIABLE, Diagnosis, SizeRange
-from src.evaluation.plots import INK, MUTED, draw_curves, figure_uri, literal, new_figure
+from src.evaluation.plots import ACCENTS, INK, MUTED, draw_curves, figure_uri, literal, new_figure
 from src.evaluation.thresholds import SCORES
 
 if TYPE_CHECKING:
@@ -52,15 +52,21 @@ def f1_over_score(diagnosis: Diagnosis) -> str:
 
 def found_by_size(sizes: Sequence[SizeRange]) -> str:
     """The share of the objects of each size that is found, and how many there are."""
+    return share_by_size(sizes, label="share found", line=RELIABLE)
+
+
+def share_by_size(sizes: Sequence[SizeRange], *, label: str, line: float | None = None) -> str:
+    """A bar for each range of sizes. line: a height that is marked."""
     figure, axis = new_chart()
     axis.bar(range(len(sizes)), [each.share for each in sizes], 0.75, color=BAR)
-    axis.axhline(RELIABLE, color=MUTED, linestyle="--", linewidth=1)
+    if line is not None:
+        axis.axhline(line, color=MUTED, linestyle="--", linewidth=1)
     small = 8 if len(sizes) <= 8 else 7
     for place, each in enumerate(sizes):
         axis.text(place, 0.02, f"{each.boxes}", ha="center", fontsize=small, color=INK)
     axis.set_xticks(range(len(sizes)), [each.name for each in sizes], fontsize=small,
                     rotation=0 if len(sizes) <= 8 else 60)
-    axis.set(xlabel="side in pixels of the image (square root of the area)", ylabel="share found", ylim=(0, 1.02))
+    axis.set(xlabel="side in pixels of the image (square root of the area)", ylabel=label, ylim=(0, 1.02))
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.grid(False, axis="x")
     return figure_uri(figure)
@@ -97,21 +103,26 @@ def reliability(bins: Sequence[dict]) -> str:
     return figure_uri(figure)
 
 
-def histogram(values: np.ndarray, edges: np.ndarray, *, label: str, colors: Sequence[str] = (BAR,),
-              names: Sequence[str] = (), log: bool = False) -> str:
-    """Shares of values by range, one outline a series. values: [N] of each series; edges [M] of the ranges."""
+def histogram(values: Sequence[np.ndarray], edges: np.ndarray, *, label: str, names: Sequence[str],
+              ticks: Sequence[float] = ()) -> str:
+    """Shares of values by range, the first series filled, the others as lines, so that all are seen.
+
+    values: [N] of each series; edges [M] of the ranges; ticks: of a logarithmic axis, () for a linear one.
+    """
     figure, axis = new_chart()
-    for series, color, name in zip(values, colors, names or [""]):
+    for index, (series, name) in enumerate(zip(values, names)):
+        style = {"color": BAR} if index == 0 else {"color": ACCENTS[index % len(ACCENTS)], "histtype": "step",
+                                                   "linewidth": 1.6}
         weights = np.full(len(series), 1 / max(len(series), 1))
-        axis.hist(np.clip(series, edges[0], edges[-1]), edges, weights=weights, color=color, alpha=0.5,
-                  label=literal(name) if name else None)
-    if log:
+        axis.hist(np.clip(series, edges[0], edges[-1]), edges, weights=weights, label=literal(name), **style)
+    if ticks:
         axis.set_xscale("log")
-        ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if edges[0] <= tick <= edges[-1]]
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        shown = [tick for tick in ticks if edges[0] <= tick <= edges[-1]]
+        axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
         axis.set_xticks([], minor=True)
-    if names:
-        legend_below(figure)
+    else:
+        axis.locator_params(axis="x", integer=True)
+    legend_below(figure)
     axis.set(xlabel=label, ylabel="share", xlim=(edges[0], edges[-1]))
     return figure_uri(figure)
 

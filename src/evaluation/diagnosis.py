@@ -97,7 +97,7 @@ def diagnose(truth: dict, detections: list[dict], *, draw_score: float, typed: b
 
 
 def size_ranges(images: Sequence[Judged]) -> list[SizeRange]:
-    """How many objects of each size are found, small ones first; a range has MIN_SIZE_BOXES or more where it can."""
+    """How many objects of each size are found."""
     sides, right = [np.zeros(0)], [np.zeros(0, bool)]
     for judged in images:
         counted = judged.true.weights > 0
@@ -106,7 +106,11 @@ def size_ranges(images: Sequence[Judged]) -> list[SizeRange]:
         found[[true for true, _ in judged.mistakes.right]] = True
         sides.append(np.sqrt(area(judged.true.boxes) * pixels)[counted])
         right.append(found[counted])
-    sides, right = np.concatenate(sides), np.concatenate(right)
+    return group_sizes(np.concatenate(sides), np.concatenate(right))
+
+
+def group_sizes(sides: np.ndarray, right: np.ndarray) -> list[SizeRange]:
+    """Ranges of sides [N], small ones first, with MIN_SIZE_BOXES or more where there are so many. right: [N] bool."""
     ranges, low = [], 0.0
     for high in SIDES[1:]:
         inside = (sides >= low) & (sides < high)

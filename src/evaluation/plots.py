@@ -182,11 +182,11 @@ def plot_per_class(metrics: dict, *, path: str) -> None:
     save_figure(figure, path)
 
 
-def new_figure(columns: int, *, width: float, height: float) -> tuple:
-    """A matplotlib figure without a window, and its axes side by side; width and height of each in inches."""
+def new_figure(columns: int, *, width: float, height: float, rows: int = 1) -> tuple:
+    """A matplotlib figure without a window, and its axes row by row; width and height of each in inches."""
     from matplotlib.figure import Figure
-    figure = Figure((width * columns, height), dpi=DPI, layout="constrained", facecolor="white")
-    axes = figure.subplots(1, columns, squeeze=False).ravel()
+    figure = Figure((width * columns, height * rows), dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.grid(True, color=GRID, linewidth=0.8)
         axis.set_axisbelow(True)

@@ -9,6 +9,7 @@ from src.boxes import decode
 from src.data.images import read_image
 from src.drawing import draw_boxes, to_tile
 from src.errors import DataError
+from src.evaluation.mistakes import as_objects
 from src.evaluation.plots import plot_pictures
 
 MAX_IMAGES, MAX_BATCH_IMAGES = 12, 8  # images of an evaluation and of a training batch that are drawn
@@ -61,11 +62,9 @@ def prediction_title(scores: np.ndarray, draw_score: float) -> str:
     return f"prediction above {draw_score:g}: {drawn}{best}"
 
 
-def boxes_of(truth: dict, image: dict) -> tuple[np.ndarray, list[int]]:
+def boxes_of(truth: dict, image: dict) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [N, 4] x1, y1, x2, y2 as fractions and labels [N] of one image of a COCO dict."""
     labels = {category["id"]: label for label, category in enumerate(truth["categories"], 1)}
-    annotations = [annotation for annotation in truth["annotations"] if annotation["image_id"] == image["id"]]
-    boxes = np.array([annotation["bbox"] for annotation in annotations]).reshape(-1, 4)  # x, y, w, h in pixels
-    boxes[:, 2:] += boxes[:, :2]
-    size = [image["width"], image["height"]] * 2
-    return boxes / size, [labels[annotation["category_id"]] for annotation in annotations]
+    boxes = [annotation for annotation in truth["annotations"] if annotation["image_id"] == image["id"]]
+    objects = as_objects(boxes, [1.0] * len(boxes), image=image, labels=labels)
+    return objects.boxes, objects.labels

@@ -9,6 +9,7 @@ from src.evaluation.diagnosis import RELIABLE, Diagnosis, SizeRange, confused_pa
 from src.evaluation.thresholds import MIN_BOXES
 
 MIN_PAIRS = 3         # a class is taken for another at least so often that it is worth a sentence
+SELDOM = 0.02         # share of the objects that are confused
 MAX_NAMES = 3         # of classes in a sentence
 WELL_CALIBRATED = 0.1  # mean distance of score and share of right boxes
 
@@ -51,15 +52,21 @@ def what_is_confused(diagnosis: Diagnosis) -> str:
     if pairs:
         return f"It takes {join_words(pairs[:MAX_NAMES])}."
     count = sum(pair[2] for pair in confused_pairs(diagnosis))
-    return f"It hardly ever confuses classes ({count} times)." if count else "It never confuses classes."
+    if not count:
+        return "It never confuses classes."
+    if count <= SELDOM * diagnosis.boxes:
+        return f"It hardly ever confuses classes ({count} of {diagnosis.boxes} objects)."
+    return f"It takes {count} object(s) for another class, but no class for one certain other class often."
 
 
 def size_words(sizes: Sequence[SizeRange]) -> str:
-    """From which size on objects are found."""
+    """From which size on objects are found, "" where there are too few to tell sizes apart."""
+    if len(sizes) < 2:
+        return ""
     index = reliable_from(sizes)
     if index is None:
         best = max(sizes, key=lambda each: each.share)
-        return (f"At no size does it find {RELIABLE:.0%} of the objects; it finds most of those of {best.name} pixels "
+        return (f"At no size does it find {RELIABLE:.0%} of the objects; it finds most of those {in_words(best)} "
                 f"({best.share:.0%}).")
     if index == 0:
         return "It finds small objects as well as large ones."
@@ -69,10 +76,17 @@ def size_words(sizes: Sequence[SizeRange]) -> str:
             f"objects of that size or larger, and {share_found(below):.0%} of the smaller ones.")
 
 
+def in_words(each: SizeRange) -> str:
+    """A range of sizes as a part of a sentence."""
+    if np.isinf(each.high):
+        return f"from {each.low:g} pixels on"
+    return f"of {each.low:g} to {each.high:g} pixels" if each.low else f"below {each.high:g} pixels"
+
+
 def score_words(diagnosis: Diagnosis) -> str:
     """Which score to use."""
     if not diagnosis.chosen:
-        return ""
+        return "Too few of its boxes are right, at any score, to name one to use."
     score, own = diagnosis.chosen["draw_score"], diagnosis.chosen["class_scores"]
     text = f"Missed and wrong boxes are in the best balance when boxes with a score of {score:g} or more are shown"
     different = [f"{value:g} for {name}" for name, value in own.items() if value != score]

@@ -10,7 +10,7 @@ from src.evaluation.mistakes import Judged
 
 SCORES = np.arange(1, 100) / 100  # that are tried
 MIN_BOXES = 10  # a class with fewer true boxes gets no score of its own: that would be chance
-MIN_F1 = 0.3    # nor one that is hardly found: its best score is so low that most of what it lets through is wrong
+MIN_F1 = 0.2    # below, the best score is so low that nearly all that it lets through is wrong
 
 
 class ScoreCurves(NamedTuple):
@@ -69,7 +69,8 @@ def score_curves(images: Sequence[Judged], classes: int) -> ScoreCurves:
 
 
 def choose_scores(curves: ScoreCurves, classes: Sequence[str]) -> dict:
-    """The scores of best F1: {"draw_score": of all boxes, "class_scores": {class: its own}}; {} where none is right.
+    """The scores of best F1: {"draw_score": of all boxes, "class_scores": {class: its own}}; {} where hardly any box
+    is right (an F1 below MIN_F1).
 
     Of several that are equally good the middle one.
     """
@@ -80,7 +81,7 @@ def choose_scores(curves: ScoreCurves, classes: Sequence[str]) -> dict:
     for column, value in enumerate(best):
         ties = np.flatnonzero(f1[:, column] >= value - 1e-9)
         chosen.append(float(SCORES[first + ties[len(ties) // 2]]))
-    if best[-1] == 0:
+    if best[-1] < MIN_F1:
         return {}
     own = {name: score for name, score, boxes, value in zip(classes, chosen, curves.boxes, best)
            if boxes >= MIN_BOXES and value >= MIN_F1}

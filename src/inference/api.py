@@ -13,13 +13,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from src.config import model_options, read_options
 from src.data.images import read_image
-from src.drawing import draw_boxes, save_png
+from src.drawing import draw_boxes, encode_png, save_png
 from src.errors import DataError
+from src.evaluation.thresholds import scores_by_class
 from src.machine import process
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ class Found:
         save_png(path, self.draw())
 
     def _repr_png_(self) -> bytes:
-        return cv2.imencode(".png", cv2.cvtColor(self.draw(), cv2.COLOR_RGB2BGR))[1].tobytes()
+        return encode_png(self.draw())
 
 
 class LoadedModel:
     """A function of a picture. classes: the names it knows; meta: what its file says of itself; min_shown: least score
-    of what it returns."""
+    of what it returns, one for all classes or [C]."""
 
-    def __init__(self, predict: Predictor, path: str, *, min_shown: float):
+    def __init__(self, predict: Predictor, path: str, *, min_shown: float | np.ndarray):
         self.predict, self.path, self.min_shown = predict, path, min_shown
         self.classes, self.meta = list(predict.classes), predict.meta
 
@@ -74,7 +74,7 @@ class LoadedModel:
         """What is in a picture, a path or an array [H, W, 3] uint8 RGB. Raises DataError."""
         pixels = read_image(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else check_pixels(image)
         boxes, scores, labels = self.predict.detect(pixels)
-        shown = scores >= self.min_shown
+        shown = scores >= np.broadcast_to(self.min_shown, len(self.classes))[labels - 1]
         height, width = pixels.shape[:2]
         boxes = boxes[shown] * np.array([width, height, width, height], np.float32)
         return Found(pixels, boxes, scores[shown], labels[shown], [self.classes[label - 1] for label in labels[shown]],
@@ -102,9 +102,11 @@ def load(path: str, **typed: object) -> LoadedModel:
     if "mindspore" not in sys.modules:
         process.prepare(options.device_target)
     from src.inference.predictor import load_predictor
-    from src.machine import distributed
+    from src.machine import compat, distributed
 
-    distributed.start(options.device_target, options.device_id)
+    if not compat.is_running(options.device_target):  # of another model, or by code of the user
+        distributed.start(options.device_target, options.device_id)
     # without compile_cache: MindSpore would put the graphs of all models of this process into one folder
     predict = load_predictor(options.checkpoint_file_path, batch_size=1, **model_options(options))
-    return LoadedModel(predict, options.checkpoint_file_path, min_shown=options.draw_score)
+    return LoadedModel(predict, options.checkpoint_file_path, min_shown=scores_by_class(
+        predict.classes, predict.meta["draw_score"], predict.meta["class_scores"]))

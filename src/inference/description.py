@@ -15,7 +15,8 @@ from src.weights import checkpoint
 
 FORMATS = {".mindir": "MINDIR", ".onnx": "ONNX"}
 THRESHOLDS = ("min_score", "nms_threshold", "nms_candidates", "max_boxes")
-RESIZES = {"bilinear": "resized bilinearly (OpenCV)", "antialias": "resized bilinearly with antialiasing (Pillow)"}
+RESIZES = {"bilinear": "resized bilinearly (OpenCV)", "antialias": "resized bilinearly with antialiasing (Pillow)",
+           "tensorflow": "resized bilinearly from the corner (TensorFlow)"}
 DETECTIONS, RAW = ("boxes", "scores", "labels", "count"), ("logits", "deltas")
 FIXED_FIELDS = ("model", "image_size", "width", "classes")  # what the weights are made for
 ADJUSTABLE_FIELDS = (*THRESHOLDS, "resize")  # what a user may choose at each evaluation
@@ -28,6 +29,7 @@ class Description(TypedDict, total=False):
     image_size: int       # side of the square that the network takes, pixels
     width: float          # multiplier of the channels
     anchor_shapes: list   # per level [w, h] of the anchors of a cell, pixels; [] or absent: the published ones
+    clip_anchors: bool    # whether anchors are clipped to the image; absent: as the model's source has it
     classes: list[str]    # names without background: label l is classes[l - 1]
     mean: list[float]     # of RGB, 0..255; the graph subtracts it
     std: list[float]      # the graph divides by it
@@ -46,7 +48,7 @@ class Description(TypedDict, total=False):
 def describe(model: Model, classes: Sequence[str], thresholds: Mapping, **more: object) -> Description:
     """The Description of a model. thresholds: with ADJUSTABLE_FIELDS; more: what else the file says."""
     return {"model": model.name, "image_size": model.image_size, "width": model.width,
-            "anchor_shapes": model.anchor_shapes, "classes": list(classes),
+            "anchor_shapes": model.anchor_shapes, "clip_anchors": model.clip_anchors, "classes": list(classes),
             "mean": list(model.mean), "std": list(model.std), "score": model.score,
             **{name: thresholds[name] for name in ADJUSTABLE_FIELDS},
             **{name: thresholds[name] for name in SHOWN_FIELDS if name in thresholds},

@@ -1,118 +1,79 @@
-"""What predict.py leaves: predictions.json, and drawings as pictures and videos."""
+"""What predict.py leaves: predictions.json and what --save names, and where the results of each file go."""
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from src.drawing import draw_boxes, save_png
-from src.files import aside_of
-from src.inference.pipeline import Detections
+from src.data.images import IMAGE_ENDINGS
+from src.inference.formats import FORMS, JsonList, Result, describe_objects
+from src.inference.found import Detections
 from src.inference.sources import Picture, Source
-from src.inference.videos import VideoWriter, plain_url
+from src.inference.videos import plain_url
 
 
-class Result(NamedTuple):
-    """A picture and what was found in it."""
-    picture: Picture
-    found: Detections
-    objects: list[dict]  # the same for people: class, score, and box x1, y1, x2, y2 in pixels
-    stem: str            # of its file: where its results go in their folder, without ending
+class PredictionRows(JsonList):
+    """predictions.json"""
+    name = "predictions.json"
 
 
 class Outputs:
     """Writes results into a folder. write() is called for each picture, close() at the end.
 
-    classes: names, label l is classes[l - 1]. thresholds: what each row of predictions.json says of them.
-    rows, objects: how many were written; notes: what to say of the files, in words.
+    save: keys of FORMS. classes: names, label l is classes[l - 1]. thresholds: what each row of predictions.json says
+    of them. objects: how many were written.
     """
 
-    def __init__(self, source: Source, folder: str, *, classes: list[str], thresholds: dict):
-        self.classes, self.thresholds, self.stems = classes, thresholds, output_stems(source)
-        self.drawings = Drawings(folder, classes)
-        self.json = JsonRows(os.path.join(folder, "predictions.json"))
-        self.objects, self.notes = 0, self.drawings.notes
+    def __init__(self, source: Source, folder: str, *, save: Collection[str], classes: list[str], thresholds: dict):
+        self.save, self.classes, self.thresholds, self.objects = save, classes, thresholds, 0
+        self.stems, self.ids = output_stems(source), numbers_of(source.paths)
+        self.json = PredictionRows(folder)
+        self.forms = [FORMS[name][0](folder, classes) for name in FORMS if name in save]
 
     @property
     def rows(self) -> int:
-        """Pictures that were written."""
+        """How many pictures were written."""
         return self.json.count
+
+    @property
+    def notes(self) -> list[str]:
+        """What to say of the files, in words."""
+        return [note for form in self.forms for note in form.notes]
+
+    @property
+    def names(self) -> str:
+        """What is in the folder, in words."""
+        names = [words for name, (_, words) in FORMS.items() if name in self.save]
+        return f"{', '.join(names)} and predictions.json are" if names else "predictions.json is"
 
     def write(self, picture: Picture, found: Detections) -> None:
         """Writes what was found in a picture. Raises EnvironmentFault."""
         objects = describe_objects(picture.pixels.shape, found, self.classes)
-        result = Result(picture, found, objects, self.stems[picture.row["file"]])
-        self.json.add({**picture.row, **self.drawings.add(result), "objects": objects, "thresholds": self.thresholds})
+        path = picture.row["file"]
+        result = Result(picture, found, objects, self.ids.get(path, self.rows + 1), self.stems[path])
+        for form in self.forms:
+            form.add(result)
+        drawing = {"drawing": f"{result.stem}.png"} if "drawings" in self.save and picture.video is None else {}
+        self.json.write({**picture.row, "image_id": result.image_id, **drawing, "objects": objects,
+                         "thresholds": self.thresholds})
         self.objects += len(objects)
 
     def close(self) -> None:
-        """Completes the files."""
-        with contextlib.closing(self.json):
-            self.drawings.close()
+        """Completes the files; of nothing but broken pictures none are left."""
+        with contextlib.ExitStack() as stack:
+            for form in (self.json, *self.forms):
+                stack.callback(form.close, self.rows > 0)
 
 
-class JsonRows:
-    """A JSON list that is written row by row beside path; it is there when it is closed, unless it has no rows."""
-
-    def __init__(self, path: str):
-        self.path, self.count = path, 0
-        self.file = open(aside_of(path), "w", encoding="utf-8")  # closed by close()
-
-    def add(self, row: dict) -> None:
-        """Writes a row, a line."""
-        self.file.write(f"{',' if self.count else '['}\n{json.dumps(row)}")
-        self.count += 1
-
-    def close(self) -> None:
-        """Ends the list."""
-        with self.file:
-            self.file.write("\n]\n")
-        if self.count:
-            os.replace(self.file.name, self.path)
-        else:
-            os.remove(self.file.name)
-
-
-class Drawings:
-    """Draws pictures as PNG, and each video as one .mp4, below a folder. notes: on the videos, in words."""
-
-    def __init__(self, folder: str, classes: list[str]):
-        self.folder, self.classes, self.notes = folder, classes, []
-        self.reader, self.writer = None, None  # of the video whose frames come now
-
-    def add(self, result: Result) -> dict:
-        """Draws a result; returns what its row says of the drawing: the name of a picture, nothing for a frame."""
-        (pixels, row, video), (boxes, scores, labels) = result.picture, result.found
-        drawing = draw_boxes(pixels, boxes, labels, scores=scores, classes=self.classes)
-        if video is None:
-            name = f"{result.stem}.png"
-            save_png(os.path.join(self.folder, name), drawing)
-            return {"drawing": name}
-        if video is not self.reader:
-            self.close()
-            path = os.path.join(self.folder, f"{result.stem}.mp4")
-            self.reader, self.writer = video, VideoWriter(path, video.rate, video.ratio)
-        self.writer.write(drawing, row["time"])
-        return {}
-
-    def close(self) -> None:
-        """Ends the last video."""
-        if self.writer:
-            writer, self.writer = self.writer, None
-            writer.close()
-            self.notes += writer.notes
-
-
-def describe_objects(shape: tuple, found: Detections, classes: list[str]) -> list[dict]:
-    """What was found in a picture of this shape, with class, score and box x1, y1, x2, y2 in pixels."""
-    pixels = found.boxes * (shape[1], shape[0], shape[1], shape[0])
-    return [{"class": classes[label - 1], "score": round(score, 4), "box": [round(side, 1) for side in box]}
-            for box, score, label in zip(pixels.tolist(), found.scores.tolist(), found.labels.tolist())]
+def numbers_of(paths: Sequence[str]) -> dict[str, int]:
+    """{path: number} where all files are pictures whose names are numbers, each another one, as COCO's are; else {}."""
+    numbers = {path: int(Path(path).stem) for path in paths
+               if re.fullmatch("[0-9]{1,18}", Path(path).stem) and path.lower().endswith(IMAGE_ENDINGS)}
+    return numbers if len(set(numbers.values())) == len(paths) else {}
 
 
 def output_stems(source: Source) -> dict[str, str]:

@@ -5,33 +5,20 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.data.transforms import resize
+from src.data.resize import resize
+from src.inference.found import Detections
 from src.inference.sources import Picture
+from src.inference.tiles import WHOLE, cut, merge
 
 if TYPE_CHECKING:
     from src.inference.predictor import Predictor
 
 MAX_WAITING, MAX_BYTES = 32, 1 << 28  # pictures that wait between two threads, and bytes of their pixels
 PATIENCE = 5.0                        # seconds for a reader to end; one that waits for a stream is left behind
-
-
-class Detections(NamedTuple):
-    """What was found in a picture, the best score first."""
-    boxes: np.ndarray   # [n, 4] float32, x1, y1, x2, y2 as fractions of the picture
-    scores: np.ndarray  # [n] float32
-    labels: np.ndarray  # [n] int32, 1..C-1
-
-    def select(self, chosen: np.ndarray) -> Detections:
-        """Some of them. chosen: [n] bool, or indices."""
-        return Detections(*(part[chosen] for part in self))
-
-    def from_scores(self, scores: np.ndarray) -> Detections:
-        """Those with at least the score of their class. scores: [C]."""
-        return self.select(self.scores >= scores[self.labels - 1])
 
 
 class Channel:
@@ -129,19 +116,43 @@ def write_behind(write: Callable[..., None]) -> Iterator[Callable[..., None]]:
         raise channel.error
 
 
-def detect_pictures(predict: Predictor, pictures: Iterable[Picture], *,
+def detect_pictures(predict: Predictor, pictures: Iterable[Picture], *, windows: np.ndarray = WHOLE,
                     latest: bool = False) -> Iterator[tuple[Picture, Detections]]:
     """Pictures with what a Predictor finds in them, in their order; the next ones are read meanwhile.
 
-    As many go through the network at a time as predict.batch_size says. latest: for cameras; one at a time, and those
-    that came while the network was busy are left out but the newest. Close it (contextlib.closing) to end the reader.
+    So many go through the network at a time as fill predict.batch_size. windows: as of tiles.py, [n, 4]. latest: for
+    cameras; one at a time, and those that came while the network was busy are left out but the newest. Close it
+    (contextlib.closing) to end the reader.
     """
-    prepared = ((picture, resize(picture.pixels, predict.image_size, predict.resize)) for picture in pictures)
+    prepared = ((picture, *prepare(predict, picture.pixels, windows)) for picture in pictures)
     with contextlib.closing(read_ahead(prepared, latest=latest)) as ready:
-        for group in groups(ready, 1 if latest else predict.batch_size):
-            boxes, scores, labels, counts = predict(np.stack([square for _, square in group]))
-            for row, ((picture, _), count) in enumerate(zip(group, counts)):
-                yield picture, Detections(boxes[row, :count], scores[row, :count], labels[row, :count])
+        for group in groups(ready, 1 if latest else max(predict.batch_size // len(windows), 1)):
+            found = detect_squares(predict, np.concatenate([squares for _, squares, _ in group]))
+            for number, (picture, _, exact) in enumerate(group):
+                own = found[number * len(windows):(number + 1) * len(windows)]
+                yield picture, merge(own, exact, predict.meta)
+
+
+def detect_picture(predict: Predictor, pixels: np.ndarray, windows: np.ndarray = WHOLE) -> Detections:
+    """What a Predictor finds in one picture [H, W, 3], seen in windows [n, 4] of it."""
+    squares, exact = prepare(predict, pixels, windows)
+    return merge(detect_squares(predict, squares), exact, predict.meta)
+
+
+def prepare(predict: Predictor, pixels: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The windows [n, 4] of a picture as the network takes them, [n, S, S, 3] uint8, and where these exactly are."""
+    parts, exact = cut(pixels, windows)
+    return np.stack([resize(part, predict.image_size, predict.resize) for part in parts]), exact
+
+
+def detect_squares(predict: Predictor, squares: np.ndarray) -> list[Detections]:
+    """What is found in each of squares [n, S, S, 3], in batches of the Predictor."""
+    found = []
+    for start in range(0, len(squares), predict.batch_size):
+        boxes, scores, labels, counts = predict(squares[start:start + predict.batch_size])
+        found += [Detections(boxes[row, :count], scores[row, :count], labels[row, :count])
+                  for row, count in enumerate(counts)]
+    return found
 
 
 def groups(items: Iterable[tuple], size: int) -> Iterator[list[tuple]]:

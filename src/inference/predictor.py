@@ -9,7 +9,7 @@ from functools import partial
 import mindspore as ms
 import numpy as np
 
-from src.data.transforms import resize
+from src.data.resize import resize
 from src.errors import OptionError
 from src.inference.description import (
     FIXED_FIELDS,
@@ -23,10 +23,12 @@ from src.inference.description import (
 from src.inference.exported import OPENERS, open_exported, run_cell
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
-from src.models.ssd import Model, build_model
+from src.models.outside import is_outside, may_run, same_model
+from src.models.ssd import BUILDERS, Model, build_model
+from src.weights.class_outputs import CHANNELS
 from src.weights.files import WeightFile, open_weights
-from src.weights.load import OURS, import_command, load_all
-from src.weights.names import published_thresholds
+from src.weights.load import OURS, import_command, load_all, recognise
+from src.weights.names import SOURCES, published_thresholds
 
 
 class Predictor:
@@ -91,30 +93,56 @@ def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Mod
     """The Model of a weight file with its weights, and its Description.
 
     defaults: FIXED_FIELDS and ADJUSTABLE_FIELDS where the file does not say them. overrides: what the user typed, which
-    must agree with FIXED_FIELDS of the file and wins for the rest. The thresholds of a foreign file are those that its
-    source evaluates with.
+    must agree with FIXED_FIELDS of the file and wins for the rest. A foreign file is recognised by its tensors; its
+    thresholds are those that its source evaluates with.
     """
     if path.endswith(tuple(OPENERS)):
         raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
     file = open_weights(path)
-    meta = file.meta
+    meta = file.meta or recognised(file, defaults, overrides=overrides)
     refuse_contradiction(path, meta, overrides, fields=FIXED_FIELDS)
     fixed = {name: meta.get(name, defaults[name]) for name in FIXED_FIELDS}
+    if is_outside(fixed["model"]):
+        fixed["model"] = overrides.get("model") or found_outside(path, fixed["model"])
     if not fixed["classes"]:
         raise classes_missing(file)
     model = build_model(fixed["model"], len(fixed["classes"]) + 1, image_size=fixed["image_size"], width=fixed["width"],
-                        anchor_shapes=meta.get("anchor_shapes", ()))
+                        anchor_shapes=meta.get("anchor_shapes", ()), clip_anchors=meta.get("clip_anchors", True))
     model = replace(model, score=meta.get("score", model.score))
     try:
         source = load_all(model.network, file, model.name)
     except OptionError as error:
-        command = None if meta else import_command(file)
+        command = None if file.meta else import_command(file)
         if command is None:
             raise
         raise OptionError(f"{error}; the file fits by {command}") from error
-    known = meta if source == OURS else published_thresholds(source)
+    known = file.meta if source == OURS else published_thresholds(source)
     thresholds = {**defaults, **known, **overrides, **shown_fields(known, defaults, overrides=overrides)}
     return model, describe(model, fixed["classes"], thresholds)
+
+
+def recognised(file: WeightFile, defaults: Mapping, *, overrides: Mapping) -> Description:
+    """What a foreign file with all of a detector is: its anchors and, where no classes are given, model and classes.
+
+    {} where it is no such file, or its classes are not known by their number. Of a typed model only that is tried.
+    """
+    given = defaults["classes"]
+    models = [defaults["model"]] if given or "model" in overrides else list(BUILDERS)
+    found = recognise(file, models)
+    classes = given or (CHANNELS.get(found.classes + 1) if found else ())
+    if not found or not classes:
+        return {}
+    return {"model": found.model, "classes": list(classes), "clip_anchors": SOURCES[found.source].clip_anchors}
+
+
+def found_outside(path: str, name: str) -> str:
+    """The outside model that the weight file at `path` says it is of. Raises OptionError where its code may not run."""
+    file, _, builder = name.rpartition(":")
+    if may_run(name) and os.path.isfile(file):
+        return name
+    place = file if os.path.isfile(file) else f"FOLDER/{os.path.basename(file)}"
+    raise OptionError(f"'{path}' is of a model outside this repository, built by code in '{file}'; if you trust that "
+                      f"code, add --model={place}:{builder}")
 
 
 def classes_missing(file: WeightFile) -> OptionError:
@@ -132,6 +160,8 @@ def refuse_contradiction(path: str, meta: Description, overrides: Mapping, *, fi
     """Raises OptionError where a typed option (overrides) contradicts what the file says about itself."""
     for name in fields:
         if name not in overrides or name not in meta or overrides[name] == meta[name]:
+            continue
+        if name == "model" and same_model(overrides[name], meta[name]):
             continue
         if name == "image_size" and overrides[name] == 0:  # the size that the model is published for
             continue

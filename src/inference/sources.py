@@ -42,11 +42,14 @@ class Source:
 
     def __iter__(self) -> Iterator[Picture]:
         for path in self.paths:
+            count = 0
             try:
-                yield from self.read(path)
+                for picture in self.read(path):
+                    yield picture
+                    count += 1
             except DataError as error:
                 self.broken.append(str(error))
-                print(f"left out: {error}", flush=True)
+                print(f"{'damaged' if count else 'left out'}: {error}", flush=True)
 
     def read(self, path: str) -> Iterator[Picture]:
         """The pictures of one of the paths. Raises DataError behind the last that can be read."""

@@ -45,9 +45,13 @@ class VideoReader:
     def __init__(self, source: str):
         self.source, options = source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
         try:
+            if not is_url(source) and "HEIC" in describe_file(source):
+                raise ValueError("of a picture in tiles FFmpeg would give the first tile")
             self.container = av.open(source, options=options, timeout=STREAM_SECONDS if is_url(source) else None)
-            self.stream = self.container.streams.video[0]
-        except (av.FFmpegError, IndexError, ValueError) as error:
+            self.stream = self.container.streams.best("video")  # not a cover
+            if self.stream is None:
+                raise ValueError("it has no pictures")
+        except (av.FFmpegError, ValueError) as error:
             raise DataError(self.why_not(error)) from error
         self.live = is_url(source) and self.container.duration is None
         self.stream.thread_type = "SLICE" if self.live else "AUTO"  # several frames at a time come later

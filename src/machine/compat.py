@@ -85,6 +85,11 @@ def set_device(target: str, number: int | None = None) -> None:
         ms.set_context(device_target=target, **({} if number is None else {"device_id": number}))
 
 
+def is_running(target: str) -> bool:
+    """Whether MindSpore has computed on a device: then it is chosen for good."""
+    return not OLD and ms.hal.is_initialized(target)
+
+
 def set_deterministic() -> None:
     """Makes a run repeatable to the last bit. Raises EnvironmentFault."""
     refuse_old("deterministic=True")

@@ -28,7 +28,9 @@ def use_cache(root: str, facts: dict, parameters: Iterable[ms.Parameter]) -> Non
     if not root:
         return
     digest = hashlib.sha256(f"{ms.__version__} {sorted(facts.items(), key=str)}".encode(errors="backslashreplace"))
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):  # all of src/
+    builder = Path(str(facts.get("model", "")).rpartition(":")[0])  # of a model outside this repository
+    own = builder.parent.glob("*.py") if builder.suffix == ".py" else ()
+    for path in sorted([*Path(__file__).parents[1].rglob("*.py"), *own]):  # all of src/
         digest.update(path.read_bytes())
     for parameter in parameters:
         text = f"{parameter.name} {parameter.shape} {parameter.dtype} {parameter.requires_grad}"

@@ -78,12 +78,12 @@ class MobileNetV2(nn.Cell):
     """Returns the outputs of the cells `taps` of `features`, `channels` deep.
 
     Cell 0 is the first convolution, k = 1..17 block k (stride 4 up to 3, 8 up to 6, 16 up to 13), 18 the last 1x1
-    convolution (stride 32). tap_expansion: first of all the expansion inside block 14, through which no gradient of the
-    head flows back (uvipen/SSD-pytorch takes it detached).
+    convolution (stride 32). tap_expansion: first of all the expansion inside block 14 (stride 16). detach: whether no
+    gradient of the head flows back through it, as in uvipen/SSD-pytorch.
     """
 
     def __init__(self, norm: Norm, *, taps: tuple[int, ...] = (13, 18), width: float = 1.0,
-                 tap_expansion: bool = False, conv: Conv = conv):
+                 tap_expansion: bool = False, detach: bool = False, conv: Conv = conv):
         super().__init__()
         depth = scale_channels(32, width)
         cells, depths = [conv_norm(3, depth, norm, stride=2, conv=conv)], [depth]
@@ -97,7 +97,7 @@ class MobileNetV2(nn.Cell):
         cells.append(conv_norm(depth, depths[-1], norm, kernel_size=1, conv=conv))
         self.features = nn.CellList(cells)
         self.taps = taps
-        self.tap_expansion = tap_expansion
+        self.tap_expansion, self.detach = tap_expansion, detach
         self.channels = (*([6 * depths[13]] if tap_expansion else []), *(depths[tap] for tap in taps))
 
     def construct(self, x: Tensor) -> list:
@@ -105,7 +105,7 @@ class MobileNetV2(nn.Cell):
         for index, cell in enumerate(self.features):
             if index == 14 and self.tap_expansion:
                 hidden, x = cell.expanded(x)
-                maps.append(ops.stop_gradient(hidden))
+                maps.append(ops.stop_gradient(hidden) if self.detach else hidden)
             else:
                 x = cell(x)
             if index in self.taps:
@@ -135,3 +135,16 @@ def inverted_extras(in_channels: int, channels: Sequence[int], *, norm: Norm, la
     """Four inverted residuals of stride 2 that squeeze by 0.2, 0.25, 0.5, 0.25 inside instead of expanding."""
     return [InvertedResidual(before, after, 2, expansion=ratio, norm=norm, last_relu=last_relu, conv=conv)
             for before, after, ratio in zip((in_channels, *channels), channels, (0.2, 0.25, 0.5, 0.25))]
+
+
+def full_extras(in_channels: int, *, norm: Norm, conv: Conv = conv) -> tuple[list[nn.Cell], list[int]]:
+    """Four levels of a 1x1 and a 3x3 convolution of stride 2, each with norm and ReLU6, and their channels.
+
+    Source: SSDMobileNetV1FeatureExtractor of TensorFlow Object Detection; PaddleDetection has the same.
+    """
+    blocks, channels = [], [in_channels]
+    for middle, after in ((256, 512), (128, 256), (128, 256), (64, 128)):
+        blocks.append(nn.SequentialCell(conv_norm(channels[-1], middle, norm, kernel_size=1, conv=conv),
+                                        conv_norm(middle, after, norm, stride=2, conv=conv)))
+        channels.append(after)
+    return blocks, channels[1:]

@@ -1,4 +1,5 @@
-"""ResNet backbones (https://arxiv.org/abs/1512.03385), v1.5: the stride of a bottleneck sits in its 3x3 convolution."""
+"""ResNet backbones (https://arxiv.org/abs/1512.03385), v1.5 unless a block says otherwise: the stride of a bottleneck
+sits in its 3x3 convolution."""
 from __future__ import annotations
 
 from mindspore import Tensor, nn
@@ -12,28 +13,33 @@ STAGES_TO_C4 = ((64, 3, 1), (128, 4, 2), (256, 6, 1))  # with conv4_x at stride 
 
 class Residual(nn.Cell):
     """A block whose `body` is added to its input, which `downsample` projects where the shape changes."""
+    activation = nn.ReLU       # in the body, and of the first convolution of the network
+    last_activation = nn.ReLU  # of the sum
 
     def __init__(self):
         super().__init__()
-        self.relu = nn.ReLU()
+        self.relu = self.activation()
+        self.last_relu = self.last_activation()
 
     def construct(self, x: Tensor) -> Tensor:
         y = self.body(x)
         if self.downsample is not None:
             x = self.downsample(x)
-        return self.relu(x + y)
+        return self.last_relu(x + y)
 
 
 class Bottleneck(Residual):
     """1x1 reduce, 3x3, 1x1 expand by 4."""
     expansion = 4
+    stride_first = False  # whether the 1x1 halves the map, as in version 1 of the network, or the 3x3
 
     def __init__(self, in_channels: int, channels: int, stride: int, *, norm: Norm, conv: Conv, last_gamma: str):
         super().__init__()
         out_channels = self.expansion * channels
-        self.conv1 = conv(in_channels, channels, 1)
+        first, second = (stride, 1) if self.stride_first else (1, stride)
+        self.conv1 = conv(in_channels, channels, 1, stride=first)
         self.bn1 = norm(channels)
-        self.conv2 = conv(channels, channels, 3, stride=stride)
+        self.conv2 = conv(channels, channels, 3, stride=second)
         self.bn2 = norm(channels)
         self.conv3 = conv(channels, out_channels, 1)
         self.bn3 = norm(out_channels, gamma_init=last_gamma)
@@ -43,6 +49,17 @@ class Bottleneck(Residual):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         return self.bn3(self.conv3(y))
+
+
+class Bottleneck6(Bottleneck):
+    """That of version 1 with ReLU6 throughout: TensorFlow Object Detection on Keras."""
+    stride_first = True
+    activation = last_activation = nn.ReLU6
+
+
+class SlimBottleneck(Bottleneck6):
+    """The same with ReLU of the sum: TensorFlow Object Detection on slim."""
+    last_activation = nn.ReLU
 
 
 class BasicBlock(Residual):
@@ -74,16 +91,18 @@ class ResNet(nn.Cell):
     """ResNet without its classifier. Returns C3, C4, C5 (strides 8, 16, 32), or C4 alone where stages end there.
 
     stages: channels, blocks, stride of the first block of each. padding: "same" or "half", of the first pooling.
+    stem_padding: pixels on each side of the first convolution instead of what `conv` has.
     last_gamma: how the last norm of a block starts; "zeros" starts the block as identity
     (https://arxiv.org/abs/1706.02677 section 5.1). `channels`: of each returned map.
     """
 
     def __init__(self, norm: Norm, *, stages: tuple = STAGES, block: type[nn.Cell] = Bottleneck, conv: Conv = conv,
-                 padding: str = "same", last_gamma: str = "zeros"):
+                 padding: str = "same", stem_padding: int | None = None, last_gamma: str = "zeros"):
         super().__init__()
-        self.conv1 = conv(3, 64, 7, stride=2)
+        stem = {} if stem_padding is None else {"padding": stem_padding}
+        self.conv1 = conv(3, 64, 7, stride=2, **stem)
         self.bn1 = norm(64)
-        self.relu = nn.ReLU()
+        self.relu = block.activation()
         self.maxpool = nn.MaxPool2d(3, 2, pad_mode="same") if padding == "same" else HalfMaxPool()
         parts = {"norm": norm, "conv": conv, "last_gamma": last_gamma}
         before, layers, depths = 64, [], []

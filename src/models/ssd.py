@@ -2,27 +2,35 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from mindspore import nn
-from mindspore.common.initializer import Normal
 
-from src.anchors import AnchorTable, grid_anchors, reduced_anchors, reduced_shapes
+from src.anchors import LINEAR_SCALES, AnchorTable, grid_anchors, reduced_anchors, reduced_shapes
 from src.errors import OptionError, unknown_name
-from src.models import layers
 from src.models.fpn import FPN
 from src.models.heads import LevelHead, SharedHead, separable
-from src.models.initialize import start_from_background
 from src.models.layers import Extra, ExtraLevels, Norm, batch_norm, conv_norm, extra_block, torch_conv, xavier_conv
-from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, inverted_extras
+from src.models.mobilenet import MobileExtras, MobileNetV1, MobileNetV2, full_extras, inverted_extras
 from src.models.model import SSD, Model, with_shapes
+from src.models.outside import is_outside, load_builder
 from src.models.resnet import STAGES_TO_C4, BasicBlock, Bottleneck, ResNet
+from src.models.ssd_tensorflow import (
+    ssd300_mobilenet_v1_tf1,
+    ssd300_mobilenet_v2_tf,
+    ssd300_mobilenet_v2_tf1,
+    ssd300_mobilenet_v2_tf2,
+    ssd_mobilenet_v1_fpn_tf1,
+    ssd_mobilenet_v1_fpn_tf2,
+    ssd_mobilenet_v2_fpnlite,
+    ssd_resnet50_fpn_tf1,
+    ssd_resnet50_fpn_tf2,
+)
 from src.models.vgg import VGG16
 
 CAFFE_MEAN = (123.0, 117.0, 104.0)         # VGG-16's released weights want it subtracted and nothing divided
-LINEAR_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # evenly from .2 to .95 (SSD paper section 2.2)
 
 # levels behind the backbone: middle and output channels, kernel, stride, padding
 RESNET_EXTRAS = (Extra(256, 512, 3, 2, 1), Extra(256, 512, 3, 2, 1), Extra(128, 256, 3, 2, 1),
@@ -40,6 +48,7 @@ COCO_512 = AnchorTable(
     aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)))
 VOC_300 = COCO_300._replace(sizes=(30, 60, 111, 162, 213, 264, 315))
 VOC_512 = COCO_512._replace(sizes=(35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.65))
+TABLES = {"ssd300_vgg16": COCO_300, "ssd512_vgg16": COCO_512, "ssd300_vgg16_voc": VOC_300, "ssd512_vgg16_voc": VOC_512}
 # uvipen/SSD-pytorch, src/utils.py
 SSDLITE_300 = AnchorTable(
     image_size=300, maps=(19, 10, 5, 3, 2, 1), strides=(16, 32, 64, 100, 150, 300),
@@ -70,27 +79,6 @@ def fpn_model(name: str, backbone: nn.Cell, *, num_classes: int, image_size: int
                  image_size=image_size, num_classes=num_classes)
 
 
-def ssd_mobilenet_v2_fpnlite(num_classes: int, image_size: int = 320) -> Model:
-    """TensorFlow Object Detection API, ssd_mobilenet_v2_fpnlite_320x320, _640x640: 2,619,006 trainable at 81 classes.
-
-    Separable convolutions in pyramid and head. The class biases start as background: of the published -4.6 that of the
-    background itself becomes 4.6, because our focal loss trains it and theirs does not.
-    """
-    strides = (8, 16, 32, 64, 128)
-    if image_size % 32:
-        raise OptionError(f"image_size={image_size}: ssd_mobilenet_v2_fpnlite needs a multiple of 32, like 320 or 640")
-    norm, conv = batch_norm(eps=1e-3, momentum=0.997), partial(layers.conv, init=Normal(0.01))
-    backbone = MobileNetV2(norm, taps=(6, 13, 18), conv=conv)
-    neck = FPN(backbone.channels, 128, norm, smooth_first=True, conv=conv,
-               block=partial(layers.separable_norm, conv=conv))
-    head = SharedHead(len(strides), 128, anchors_per_cell=6, num_classes=num_classes, norm=norm, one_tower=True,
-                      layer=partial(layers.separable_conv, conv=conv), tower_bias=False)
-    start_from_background(head, num_classes)
-    return Model(name="ssd_mobilenet_v2_fpnlite", network=SSD(backbone, neck, head),
-                 anchors=grid_anchors(image_size, strides), image_size=image_size, num_classes=num_classes,
-                 mean=(127.5,) * 3, std=(127.5,) * 3, clip_before_nms=False)
-
-
 def ssd300_mobilenet_v2(num_classes: int, image_size: int = 300, width: float = 1.0) -> Model:
     """Model zoo official/cv/SSD, ssd300_config_gpu.yaml: 4,393,461 trainable parameters at 81 classes.
 
@@ -105,16 +93,6 @@ def ssd300_mobilenet_v2(num_classes: int, image_size: int = 300, width: float = 
                  image_size=image_size, num_classes=num_classes, width=width)
 
 
-def ssd300_mobilenet_v2_tf(num_classes: int, image_size: int = 300) -> Model:
-    """TensorFlow Object Detection API, ssdlite_mobilenet_v2_coco: the network of ssd300_mobilenet_v2, for its weights.
-
-    Pixels are scaled to -1..1 and the anchors sit in the middle of their cells.
-    """
-    zoo = ssd300_mobilenet_v2(num_classes, image_size)
-    anchors = reduced_anchors(image_size, reduced_shapes(0.1, LINEAR_SCALES))
-    return replace(zoo, name="ssd300_mobilenet_v2_tf", anchors=anchors, mean=(127.5,) * 3, std=(127.5,) * 3)
-
-
 def ssd300_mobilenet_v1(num_classes: int, image_size: int = 300) -> Model:
     """PaddleDetection, ssd_mobilenet_v1_300_120e_voc.yml: 5,796,089 trainable parameters at 21 classes.
 
@@ -122,13 +100,9 @@ def ssd300_mobilenet_v1(num_classes: int, image_size: int = 300) -> Model:
     """
     norm = batch_norm()
     backbone = MobileNetV1(norm, taps=(22, 26), activation=nn.ReLU, conv=torch_conv)
-    channels, blocks = list(backbone.channels), []
-    for middle, after in ((256, 512), (128, 256), (128, 256), (64, 128)):
-        blocks.append(nn.SequentialCell(conv_norm(channels[-1], middle, norm, kernel_size=1, conv=torch_conv),
-                                        conv_norm(middle, after, norm, stride=2, conv=torch_conv)))
-        channels.append(after)
+    blocks, channels = full_extras(backbone.channels[-1], norm=norm, conv=torch_conv)
     predictor = partial(xavier_conv, kernel_size=1, bias=True)
-    head = LevelHead(channels, (3, 6, 6, 6, 6, 6), num_classes, predictor=predictor)
+    head = LevelHead([*backbone.channels, *channels], (3, 6, 6, 6, 6, 6), num_classes, predictor=predictor)
     shapes = reduced_shapes(60 / 300, [size / 300 for size in (60, 105, 150, 195, 240, 285, 300)])
     return Model(name="ssd300_mobilenet_v1", network=SSD(backbone, ExtraLevels(blocks), head),
                  anchors=reduced_anchors(image_size, shapes), image_size=image_size, num_classes=num_classes,
@@ -155,7 +129,7 @@ def ssd300_mobilenet_v1_zoo(num_classes: int, image_size: int = 300) -> Model:
 def ssdlite300_mobilenet_v2(num_classes: int, image_size: int = 300) -> Model:
     """uvipen/SSD-pytorch, src/model.py: 4,451,764 trainable parameters at 81 classes, 3000 anchors."""
     norm = batch_norm()
-    backbone = MobileNetV2(norm, taps=(18,), tap_expansion=True, conv=torch_conv)
+    backbone = MobileNetV2(norm, taps=(18,), tap_expansion=True, detach=True, conv=torch_conv)
     extras = (512, 256, 256, 64)
     head = LevelHead([*backbone.channels, *extras], SSDLITE_300.anchors_per_cell(), num_classes,
                      predictor=separable(norm, depthwise_bias=True))
@@ -188,7 +162,7 @@ def ssd300_resnet34(num_classes: int, image_size: int = 300) -> Model:
 
 def ssd300_vgg16(num_classes: int, image_size: int = 300) -> Model:
     """torchvision, ssd300_vgg16 (COCO), with centres of anchors not clipped: 35,641,826 trainable at 91 classes."""
-    model = vgg_model("ssd300_vgg16", VGG_300_EXTRAS, COCO_300, num_classes=num_classes, image_size=image_size)
+    model = vgg_model("ssd300_vgg16", VGG_300_EXTRAS, num_classes=num_classes, image_size=image_size)
     anchors = COCO_300.tile()
     anchors[:, 2:] = anchors[:, 2:].clip(0, 1)
     return replace(model, anchors=anchors, clip_before_nms=True)
@@ -196,23 +170,23 @@ def ssd300_vgg16(num_classes: int, image_size: int = 300) -> Model:
 
 def ssd512_vgg16(num_classes: int, image_size: int = 512) -> Model:
     """lufficc/SSD, configs/vgg_ssd512_coco_trainval35k.yaml: 36,038,196 trainable parameters at 81 classes."""
-    return vgg_model("ssd512_vgg16", VGG_512_EXTRAS, COCO_512, num_classes=num_classes, image_size=image_size)
+    return vgg_model("ssd512_vgg16", VGG_512_EXTRAS, num_classes=num_classes, image_size=image_size)
 
 
 def ssd300_vgg16_voc(num_classes: int, image_size: int = 300) -> Model:
     """lufficc/SSD, vgg_ssd300_voc0712.yaml, and amdegroot/ssd.pytorch: 26,285,486 trainable at 21 classes."""
-    return vgg_model("ssd300_vgg16_voc", VGG_300_EXTRAS, VOC_300, num_classes=num_classes, image_size=image_size)
+    return vgg_model("ssd300_vgg16_voc", VGG_300_EXTRAS, num_classes=num_classes, image_size=image_size)
 
 
 def ssd512_vgg16_voc(num_classes: int, image_size: int = 512) -> Model:
     """lufficc/SSD, configs/vgg_ssd512_voc0712.yaml: 27,188,676 trainable parameters at 21 classes."""
-    return vgg_model("ssd512_vgg16_voc", VGG_512_EXTRAS, VOC_512, num_classes=num_classes, image_size=image_size)
+    return vgg_model("ssd512_vgg16_voc", VGG_512_EXTRAS, num_classes=num_classes, image_size=image_size)
 
 
-def vgg_model(name: str, extras: Sequence[Extra], table: AnchorTable, *, num_classes: int, image_size: int) -> Model:
-    """The SSD of the paper (https://arxiv.org/abs/1512.02325) on VGG-16."""
-    network = classic_network(VGG16(), extras, table, num_classes=num_classes)
-    model = table_model(name, network, table, num_classes=num_classes, image_size=image_size)
+def vgg_model(name: str, extras: Sequence[Extra], *, num_classes: int, image_size: int) -> Model:
+    """The SSD of the paper (https://arxiv.org/abs/1512.02325) on VGG-16, with the anchors of TABLES."""
+    network = classic_network(VGG16(), extras, TABLES[name], num_classes=num_classes)
+    model = table_model(name, network, TABLES[name], num_classes=num_classes, image_size=image_size)
     return replace(model, mean=CAFFE_MEAN, std=(1.0,) * 3)
 
 
@@ -239,24 +213,45 @@ def table_model(name: str, network: SSD, table: AnchorTable, *, num_classes: int
 BUILDERS = {builder.__name__: builder for builder in (
     ssd_resnet50_fpn, ssd300_resnet50, ssd300_resnet34, ssd300_mobilenet_v1, ssd300_mobilenet_v1_zoo,
     ssd300_mobilenet_v2, ssd300_mobilenet_v2_tf, ssdlite300_mobilenet_v2, ssd_mobilenet_v1_fpn,
-    ssd_mobilenet_v2_fpnlite, ssd300_vgg16, ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc)}
+    ssd_mobilenet_v2_fpnlite, ssd300_vgg16, ssd512_vgg16, ssd300_vgg16_voc, ssd512_vgg16_voc, ssd_resnet50_fpn_tf2,
+    ssd_resnet50_fpn_tf1, ssd_mobilenet_v1_fpn_tf2, ssd_mobilenet_v1_fpn_tf1, ssd300_mobilenet_v2_tf2,
+    ssd300_mobilenet_v2_tf1, ssd300_mobilenet_v1_tf1)}
 
 
 def build_model(name: str, num_classes: int, *, image_size: int = 0, width: float = 1.0,
-                anchor_shapes: Sequence[Sequence] = ()) -> Model:
-    """A named model; num_classes counts the background. Raises OptionError.
+                anchor_shapes: Sequence[Sequence] = (), clip_anchors: bool = True) -> Model:
+    """A named model, of BUILDERS or path/my_file.py:my_model; num_classes counts the background. Raises OptionError.
 
-    image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones.
+    image_size: 0 means its published one. anchor_shapes: as of with_shapes; () means the published ones. clip_anchors:
+    False leaves anchors that a builder clips to the image as they are, as Caffe does.
     """
-    if name not in BUILDERS:
-        raise unknown_name("model", name, list(BUILDERS))
-    size = image_size or published_size(name)
-    if width != 1.0 and "width" not in inspect.signature(BUILDERS[name]).parameters:
+    builder, size = builder_of(name), image_size or published_size(name)
+    if width != 1.0 and "width" not in inspect.signature(builder).parameters:
         raise OptionError(f"width={width}: {name} has width 1.0 only; ssd300_mobilenet_v2 can be narrower")
-    model = BUILDERS[name](num_classes, size) if width == 1.0 else BUILDERS[name](num_classes, size, width)
+    model = builder(num_classes, size) if width == 1.0 else builder(num_classes, size, width)
+    if is_outside(name):
+        if not isinstance(model, Model):
+            raise OptionError(f"model={name} returns {type(model).__name__}; docs/new_model.md has a builder, which "
+                              "returns a Model")
+        model = replace(model, name=name, width=width)
+    if not clip_anchors and name in TABLES:
+        model = replace(model, anchors=TABLES[name].tile(), clip_anchors=False, clip_before_nms=False)
     return with_shapes(model, anchor_shapes) if anchor_shapes else model
 
 
+def builder_of(name: str) -> Callable[..., Model]:
+    """The builder of a name in BUILDERS, or of path/my_file.py:my_model. Raises OptionError."""
+    if is_outside(name):
+        return load_builder(name)
+    if name not in BUILDERS:
+        raise unknown_name("model", name, [*BUILDERS, "path/my_file.py:my_model"])
+    return BUILDERS[name]
+
+
 def published_size(name: str) -> int:
-    """The image size that a model was published with, in pixels: the default of its builder."""
-    return inspect.signature(BUILDERS[name]).parameters["image_size"].default
+    """The image size that a model was published with, in pixels: the default of its builder. Raises OptionError."""
+    parameters = inspect.signature(builder_of(name)).parameters
+    if len(parameters) < 2 or not isinstance(getattr(parameters.get("image_size"), "default", None), int):
+        raise OptionError(f"model={name} takes ({', '.join(parameters)}); a builder takes num_classes and image_size, "
+                          "whose default is the size that it is made for")
+    return parameters["image_size"].default

@@ -13,7 +13,7 @@ from easydict import EasyDict
 from mindspore import dtype as mstype
 
 from src.box_losses import CIoULoss, GIoULoss, SmoothL1Loss
-from src.config import split_options
+from src.config import AUTO_PATH, split_options
 from src.data.labels import classes_from
 from src.data.loader import EvalLoader, TrainLoader
 from src.data.prepare import Split, describe_split, prepare_split
@@ -38,7 +38,8 @@ from src.optim import build_optimizer
 from src.option_rules import graph_options
 from src.text import split_names
 from src.training.anchors import AnchorChooser
-from src.training.checks import why_no_boxes
+from src.training.auto import ModelChooser, means_of
+from src.training.checks import check_options, why_no_boxes
 from src.training.log import RunLog
 from src.training.resume import Saved
 from src.training.saver import Saver
@@ -93,6 +94,28 @@ def build_splits(options: EasyDict, *, log: RunLog, rank: int, world: int) -> tu
     return train, val
 
 
+def choose_model(options: EasyDict, split: Split, *, log: RunLog, rank: int, world: int) -> EasyDict:
+    """The options with the network and the input size that --model=auto stands for; the same with a named model.
+
+    split: of training. In the recipe of auto it also chooses what the weights of --pre_trained need.
+    """
+    if options.model != "auto":
+        return options
+    own = os.path.abspath(options.config_path) == AUTO_PATH
+    means = means_of(options.device_target, options.minutes, epochs=options.epoch_size, batch=options.batch_size)
+    choose = ModelChooser(means, image_size=options.image_size, threshold=options.match_threshold, seed=options.seed,
+                          log=log, rank=rank, world=world)
+    chosen = choose(split, open_weights(options.pre_trained) if options.pre_trained else None)
+    chosen = {name: value for name, value in chosen.items()
+              if name in ("model", "image_size") or own and name not in options.typed}
+    words = " ".join(f"--{name}={value}" for name, value in chosen.items())
+    log.say(f"the same without auto: --config_path={os.path.relpath(options.config_path)} {words}")
+    ms.set_seed(options.seed)  # the networks that were compared have drawn weights
+    options = EasyDict({**options, **chosen})
+    check_options(options)
+    return options
+
+
 def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, world: int) -> tuple[Model, int]:
     """The Model with its initial weights, and how many of its tensors are frozen."""
     model = build_model(options.model, len(classes) + 1, image_size=options.image_size, width=options.width)
@@ -105,7 +128,8 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         he_initialize(network, model.num_classes, options.seed, input_deviation=deviation)
     if options.pre_trained and not options.resume:
         file = open_weights(options.pre_trained)
-        log.say(load_pretrained(network, file, model.name, leave_out_classes=options.filter_weight, frozen=frozen))
+        log.say(load_pretrained(network, file, model.name, classes=classes, by_class=options.filter_weight,
+                                frozen=frozen))
         if file.meta.get("anchor_shapes") and not options.anchors:
             log.say("  note: these weights are trained for anchors of their own; --anchors=FILE with the anchors.json "
                     "of that run keeps them")

@@ -19,7 +19,9 @@ MAX_CLASSES = 10  # that a line names
 
 def check_options(options: EasyDict) -> None:
     """Raises what would come out only after the data was converted, which can take minutes."""
-    if options.model not in BUILDERS:
+    if options.model == "auto":
+        check_auto(options)
+    elif options.model not in BUILDERS:
         build_model(options.model, 2)  # raises
     if options.pre_trained and not options.resume and not os.path.exists(options.pre_trained):
         raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
@@ -28,7 +30,7 @@ def check_options(options: EasyDict) -> None:
     if options.label_smoothing > 0 and options.loss in ("quality", "varifocal"):
         raise OptionError(f"label_smoothing={options.label_smoothing} is of --loss=focal and multibox; the targets of "
                           f"--loss={options.loss} are IoUs already, leave it out")
-    if options.anchors not in ("", "auto") and not options.resume:
+    if options.anchors not in ("", "auto") and not options.resume and options.model != "auto":
         with_file(build_model(options.model, 2, image_size=options.image_size, width=options.width), options.anchors)
     if options.run_eval or options.overfit:
         import_engine(options.metric_engine)
@@ -38,6 +40,18 @@ def check_options(options: EasyDict) -> None:
     if options.device_target == "CPU" and options.amp_level != "O0" and options.amp_type == "bfloat16":
         raise EnvironmentFault("amp_type=bfloat16 cannot be used on CPU: MindSpore 2.10 has no convolution of it; "
                                "float16 runs")
+
+
+def check_auto(options: EasyDict) -> None:
+    """Raises OptionError where an option is of one network, which --model=auto will choose only later."""
+    given = {"anchors": options.anchors not in ("", "auto"), "freeze_layer": bool(options.freeze_layer),
+             "width": options.width != 1}
+    for name in [name for name, is_given in given.items() if is_given]:
+        raise OptionError(f"{name}={options[name]} with model=auto: it fits one network; give --model=NAME, or leave "
+                          "it out")
+    if options.resume:
+        raise OptionError("--resume=True with model=auto: the config.yaml of the run says what was chosen; leave "
+                          "--model and --config_path out")
 
 
 def check_epochs(options: EasyDict) -> None:
@@ -77,7 +91,7 @@ def check_weights(options: EasyDict) -> None:
         freeze_layers(model.network, frozen)
     for name, is_set, off, effect in (
             ("freeze_layer", bool(frozen), "", "keeps those layers at their random initial values"),
-            ("filter_weight", options.filter_weight, False, "leaves class layers of those weights out"),
+            ("filter_weight", options.filter_weight, False, "takes outputs of classes out of those weights"),
             ("batch_norm", options.batch_norm in FROZEN_NORMS, "own", "keeps statistics no training has measured")):
         if is_set:
             raise OptionError(f"{name}={options[name]} without --pre_trained {effect}; give --pre_trained=FILE "

@@ -5,11 +5,10 @@ import contextlib
 import json
 import math
 import os
-import struct
-import time
 from collections.abc import Callable, Iterator
 
 from src.evaluation.plots import plot_history
+from src.events import EventFile
 from src.files import write_atomic
 from src.progress import on_terminal
 from src.training.panel import Panel, live_panel
@@ -19,7 +18,8 @@ class RunLog:
     """Prints on the first process; once it has a folder, writes rows (dicts) to log.jsonl and TensorBoard there."""
 
     def __init__(self, *, first: bool = True):
-        self.first, self.folder, self.steps_per_epoch, self.file, self.events = first, "", 1, None, None
+        self.first, self.folder, self.steps_per_epoch, self.file = first, "", 1, None
+        self.events: EventFile | None = None  # with a folder
         self.panel: Panel | None = None  # while there is one
 
     def open(self, folder: str, *, steps_per_epoch: int = 1, steps_done: int = 0, evaluated: bool = True) -> None:
@@ -34,6 +34,7 @@ class RunLog:
                 rows = [row for row in rows if row.get("step") != steps_done or "loss" in row]
             write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self.folder, self.steps_per_epoch, self.file = folder, steps_per_epoch, open(path, "a", encoding="utf-8")
+        self.events = EventFile(folder)
 
     def say(self, text: str, *, in_panel: bool = False) -> None:
         """Prints a line, on the first process. in_panel: not where the live panel shows the same."""
@@ -51,27 +52,13 @@ class RunLog:
         self.file.write(json.dumps({**row, **unknown}) + "\n")
         self.file.flush()
         if group:
-            self.add_event(row["step"], [{"tag": f"{group}/{key}", "simple_value": value}
-                                         for key, value in floats.items()])
+            self.events.numbers(row["step"], group, floats)
 
     def picture(self, tag: str, path: str, step: int) -> None:
         """Shows a PNG file in TensorBoard."""
-        if not self.file or not os.path.isfile(path):  # a picture that could not be drawn
-            return
-        with open(path, "rb") as file:
-            data = file.read()
-        width, height = struct.unpack(">II", data[16:24])  # of the header of a PNG
-        image = {"encoded_image_string": data, "width": width, "height": height, "colorspace": 3}
-        self.add_event(step, [{"tag": tag, "image": image}])
-
-    def add_event(self, step: int, values: list[dict]) -> None:
-        """Appends to TensorBoard's file; values: dicts of the fields of summary_pb2.Summary.Value."""
-        # here: half a second that other programs need not wait
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        self.events = self.events or EventFileWriter(self.folder)
-        self.events.add_event(Event(wall_time=time.time(), step=step, summary={"value": values}))
-        self.events.flush()
+        if self.events and os.path.isfile(path):  # it could be drawn
+            with open(path, "rb") as file:
+                self.events.picture(step, tag, file.read())
 
     @contextlib.contextmanager
     def live(self, total: int) -> Iterator[Callable[[int, float, int], None]]:

@@ -120,7 +120,7 @@ class Loop:
             self.saver.save_last(state)  # the evaluation may fail
             metrics = self.validator.validate(state)
             if metrics and state.count_score(metrics.get("mAP_area", metrics.get("AP"))):
-                self.saver.save_best(state, scores=self.validator.choose_scores())
+                self.saver.save_best(state, scores=self.validator.choose_scores(state.steps_done))
             ended = self.validator.ends_run(state, metrics)
         self.saver.after_epoch(state, evaluated=evaluated, ended=ended)
         state.epoch_end_due = False

@@ -183,6 +183,7 @@ def stderr_in(path: str) -> Iterator[BinaryIO]:
     terminal = os.dup(2)
     try:
         with open(path, "ab", buffering=0) as written, open(path, "rb") as read:
+            read.seek(0, os.SEEK_END)  # behind what an earlier start has left that crashed
             os.dup2(written.fileno(), 2)
             try:
                 yield read

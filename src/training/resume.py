@@ -11,6 +11,7 @@ from src.ema import PREFIX
 from src.errors import OptionError
 from src.machine.distributed import check_equal, digest_of
 from src.models.freeze import FROZEN_NORMS
+from src.models.outside import same_model
 from src.models.ssd import published_size
 from src.option_rules import rule_of
 from src.recipes import read_yaml
@@ -58,7 +59,8 @@ def find_saved(now: dict, say: Callable[[str], None]) -> Saved:
 def refuse_other_network(saved: Saved, facts: dict) -> None:
     """Raises OptionError unless the facts with the names of FIXED are those of the checkpoint."""
     for key in FIXED:
-        if saved.meta.get(key) != facts[key]:
+        same = key == "model" and same_model(saved.meta[key], facts[key])
+        if saved.meta.get(key) != facts[key] and not same:
             raise OptionError(f"--resume=True: '{saved.path}' holds {key} {saved.meta.get(key)}, the options give "
                               f"{facts[key]}; {ADVICE}")
 

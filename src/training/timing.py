@@ -62,6 +62,10 @@ class RunTimer:
         """Mean of the measured steps, 0 before the first."""
         return self.seconds / max(self.measured, 1)
 
+    def early_rates(self) -> np.ndarray:
+        """The learning rates of the steps before the plan is made: the warm-up, then the rate behind it."""
+        return self.rates_of(UNPLANNED)
+
     def spent(self) -> float:
         """Seconds since the run began."""
         return time.time() - self.began

@@ -80,10 +80,16 @@ class Validator:
             self.log.picture("eval/predictions", path, state.steps_done)
         return metrics
 
-    def choose_scores(self) -> dict:
-        """From which scores on the boxes of the last evaluation are worth showing, as thresholds.choose_scores."""
+    def choose_scores(self, step: int) -> dict:
+        """From which scores on the boxes of the last evaluation are worth showing, as thresholds.choose_scores.
+
+        TensorBoard gets the curves of precision and recall. step: after which it came.
+        """
         classes = [category["name"] for category in self.truth["categories"]]
-        return choose_scores(score_curves(judge(self.truth, self.detections), len(classes)), classes)
+        curves = score_curves(judge(self.truth, self.detections), len(classes))
+        if self.log.events:
+            self.log.events.pr_curves(step, [*classes, "all classes"], **curves._asdict())
+        return choose_scores(curves, classes)
 
     def ends_run(self, state: RunState, metrics: dict) -> bool:
         """Whether the run ends after an evaluation with these metrics: early_stop, or a self-test that has memorised.

@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from src.errors import DataError, OptionError
-from src.weights.formats import frozen_graph, numpy_zip, pytorch, safetensors, tensor_bundle, tfjs
+from src.weights.formats import caffe, frozen_graph, numpy_zip, pytorch, safetensors, tensor_bundle, tfjs
 
 
 class WeightFile(NamedTuple):
@@ -44,6 +44,8 @@ WEIGHT_FORMATS = (
     WeightFormat("torch", "PyTorch .pth", 0, b"\x80", pytorch.read_pickles),
     WeightFormat("paddle", "Paddle .pdparams", 0, b"\x80", pytorch.read_paddle),
     WeightFormat("tfjs", "TensorFlow.js model.json (or its folder)", 0, b"{", tfjs.read),
+    WeightFormat("caffe", "Caffe .caffemodel", 0, b"\n", caffe.read),
+    WeightFormat("caffe", "Caffe .caffemodel", 0, b"\xa2\x06", caffe.read),  # of a network without a name
     WeightFormat("tensorflow", "TensorFlow checkpoint .index or SavedModel (or its folder)", 0, b"\0\0",
                  tensor_bundle.read),
     WeightFormat("tensorflow", "TensorFlow frozen graph .pb", 0, b"\n", frozen_graph.read),

@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import mindspore as ms
@@ -14,10 +15,12 @@ from mindspore import nn
 from src.ema import averaged
 from src.errors import DataError, OptionError
 from src.models.ssd import BUILDERS, SSD, build_model
+from src.weights.class_outputs import CHANNELS, ClassMatch, match_classes, take_outputs, words_of_classes
 from src.weights.files import WeightFile
 from src.weights.names import SOURCES, Arrays, convert_weights, count_places, guess_source, unwrap
 
 OURS = "ours"    # the source of files that have the names of this repository
+PREFERRED = {"tfjs": ("_tf",), "tensorflow": ("_tf2",), "tensorflow1": ("_tf1", "_tf")}  # endings of models of a source
 MAX_ROWS = 12    # of a list in a report
 TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "loss_scale", "good_steps", "ema_",
                   "micro_")
@@ -36,6 +39,7 @@ class LoadReport:
     source: str                                        # as of Translated
     loaded: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)   # of another shape, with both shapes
+    partly: list[str] = field(default_factory=list)    # class layers with the outputs of some classes of the file
     left_out: list[str] = field(default_factory=list)  # not wanted from the file
     missing: list[str] = field(default_factory=list)   # not in the file
     unused: list[str] = field(default_factory=list)    # arrays without a parameter, but for the state of a training
@@ -43,7 +47,7 @@ class LoadReport:
     @property
     def complete(self) -> bool:
         """Whether every parameter was loaded."""
-        return not (self.skipped or self.left_out or self.missing)
+        return not (self.skipped or self.partly or self.left_out or self.missing)
 
     @property
     def backbone_only(self) -> bool:
@@ -55,7 +59,8 @@ class LoadReport:
     def text(self, path: str) -> str:
         """A table for people. path: of the file."""
         lines = [f"weights from {os.path.basename(path)} ({self.source})", f"  {'loaded':<32}{len(self.loaded):>5}"]
-        for title, rows in (("skipped, another shape", self.skipped), ("skipped, filter_weight", self.left_out),
+        for title, rows in (("loaded by class, filter_weight", self.partly), ("skipped, another shape", self.skipped),
+                            ("skipped, filter_weight", self.left_out),
                             ("not in the file, new weights", self.missing),
                             ("in the file, not of this network", self.unused)):
             shown = rows if len(rows) <= MAX_ROWS else [*rows[:MAX_ROWS], f"... and {len(rows) - MAX_ROWS} more"]
@@ -160,18 +165,36 @@ def load_all(network: SSD, file: WeightFile, model: str) -> str:
         raise OptionError(f"checkpoint '{file.path}' is not of this {model}: {len(report.loaded)} parameters fit, "
                           f"{len(report.missing)} are missing, {len(report.skipped)} have another shape (first: "
                           f"{first}); check --model, --classes and --width")
+    check_version(model, report.source)
     return report.source
 
 
-def load_pretrained(network: SSD, file: WeightFile, model: str, *, leave_out_classes: bool = False,
+def check_version(model: str, source: str) -> None:
+    """Raises OptionError for a detector of TensorFlow 1 in a network of TensorFlow 2, or the other way round.
+
+    The parameters fit, but what is computed from them differs (models/ssd_tensorflow.py).
+    """
+    own, other = {"tensorflow": ("_tf2", "_tf1"), "tensorflow1": ("_tf1", "_tf2")}.get(source, ("", "?"))
+    right = model.removesuffix(other) + own
+    if model.endswith(other) and right in BUILDERS:
+        raise OptionError(f"model={model}: the file is of TensorFlow {own[-1]}, whose network computes something else "
+                          f"from the same parameters; use --model={right}")
+
+
+def load_pretrained(network: SSD, file: WeightFile, model: str, *, classes: Sequence[str] = (), by_class: bool = False,
                     frozen: Sequence[str] = ()) -> str:
     """Loads what fits by name and shape. Returns a report to print. Raises OptionError if nothing fits.
 
-    leave_out_classes: skip the class layers, for training on another list of classes. frozen: prefixes of parameters
-    that will not be trained; OptionError if the file does not hold all of them.
+    classes: of the network, without the background. by_class: of the class layers load only the background's outputs
+    and those of classes with the same name, where the file's classes are known, for training on another list. frozen:
+    prefixes of parameters that will not be trained; OptionError if the file does not hold all of them.
     """
-    leave_out = class_parameters(network) if leave_out_classes else ()
-    report = assign(network, translate_weights(network, file), leave_out)
+    translated = translate_weights(network, file)
+    match = match_classes(classes_of(network, file, translated.arrays), classes)
+    taken = shared_outputs(network, translated.arrays, match) if by_class and match.pairs else {}
+    leave_out = class_parameters(network) - taken.keys() if by_class else ()
+    report = assign(network, translated._replace(arrays={**translated.arrays, **taken}), leave_out)
+    report.partly, report.loaded = list(taken), [name for name in report.loaded if name not in taken]
     if not report.loaded:
         raise OptionError(f"pre_trained '{file.path}': none of its {len(file.arrays)} tensors fits {model}; is it of "
                           "another network?")
@@ -187,29 +210,59 @@ def load_pretrained(network: SSD, file: WeightFile, model: str, *, leave_out_cla
         text += f"\n  note: the file is of {own_model}, this is {model}: equal names may differ in meaning"
     if len(report.skipped) > len(report.loaded):
         text += "\n  note: most tensors have another shape; is the file of another --width?"
-    return text
+    return "\n".join([text, *words_of_classes(match, by_name=bool(taken))])
+
+
+def classes_of(network: SSD, file: WeightFile, arrays: Arrays) -> Sequence[str]:
+    """The classes that a file has outputs for: what it says, or by their number COCO's or VOC's; () if not known."""
+    shapes = shapes_of(network)
+    counts = {len(arrays[name]) * network.head.num_classes / shapes[name][0] for name in class_parameters(network)
+              if name in arrays and arrays[name].ndim == len(shapes[name])}
+    return file.meta.get("classes") or (CHANNELS.get(counts.pop(), ()) if len(counts) == 1 else ())
+
+
+def shared_outputs(network: SSD, arrays: Arrays, match: ClassMatch) -> Arrays:
+    """The class layers of a network with the file's outputs of the shared classes, without layers that do not fit."""
+    parameters = [parameter for layer in network.head.class_layers() for parameter in layer.get_parameters()]
+    taken = {parameter.name: take_outputs(arrays[parameter.name], parameter.asnumpy(), match)
+             for parameter in parameters if parameter.name in arrays}
+    return {name: array for name, array in taken.items() if array is not None}
 
 
 # --- which model a foreign file is of
 
+class Recognised(NamedTuple):
+    """Which detector a foreign file holds."""
+    model: str    # of this repository
+    source: str   # a key of SOURCES
+    classes: int  # without the background
+
+
+def recognise(file: WeightFile, models: Sequence[str] = tuple(BUILDERS)) -> Recognised | None:
+    """The model of these that a foreign file holds all of, None for any other file."""
+    best, found = (), None
+    for model in models:
+        source, classes = match_model(file, model)
+        # some models have the same parameters: TensorFlow's versions, and the anchors of VOC, are told by the rest
+        rank = model.endswith(PREFERRED.get(source, ())), model.endswith("_voc") == (classes == 20)
+        if source and rank > best:
+            best, found = rank, Recognised(model, source, classes)
+    return found
+
+
 def import_command(file: WeightFile) -> str | None:
     """The command that makes a checkpoint of a foreign file with all of a detector, None for any other file."""
-    best, command = (), None
-    for model in BUILDERS:
-        source, classes = match_model(file, model)
-        # two pairs of models have the same parameters: TensorFlow's anchors, and those of VOC, are told by the rest
-        rank = model.endswith("_tf") == (source == "tfjs"), model.endswith("_voc") == (classes == 20)
-        if source and rank > best:
-            names = "" if classes in (20, 80, 90) else f" --classes=NAME,NAME,.. (its {classes} names)"
-            best, command = rank, (f"'python import_weights.py {shlex.quote(file.path)} --from={source} "
-                                   f"--model={model} --output=ckpt/{model}.ckpt{names}'")
-    return command
+    found = recognise(file)
+    if not found:
+        return None
+    names = "" if found.classes + 1 in CHANNELS else f" --classes=NAME,NAME,.. (its {found.classes} names)"
+    return (f"'python import_weights.py {shlex.quote(file.path)} --from={found.source} --model={found.model} "
+            f"--output=ckpt/{found.model}.ckpt{names}'")
 
 
 def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str | None, int]:
     """The source of a file that holds all of a model, else None, and how many classes without background, else 0."""
-    network = build_model(model, 2).network
-    shapes, class_layers = shapes_of(network), class_parameters(network)
+    shapes, class_layers = parameters_of(model)
     source, arrays = find_source(file, shapes, source)
     if source in (None, OURS):
         return None, 0
@@ -219,3 +272,10 @@ def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str
         return None, 0
     counts = {2 * len(arrays[name]) // shapes[name][0] - 1 for name in class_layers}
     return source, counts.pop() if len(counts) == 1 else 0
+
+
+@cache
+def parameters_of(model: str) -> tuple[dict[str, tuple], set[str]]:
+    """{name: shape} of the parameters of a model with one class, and the names of those that depend on the classes."""
+    network = build_model(model, 2).network
+    return shapes_of(network), class_parameters(network)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from src.classes import COCO_CATEGORY_IDS
+from src.weights.caffe_names import NORM_EPS, from_caffe
+from src.weights.class_outputs import used_channels
 from src.weights.tensorflow_names import RULES as TENSORFLOW_RULES
 from src.weights.tensorflow_names import apply_rules, from_tensorflow
 
@@ -22,6 +24,7 @@ class WeightSource(NamedTuple):
     coordinate_major: bool = False                 # channel = value * shapes + shape, not shape * values + value
     background: str = "first"                      # its place among the classes, first or last
     norm_eps: float = 0.0                          # of its BatchNorms; 0 for that of our network
+    clip_anchors: bool = True                      # whether its VGG-16 is trained for anchors clipped to the image
 
 
 # what training programs name a network inside of another object: DataParallel, torch.compile, Lightning and the like
@@ -90,11 +93,14 @@ SOURCES = {
         (r"(?:backbone\.)?conv7_(\d)\.normal_conv\.(.*)", lambda m: f"neck.extras.{int(m[1]) - 1}.1.{m[2]}"),
         (r"ssd_head\.boxes(\d)\.(.*)", r"head.box.\1.\2"),
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
-    # names and layouts are turned by from_tensorflow before; with antialias it gives its known AP of 0.2939
-    "tfjs": WeightSource((0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(
-        OUR_NAMES,)),
-    # TensorFlow Object Detection API on TensorFlow 2, by names of variables or keys of checkpoints
-    "tensorflow": WeightSource((1e-8, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
+    # the paper's authors and chuanqi305; names and layouts are turned by from_caffe before
+    "caffe": WeightSource((0.01, 0.45, 200, "bilinear"), norm_eps=NORM_EPS, clip_anchors=False, rules=(OUR_NAMES,)),
+    # TensorFlow Object Detection API on TensorFlow 2, by the names of variables, and on TensorFlow 1; from_tensorflow
+    # turns names and layouts before
+    "tensorflow": WeightSource((1e-8, 0.6, 100, "tensorflow"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
+    "tensorflow1": WeightSource((1e-8, 0.6, 100, "tensorflow"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
+    # TensorFlow 1 with folded norms; with antialias it gives its known AP of 0.2939
+    "tfjs": WeightSource((0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
 }
 # applied to the result of a rule: the zoo's word for boxes; cells that the zoo and Paddle put around a convolution and
 # its norm (`backbone.features` is ours)
@@ -120,9 +126,9 @@ def convert_weights(source: str, arrays: Arrays, shapes: dict[str, tuple]) -> tu
     """
     publisher, converted, unused = SOURCES[source], {}, []
     if source in TENSORFLOW_RULES:
-        arrays = from_tensorflow(arrays, source)
+        arrays = from_tensorflow(arrays, source, shapes)
     else:
-        arrays = rename_norms(decimate_vgg(arrays))
+        arrays = from_caffe(arrays) if source == "caffe" else rename_norms(decimate_vgg(arrays))
     for theirs, array in arrays.items():
         name = apply_rules(theirs, publisher.rules)
         if name is None:
@@ -216,8 +222,8 @@ def class_rows(array: np.ndarray, publisher: WeightSource, *, shapes_per_cell: i
     rows = split_channels(array, len(array) // shapes_per_cell, publisher)  # [shapes per cell, classes, ...]
     if publisher.background == "last":
         rows = np.roll(rows, 1, axis=1)
-    if rows.shape[1] == COCO_CATEGORY_IDS[-1] + 1 and num_classes == len(COCO_CATEGORY_IDS) + 1:
-        rows = rows[:, [0, *COCO_CATEGORY_IDS]]
+    if num_classes == len(COCO_CATEGORY_IDS) + 1:
+        rows = used_channels(rows)
     return rows.reshape(-1, *rows.shape[2:])
 
 

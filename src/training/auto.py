@@ -1,0 +1,184 @@
+"""--model=auto: the network and the input size whose anchors match the boxes best, within the memory and the time."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from src.anchor_fit import fit_anchors, read_boxes, share_matched
+from src.data.prepare import Split
+from src.errors import DataError, OptionError
+from src.files import read_json
+from src.machine.distributed import gather_rows
+from src.machine.process import loader_threads
+from src.models.ssd import Model, build_model
+from src.training.log import RunLog
+from src.weights.files import WeightFile
+from src.weights.load import assign, class_parameters, translate_weights
+
+FACTS = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "models", "facts.json")
+# Input sizes that are tried, pixels. The first two learn small data sets from scratch too; the others want a GPU and
+# weights to start from.
+SIZES = {"ssd300_mobilenet_v2_tf": (300, 384, 512), "ssd_mobilenet_v2_fpnlite": (256, 320, 384, 448, 512, 640),
+         "ssd300_resnet50": (300,), "ssd_resnet50_fpn": (640,)}
+SMALL = ("ssd300_mobilenet_v2_tf", "ssd_mobilenet_v2_fpnlite")
+# Numbers that convolutions, norms and activations put out in a second of training; networks differ less in it than in
+# GMACs. CPU: a core of an AMD EPYC, both small networks (0.14 s an image of 300 pixels). GPU: a V100, the published
+# speeds of docs/costs.md lie between 4e9 and 10e9. For the order of size: --minutes measures.
+SPEEDS = {"CPU": 0.3e9, "GPU": 6e9, "Ascend": 6e9}
+NIGHT = 480               # minutes of a run where --minutes does not say it
+MIN_EPOCHS = 20           # of a run with --minutes: fewer teach little, fewer pixels are then better
+TRAINING_SHARE = 0.7      # of the minutes; the rest is compiling, evaluations and checkpoints
+MEMORY_SHARE = 0.5        # of what is free: MindSpore and the loader need the rest
+CARD_MEMORY = 11e9        # bytes of a GPU, which is not asked
+MAX_BOXES = 1000          # that anchors are fitted to for the comparison
+FOLDED = ("tfjs",)        # kinds of weight files whose norms are folded away: norms of batches would spoil them
+TOLERANCE = 0.02          # the least work counts among those that match so much less than the best
+WHOLE_GAIN = 0.1          # what another network must match more than one that the weights fill, head included
+
+
+class Means(NamedTuple):
+    """What there is to train with."""
+    device: str     # a key of SPEEDS
+    cores: int      # of the processor
+    memory: float   # bytes that are free
+    seconds: float  # for steps of training
+    epochs: int     # that should fit into them
+    batch: int      # images a step
+
+
+class Candidate(NamedTuple):
+    """A network at an input size, and what it takes."""
+    model: str
+    image_size: int
+    share: float     # of the boxes that anchors fitted to them match
+    seconds: float   # of training an image, estimated
+    memory: float    # bytes of training, estimated
+    whole: bool      # whether the weights to start from fill all of it but the classes
+
+
+def means_of(device: str, minutes: float, *, epochs: int, batch: int) -> Means:
+    """The Means of this machine. minutes: of the run, 0: a night for these epochs; batch: images a step."""
+    memory = CARD_MEMORY
+    if device == "CPU":
+        with open("/proc/meminfo", encoding="ascii") as file:
+            available, = (line.split()[1] for line in file if line.startswith("MemAvailable:"))
+        memory = float(available) * 1024 * MEMORY_SHARE
+    return Means(device, loader_threads(), memory, 60 * TRAINING_SHARE * (minutes or NIGHT),
+                 MIN_EPOCHS if minutes else epochs, batch)
+
+
+class ModelChooser:
+    """Chooses the network for a Split, the same in all processes.
+
+    image_size: the only one, 0 for any; threshold: IoU of a match; seed: of the choice among very many boxes.
+    """
+
+    def __init__(self, means: Means, *, image_size: int, threshold: float, seed: int, log: RunLog, rank: int,
+                 world: int):
+        self.means, self.image_size, self.threshold, self.seed = means, image_size, threshold, seed
+        self.log, self.rank, self.world = log, rank, world
+
+    def __call__(self, split: Split, weights: WeightFile | None) -> dict:
+        """Options by name: model, image_size, and what the weights to start from need. Raises OptionError."""
+        if weights and weights.meta:
+            self.log.say(f"--model=auto is {weights.meta['model']}, of which '{weights.path}' is")
+            new_head = list(weights.meta["classes"]) != list(split.classes)
+            return {**{name: weights.meta[name] for name in ("model", "image_size")}, "filter_weight": new_head}
+        row = np.zeros((0, 3), np.float32)
+        if self.rank == 0:
+            chosen = self.choose(split, weights)
+            row = np.float32([[list(SIZES).index(chosen.model), chosen.image_size, chosen.whole]])
+        number, image_size, whole = gather_rows(row, self.rank, self.world)[0].astype(int).tolist()
+        chosen = {"model": list(SIZES)[number], "image_size": image_size}
+        if weights:
+            chosen["filter_weight"] = True
+        if weights and weights.kind in FOLDED:
+            chosen["batch_norm"] = "frozen" if whole else "frozen_backbone"
+        return chosen
+
+    def choose(self, split: Split, weights: WeightFile | None) -> Candidate:
+        """The Candidate for a Split; says what was compared and why it is the one."""
+        boxes, _, total = read_boxes(read_json(split.ground_truth), self.seed, MAX_BOXES)
+        if not total:
+            raise DataError(f"model=auto needs boxes to choose by, and {split.name} has none, see {split.report}")
+        self.log.say(f"--model=auto compares networks on {len(boxes)} boxes of {split.name}; times are estimates:")
+        found = []
+        for one in candidates(boxes, self.means, image_size=self.image_size, threshold=self.threshold,
+                              weights=weights):
+            found.append(one)
+            self.log.say(line_of(one, self.means, split.count))
+        chosen, why = choose(found, self.means, images=split.count)
+        self.log.say(f"chosen: {chosen.model} at {chosen.image_size} pixels, {why}")
+        return chosen
+
+
+def candidates(boxes: np.ndarray, means: Means, *, image_size: int, threshold: float,
+               weights: WeightFile | None) -> Iterator[Candidate]:
+    """What may be chosen for boxes [N, 4], N > 0. image_size: the only one, 0 for any; weights: to start from."""
+    facts = read_json(FACTS)
+    for name in SIZES if weights and means.device != "CPU" else SMALL:
+        start = None
+        for size in (image_size,) if image_size else SIZES[name]:
+            try:
+                model = build_model(name, 2, image_size=size)
+            except OptionError:  # another multiple is needed
+                continue
+            start = start or how_filled(model, weights)
+            if start == "not":
+                break
+            fit = fit_anchors(boxes, model.anchors, model.levels(), threshold=threshold, image_size=size)
+            share = max(share_matched(best, threshold) for best in (fit.before, fit.after))
+            outputs = facts[name]["activations"] * (size / facts[name]["image_size"]) ** 2
+            speed = SPEEDS[means.device] * (means.cores if means.device == "CPU" else 1)
+            # float32: outputs of all images; weights, gradients and two moments at most (docs/costs.md)
+            memory = 4 * (outputs * means.batch + 4 * facts[name]["parameters"])
+            yield Candidate(name, size, float(share), outputs / speed, memory, start == "whole")
+
+
+def how_filled(model: Model, weights: WeightFile | None) -> str:
+    """How much of a new network a weight file fills: "whole" but for the classes, "backbone", or "not"."""
+    if weights is None:
+        return "backbone"
+    classes = class_parameters(model.network)
+    loaded = assign(model.network, translate_weights(model.network, weights), classes).loaded
+    # norms and biases need no file, and files with folded norms lack them
+    missing = {parameter.name for parameter in model.network.get_parameters()
+               if parameter.name.endswith(".weight")} - {*loaded, *classes}
+    if not missing:
+        return "whole"
+    return "not" if any(name.startswith("backbone.") for name in missing) else "backbone"
+
+
+def choose(found: Sequence[Candidate], means: Means, *, images: int) -> tuple[Candidate, str]:
+    """The best of the candidates for a data set of so many images, and why, in words. Raises OptionError for none."""
+    if not found:
+        raise OptionError(f"model=auto knows {', '.join(SIZES)}, and none of them fits --image_size and --pre_trained; "
+                          "give --model=NAME")
+    fitting = [one for one in found if one.memory <= means.memory]
+    quick = [one for one in fitting if epochs_of(one, means, images) >= means.epochs]
+    if not quick:
+        chosen = min(fitting or found, key=lambda one: one.memory if not fitting else one.seconds)
+        lacking = f"time for {means.epochs} epochs" if fitting else f"{means.memory / 1e9:.1f} GB of memory"
+        return chosen, f"the least work: none of them does with {lacking}"
+    value = {one: one.share + WHOLE_GAIN * one.whole for one in quick}
+    best = max(value.values())
+    chosen = min((one for one in quick if value[one] >= best - TOLERANCE), key=lambda one: one.seconds)
+    if chosen.whole and chosen.share < max(one.share for one in quick) - TOLERANCE:
+        return chosen, f"the weights fill it, and no other matches {WHOLE_GAIN:.0%} of the boxes more"
+    return chosen, (f"the least work of those with time for {means.epochs} epochs that match almost as many boxes as "
+                    f"the best of them ({TOLERANCE:.0%} less at most)")
+
+
+def epochs_of(one: Candidate, means: Means, images: int) -> float:
+    """How many epochs there is time for."""
+    return means.seconds / (one.seconds * images)
+
+
+def line_of(one: Candidate, means: Means, images: int) -> str:
+    """A candidate in words."""
+    return (f"  {one.model:<24} {one.image_size:>4}  {one.share:6.1%} of the boxes  {one.seconds:6.3f} s an image  "
+            f"{one.memory / 1e9:4.1f} GB  time for {epochs_of(one, means, images):.0f} epochs"
+            f"{'  filled by the weights' if one.whole else ''}")

@@ -1,0 +1,48 @@
+"""predict.py --serve and --view as programs."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from programs import CLASSES, ROOT, environment, run, write_video
+
+
+def test_a_served_model_answers_and_streams_until_ctrl_c(place, exported, tmp_path):
+    pytest.importorskip("waitress", reason="pip install -r requirements-serve.txt")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    write_video(tmp_path / "grey.mp4", 5)
+    command = [sys.executable, os.path.join(ROOT, "predict.py"), f"--serve={port}", "--draw_score=0.01",
+               f"--checkpoint_file_path={exported.path}", f"--source={tmp_path / 'grey.mp4'}"]
+    with subprocess.Popen(command, cwd=place.folder, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        address = next(line.split()[0] for line in process.stdout if line.startswith("http://"))
+        data = (place.coco / "val2017" / "000001.jpg").read_bytes()
+        with urllib.request.urlopen(address + "predict", data, timeout=60) as answer:
+            found = json.load(answer)
+        with urllib.request.urlopen(address + "stream", timeout=60) as stream:
+            assert b"--frame\r\nContent-Type: image/jpeg" in stream.read(60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert found["objects"] and {one["class"] for one in found["objects"]} <= set(CLASSES)
+
+
+def test_a_window_needs_a_screen_and_is_no_page(place):
+    done = run(place, "predict.py", "--view=True", "--serve=8000")
+    assert done.returncode == 2 and done.stderr.startswith("error: --view=True shows a window, --serve a web page")
+    done = run(place, "predict.py", "--view=True", "--source=0", QT_QPA_PLATFORM="xcb", DISPLAY="")
+    assert done.returncode == 4 and done.stderr.startswith("error: no window can open here (")
+
+
+def test_an_empty_host_is_not_all_of_them(place):
+    done = run(place, "predict.py", "--serve=8000", "--host=")
+    assert done.returncode == 2 and done.stderr.startswith("error: --host is empty; 127.0.0.1 serves this machine only")
+
+
+def test_a_window_still_needs_a_source(place):
+    pytest.importorskip("PySide6", reason="pip install -r requirements-view.txt")
+    done = run(place, "predict.py", "--view=True", QT_QPA_PLATFORM="offscreen")
+    assert done.returncode == 2 and "--source is empty" in done.stderr
