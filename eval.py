@@ -80,7 +80,9 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
     metrics, detections = compute_metrics(table, truth, dataset=options.dataset, engine=options.metric_engine)
     about = describe_evaluation(options.dataset, split_name=split.name, images=count, meta=meta)
     write_metrics(folder, {**metrics, "evaluation": about}, detections)
-    say("\n".join([format_metrics(metrics), *split_notes(truth, options.dataset, max_boxes=meta["max_boxes"])]))
+    where = f"the {count} images of --eval_images" if options.eval_images else "the validation split"
+    notes = split_notes(truth, options.dataset, max_boxes=meta["max_boxes"], where=where)
+    say("\n".join([format_metrics(metrics), *notes]))
     if not detections:
         say(f"nothing was detected: no score exceeds min_score {meta['min_score']} (after few steps of training "
             "scores are low; try --min_score=0.01)")
@@ -90,25 +92,24 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
                             image_dir=split.image_dir, draw_score=meta["draw_score"])
     if options.report:
         write_report(options, folder, metrics, truth=truth, detections=detections, about=about,
-                     image_dir=split.image_dir, say=say)
+                     notes=notes, image_dir=split.image_dir, say=say)
     say(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s with compiling); metrics.json, "
         f"detections.json and pictures are in {folder}")
 
 
 def write_report(options: EasyDict, folder: str, metrics: dict, *, truth: dict, detections: list[dict], about: dict,
-                 image_dir: str, say: Callable[[str], None]) -> None:
+                 notes: list[str], image_dir: str, say: Callable[[str], None]) -> None:
     """Writes report.html, and into the evaluated file the score from which on its boxes are worth showing."""
     from src.evaluation.diagnosis import diagnose
     from src.evaluation.eval_page import write_eval_page
     from src.evaluation.thresholds import MIN_F1
-    from src.metrics import split_notes
 
     path = options.checkpoint_file_path
     diagnosis = diagnose(truth, detections, draw_score=options.draw_score, typed="draw_score" in options.typed,
                          engine=options.metric_engine)
     write_eval_page(os.path.join(folder, "report.html"), diagnosis, metrics=metrics,
                     about={"file": os.path.basename(path), **about}, image_dir=image_dir,
-                    notes=split_notes(truth, options.dataset, max_boxes=about["max_boxes"]))
+                    notes=notes)
     say(f"{os.path.join(folder, 'report.html')} shows what is right and wrong")
     if not diagnosis.chosen:
         say(f"there is no score to use yet: F1 stays below {MIN_F1:g}")

@@ -66,6 +66,8 @@ def test_a_path_is_a_picture_too(model, tmp_path):
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"b\.png"):
         model(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"picture 'none\.png' does not exist; give the path"):
+        model("none.png")
 
 
 @pytest.mark.parametrize("image, named", [

@@ -37,9 +37,9 @@ def test_memory_and_time_that_do_not_do():
     found = [one(0.9, 0.3, memory=5e9), one(0.8, 0.2, memory=3e9), one(0.7, 0.1, memory=3.5e9)]
     assert choose(found, MEANS, images=100)[0] == found[1]  # the first one needs too much memory
     chosen, why = choose(found, MEANS, images=10**6)
-    assert chosen == found[2] and "none of them does with time for 20 epochs" in why  # the quickest
+    assert chosen == found[2] and why == "the fastest: none has time for 20 epochs"  # the quickest
     chosen, why = choose(found, MEANS._replace(memory=1e9), images=100)
-    assert chosen == found[1] and "none of them does with 1.0 GB of memory" in why  # the smallest
+    assert chosen == found[1] and why.endswith("the least memory: none has enough in 1.0 GB")  # the smallest
 
 
 def test_weights_that_fill_a_network_are_worth_a_tenth_of_the_boxes():
@@ -47,6 +47,8 @@ def test_weights_that_fill_a_network_are_worth_a_tenth_of_the_boxes():
     chosen, why = choose(found, MEANS, images=100)
     assert chosen == found[0] and "the weights fill it" in why
     assert choose([found[0], one(0.98, 0.1)], MEANS, images=100)[0].share == 0.98
+    chosen, why = choose([one(0.98, 0.1), found[0]], MEANS, images=10**6)
+    assert chosen == found[0] and why == "the fastest that the weights fill: none has time for 20 epochs"
     with pytest.raises(OptionError, match="none of them fits --image_size and --pre_trained; give --model=NAME"):
         choose([], MEANS, images=100)
 

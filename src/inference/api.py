@@ -73,13 +73,20 @@ class LoadedModel:
 
     def __call__(self, image: str | os.PathLike | np.ndarray) -> Found:
         """What is in a picture, a path or an array [H, W, 3] uint8 RGB. Raises DataError."""
-        pixels = read_image(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else check_pixels(image)
+        pixels = read_picture(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else check_pixels(image)
         boxes, scores, labels = self.predict.detect(pixels, self.windows)
         shown = scores >= np.broadcast_to(self.min_shown, len(self.classes))[labels - 1]
         height, width = pixels.shape[:2]
         boxes = boxes[shown] * np.array([width, height, width, height], np.float32)
         return Found(pixels, boxes, scores[shown], labels[shown], [self.classes[label - 1] for label in labels[shown]],
                      self.classes)
+
+
+def read_picture(path: str) -> np.ndarray:
+    """The pixels of an image file. Raises DataError."""
+    if not os.path.exists(path):
+        raise DataError(f"picture '{path}' does not exist; give the path of an image, or an array of pixels")
+    return read_image(path)
 
 
 def check_pixels(image: object) -> np.ndarray:

@@ -162,9 +162,13 @@ def choose(found: Sequence[Candidate], means: Means, *, images: int) -> tuple[Ca
     fitting = [candidate for candidate in found if candidate.memory <= means.memory]
     quick = [candidate for candidate in fitting if epochs_of(candidate, means, images) >= means.epochs]
     if not quick:
-        chosen = min(fitting, key=seconds_of) if fitting else min(found, key=lambda candidate: candidate.memory)
-        lacking = f"time for {means.epochs} epochs" if fitting else f"{means.memory / 1e9:.1f} GB of memory"
-        return chosen, f"the least work: none of them does with {lacking}"
+        if not fitting:
+            return (min(found, key=operator.attrgetter("memory")),
+                    f"which needs the least memory: none has enough in {means.memory / 1e9:.1f} GB")
+        # in little time weights are worth more than anchors
+        chosen = min(fitting, key=lambda candidate: (not candidate.filled, candidate.seconds))
+        what = "the fastest that the weights fill" if chosen.filled else "the fastest"
+        return chosen, f"{what}: none has time for {means.epochs} epochs"
     value = {candidate: candidate.share + WHOLE_GAIN * candidate.filled for candidate in quick}
     best = max(value.values())
     chosen = min((candidate for candidate in quick if value[candidate] >= best - TOLERANCE), key=seconds_of)
