@@ -142,6 +142,8 @@ def on_screen(folder, how, act=lambda process, terminal, screen: None, *, kind="
             break
         if not acted and any("6/8" in row for row in screen.display):
             acted = True
+            while select.select([terminal], [], [], 0.05)[0]:  # the rest of a panel that is drawn for this width
+                stream.feed(os.read(terminal, 4096))
             act(process, terminal, screen)
     os.close(terminal)
     os.waitpid(process, 0)
