@@ -14,14 +14,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.errors import OptionError, run_main
 from src.files import expand_home, output_folder, write_atomic
-from src.page import write_page
 from src.progress import duration
 from src.training.history import (
     AXES,
     SCORES,
     Run,
     align,
-    chart_uris,
     differing_options,
     known_series,
     read_runs,
@@ -52,13 +50,12 @@ def main() -> None:
         return
     names = known_series(runs, CURVES)
     with output_folder(arguments.output):
-        files = [os.path.join(arguments.output, f"comparison.{kind}") for kind in ("txt", "png", "html")]
-        write_atomic(files[0], f"{text}\n".encode())
-        save_charts(files[1], runs, names, axis=arguments.over)
-        write_page(files[2], "runs.html", title=f"{len(runs)} runs: {', '.join(run.name for run in runs)}",
-                   subtitle=", ".join(run.folder for run in runs), tables=[table for table in tables if table[2]],
-                   charts=chart_uris(runs, names, arguments.over))
-    print(f"\nwrote {', '.join(files)}")
+        stem = os.path.join(arguments.output, "comparison")
+        write_atomic(f"{stem}.txt", f"{text}\n".encode())
+        files = save_charts(stem, runs, names, axis=arguments.over,
+                            title=f"{len(runs)} runs: {', '.join(run.name for run in runs)}",
+                            tables=[table for table in tables if table[2]])
+    print(f"\nwrote {', '.join([f'{stem}.txt', *files])}")
 
 
 def results(runs: list[Run]) -> list[list[str]]:

@@ -14,8 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.errors import run_main
 from src.files import expand_home, output_folder
-from src.page import write_page
-from src.training.history import AXES, SCORES, TITLES, Run, align, chart_uris, known_series, read_runs, save_charts
+from src.training.history import AXES, SCORES, TITLES, Run, align, known_series, read_runs, save_charts
 from src.training.panel import curve
 
 
@@ -32,12 +31,9 @@ def main() -> None:
     if not arguments.output:
         return
     with output_folder(arguments.output):
-        picture, page = (os.path.join(arguments.output, f"curves.{kind}") for kind in ("png", "html"))
-        save_charts(picture, runs, names, axis=arguments.over)
-        write_page(page, "runs.html", title=f"Curves of {', '.join(run.name for run in runs)}",
-                   subtitle=", ".join(run.folder for run in runs), tables=[],
-                   charts=chart_uris(runs, names, arguments.over))
-    print(f"wrote {picture} and {page}")
+        files = save_charts(os.path.join(arguments.output, "curves"), runs, names, axis=arguments.over,
+                            title=f"Curves of {', '.join(run.name for run in runs)}")
+    print(f"wrote {' and '.join(files)}")
 
 
 def rows_of(run: Run, names: list[str]) -> list[tuple[str, ...]]:

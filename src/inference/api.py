@@ -19,7 +19,7 @@ from src.config import model_options, read_options
 from src.data.images import read_image
 from src.drawing import draw_boxes, encode_png, save_png
 from src.errors import DataError
-from src.inference.found import read_scores, shown_scores
+from src.inference.found import Detections, read_scores, shown_scores
 from src.inference.tiles import WHOLE, read_tiles
 from src.machine import process
 
@@ -74,12 +74,11 @@ class LoadedModel:
     def __call__(self, image: str | os.PathLike | np.ndarray) -> Found:
         """What is in a picture, a path or an array [H, W, 3] uint8 RGB. Raises DataError."""
         pixels = read_picture(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else check_pixels(image)
-        boxes, scores, labels = self.predict.detect(pixels, self.windows)
-        shown = scores >= np.broadcast_to(self.min_shown, len(self.classes))[labels - 1]
+        found = Detections(*self.predict.detect(pixels, self.windows))
+        boxes, scores, labels = found.from_scores(np.broadcast_to(self.min_shown, len(self.classes)))
         height, width = pixels.shape[:2]
-        boxes = boxes[shown] * np.array([width, height, width, height], np.float32)
-        return Found(pixels, boxes, scores[shown], labels[shown], [self.classes[label - 1] for label in labels[shown]],
-                     self.classes)
+        boxes = boxes * np.array([width, height, width, height], np.float32)
+        return Found(pixels, boxes, scores, labels, [self.classes[label - 1] for label in labels], self.classes)
 
 
 def read_picture(path: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from src.anchor_fit import fit_anchors, read_boxes, share_matched
 from src.data.prepare import Split
 from src.errors import DataError, OptionError
 from src.files import read_json
+from src.machine.compat import without_initial_weights
 from src.machine.distributed import gather_rows
 from src.machine.process import loader_threads
 from src.models.ssd import Model, build_model
@@ -124,7 +125,8 @@ def candidates(boxes: np.ndarray, means: Means, *, image_size: int, threshold: f
         start = None
         for size in (image_size,) if image_size else SIZES[name]:
             try:
-                model = build_model(name, 2, image_size=size)
+                with without_initial_weights():  # shapes and anchors are compared
+                    model = build_model(name, 2, image_size=size)
             except OptionError:  # another multiple is needed
                 continue
             start = start or how_filled(model, weights)
@@ -158,7 +160,6 @@ def choose(found: Sequence[Candidate], means: Means, *, images: int) -> tuple[Ca
     if not found:
         raise OptionError(f"model=auto knows {', '.join(SIZES)}, and none of them fits --image_size and --pre_trained; "
                           "give --model=NAME")
-    seconds_of = operator.attrgetter("seconds")
     fitting = [candidate for candidate in found if candidate.memory <= means.memory]
     quick = [candidate for candidate in fitting if epochs_of(candidate, means, images) >= means.epochs]
     if not quick:
@@ -171,7 +172,8 @@ def choose(found: Sequence[Candidate], means: Means, *, images: int) -> tuple[Ca
         return chosen, f"{what}: none has time for {means.epochs} epochs"
     value = {candidate: candidate.share + WHOLE_GAIN * candidate.filled for candidate in quick}
     best = max(value.values())
-    chosen = min((candidate for candidate in quick if value[candidate] >= best - TOLERANCE), key=seconds_of)
+    chosen = min((candidate for candidate in quick if value[candidate] >= best - TOLERANCE),
+                 key=operator.attrgetter("seconds"))
     if chosen.filled and chosen.share < max(candidate.share for candidate in quick) - TOLERANCE:
         return chosen, f"the weights fill it, and no other matches {WHOLE_GAIN:.0%} of the boxes more"
     return chosen, (f"the least work of those with time for {means.epochs} epochs that match almost as many boxes as "

@@ -12,6 +12,7 @@ from src.drawing import class_color
 from src.errors import DataError
 from src.evaluation.plots import figure_uri, literal, new_figure, save_figure
 from src.files import read_json
+from src.page import write_page
 from src.recipes import read_yaml
 from src.training.log import read_log
 
@@ -165,9 +166,14 @@ def chart_uris(runs: Sequence[Run], names: Sequence[str], axis: str) -> list[tup
     return built
 
 
-def save_charts(path: str, runs: Sequence[Run], names: Sequence[str], *, axis: str) -> None:
-    """The charts of all series as one PNG."""
-    save_figure(draw_series(runs, names, axis), path)
+def save_charts(stem: str, runs: Sequence[Run], names: Sequence[str], *, axis: str, title: str,
+                tables: Sequence[tuple] = ()) -> list[str]:
+    """The charts of all series as stem.png and, behind tables of runs.html, as the page stem.html. Returns both."""
+    picture, page = f"{stem}.png", f"{stem}.html"
+    save_figure(draw_series(runs, names, axis), picture)
+    write_page(page, "runs.html", title=title, subtitle=", ".join(run.folder for run in runs), tables=tables,
+               charts=chart_uris(runs, names, axis))
+    return [picture, page]
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
