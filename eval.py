@@ -92,14 +92,15 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
                             image_dir=split.image_dir, draw_score=meta["draw_score"])
     if options.report:
         write_report(options, folder, metrics, truth=truth, detections=detections, about=about,
-                     notes=notes, image_dir=split.image_dir, say=say)
+                     notes=notes, split=split, say=say)
     say(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s with compiling); metrics.json, "
         f"detections.json and pictures are in {folder}")
 
 
 def write_report(options: EasyDict, folder: str, metrics: dict, *, truth: dict, detections: list[dict], about: dict,
-                 notes: list[str], image_dir: str, say: Callable[[str], None]) -> None:
+                 notes: list[str], split: Split, say: Callable[[str], None]) -> None:
     """Writes report.html, and into the evaluated file the score from which on its boxes are worth showing."""
+    from src.data.prepare import data_name
     from src.evaluation.diagnosis import diagnose
     from src.evaluation.eval_page import write_eval_page
     from src.evaluation.thresholds import MIN_F1
@@ -108,8 +109,8 @@ def write_report(options: EasyDict, folder: str, metrics: dict, *, truth: dict, 
     diagnosis = diagnose(truth, detections, draw_score=options.draw_score, typed="draw_score" in options.typed,
                          engine=options.metric_engine)
     write_eval_page(os.path.join(folder, "report.html"), diagnosis, metrics=metrics,
-                    about={"file": os.path.basename(path), **about}, image_dir=image_dir,
-                    notes=notes)
+                    about={"file": os.path.basename(path), "data": data_name([split.root]), **about},
+                    image_dir=split.image_dir, notes=notes)
     say(f"{os.path.join(folder, 'report.html')} shows what is right and wrong")
     if not diagnosis.chosen:
         say(f"there is no score to use yet: F1 stays below {MIN_F1:g}")

@@ -20,7 +20,7 @@ from src.training.run_folder import hold_run_folder
 from src.weights import checkpoint
 
 CAT, DOG = 7, 2  # dogs come first for the engines, cats in the data
-ABOUT = {"file": "best.ckpt", "model": "ssd300", "split": "val", "images": 2, "min_score": 0.05}
+ABOUT = {"file": "best.ckpt", "data": "pets", "model": "ssd300", "split": "val", "images": 2, "min_score": 0.05}
 
 
 def annotation(image, category, box, **more):
@@ -158,7 +158,7 @@ def page_of(images, truth, detections, **more):
 def test_the_page(images):
     truth = dataset(TRUTH["annotations"], names=("<cat>", "dog"))
     text = page_of(images, truth, FOUND, notes=["a note & more"])
-    assert "<title>ssd300 on val</title>" in text and "0.250" in text and "a note &amp; more" in text
+    assert "<title>ssd300 on pets, val</title>" in text and "0.250" in text and "a note &amp; more" in text
     assert "<td>&lt;cat&gt;</td>" in text and "<cat>" not in text
     assert "1 of a wrong class (dog taken for &lt;cat&gt;), 1 false alarm" in text.replace("&#39;", "'")
     assert "1 of 1 missed (1 of them small)" in text
