@@ -33,7 +33,8 @@ def write_eval_page(path: str, diagnosis: Diagnosis, *, metrics: dict, about: di
                     notes: Sequence[str] = ()) -> None:
     """Writes the report of an evaluation.
 
-    metrics: of the split; about: of describe_evaluation, with "file" and "data", which are names; notes: what a reader of the numbers should know.
+    metrics: of the split; about: of describe_evaluation, with "file" and "data", which are names; notes: what a reader
+    of the numbers should know.
     """
     ranked = sorted(diagnosis.images, key=lambda judged: (-judged.mistakes.count, -len(judged.mistakes.right)))
     worst = [judged for judged in ranked[:NUM_WORST] if judged.mistakes.count]
