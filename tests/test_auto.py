@@ -84,7 +84,7 @@ def chooser(log, image_size=0, means=MEANS):
 
 
 def test_candidates_of_one_size_and_their_costs(tmp_path):
-    """Of 320 pixels; activations of docs/models/facts.json at 0.3e9 a second and core."""
+    """Of 320 pixels; activations of src/models/facts.json at 0.3e9 a second and core."""
     log = Log()
     chosen = chooser(log, 320, MEANS._replace(cores=2))(split_of(tmp_path, [[10, 10, 40, 40]] * 3), None)
     assert chosen == {"model": "ssd300_mobilenet_v2_tf", "image_size": 320}  # both match all, this is less work

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,12 +14,12 @@ from src.files import read_json
 from src.machine.compat import without_initial_weights
 from src.machine.distributed import gather_rows
 from src.machine.process import loader_threads
+from src.models.facts import read_facts
 from src.models.ssd import Model, build_model
 from src.training.log import RunLog
 from src.weights.files import WeightFile
 from src.weights.load import assign, class_parameters, translate_weights
 
-FACTS = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "models", "facts.json")
 # Input sizes that are tried, pixels. The first two learn small data sets from scratch too; the others want a GPU and
 # weights to start from.
 SIZES = {"ssd300_mobilenet_v2_tf": (300, 384, 512), "ssd_mobilenet_v2_fpnlite": (256, 320, 384, 448, 512, 640),
@@ -120,7 +119,7 @@ class ModelChooser:
 def candidates(boxes: np.ndarray, means: Means, *, image_size: int, threshold: float,
                weights: WeightFile | None) -> Iterator[Candidate]:
     """What may be chosen for boxes [N, 4], N > 0. image_size: the only one, 0 for any; weights: to start from."""
-    facts = read_json(FACTS)
+    facts = read_facts()
     for name in SIZES if weights and means.device != "CPU" else SMALL:
         start = None
         for size in (image_size,) if image_size else SIZES[name]:
