@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import json
-import math
+import reprlib
 from collections.abc import Sequence
 
 from src.errors import OptionError
 from src.files import read_json, write_atomic
 
 WRITERS = "train.py --anchors=auto and scripts/anchor_stats.py --output_path write such files"
+
+MIN_PIXELS, MAX_PIXELS = 1e-3, 1e6
 
 
 def write_shapes(path: str, shapes: Sequence, image_size: int) -> None:
@@ -33,7 +35,7 @@ def read_shapes(path: str, counts: Sequence[int], image_size: int) -> list[list[
         raise OptionError(f"anchors '{path}' cannot be read ({error.strerror}); {WRITERS}") from error
     except KeyError as error:
         raise OptionError(f"anchors '{path}' has no {error}; {WRITERS}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise OptionError(f"anchors '{path}' is broken: {' '.join(str(error).split())[:150]}; {WRITERS}") from error
     found = [len(level) for level in shapes]
     if found != list(counts):
@@ -43,9 +45,9 @@ def read_shapes(path: str, counts: Sequence[int], image_size: int) -> list[list[
 
 
 def positive(value: object) -> float:
-    """A number of a file, finite and above 0. Raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{value!r} is not a positive number of pixels")
+    """A number of a file, above 0 and not beyond any image. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not MIN_PIXELS <= value <= MAX_PIXELS:
+        raise ValueError(f"{reprlib.repr(value)} is not a positive number of pixels")
     return float(value)
 
 

@@ -13,6 +13,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 
+from src.text import one_line
+
 OPTION_EXIT, DATA_EXIT, ENVIRONMENT_EXIT, NOT_FINITE_EXIT, INTERRUPTED_EXIT = 2, 3, 4, 5, 130
 # Which of several processes meet an error: all the same one; this one alone, or each its own; another one, not this.
 ALL, ALONE, ANOTHER = "all", "alone", "another"
@@ -26,14 +28,14 @@ NO_MEMORY = re.compile(r"out of memory|memory (not|is not|isn't) enough|insuffic
 
 
 class SSDError(Exception):
-    """Base of the errors that end a program with one line instead of a traceback.
+    """Base of the errors that end a program with one line instead of a traceback, whatever the files say it quotes.
 
     met_by: ALL, ALONE or ANOTHER for this one error; None: as usual for its class.
     """
     exit_code, met_by = 1, ALONE
 
     def __init__(self, text: str = "", met_by: str | None = None) -> None:
-        super().__init__(text)
+        super().__init__(one_line(text))
         self.met_by = met_by or self.met_by
 
 

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from src.errors import EnvironmentFault, OptionError
 
@@ -70,6 +73,27 @@ def names_in(folder: str) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def open_regular(path: str) -> BinaryIO:
+    """A regular file for reading: a named pipe could keep the program waiting, a device never end. Raises OSError."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return file
+
+
+def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk that follows links, but enters no folder a second time: links may lead back, or multiply the folders."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield place, folders, names
 
 
 @contextlib.contextmanager

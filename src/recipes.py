@@ -1,9 +1,11 @@
 """What recipes and users write -> values of options. A recipe is a YAML file of options that may begin with another."""
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
+from collections.abc import Callable
 
 import yaml
 
@@ -11,6 +13,8 @@ from src.errors import OptionError
 from src.files import expand_home
 
 ZOO_RECIPE = "; is it a recipe of the model zoo? config/ has one for each of its models"
+MAX_BASES, MAX_DEPTH = 20, 50  # recipes that lead to each other, values inside of each other
+MAX_EXPANDED = 1 << 20  # letters of a YAML file whose aliases are written out
 TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -39,8 +43,8 @@ def read_recipe(path: str, above: tuple[str, ...] = ()) -> dict:
 
     Raises OptionError.
     """
-    if os.path.abspath(path) in above:
-        raise OptionError(f"{path}: _base_ leads back to itself")
+    if os.path.abspath(path) in above or len(above) > MAX_BASES:
+        raise OptionError(f"{path}: _base_ leads back to itself, or through more than {MAX_BASES} recipes")
     values = read_yaml(path, RecipeLoader)
     base = values.pop("_base_", None) or ""
     if not isinstance(base, str):
@@ -55,15 +59,56 @@ def read_yaml(path: str, loader: type = yaml.SafeLoader) -> dict:
     """The mapping in a YAML file. Raises OptionError when the file is missing or broken, or holds something else."""
     try:
         with open(path, encoding="utf-8") as file:
-            values = yaml.load(file, loader)
+            values = load_yaml(file.read(), loader)
     except OSError as error:
         raise OptionError(f"config_path '{path}' cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:  # a path with a NUL and a text that is not UTF-8 raise it too
         zoo = ZOO_RECIPE if "single document" in str(error) else ""  # the zoo's hold help texts as further documents
         raise OptionError(f"{path} is not valid YAML: {' '.join(str(error).split())}{zoo}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise OptionError(f"{path} must hold 'key: value' lines with names of options")
     return values
+
+
+def load_yaml(text: str, loader: type, *, as_node: bool = False) -> object:
+    """The content of a YAML text, or its node. Raises ValueError, in words, for any text that is not sound."""
+    try:
+        reader = loader(text)
+        reader.compose_node = limited(reader.compose_node)
+        node = reader.get_single_node()
+        if node and expanded_size(node, {}) > max(MAX_EXPANDED, len(text)):
+            raise ValueError(f"its aliases (*name) stand for more than {MAX_EXPANDED:,} letters")
+        return node if as_node or not node else reader.construct_document(node)
+    except MemoryError:
+        raise
+    except Exception as error:  # a number or a date that its tag promises may raise anything
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def limited(compose: Callable) -> Callable:
+    """The method of a loader that makes a node with all inside of it, for MAX_DEPTH nodes in each other."""
+    depth = 0
+
+    def compose_limited(parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        nonlocal depth
+        if depth >= MAX_DEPTH:
+            raise ValueError("it is nested too deep")
+        depth += 1
+        node = compose(parent, index)
+        depth -= 1
+        return node
+    return compose_limited
+
+
+def expanded_size(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many letters a node would have with a copy in the place of each alias. known: that of nodes by their id."""
+    if isinstance(node, yaml.ScalarNode):
+        return len(node.value) + 1
+    if id(node) not in known:
+        known[id(node)] = math.inf  # where it is met again inside of itself
+        parts = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(expanded_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 # --- values: what does not fit the type raises ValueError or KeyError
@@ -80,7 +125,10 @@ def to_text(value: object) -> str:
     """A string; None and the model zoo's "None" mean empty."""
     if isinstance(value, (list, dict)):
         raise ValueError(value)
-    return "" if value is None or value == "None" else str(value)
+    text = "" if value is None or value == "None" else str(value)
+    if b"\0" in os.fsencode(text):  # UnicodeEncodeError is a ValueError: half a letter stands in no name either
+        raise ValueError(text)
+    return text
 
 
 def to_list(value: object) -> list[str]:
@@ -106,8 +154,8 @@ def read_commas(text: str) -> list[str]:
 def read_brackets(text: str) -> list[str]:
     """The items of "[a, 'b, c', d: e]" as they are written."""
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
+        node = load_yaml(text, yaml.SafeLoader, as_node=True)
+    except ValueError as error:
         raise ValueError(text) from error
     if not isinstance(node, yaml.SequenceNode):
         raise ValueError(text)

@@ -10,12 +10,26 @@ import pytest
 import yaml
 from programs import RECIPE, ROOT, succeed
 
-sys.path.insert(0, ROOT)
+sys.path[:0] = [ROOT, os.path.join(ROOT, "tests", "fuzz")]
+import harness  # noqa: E402  it counts the inputs of tests/fuzz, and of tests of properties
+
 # without it MindSpore 2.10 runs convolutions 50 times slower on a processor with AVX-512; must precede its import
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
+FEW = int(os.environ.get("SURVEY", 25))  # inputs of a door without --long
 SLOW_TESTS = os.path.join(os.path.dirname(__file__), "slow_tests.txt")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", metavar="FILE", default="",
+                     help="many inputs for tests/fuzz and tests of properties; FILE gets what became of them, as JSON")
+
+
+def pytest_sessionfinish(session):
+    path = session.config.getoption("--long")
+    if path:
+        harness.write_summary(path, session)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
@@ -34,6 +48,12 @@ def pytest_collection_modifyitems(config, items):
     stale = sorted(name for name in unused if name.split("::")[0] in collected)
     if stale and not any("::" in argument for argument in config.args):
         raise pytest.UsageError(f"tests/slow_tests.txt lists what is not a test: {', '.join(stale)}")
+
+
+@pytest.fixture
+def examples(request):
+    """examples(n): n with --long, else a few."""
+    return lambda many: many if request.config.getoption("--long") else min(many, FEW)
 
 
 @pytest.fixture(autouse=True)

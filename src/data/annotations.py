@@ -7,6 +7,7 @@ the first two, a function in finders.py, and a line in formats.DATA_FORMATS.
 """
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from src.data.findings import Unusable
 from src.data.records import Annotations
 from src.data.values import shown
 from src.errors import DataError
+from src.files import open_regular
 
 # what --dataset may be meant where an option is given
 DATASET_OF = {"coco_root": "coco", "voc_root": "voc", "image_dir": "other", "anno_path": "other"}
@@ -63,8 +65,8 @@ def require_folder(path: str, name: str) -> None:
 def read_text(path: str) -> str:
     """The content of a text file. Raises DataError."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read()
+        with open_regular(path) as file:
+            return io.TextIOWrapper(file, encoding="utf-8-sig").read()
     except OSError as error:
         raise DataError(f"annotation file '{path}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

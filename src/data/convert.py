@@ -25,6 +25,7 @@ from src.data.mindrecord import mindrecord_row, mindrecord_writer
 from src.data.records import Annotations, Record, finish_record
 from src.errors import DataError, EnvironmentFault
 from src.progress import track
+from src.text import one_line
 
 IMAGES_AT_ONCE = 32  # in memory
 SMALL_PAGE, LARGE_PAGE = 1 << 25, 1 << 28  # bytes: MindRecord's usual page, which a row must fit into, and its largest
@@ -52,6 +53,9 @@ def convert_split(files: SplitFiles, wanted: Wanted, *, training: bool, reason: 
             report.add("box format", files.files[0], reason)
         log(f"{files.name}: {written['count']} images, {sum(written['boxes_per_class'])} boxes, "
             f"{report.finding_count} finding(s)")
+        if outside := [name for name in images if name.startswith(os.pardir + os.sep)]:
+            log(f"{len(outside)} of {len(images)} images lie outside of '{files.image_dir}', where their names lead "
+                f"(first: {one_line(outside[0])})")
         if report.counts:
             log(report.summary())
         report.write_csv(os.path.join(temporary, "report.csv"))

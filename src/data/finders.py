@@ -18,6 +18,7 @@ from src.data.layouts import HEAD, Tree, folder_of_names, folder_of_stems, head,
 from src.data.txt_fields import is_box, is_image, split_line
 from src.data.yolo_files import IMAGES, LABELS, SPLIT_KEYS, is_label_file, is_yaml, label_path, read_head, yaml_images
 from src.errors import DataError
+from src.files import open_regular
 
 COCO_LISTS = {name: re.compile(rf'"{name}"\s*:\s*\['.encode()) for name in ("images", "annotations", "categories")}
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
@@ -51,7 +52,7 @@ def find_coco(tree: Tree) -> Found | None:
 def coco_names(path: str) -> list[str] | None:
     """Some file names of images in a COCO file, None where a file is no such file. It is not parsed: it may be huge."""
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if not all(pattern.search(data) for pattern in COCO_LISTS.values()):
                 return None
             found = [match[1] for match in islice(re.finditer(FILE_NAME, data), MAX_NAMES)]
@@ -185,7 +186,7 @@ def find_labelme(tree: Tree) -> Found | None:
 def is_labelme_folder(tree: Tree, folder: str, names: list[str]) -> bool:
     """Whether one of some JSON files is of LabelMe."""
     for name in sample(names):
-        with open(tree.path(folder, name), "rb") as file:
+        with open_regular(tree.path(folder, name)) as file:
             start = file.read(HEAD)
             file.seek(max(0, os.path.getsize(file.name) - HEAD))  # imageData, which is long, may stand between
             text = (start + file.read()).decode(errors="replace")

@@ -8,6 +8,7 @@ from src.data.finders import COCO_LISTS
 from src.data.layouts import Tree, head
 from src.data.txt_fields import looks_like
 from src.data.yolo_files import first_line
+from src.files import open_regular
 
 # by ending: what the beginning of a file of another tool's own form holds, and how to go on
 FORMS = {
@@ -39,7 +40,7 @@ def form_of(path: str) -> str:
     forms = [form for mark, form in FORMS[ending].items() if re.search(mark, text)]
     if ending != ".json" or forms:
         return next(iter(forms), "")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         data = file.read()
     missing = [name for name, pattern in COCO_LISTS.items() if not pattern.search(data)]
     return f"COCO's JSON, but has no list '{missing[0]}'" if 0 < len(missing) < len(COCO_LISTS) else ""

@@ -10,6 +10,7 @@ import re
 import stat
 import zlib
 
+MAX_BYTES = 1 << 30  # of a file: as many pixels as are taken, with 16 bits a colour, and room
 HEAD_BYTES = 4096    # of a file, that tell its kind
 MAX_SHOWN_TEXT = 40  # characters of a text that a message shows
 AGAIN = "fetch or copy it again"
@@ -54,10 +55,13 @@ class BadImage(Exception):
 def read_bytes(path: str, max_bytes: int = -1) -> bytes:
     """The first bytes, or all, of a regular file; reading a pipe or a device might never end. Raises BadImage."""
     try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            what = next((name for test, name in FILE_KINDS if test(mode)), "not a file")
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):
+            what = next((name for test, name in FILE_KINDS if test(state.st_mode)), "not a file")
             raise BadImage(f"it is {what}, not a file; {AGAIN}", "missing")
+        if state.st_size > MAX_BYTES and max_bytes < 0:
+            raise BadImage(f"it has {state.st_size:,} bytes, the limit is {MAX_BYTES:,}; scale it down, or {AGAIN}",
+                           "too large")
         with open(path, "rb") as file:
             return file.read(max_bytes)
     except OSError as error:
@@ -114,6 +118,14 @@ def describe_damage(data: bytes, name: str) -> str:
     elif name == "BMP":
         declared = int.from_bytes(data[2:6], "little")
     return cut_at(len(data), declared) if len(data) < declared else "cut short or damaged"
+
+
+def has_whole_chunks(data: bytes) -> bool:
+    """Whether no chunk of a PNG claims more bytes than there are: OpenCV takes the memory that it claims."""
+    place = 8
+    while place + 8 <= len(data):
+        place += int.from_bytes(data[place:place + 4], "big") + 12
+    return place <= len(data)
 
 
 def png_damage(data: bytes) -> str:

@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from src.data.image_bytes import AGAIN, BadImage, cut_at, describe_bytes, read_bytes
+from src.data.image_bytes import AGAIN, BadImage, cut_at, describe_bytes, has_whole_chunks, read_bytes
 from src.errors import DataError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # in any case
 MAX_IMAGE_PIXELS = 1 << 27  # 384 MiB as RGB; a damaged header may promise any number
+MAX_IMAGE_SIDE = 1_000_000  # what PNG files are read to (libpng), of which conversion makes some
 PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PSD",
                   "SGI", "DIB", "DDS", "QOI")  # not EPS, for which Pillow starts another program
 OPENCV_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "PPM")
@@ -192,17 +193,18 @@ def open_by_pillow(data: bytes) -> Image.Image | None:
         raise
     except Exception:  # a parser of a broken header may raise anything
         return None
-    if image.width * image.height > MAX_IMAGE_PIXELS:
+    if image.width * image.height > MAX_IMAGE_PIXELS or max(image.size) > MAX_IMAGE_SIDE:
         raise BadImage(f"its header says {image.width} x {image.height} pixels, the limit is {MAX_IMAGE_PIXELS} in "
-                       f"all; scale it down, or {AGAIN} when it is smaller")
+                       f"all and {MAX_IMAGE_SIDE} a side; scale it down, or {AGAIN} when it is smaller")
     return image
 
 
 def opencv_reads(data: bytes) -> bool:
     """Whether OpenCV reads an image correctly, by its header. Raises BadImage for more than MAX_IMAGE_PIXELS."""
     image = open_by_pillow(data)
-    if image is None:
-        return True
+    # a format that Pillow does not know, and a damaged header: OpenCV would take the memory that it asks for
+    if image is None or image.format == "PNG" and not has_whole_chunks(data):
+        return False
     # it ignores the orientation of WebP, takes LAB for RGB, and damaged animated PNG files end the process
     rotated = image.format == "WEBP" and orientation(image) != 1
     animated = image.format == "PNG" and getattr(image, "is_animated", False)

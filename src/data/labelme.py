@@ -13,6 +13,7 @@ from src.data.records import Annotations, Box, Record
 from src.data.values import shown, to_flag, to_number, to_pixels, to_size
 from src.data.voc_names import ImageFolder
 from src.errors import DataError
+from src.files import open_regular
 
 WITHOUT_AREA = ("point", "points", "line", "linestrip")  # shapes that enclose nothing
 
@@ -41,8 +42,8 @@ def read_labelme(files: list[str], folder: str, image_dir: str, *, classes: list
 
 def read_record(path: str, images: ImageFolder, *, image_id: int, report: Report) -> Record | None:
     """One JSON file -> Record, or None with a finding. The image is found as in VOC: the name of the file counts."""
-    with open(path, encoding="utf-8-sig") as file:
-        data = json.load(file)
+    with open_regular(path) as file:
+        data = json.loads(file.read().decode("utf-8-sig"))
     if not isinstance(data, dict) or not isinstance(data.get("shapes"), list):
         raise Unusable("it has no list 'shapes' as LabelMe writes it; image left out")
     written = os.path.basename(str(data.get("imagePath") or "").replace("\\", "/"))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from src.data.images import IMAGE_ENDINGS
 from src.errors import DataError
+from src.files import open_regular
 
 KINDS = {"images": IMAGE_ENDINGS, "XML files": (".xml",), "JSON files": (".json",), "TXT files": (".txt",),
          "CSV files": (".csv",), "YAML files": (".yaml", ".yml")}
@@ -85,7 +86,7 @@ def split_of(path: str) -> str:
 
 def head(path: str) -> str:
     """The beginning of a text file; in UTF-16 it is readable as far as its letters are Latin."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return file.read(HEAD).replace(b"\0", b"").decode("utf-8-sig", errors="replace")
 
 

@@ -9,13 +9,14 @@ from src.data.labels import label_records
 from src.data.records import Annotations, Record, add_record
 from src.data.voc_names import ImageFolder, by_stem, names_with
 from src.errors import DataError
+from src.files import walk
 
 UNREADABLE = "annotation unreadable"
 
 
 def files_below(folder: str, endings: tuple[str, ...] | str) -> list[str]:
     """The paths of the files with such an ending in a folder and below it, sorted."""
-    found = [os.path.join(path, name) for path, _, names in os.walk(folder, followlinks=True) for name in names
+    found = [os.path.join(path, name) for path, _, names in walk(folder) for name in names
              if name.lower().endswith(endings)]
     return sorted(found)
 

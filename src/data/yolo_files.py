@@ -12,6 +12,7 @@ from src.data.per_image import files_below
 from src.data.txt_fields import is_number
 from src.data.voc_names import names_with
 from src.errors import DataError
+from src.recipes import load_yaml
 
 YAML_ENDINGS = (".yaml", ".yml")
 IMAGES, LABELS = "images", "labels"  # folders beside each other, of which the one stands for the other in a path
@@ -27,10 +28,9 @@ def is_yaml(path: str) -> bool:
 def read_data_yaml(path: str) -> dict:
     """A data.yaml, every scalar as it is written: the class `on` is not True. Raises DataError."""
     try:
-        data = yaml.load(read_text(path), yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"'{path}' is not YAML: {reason}") from error
+        data = load_yaml(read_text(path), yaml.BaseLoader)
+    except ValueError as error:
+        raise DataError(f"'{path}' is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise DataError(f"'{path}' is not a data.yaml of YOLO; it needs names, train and val")
     return data

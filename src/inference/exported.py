@@ -1,7 +1,6 @@
 """Exported files as functions from pixels to arrays."""
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 from src.errors import DataError, OptionError
 from src.inference.description import Description, sidecar_of
 from src.inference.onnx_session import open_session
+from src.weights.meta import EXPORTED, read_meta
 
 
 def run_cell(cell: nn.Cell, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -60,7 +60,7 @@ def open_exported(path: str) -> tuple[Callable, Description]:
             raise OptionError(f"'{name}' is not a file; export.py writes a {ending} and a .json beside it")
     try:
         with open(sidecar, encoding="utf-8") as file:
-            meta = json.load(file)
+            meta = read_meta(file.read(), sidecar, EXPORTED)
         if ending == ".mindir" and meta["mindspore"].split(".")[0] != ms.__version__.split(".")[0]:
             raise OptionError(f"'{path}' was exported by MindSpore {meta['mindspore']}, this is {ms.__version__}; "
                               "export it with this one from its checkpoint")

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from src.data.image_bytes import describe_file
-from src.data.images import IMAGE_ENDINGS
+from src.data.images import IMAGE_ENDINGS, MAX_IMAGE_PIXELS
 from src.errors import DataError, EnvironmentFault
 from src.files import aside_of
 
@@ -51,6 +51,12 @@ class VideoReader:
             self.stream = self.container.streams.best("video")  # not a cover
             if self.stream is None:
                 raise ValueError("it has no pictures")
+            if self.stream.codec_context is None:  # PyAV would crash at its first packet
+                raise ValueError("it is written by a codec that is not known")
+            if self.stream.width * self.stream.height > MAX_IMAGE_PIXELS:
+                raise ValueError(f"its frames have {self.stream.width} x {self.stream.height} pixels, the limit is "
+                                 f"{MAX_IMAGE_PIXELS} in all")
+            self.stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}  # of frames behind the header
         except (av.FFmpegError, ValueError) as error:
             raise DataError(self.why_not(error)) from error
         self.live = is_url(source) and self.container.duration is None

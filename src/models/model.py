@@ -8,6 +8,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.anchors import Level, replace_shapes, split_levels
+from src.errors import OptionError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB in 0..255: .485 .456 .406 of the ImageNet statistics
 IMAGENET_STD = (58.395, 57.12, 57.375)     # .229 .224 .225
@@ -51,9 +52,13 @@ class Model:
 def with_shapes(model: Model, shapes: Sequence[Sequence]) -> Model:
     """The Model with other anchors in the same places. shapes: per level as many w, h as it has, pixels of its input.
 
-    Raises ValueError for another number of them.
+    Raises OptionError for another number of them.
     """
     limit = 1 if model.clip_anchors else np.inf
     fractions = [(np.array(level, np.float64) / model.image_size).clip(0, limit) for level in shapes]
-    return replace(model, anchors=replace_shapes(model.anchors, model.levels(), fractions),
+    try:
+        anchors = replace_shapes(model.anchors, model.levels(), fractions)
+    except ValueError as error:
+        raise OptionError(f"model={model.name} cannot have these anchors: {error}") from error
+    return replace(model, anchors=anchors,
                    anchor_shapes=[np.array(level, np.float64).tolist() for level in shapes])

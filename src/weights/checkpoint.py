@@ -14,6 +14,7 @@ from src.errors import DataError, EnvironmentFault
 from src.files import folder_aside
 from src.machine.compat import CHECKSUM, load_checkpoint
 from src.progress import quiet
+from src.weights.meta import read_meta
 
 META = "ssd_meta"
 
@@ -47,10 +48,12 @@ def read(path: str) -> tuple[dict, dict]:
     try:
         with quiet():
             values = load_checkpoint(path)  # a file without a checksum passes
-    except (ValueError, RuntimeError, TypeError, AttributeError, EOFError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes can raise any error
         raise DataError(f"checkpoint '{path}' is damaged or not a MindSpore checkpoint "
                         f"({os.path.getsize(path)} bytes); use another one") from error
-    return values, json.loads(str(values.pop(META, "{}")))
+    return values, read_meta(str(values.pop(META, "{}")), path)
 
 
 def save_run(folder: str, name: str, parameters: Iterable[ms.Parameter], *, meta: dict, keep: int = 0) -> None:

@@ -6,18 +6,22 @@ Bystanders, and a pickled network gives the tensors of its modules.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
+import reprlib
 import sys
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from src.errors import DataError
+from src.weights.formats.archive import FREE_BYTES, open_archive
 from src.weights.formats.raw_numbers import bytes_each, to_numbers
 
+MAX_PARTS, MAX_DEPTH = 100_000, 100  # of tuples in tuples, of modules in modules; a network has less than ten
+MAX_SHOWN = 4  # times that tensors may show what is stored: tied weights and averages share it
 MAGIC_NUMBER = 0x1950a86a20f9469cfc6c  # first object of what torch.save wrote before version 1.6
 # where training programs keep the state dict, an average of the weights before the weights themselves; the first that
 # holds tensors wins, else the place with the most tensors
@@ -31,7 +35,7 @@ STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "B
 
 def read_archive(file: BinaryIO) -> dict[str, np.ndarray] | None:
     """Since 1.6 a zip file: ROOT/data.pkl describes the tensors, ROOT/data/KEY are storages, ROOT/byteorder theirs."""
-    archive = zipfile.ZipFile(file)
+    archive = open_archive(file)
     roots = [name[:-len("data.pkl")] for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
     if not roots:
         return None
@@ -40,8 +44,9 @@ def read_archive(file: BinaryIO) -> dict[str, np.ndarray] | None:
     tree = unpickler.load()
     big = f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder").strip() == b"big"
     order = ">" if big else "<"
-    return to_arrays(tree, {key: to_numbers(archive.read(f"{root}data/{key}"), code, order)
-                            for key, code in unpickler.codes.items()})
+    storages = {key: to_numbers(archive.read(f"{root}data/{key}"), code, order)
+                for key, code in unpickler.codes.items()}
+    return to_arrays(tree, storages, sum(array.nbytes for array in storages.values()))
 
 
 def read_pickles(file: BinaryIO) -> dict[str, np.ndarray] | None:
@@ -54,14 +59,16 @@ def read_pickles(file: BinaryIO) -> dict[str, np.ndarray] | None:
     unpickler = TensorUnpickler(file)
     tree, storages = unpickler.load(), {}
     for key in TensorUnpickler(file).load():
+        if key not in unpickler.codes:
+            raise DataError(f"no tensor in it needs the storage {shown(key)}; the file is damaged")
         count, code = int.from_bytes(file.read(8), "little"), unpickler.codes[key]
         storages[key] = to_numbers(file.read(count * bytes_each(code)), code)
-    return to_arrays(tree, storages)
+    return to_arrays(tree, storages, file.seek(0, os.SEEK_END))
 
 
 def read_paddle(file: BinaryIO) -> dict[str, np.ndarray]:
     """Paddle's .pdparams: one pickled dict of numpy arrays."""
-    return to_arrays(TensorUnpickler(file).load(), {})
+    return to_arrays(TensorUnpickler(file).load(), {}, file.seek(0, os.SEEK_END))
 
 
 class Call:
@@ -82,7 +89,7 @@ class Array(Call):
         _, shape, dtype, fortran, data = self.state
         code, order = dtype.arguments[0], dtype.state[1]
         if not re.fullmatch(r"[biufc]\d+", code) or order not in ("<", ">", "|", "="):
-            raise DataError(f"an array in it has the type '{code}'; only numbers are read")
+            raise DataError(f"an array in it has the type {shown(code)}; only numbers are read")
         if isinstance(data, Call):  # in protocol 2 _codecs.encode(text, "latin1") or, without any, bytes()
             data = "".join(data.arguments[:1])
         if isinstance(data, str):
@@ -95,20 +102,21 @@ class Tensor(Call):
     _rebuild_parameter(tensor, ...)."""
 
     def value(self, storages: dict[str, np.ndarray]) -> np.ndarray:
-        """A copy of what it shows of its storage. Raises DataError if it reaches beyond the storage."""
+        """What it shows of its storage, not copied. Raises DataError if it reaches beyond the storage."""
         if isinstance(self.arguments[0], Tensor):
             return self.arguments[0].value(storages)
         (key, start), offset, size, stride = self.arguments[:4]
         flat, offset = storages[key], start + offset
         if len(size) != len(stride) or min((offset, *size, *stride)) < 0:
-            raise DataError(f"a tensor in it has the size {size}, the strides {stride} and the offset {offset}")
+            raise DataError(f"a tensor in it has the size {shown(size)}, the strides {shown(stride)} and the offset "
+                            f"{shown(offset)}")
         if 0 in size:
             return np.empty(size, flat.dtype)
         last = offset + sum((count - 1) * step for count, step in zip(size, stride))
         if last >= len(flat):
             raise DataError(f"a tensor in it ends at {last}, its storage at {len(flat)}; the file is damaged")
         steps = [step * flat.itemsize for step in stride]
-        return np.lib.stride_tricks.as_strided(flat[offset:], size, steps).copy()
+        return np.lib.stride_tricks.as_strided(flat[offset:], size, steps)
 
 
 class Dictionary(dict):
@@ -161,12 +169,42 @@ HARMLESS_BUILTINS = {"bool", "bytearray", "bytes", "complex", "dict", "float", "
                      "object", "range", "set", "slice", "str", "tuple"}
 
 
-class TensorUnpickler(pickle.Unpickler):
-    """Unpickler that knows the GLOBALS above; others are Bystanders. `codes`: the types of all storages by key."""
+def weighed(load: Callable) -> Callable:
+    """A method of an unpickler that makes a tuple, followed by TensorUnpickler.weigh."""
+    def load_weighed(self: TensorUnpickler) -> None:
+        load(self)
+        self.weigh(self.stack[-1])
+    return load_weighed
+
+
+class TensorUnpickler(pickle._Unpickler):
+    """Unpickler that knows the GLOBALS above; others are Bystanders. `codes`: the types of all storages by key.
+
+    It is Python's own in Python. The one in C fills gigabytes for a memo of one large number; and as a key of a dict it
+    takes a tuple of tuples so deep that hashing it crashes, or one that holds another twice, which holds .., whose hash
+    is never done.
+    """
+    dispatch = {**pickle._Unpickler.dispatch,
+                **{code[0]: weighed(pickle._Unpickler.dispatch[code[0]])
+                   for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)}}
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")  # of the texts that Python 2 wrote
         self.codes: dict[str, str] = {}
+        self.tuples: dict[int, tuple[int, int, tuple]] = {}  # parts, depth and the tuple itself, by its id
+
+    def weigh(self, made: tuple) -> None:
+        """Raises DataError for a tuple that is nested as none of a checkpoint is."""
+        inner = [self.tuples[id(part)] for part in made if id(part) in self.tuples]
+        parts, depth = len(made) + sum(known[0] for known in inner), 1 + max((known[1] for known in inner), default=0)
+        if parts > MAX_PARTS or depth > MAX_DEPTH:
+            raise DataError(f"a tuple in it is nested {depth} deep and stands for {parts:,} parts; the file is damaged")
+        self.tuples[id(made)] = parts, depth, made
+
+    def load_bytearray8(self) -> None:
+        """Python's own would fill as much memory as the file says before it reads."""
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def find_class(self, module: str, name: str) -> type | str:
         """What stands for a global; for a type of storage its name. Raises DataError for what no checkpoint needs."""
@@ -184,19 +222,35 @@ class TensorUnpickler(pickle.Unpickler):
         pid: word, type, key, device, elements and, in older files, a view (key, start, elements) or None.
         """
         word, kind, key, *_ = pid
-        if word != "storage":
-            raise DataError(f"the file refers to a '{word}'; only storages of tensors are read")
+        if word != "storage" or not isinstance(key, (str, int)):
+            raise DataError(f"the file refers to a {shown(word)} {shown(key)}; only storages of tensors are read")
         if kind not in STORAGES:
-            raise DataError(f"a tensor in it has the type {kind}; known are {', '.join(STORAGES)}")
+            raise DataError(f"a tensor in it has the type {shown(kind)}; known are {', '.join(STORAGES)}")
         view = pid[5] if len(pid) > 5 else None
         self.codes[key] = STORAGES[kind]
         return key, view[1] if view else 0
 
 
-def to_arrays(tree: Any, storages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors of a state dict, or of the one inside a checkpoint. storages: {key: flat array}."""
+def to_arrays(tree: Any, storages: dict[str, np.ndarray], stored: int) -> dict[str, np.ndarray]:
+    """The tensors of a state dict, or of the one inside a checkpoint. storages: {key: flat array}; stored: bytes.
+
+    Raises DataError where they are much more than what is stored: a tensor may show one number a billion times.
+    """
     found = named_tensors(tree, 4) or max(map(own_tensors, dictionaries(tree)), key=len, default={})
-    return {name: tensor.value(storages) for name, tensor in found.items()}
+    arrays, left = {}, MAX_SHOWN * stored + FREE_BYTES
+    for name, tensor in found.items():
+        array = tensor.value(storages)
+        left -= array.nbytes
+        if left < 0:
+            raise DataError(f"its tensors up to '{name}' show what is stored, {stored:,} bytes, again and again; the "
+                            "file is damaged")
+        arrays[name] = array.copy()
+    return arrays
+
+
+def shown(value: Any) -> str:
+    """A value of a pickle for a message: one list may stand in another so often that all of it does not end."""
+    return reprlib.repr(value)
 
 
 def named_tensors(tree: Any, depth: int) -> dict[str, Call]:
@@ -217,9 +271,12 @@ def own_tensors(tree: dict) -> dict[str, Call]:
         is_module = isinstance(node.get("_modules"), dict)
         for part in (node["_parameters"], node["_buffers"]) if is_module else (node,):
             found.update({f"{prefix}{name}": value for name, value in part.items()
-                          if isinstance(value, (Array, Tensor))})
+                          if isinstance(value, (Array, Tensor)) and isinstance(name, (str, int))})
         if is_module:
-            waiting += [(f"{prefix}{name}.", module) for name, module in node["_modules"].items() if module is not None]
+            if prefix.count(".") > MAX_DEPTH:
+                raise DataError(f"a network in it has modules {MAX_DEPTH} deep; the file is damaged")
+            waiting += [(f"{prefix}{name}.", module) for name, module in node["_modules"].items()
+                        if module is not None and isinstance(name, (str, int))]
     return found
 
 
@@ -231,6 +288,7 @@ def dictionaries(tree: Any) -> Iterator[dict]:
             known.add(id(node))
             if isinstance(node, dict):
                 yield node
-                waiting += [value for key, value in node.items() if "optim" not in str(key).lower()]
+                waiting += [value for key, value in node.items()
+                            if not (isinstance(key, str) and "optim" in key.lower())]
             elif isinstance(node, (list, tuple)):
                 waiting += node

@@ -7,6 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from src.errors import DataError
+from src.weights.formats.archive import FREE_BYTES
 from src.weights.formats.raw_numbers import to_numbers, to_shape
 
 MAX_HEADER = 100_000_000  # bytes of JSON that the format allows
@@ -22,12 +23,16 @@ def read(file: BinaryIO) -> dict[str, np.ndarray] | None:
     header = json.loads(file.read(length))
     data = file.read()
     header.pop("__metadata__", None)
-    arrays = {}
+    arrays, total = {}, 0
     for name, entry in header.items():
         start, end = entry["data_offsets"]
         if entry["dtype"] not in CODES:
             raise DataError(f"'{name}' has the type {entry['dtype']}; known are {', '.join(CODES)}")
         if not 0 <= start <= end <= len(data):
             raise DataError(f"'{name}' lies at {start}..{end} of {len(data)} bytes; the file is damaged or cut short")
+        total += end - start
+        if total > len(data) + FREE_BYTES:
+            raise DataError(f"its tensors overlap: up to '{name}' they have {total} bytes, the file {len(data)}; it is "
+                            "damaged")
         arrays[name] = to_shape(to_numbers(data[start:end], CODES[entry["dtype"]]), entry["shape"], name)
     return arrays

@@ -21,11 +21,7 @@ def read(file: BinaryIO) -> dict[str, np.ndarray]:
     if "weightsManifest" not in model:
         raise DataError("JSON without the weightsManifest of TensorFlow.js")
     for group in model["weightsManifest"]:
-        shards = [Path(file.name).parent / name for name in group["paths"]]
-        for shard in shards:
-            if not shard.is_file():
-                raise DataError(f"its shard '{shard}' is missing")
-        data, start = b"".join(shard.read_bytes() for shard in shards), 0
+        data, start = b"".join(path.read_bytes() for path in shards_of(group["paths"], Path(file.name).parent)), 0
         for entry in group["weights"]:
             name, stored = entry["name"], entry.get("quantization", entry)["dtype"]
             if stored not in CODES:
@@ -36,6 +32,19 @@ def read(file: BinaryIO) -> dict[str, np.ndarray]:
         if start != len(data):
             raise DataError(f"{', '.join(group['paths'])} have {len(data)} bytes, model.json says {start}")
     return arrays
+
+
+def shards_of(names: list[str], folder: Path) -> list[Path]:
+    """The shards of a group. Raises DataError for one that is missing, named twice, or outside of the folder."""
+    shards = [folder / name for name in names]
+    for name, shard in zip(names, shards):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"its shard '{name}' is outside of its folder; only files in the folder are read")
+        if not shard.is_file():
+            raise DataError(f"its shard '{shard}' is missing")
+    if len(set(shards)) < len(shards):
+        raise DataError(f"a shard is named twice among {', '.join(names[:5])}; the file is damaged")
+    return shards
 
 
 def dequantize(stored: np.ndarray, entry: dict) -> np.ndarray:
