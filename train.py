@@ -112,7 +112,7 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     Loop(step, loader, state, rates=rates, validator=validator, saver=saver, log=log,
          image_names=[image["file_name"] for image in images], log_interval=options.log_interval,
          timer=timer).run()
-    name = "mAP (area)" if options.dataset == "voc" else "AP"
+    name = "mAP_area" if options.dataset == "voc" else "AP"
     best = f", best {name} {state.best:.4f} in best.ckpt" if state.best >= 0 else ""
     log.say(f"done: {saver.folder}/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")
 

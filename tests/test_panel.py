@@ -60,7 +60,7 @@ def test_a_resumed_run_shows_the_scores_of_its_earlier_start_but_not_its_times()
     shown = panel_of({"classes": 4}, ROW, best, {**ROW, "loss": None}, later)
     lines = shown.lines(curves=True)
     assert lines["time"] == "0:00 so far"
-    assert lines["mAP"] == "0.5000, best 0.6250 (epoch 1)   █▁"
+    assert lines["mAP_area"] == "0.5000, best 0.6250 (epoch 1)   █▁"
 
 
 def test_numbers_that_are_not_finite_and_skipped_steps():

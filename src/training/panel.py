@@ -72,7 +72,7 @@ class Panel:
             speed = (f"{row['images_per_second']:.1f} images/s   data {data_ms:.0f} ms, step {step_ms:.0f} ms   "
                      f"memory {row['peak_memory']:.1f} GiB")
         losses, scores = self.losses, [score(evaluation) for evaluation in self.scores]
-        name = "mAP" if scores and SCORES[0] in self.scores[-1] else "AP"
+        name = SCORES[0] if scores and SCORES[0] in self.scores[-1] else SCORES[1]
         return {"": self.progress_text(), "time": self.time_text(),
                 "loss": self.loss_text() + (curve(losses) if curves else ""), "lr": rate, "speed": speed,
                 name: self.score_text() + (curve(scores) if curves else "")}
