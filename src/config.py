@@ -44,7 +44,8 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
     if "resume" in typed and "config_path" not in typed:  # an interrupted run knows its own options
         own = os.path.join(typed.get("output_path", defaults["output_path"]), "config.yaml")
         typed.update({"config_path": own} if os.path.isfile(own) else {})
-    if program == "train.py" and "config_path" not in typed and typed.get("model", chosen_for(typed)) == "auto":
+    chooses = program in ("train.py", "prepare_data.py") and "config_path" not in typed
+    if chooses and typed.get("model", chosen_for(typed, program)) == "auto":
         typed["config_path"] = AUTO_PATH
     recipe = read_recipe(typed["config_path"]) if typed.get("config_path") else {}
     if "dataset" in typed and typed["dataset"] != recipe.get("dataset", defaults["dataset"]):
@@ -74,9 +75,9 @@ def with_full_path(model: str) -> str:
     return f"{os.path.abspath(expand_home(path))}:{builder}" if path.endswith(".py") else model
 
 
-def chosen_for(typed: dict[str, str]) -> str:
-    """The model of a training for which no recipe and no model is typed, "" for the default one."""
-    return "auto" if "data" in typed else ""
+def chosen_for(typed: dict[str, str], program: str) -> str:
+    """The model of a program for which no recipe and no model is typed, "" for the default one."""
+    return "auto" if "data" in typed or program == "prepare_data.py" else ""
 
 
 def unused_note(options: EasyDict, program: str) -> str:

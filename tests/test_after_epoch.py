@@ -153,7 +153,7 @@ def fail(*rest):
         os.kill(os.getpid(), signal.SIGINT)
     raise ZeroDivisionError("injected")
 
-src.metrics.coco_metrics = fail
+src.metrics.run_engine = fail
 run_main(train.main)
 """
 

@@ -33,14 +33,15 @@ def write_eval_page(path: str, diagnosis: Diagnosis, *, metrics: dict, about: di
                     notes: Sequence[str] = ()) -> None:
     """Writes the report of an evaluation.
 
-    metrics: of the split; about: of describe_evaluation, with "file"; notes: what a reader of the numbers should know.
+    metrics: of the split; about: of describe_evaluation, with "file" and "data", which are names; notes: what a reader
+    of the numbers should know.
     """
     ranked = sorted(diagnosis.images, key=lambda judged: (-judged.mistakes.count, -len(judged.mistakes.right)))
     worst = [judged for judged in ranked[:NUM_WORST] if judged.mistakes.count]
     best = [judged for judged in sorted(ranked, key=lambda judged: (judged.mistakes.count,
                                                                     -len(judged.mistakes.right)))
             if judged.mistakes.right and judged not in worst][:NUM_BEST]
-    write_page(path, "eval.html", title=f"{about['model']} on {about['split']}",
+    write_page(path, "eval.html", title=f"{about['model']} on {about['data']}, {about['split']}",
                subtitle=f"{about['images']} images, {diagnosis.boxes} objects; {about['file']}",
                facts=headline(diagnosis, metrics), summary=summarize(diagnosis), notes=list(notes),
                precision=precision_table(diagnosis, metrics), scores=score_table(diagnosis),
