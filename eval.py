@@ -72,7 +72,7 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
     loader = EvalLoader(split.files, rows=count, image_size=predict.image_size, batch_size=predict.batch_size,
                         rank=rank, world=world, workers=options.num_workers or process.loader_threads(),
                         resize=predict.resize)
-    say(f"{meta['model']} on {count} images of {split.name}, min_score {meta['min_score']}, nms_threshold "
+    say(f"{meta['model']} on {count} images of {split.name}, --min_score={meta['min_score']}, --nms_threshold="
         f"{meta['nms_threshold']}, at most {meta['max_boxes']} boxes an image")
     start = time.time()
     table = collect_detections(predict, loader, rank=rank, world=world)
@@ -87,7 +87,7 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
     notes = split_notes(truth, options.dataset, max_boxes=meta["max_boxes"], where=where)
     say("\n".join([format_metrics(metrics), *notes]))
     if not detections:
-        say(f"nothing was detected: no score exceeds min_score {meta['min_score']} (after few steps of training "
+        say(f"nothing was detected: no score exceeds --min_score={meta['min_score']} (after few steps of training "
             "scores are low; try --min_score=0.01)")
     plots.plot_pr_curves(evaluated, path=os.path.join(folder, "pr_curves.png"))
     plots.plot_per_class(metrics, path=os.path.join(folder, "per_class.png"))

@@ -63,8 +63,8 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
     unseen = [name for name in typed if name in DATA_PLACES and name.startswith("val_")]
     if unseen and values["val_share"]:
         share = values["val_share"]
-        raise OptionError(f"val_share={share:g} takes the validation images out of the training images, --{unseen[0]} "
-                          "says that they have a place of their own; leave one of the two out")
+        raise OptionError(f"--val_share={share:g} takes the validation images out of the training images, "
+                          f"--{unseen[0]} says that they have a place of their own; leave one of the two out")
     values["classes"] = named_classes(values["classes"])  # from here on `coco` is a class like others
     return EasyDict({**values, "typed": sorted(typed)})
 
