@@ -17,6 +17,7 @@ from src.config import AUTO_PATH, split_options
 from src.data.labels import classes_from
 from src.data.loader import EvalLoader, TrainLoader
 from src.data.prepare import Split, describe_split, prepare_split
+from src.data.workers import use_processes
 from src.ema import WeightAverage
 from src.errors import DataError
 from src.evaluation.evaluate import first_images
@@ -155,10 +156,12 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     rows = min(options.overfit or split.count, split.count)
     batch_size = min(options.batch_size, -(-rows // (options.accumulate * world)))  # not larger than the data
+    workers = options.num_workers or loader_threads()
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
-                         workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean, class_balance=options.class_balance, mosaic=options.mosaic,
+                         workers=workers, processes=use_processes(options.worker_kind, workers),
+                         use_difficult=options.use_difficult, fill=model.mean, class_balance=options.class_balance,
+                         mosaic=options.mosaic,
                          mosaic_epochs=math.inf if options.minutes else options.epoch_size - options.mosaic_off_epochs)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
