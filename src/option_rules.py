@@ -116,6 +116,7 @@ RULES = {
     "filter_weight": Rule(start_only=True),
     "freeze_layer": Rule(TRAIN | SIZES),
     "resume": Rule(in_graph=False),
+    "cpu_kernels": Rule(choices=("own", "plain"), after_end=True),
     "deterministic": Rule(after_end=True),
     "log_interval": Rule(minimum=1, in_graph=False),
     "save_checkpoint_epochs": Rule(minimum=1, in_graph=False),

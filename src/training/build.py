@@ -29,6 +29,7 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
+from src.models.cpu_kernels import try_own_kernels
 from src.models.freeze import FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
@@ -137,6 +138,12 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
     if options.norm_momentum:
         hasten_norms(network, options.norm_momentum)
     return model, freeze_layers(network, frozen)
+
+
+def choose_kernels(options: EasyDict, model: Model, log: RunLog) -> str:
+    """Gives the Model our own kernels where it can have them -> the path of their library, else ""."""
+    possible = options.device_target == "CPU" and options.amp_level == "O0" and options.cpu_kernels == "own"
+    return try_own_kernels(model.network, log.say) if possible else ""
 
 
 def choose_anchors(options: EasyDict, model: Model, split: Split, *, saved: Saved | None, log: RunLog, rank: int,
