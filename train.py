@@ -143,7 +143,7 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
     facts = describe_run(options, model, loader, classes=len(classes), frozen=frozen)
     log.write(facts)
     names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes
-    lines = [", ".join(f"{key} {value}" for key, value in facts.items()), f"classes: {', '.join(names)}"]
+    lines = [facts_in_words(facts), f"classes: {', '.join(names)}"]
     lines += hints(options, loader, classes)
     if validator:
         where = f"the self-test's {loader.rows} image(s)" if options.overfit else "the validation split"
@@ -154,6 +154,15 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
         path = os.path.join(folder, "train_batch.png")
         draw_training_batch(path, next(iter(loader.epoch(0))), anchors=model.anchors, classes=classes)
         log.picture("train/first_batch", path, 0)
+
+
+def facts_in_words(facts: dict) -> str:
+    """What describe_run says of a run, for people."""
+    frozen = f", {facts['frozen_tensors']} tensors frozen" if facts["frozen_tensors"] else ""
+    return (f"training {facts['model']} at {facts['image_size']} pixels ({facts['parameters']:,} parameters{frozen}, "
+            f"{facts['anchors']:,} anchors, {facts['classes']} classes) on {facts['train_images']} images, "
+            f"{facts['batch']} a step; {facts['device']}, {facts['processes']} process(es), MindSpore "
+            f"{facts['mindspore']}, numpy {facts['numpy']}, commit {facts['commit']}")
 
 
 def tell_end(options: EasyDict, log: RunLog, state: RunState) -> None:
