@@ -170,7 +170,7 @@ def tell_end(options: EasyDict, log: RunLog, state: RunState) -> None:
     from src.training.meter import peak_memory
     from src.training.timing import too_short
 
-    name = "mAP (area)" if options.dataset == "voc" else "AP"
+    name = "mAP_area" if options.dataset == "voc" else "AP"
     best = f", best {name} {state.best:.4f} in best.ckpt" if state.best >= 0 else ""
     log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")
     short = too_short(state.steps_done, state.steps_per_epoch, options.device_target) if options.minutes else ""

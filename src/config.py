@@ -248,6 +248,17 @@ def take_run_data(options: EasyDict) -> tuple[EasyDict, str]:
     return EasyDict({**options, **taken}), line
 
 
+def on_run_data(options: EasyDict) -> bool:
+    """Whether the validation split is that of the run which checkpoint_file_path lies in."""
+    run = run_of(options.checkpoint_file_path)
+    if not run:
+        return False
+    stored = EasyDict({**read_yaml(DEFAULT_PATH), **read_yaml(os.path.join(run, "config.yaml"))})
+    theirs, ours = split_options(stored, "val"), split_options(options, "val")
+    return not any(is_other(name, theirs[name], value) for name, value in ours.items()
+                   if name not in ("mindrecord_dir", "strict"))
+
+
 def is_other(name: str, stored: object, value: object) -> bool:
     """Whether an option of a run is not as it is now; one that the run does not know is as it was."""
     if stored is None or not rule_of(name).is_path:

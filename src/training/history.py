@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TITLES = {"loss": "loss", "loss_cls": "loss of the classes", "loss_box": "loss of the boxes", "lr": "learning rate",
           "grad_norm": "gradient norm", "images_per_second": "images a second", "AP": "AP (IoU .50 to .95)",
-          "AP50": "AP50", "mAP_area": "mAP of VOC (area)"}
+          "AP50": "AP50", "mAP_area": "mAP_area (VOC)"}
 SCORES = ("AP", "AP50", "mAP_area")
 AXES = ("epoch", "step", "minutes")
 FOLDERS = ("config_path", "output_path", "mindrecord_dir", "compile_cache", "resume")  # options that say only where
