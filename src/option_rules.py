@@ -62,6 +62,7 @@ RULES = {
     "seed": Rule(TRAIN | ANCHORS | PREPARE),
     "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS | PREPARE, is_path=True, per_host=True, in_graph=False),
     "report": Rule(EVAL | PREPARE, in_graph=False),
+    "store_score": Rule(EVAL, in_graph=False),
     "compile_cache": Rule(TRAIN | EVAL | PREDICT, is_path=True, per_host=True, in_graph=False),
     # data
     "data": Rule(DATA, is_path=True, per_host=True, in_graph=False),

@@ -61,7 +61,7 @@ def use_packages(why_not: str = "") -> dict[str, str]:
     if missing:
         what = f"not complete: no {', '.join(missing)}" if libraries else "not installed"
         what += f" ({why_not})" if why_not else ""
-        raise EnvironmentFault(f"device_target=GPU, but CUDA 11 is {what}; {INSTALL}, or use --device_target=CPU")
+        raise EnvironmentFault(f"--device_target=GPU, but CUDA 11 is {what}; {INSTALL}, or use --device_target=CPU")
     home = make_home(libraries["libcudart.so.11.0"])
     os.environ["CUDA_HOME"] = home
     extend_library_path([os.path.join(home, "lib64"), *map(os.path.dirname, libraries.values())])
@@ -104,7 +104,7 @@ def find_driver() -> ctypes.CDLL:
     """The driver's library. Raises EnvironmentFault on a machine without."""
     driver = open_driver()
     if driver is None:
-        raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
+        raise EnvironmentFault("--device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
                                "install one or use --device_target=CPU")
     return driver
 
@@ -127,7 +127,7 @@ def check_driver() -> str:
         reason = INIT_ERRORS[100]
     else:
         return release
-    raise EnvironmentFault(f"device_target=GPU, but the NVIDIA driver cannot be used: {reason}; CUDA 11 needs a card "
+    raise EnvironmentFault(f"--device_target=GPU, but the NVIDIA driver cannot be used: {reason}; CUDA 11 needs a card "
                            "and driver 450.80 or newer ('nvidia-smi' shows both), or use --device_target=CPU")
 
 
@@ -204,7 +204,7 @@ def make_home(runtime: str) -> str:
             fill_home(home, runtime)
         if nvcc_release(home) == RELEASE:  # on a disk mounted without exec it cannot be run
             return home
-    raise EnvironmentFault("device_target=GPU needs a folder for a small program, but none can be written and run in "
+    raise EnvironmentFault("--device_target=GPU needs a folder for a small program, but none can be written and run in "
                            f"{' or '.join(map(os.path.dirname, places))}; set XDG_CACHE_HOME to one where both work")
 
 
@@ -237,5 +237,5 @@ def load(files: Iterable[str]) -> None:
         try:
             ctypes.CDLL(file)
         except OSError as error:
-            raise EnvironmentFault(f"device_target=GPU, but a library of CUDA 11 cannot be loaded: {error}; do other "
+            raise EnvironmentFault(f"--device_target=GPU, but a library of CUDA 11 cannot be loaded: {error}; do other "
                                    f"nvidia packages stand in its place? In a new environment: {INSTALL}") from error

@@ -207,10 +207,14 @@ def build_rates(options: EasyDict, steps_per_epoch: int, total_steps: int = 0) -
     return warmup(rates, options.lr_init, warm)
 
 
-def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float) -> RunTimer | None:
-    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time()."""
+def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float, saved: Saved | None) -> RunTimer | None:
+    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time().
+
+    A run that was resumed before its plan was made has used up minutes already.
+    """
     if not options.minutes:
         return None
+    began -= saved.meta.get("spent", 0.0) if saved else 0.0
     kept = {name: math.inf for name in ("eval_interval", "save_checkpoint_epochs") if name in options.typed}
     return RunTimer(options.minutes, began, rates_of=partial(build_rates, options, steps_per_epoch),
                     steps_per_epoch=steps_per_epoch, eval_interval=options.eval_interval,
