@@ -81,7 +81,7 @@ def find_source(text: str, output_path: str) -> Source:
 
     source = open_source(text, skip=output_path)
     if source.root and os.path.isdir(output_path) and os.path.samefile(source.root, output_path):
-        raise OptionError(f"output_path '{output_path}' is the folder of the source, whose files the drawings could "
+        raise OptionError(f"--output_path '{output_path}' is the folder of the source, whose files the drawings could "
                           "replace; choose another one")
     return source
 
@@ -177,7 +177,7 @@ def finish(source: Source, outputs: Outputs, scores: np.ndarray, *, folder: str,
     from src.inference.found import score_words
 
     if not outputs.rows and not interrupted:
-        raise DataError(f"source '{source.name}' gives no picture that can be read")
+        raise DataError(f"--source '{source.name}' gives no picture that can be read")
     min_score = outputs.thresholds["min_score"]
     hint = "" if outputs.objects and scores.min() >= min_score else f"; the model gives scores from {min_score} on"
     summary = (f"{outputs.objects} object(s) {score_words(scores)} in {outputs.rows} {source.unit}(s){hint}; "

@@ -62,6 +62,7 @@ RULES = {
     "seed": Rule(TRAIN | ANCHORS | PREPARE),
     "output_path": Rule(TRAIN | EVAL | PREDICT | ANCHORS | PREPARE, is_path=True, per_host=True, in_graph=False),
     "report": Rule(EVAL | PREPARE, in_graph=False),
+    "store_score": Rule(EVAL, in_graph=False),
     "compile_cache": Rule(TRAIN | EVAL | PREDICT, is_path=True, per_host=True, in_graph=False),
     # data
     "data": Rule(DATA, is_path=True, per_host=True, in_graph=False),
@@ -117,6 +118,7 @@ RULES = {
     "filter_weight": Rule(start_only=True),
     "freeze_layer": Rule(TRAIN | SIZES),
     "resume": Rule(in_graph=False),
+    "cpu_kernels": Rule(choices=("own", "plain"), after_end=True),
     "deterministic": Rule(after_end=True),
     "log_interval": Rule(minimum=1, in_graph=False),
     "save_checkpoint_epochs": Rule(minimum=1, in_graph=False),

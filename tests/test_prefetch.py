@@ -201,4 +201,4 @@ def test_what_only_one_host_lacks_is_told_by_its_process(place, tmp_path):
     mark = uuid.uuid4().hex
     done = run_differing(place, tmp_path / "run", "--pre_trained=missing.ckpt", mark=mark)
     assert done.returncode == 2 and done.stderr.count("error: ") == 1, done.stderr
-    assert "rank 1: error: pre_trained 'missing.ckpt' is not a file" in done.stderr and left_behind(mark) == []
+    assert "rank 1: error: --pre_trained 'missing.ckpt' is not a file" in done.stderr and left_behind(mark) == []

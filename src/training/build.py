@@ -30,6 +30,7 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
+from src.models.cpu_kernels import try_own_kernels
 from src.models.freeze import FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
@@ -140,6 +141,12 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
     return model, freeze_layers(network, frozen)
 
 
+def choose_kernels(options: EasyDict, model: Model, log: RunLog) -> str:
+    """Gives the Model our own kernels where it can have them -> the path of their library, else ""."""
+    possible = options.device_target == "CPU" and options.amp_level == "O0" and options.cpu_kernels == "own"
+    return try_own_kernels(model.network, log.say) if possible else ""
+
+
 def choose_anchors(options: EasyDict, model: Model, split: Split, *, saved: Saved | None, log: RunLog, rank: int,
                    world: int) -> Model:
     """The Model with the anchors of a new run, or with those that a resumed run was saved with. split: of training."""
@@ -203,10 +210,14 @@ def build_rates(options: EasyDict, steps_per_epoch: int, total_steps: int = 0) -
     return warmup(rates, options.lr_init, warm)
 
 
-def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float) -> RunTimer | None:
-    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time()."""
+def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float, saved: Saved | None) -> RunTimer | None:
+    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time().
+
+    A run that was resumed before its plan was made has used up minutes already.
+    """
     if not options.minutes:
         return None
+    began -= saved.meta.get("spent", 0.0) if saved else 0.0
     kept = {name: math.inf for name in ("eval_interval", "save_checkpoint_epochs") if name in options.typed}
     return RunTimer(options.minutes, began, rates_of=partial(build_rates, options, steps_per_epoch),
                     steps_per_epoch=steps_per_epoch, eval_interval=options.eval_interval,
