@@ -90,6 +90,7 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     options = build.choose_model(options, train_split, log=log, rank=rank, world=world)
 
     model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
+    kernels = build.choose_kernels(options, model, log)
     model = build.choose_anchors(options, model, train_split, saved=saved, log=log, rank=rank, world=world)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     timer = build.build_timer(options, loader.steps, began=began, saved=saved)
@@ -103,7 +104,7 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
     # MindSpore numbers graphs in the order of compiling; a run that begins with a due evaluation compiles that first
     graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due,
-             "anchor_shapes": model.anchor_shapes}
+             "anchor_shapes": model.anchor_shapes, "kernels": kernels}
     use_cache(options.compile_cache, graph, step.get_parameters())
     open_run(options, log, state, model=model, loader=loader, classes=train_split.classes, frozen=frozen,
              validator=validator)
@@ -143,7 +144,7 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
     facts = describe_run(options, model, loader, classes=len(classes), frozen=frozen)
     log.write(facts)
     names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes
-    lines = [", ".join(f"{key} {value}" for key, value in facts.items()), f"classes: {', '.join(names)}"]
+    lines = [facts_in_words(facts), f"classes: {', '.join(names)}"]
     lines += hints(options, loader, classes)
     if validator:
         where = f"the self-test's {loader.rows} image(s)" if options.overfit else "the validation split"
@@ -154,6 +155,15 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
         path = os.path.join(folder, "train_batch.png")
         draw_training_batch(path, next(iter(loader.epoch(0))), anchors=model.anchors, classes=classes)
         log.picture("train/first_batch", path, 0)
+
+
+def facts_in_words(facts: dict) -> str:
+    """What describe_run says of a run, for people."""
+    frozen = f", {facts['frozen_tensors']} tensors frozen" if facts["frozen_tensors"] else ""
+    return (f"training {facts['model']} at {facts['image_size']} pixels ({facts['parameters']:,} parameters{frozen}, "
+            f"{facts['anchors']:,} anchors, {facts['classes']} classes) on {facts['train_images']} images, "
+            f"{facts['batch']} a step; {facts['device']}, {facts['processes']} process(es), MindSpore "
+            f"{facts['mindspore']}, numpy {facts['numpy']}, commit {facts['commit']}")
 
 
 def tell_end(options: EasyDict, log: RunLog, state: RunState) -> None:

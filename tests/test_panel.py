@@ -136,7 +136,7 @@ def test_a_file_gets_the_lines_of_the_steps_and_no_panel(capsys):
 # --- in a terminal
 
 RUN = """
-import os, sys, time
+import os, sys, threading, time
 from src.progress import track
 from src.training.log import RunLog
 log = RunLog()
@@ -158,6 +158,13 @@ with log.live(8) as show:
             os.abort()
         if step == 6 and sys.argv[2] == "pause":
             time.sleep(2)
+        if step == 6 and sys.argv[2] == "leave":
+            def leave():
+                log.leave_panel()
+                os.write(2, b"the end")
+                os._exit(0)
+            threading.Thread(target=leave).start()
+            time.sleep(60)
 print("after the panel")
 """
 
@@ -208,6 +215,12 @@ def test_a_narrower_terminal_shows_the_panel_once(tmp_path):
 def test_ctrl_c_leaves_a_terminal_that_shows_what_follows(tmp_path):
     rows = on_screen(tmp_path, "pause", lambda process, terminal, screen: os.write(terminal, b"\x03"))
     assert "KeyboardInterrupt" in rows[-1] and sum(row.startswith("╰─") for row in rows) == 1
+    assert not (tmp_path / "messages.txt").exists()
+
+
+def test_another_thread_can_end_the_program_and_leaves_a_good_terminal(tmp_path):
+    rows = on_screen(tmp_path, "leave")
+    assert rows[-1] == "the end" and sum(row.startswith("╰─") for row in rows) == 1
     assert not (tmp_path / "messages.txt").exists()
 
 

@@ -108,6 +108,7 @@ def test_the_loop_measures_and_follows(monkeypatch):
     assert [row["lr"] for row in log.rows[:9]] == pytest.approx([0.1] * 7 + [0.01] * 2)
     assert saver.saved == [7, 7] and saver.epochs[0] == (3, 9)  # no epoch ended before the plan was made
     assert loader.limit == round(39 / 2)
+    assert max(row["step_time"] for row in log.rows) < 0.5  # the second of each step passes in its data
     planned, = [text for text in log.said if text.startswith("--minutes")]
     assert "a step takes 1 s (mean of 5)" in planned and "--epoch_size=39" in planned
 
@@ -144,7 +145,8 @@ def test_a_run_that_is_killed_behind_its_plan_has_it_in_its_checkpoint(slow):
         def save_last(self, state):
             plans.append(state.plan.get("steps"))
 
-    loop = make_loop(step, slow(), np.full(9, 0.1), total=9, saver=Kept(), timer=timer(0.5, -30.0))
+    validator = SimpleNamespace(interval=1, start_epoch=1, is_due=lambda state: False)  # no time to try an evaluation
+    loop = make_loop(step, slow(), np.full(9, 0.1), total=9, saver=Kept(), timer=timer(0.5, -30.0), validator=validator)
     loop.train()
     assert plans == [None, 1] and loop.state.steps_done == 1  # the half minute was over
 

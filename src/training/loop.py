@@ -93,12 +93,13 @@ class Loop:
         epoch, first = divmod(state.steps_done, state.steps_per_epoch)
         asked = time.time()
         for images, labels, targets, rows in self.batches.epoch(epoch, first):
-            began = time.time()
+            data_time = time.time() - asked
             if self.timer:
                 self.prepare_timed_step()
+            began = time.time()
             stop = bool(self.signals or self.batches.error)
             numbers = run_step(self.step, [images, labels, targets], stop=stop)
-            self.meter.add(numbers, data_time=began - asked, step_time=time.time() - began)
+            self.meter.add(numbers, data_time=data_time, step_time=time.time() - began)
             self.check_finite(numbers, rows)
             state.count_step()
             if self.is_measuring:
@@ -154,7 +155,7 @@ class Loop:
     def make_plan(self) -> None:
         """Measures what the run consists of, and gives it the length that fits into its time."""
         state, evaluation = self.state, 0.0
-        if self.validator:
+        if self.validator and not self.timer.is_over():
             self.log.say("trying the evaluation, to know how long one takes; it is compiled first")
             evaluation = self.validator.measure()
         began = time.time()
@@ -202,7 +203,7 @@ class Loop:
         """Shows the progress after a step, which took so many seconds, and logs every log_interval steps."""
         state = self.state
         if len(self.finite) == 1:
-            self.log.say(f"first step took {seconds:.1f} s (it compiles the graph, or reads it from --compile_cache)")
+            self.log.say(f"first step took {seconds:.1f} s")
         self.loss = numbers["loss"]
         self.show(state.steps_done, self.loss, 0 if self.is_measuring else state.total_steps)
         if state.steps_done % self.log_interval == 0 or state.is_complete:

@@ -74,7 +74,11 @@ class RunTimer:
     def is_due(self) -> bool:
         """Whether enough is measured to make the plan, or no time is left to measure more."""
         enough = self.measured >= MIN_MEASURED and self.seconds >= MEASURED * 60 * self.minutes
-        return enough or self.spent() >= 60 * self.minutes
+        return enough or self.is_over()
+
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return self.spent() >= 60 * self.minutes
 
     def guess(self, steps_done: int, total: int) -> int:
         """The steps of the run where nothing but steps took time, for lines of the log before there is a plan; `total`
