@@ -45,7 +45,7 @@ from src.training.resume import Saved
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.training.step import TrainStep
-from src.training.timing import EVALUATIONS, SAVES, RunTimer
+from src.training.timing import EVALUATIONS, SAVES, UNPLANNED, RunTimer
 from src.training.validator import Validator
 from src.version import git_commit
 from src.weights.files import open_weights
@@ -245,7 +245,7 @@ def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:
 def build_state(options: EasyDict, steps_per_epoch: int, saved: Saved | None) -> RunState:
     """Where the run starts: where the Saved of a resumed run is, or after the epochs of the pretrained checkpoint."""
     plan = saved.meta.get("plan") if saved and options.minutes else None
-    total = options.epoch_size * steps_per_epoch  # with --minutes only until they are measured
+    total = UNPLANNED if options.minutes else options.epoch_size * steps_per_epoch
     if plan:  # its steps, in those of this start
         total = round(plan["steps"] * steps_per_epoch / saved.meta["steps_per_epoch"])
     limits = {"steps_per_epoch": steps_per_epoch, "total_steps": min(total, options.max_steps or total),
