@@ -90,6 +90,7 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     options = build.choose_model(options, train_split, log=log, rank=rank, world=world)
 
     model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
+    kernels = build.choose_kernels(options, model, log)
     model = build.choose_anchors(options, model, train_split, saved=saved, log=log, rank=rank, world=world)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     timer = build.build_timer(options, loader.steps, began=began, saved=saved)
@@ -103,7 +104,7 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
     # MindSpore numbers graphs in the order of compiling; a run that begins with a due evaluation compiles that first
     graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due,
-             "anchor_shapes": model.anchor_shapes}
+             "anchor_shapes": model.anchor_shapes, "kernels": kernels}
     use_cache(options.compile_cache, graph, step.get_parameters())
     open_run(options, log, state, model=model, loader=loader, classes=train_split.classes, frozen=frozen,
              validator=validator)

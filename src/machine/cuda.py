@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from src.errors import EnvironmentFault
+from src.files import private_folders
 
 # (package, library) in the order in which they need each other: what the plugin links, and what those open later
 LIBRARIES = (
@@ -194,13 +195,10 @@ def first_file(folders: list[str], name: str) -> str | None:
 def make_home(runtime: str) -> str:
     """A folder that serves as CUDA_HOME for a CUDA runtime library; processes may make it at the same time.
 
-    It lies in the virtual environment, else in the user's cache. Raises EnvironmentFault when neither can be written.
+    It lies in one of private_folders(). Raises EnvironmentFault when none can be written.
     """
     name = f"mindspore-cuda-{hashlib.sha256(runtime.encode()).hexdigest()[:8]}"
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    places = [os.path.join(cache, name)]
-    if sys.prefix != sys.base_prefix:
-        places.insert(0, os.path.join(sys.prefix, "share", name))
+    places = private_folders(name)
     for home in places:
         with contextlib.suppress(OSError):
             fill_home(home, runtime)

@@ -17,6 +17,7 @@ from src.config import AUTO_PATH, split_options
 from src.data.labels import classes_from
 from src.data.loader import EvalLoader, TrainLoader
 from src.data.prepare import Split, describe_split, prepare_split
+from src.data.workers import use_processes
 from src.ema import WeightAverage
 from src.errors import DataError
 from src.evaluation.evaluate import first_images
@@ -29,6 +30,7 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
+from src.models.cpu_kernels import try_own_kernels
 from src.models.freeze import FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
@@ -139,6 +141,12 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
     return model, freeze_layers(network, frozen)
 
 
+def choose_kernels(options: EasyDict, model: Model, log: RunLog) -> str:
+    """Gives the Model our own kernels where it can have them -> the path of their library, else ""."""
+    possible = options.device_target == "CPU" and options.amp_level == "O0" and options.cpu_kernels == "own"
+    return try_own_kernels(model.network, log.say) if possible else ""
+
+
 def choose_anchors(options: EasyDict, model: Model, split: Split, *, saved: Saved | None, log: RunLog, rank: int,
                    world: int) -> Model:
     """The Model with the anchors of a new run, or with those that a resumed run was saved with. split: of training."""
@@ -155,10 +163,12 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     rows = min(options.overfit or split.count, split.count)
     batch_size = min(options.batch_size, -(-rows // (options.accumulate * world)))  # not larger than the data
+    workers = options.num_workers or loader_threads()
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
-                         workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean, class_balance=options.class_balance, mosaic=options.mosaic,
+                         workers=workers, processes=use_processes(options.worker_kind, workers),
+                         use_difficult=options.use_difficult, fill=model.mean, class_balance=options.class_balance,
+                         mosaic=options.mosaic,
                          mosaic_epochs=math.inf if options.minutes else options.epoch_size - options.mosaic_off_epochs)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
