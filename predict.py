@@ -115,7 +115,7 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
             return
         from src.live.server import App, serve
         about = f"{predict.meta['model']} of {model}, {predict.image_size} pixels, {len(predict.classes)} class(es)"
-        app = App(stream, predict.classes, title=name, about=about, score=score, host=options.host)
+        app = App(stream, predict.classes, title=name, about=about, scores=scores, score=score, host=options.host)
         serve(app, host=options.host, port=options.serve)
 
 

@@ -87,6 +87,7 @@ RULES = {
     "match_threshold": Rule(TRAIN | ANCHORS | PREPARE, maximum=1),
     "matching": Rule(choices=("zoo", "nvidia", "ssd", "atss")),
     "num_workers": Rule(TRAIN | EVAL | EXPORT, per_host=True),
+    "worker_kind": Rule(choices=("auto", "threads", "processes"), per_host=True),
     # training
     "epoch_size": Rule(minimum=1, after_end=True),
     "max_steps": Rule(in_graph=False),

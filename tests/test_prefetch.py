@@ -156,11 +156,11 @@ def damage():
     from src.data import loader
     prepare, count = loader.TrainLoader.prepare_sample, [0]
 
-    def fail(self, *sample, epoch, copies):
+    def fail(self, *sample, epoch, copy):
         count[0] += 1
         if os.environ["MS_NODE_ID"] == "1" and epoch == {epoch} and count[0] > {after}:
             raise {error}
-        return prepare(self, *sample, epoch=epoch, copies=copies)
+        return prepare(self, *sample, epoch=epoch, copy=copy)
 
     loader.TrainLoader.prepare_sample = fail
 

@@ -17,6 +17,7 @@ from src.config import AUTO_PATH, split_options
 from src.data.labels import classes_from
 from src.data.loader import EvalLoader, TrainLoader
 from src.data.prepare import Split, describe_split, prepare_split
+from src.data.workers import use_processes
 from src.ema import WeightAverage
 from src.errors import DataError
 from src.evaluation.evaluate import first_images
@@ -46,7 +47,7 @@ from src.training.resume import Saved
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.training.step import TrainStep
-from src.training.timing import EVALUATIONS, SAVES, RunTimer
+from src.training.timing import EVALUATIONS, SAVES, UNPLANNED, RunTimer
 from src.training.validator import Validator
 from src.version import git_commit
 from src.weights.files import open_weights
@@ -162,10 +163,12 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     rows = min(options.overfit or split.count, split.count)
     batch_size = min(options.batch_size, -(-rows // (options.accumulate * world)))  # not larger than the data
+    workers = options.num_workers or loader_threads()
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
-                         workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean, class_balance=options.class_balance, mosaic=options.mosaic,
+                         workers=workers, processes=use_processes(options.worker_kind, workers),
+                         use_difficult=options.use_difficult, fill=model.mean, class_balance=options.class_balance,
+                         mosaic=options.mosaic,
                          mosaic_epochs=math.inf if options.minutes else options.epoch_size - options.mosaic_off_epochs)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
@@ -252,7 +255,7 @@ def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:
 def build_state(options: EasyDict, steps_per_epoch: int, saved: Saved | None) -> RunState:
     """Where the run starts: where the Saved of a resumed run is, or after the epochs of the pretrained checkpoint."""
     plan = saved.meta.get("plan") if saved and options.minutes else None
-    total = options.epoch_size * steps_per_epoch  # with --minutes only until they are measured
+    total = UNPLANNED if options.minutes else options.epoch_size * steps_per_epoch
     if plan:  # its steps, in those of this start
         total = round(plan["steps"] * steps_per_epoch / saved.meta["steps_per_epoch"])
     limits = {"steps_per_epoch": steps_per_epoch, "total_steps": min(total, options.max_steps or total),
