@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from easydict import EasyDict
 
     from src.data.prepare import Split
+    from src.evaluation.diagnosis import Diagnosis
     from src.inference.predictor import Predictor
 
 
@@ -60,7 +61,8 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
     """Runs the model over the split, writes metrics, detections and pictures into folder."""
     from src.data.loader import EvalLoader
     from src.evaluation import plots, report
-    from src.evaluation.evaluate import collect_detections, compute_metrics, first_images
+    from src.evaluation.diagnosis import diagnose
+    from src.evaluation.evaluate import collect_detections, compute_metrics, first_images, to_coco
     from src.files import read_json
     from src.metrics import describe_evaluation, format_metrics, split_notes, write_metrics
 
@@ -70,51 +72,57 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
     loader = EvalLoader(split.files, rows=count, image_size=predict.image_size, batch_size=predict.batch_size,
                         rank=rank, world=world, workers=options.num_workers or process.loader_threads(),
                         resize=predict.resize)
-    say(f"{meta['model']} on {count} images of {split.name}, min_score {meta['min_score']}, nms_threshold "
+    say(f"{meta['model']} on {count} images of {split.name}, --min_score={meta['min_score']}, --nms_threshold="
         f"{meta['nms_threshold']}, at most {meta['max_boxes']} boxes an image")
     start = time.time()
     table = collect_detections(predict, loader, rank=rank, world=world)
     if rank:
         return
     seconds = time.time() - start
-    metrics, detections = compute_metrics(table, truth, dataset=options.dataset, engine=options.metric_engine)
+    detections = to_coco(table, truth)
+    metrics, evaluated = compute_metrics(truth, detections, dataset=options.dataset, engine=options.metric_engine)
     about = describe_evaluation(options.dataset, split_name=split.name, images=count, meta=meta)
     write_metrics(folder, {**metrics, "evaluation": about}, detections)
     where = f"the {count} images of --eval_images" if options.eval_images else "the validation split"
     notes = split_notes(truth, options.dataset, max_boxes=meta["max_boxes"], where=where)
     say("\n".join([format_metrics(metrics), *notes]))
     if not detections:
-        say(f"nothing was detected: no score exceeds min_score {meta['min_score']} (after few steps of training "
+        say(f"nothing was detected: no score exceeds --min_score={meta['min_score']} (after few steps of training "
             "scores are low; try --min_score=0.01)")
-    plots.plot_pr_curves(truth, detections, path=os.path.join(folder, "pr_curves.png"), engine=options.metric_engine)
+    plots.plot_pr_curves(evaluated, path=os.path.join(folder, "pr_curves.png"))
     plots.plot_per_class(metrics, path=os.path.join(folder, "per_class.png"))
     report.draw_predictions(os.path.join(folder, "predictions.png"), truth=truth, table=table,
                             image_dir=split.image_dir, draw_score=meta["draw_score"])
     if options.report:
-        write_report(options, folder, metrics, truth=truth, detections=detections, about=about,
-                     notes=notes, image_dir=split.image_dir, say=say)
+        diagnosis = diagnose(truth, detections, evaluated, draw_score=options.draw_score,
+                             typed="draw_score" in options.typed)
+        write_report(options, folder, diagnosis, metrics=metrics, about=about, notes=notes, split=split, say=say)
     say(f"{count} images in {seconds:.1f} s ({count / seconds:.1f} images/s with compiling); metrics.json, "
         f"detections.json and pictures are in {folder}")
 
 
-def write_report(options: EasyDict, folder: str, metrics: dict, *, truth: dict, detections: list[dict], about: dict,
-                 notes: list[str], image_dir: str, say: Callable[[str], None]) -> None:
-    """Writes report.html, and into the evaluated file the score from which on its boxes are worth showing."""
-    from src.evaluation.diagnosis import diagnose
+def write_report(options: EasyDict, folder: str, diagnosis: Diagnosis, *, metrics: dict, about: dict, notes: list[str],
+                 split: Split, say: Callable[[str], None]) -> None:
+    """Writes report.html, and says from which score on boxes are worth showing; stores it where this data tells."""
+    from src.config import on_run_data
+    from src.data.prepare import data_name
     from src.evaluation.eval_page import write_eval_page
     from src.evaluation.thresholds import MIN_F1
 
     path = options.checkpoint_file_path
-    diagnosis = diagnose(truth, detections, draw_score=options.draw_score, typed="draw_score" in options.typed,
-                         engine=options.metric_engine)
     write_eval_page(os.path.join(folder, "report.html"), diagnosis, metrics=metrics,
-                    about={"file": os.path.basename(path), **about}, image_dir=image_dir,
-                    notes=notes)
+                    about={"file": os.path.basename(path), "data": data_name([split.root]), **about},
+                    image_dir=split.image_dir, notes=notes)
     say(f"{os.path.join(folder, 'report.html')} shows what is right and wrong")
     if not diagnosis.chosen:
-        say(f"there is no score to use yet: F1 stays below {MIN_F1:g}")
-    elif not options.eval_images:  # some of the images do not tell
+        say(f"score to use: none yet, as F1 stays below {MIN_F1:g}")
+    elif options.store_score or on_run_data(options) and not options.eval_images:  # some of the images do not tell
         keep_scores(path, diagnosis.chosen, say)
+    else:
+        why = "these are a part of the images" if options.eval_images else (
+            "this is not the validation data of the run that it lies in")
+        say(f"score to use here: {diagnosis.chosen['draw_score']:g}, not stored in '{path}': {why} (--store_score=True "
+            "stores it)")
 
 
 def keep_scores(path: str, scores: dict, say: Callable[[str], None]) -> None:
@@ -127,7 +135,7 @@ def keep_scores(path: str, scores: dict, say: Callable[[str], None]) -> None:
     try:
         with hold_run_folder(run, resume=True) if run else contextlib.nullcontext():  # a living run may write it
             remember(path, scores)
-        say(f"{text}; '{path}' now says so, and predict.py draws from it on")
+        say(f"{text}; '{path}' now holds it, and predict.py draws from it on")
     except SSDError as error:
         say(f"{text}; give predict.py --draw_score={scores['draw_score']:g} ({error})")
 

@@ -82,7 +82,7 @@ def find_source(text: str, output_path: str) -> Source:
 
     source = open_source(text, skip=output_path)
     if source.root and os.path.isdir(output_path) and os.path.samefile(source.root, output_path):
-        raise OptionError(f"output_path '{output_path}' is the folder of the source, whose files the drawings could "
+        raise OptionError(f"--output_path '{output_path}' is the folder of the source, whose files the drawings could "
                           "replace; choose another one")
     return source
 
@@ -116,7 +116,7 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
             return
         from src.live.server import App, serve
         about = f"{predict.meta['model']} of {model}, {predict.image_size} pixels, {len(predict.classes)} class(es)"
-        app = App(stream, predict.classes, title=name, about=about, score=score, host=options.host)
+        app = App(stream, predict.classes, title=name, about=about, scores=scores, score=score, host=options.host)
         serve(app, host=options.host, port=options.serve)
 
 
@@ -178,7 +178,7 @@ def finish(source: Source, outputs: Outputs, scores: np.ndarray, *, folder: str,
     from src.inference.found import score_words
 
     if not outputs.rows and not interrupted:
-        raise DataError(f"source '{source.name}' gives no picture that can be read")
+        raise DataError(f"--source '{source.name}' gives no picture that can be read")
     min_score = outputs.thresholds["min_score"]
     hint = "" if outputs.objects and scores.min() >= min_score else f"; the model gives scores from {min_score} on"
     summary = (f"{outputs.objects} object(s) {score_words(scores)} in {outputs.rows} {source.unit}(s){hint}; "

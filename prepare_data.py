@@ -69,29 +69,36 @@ def write_report(options: EasyDict, splits: list[Split]) -> None:
     with output_folder(folder):
         path = os.path.join(folder, "report.html")
         surveys = [survey_split(split) for split in splits]
-        write_data_page(path, surveys, anchors=measure_anchors(options, surveys[0]))
+        write_data_page(path, surveys, anchors=measure_anchors(options, splits[0], surveys[0]))
     print(f"{path} shows the data set")
 
 
-def measure_anchors(options: EasyDict, survey: Survey) -> AnchorFit | None:
-    """How the anchors of the model fit the boxes of a split, None where it has no box, or train.py is to choose."""
+def measure_anchors(options: EasyDict, split: Split, survey: Survey) -> AnchorFit | None:
+    """How the anchors of the model fit the boxes of a split, None where it has no box.
+
+    Of --model=auto, which is the default here, it is the model that train.py would choose for the split.
+    """
     import numpy as np
 
     from src.anchor_fit import fit_anchors, read_boxes
     from src.evaluation.data_page import AnchorFit
     from src.models.ssd import build_model
     from src.training.anchors import with_file
+    from src.training.build import choose_model
+    from src.training.log import RunLog
 
     boxes, areas, total = read_boxes(survey.truth, options.seed)
-    if not total or options.model == "auto":
+    if not total:
         return None
+    is_chosen = options.model == "auto"
+    options = choose_model(options, split, log=RunLog(), rank=0, world=1)
     model = build_model(options.model, 2, image_size=options.image_size, width=options.width)
     if options.anchors not in ("", "auto"):  # whether fitted ones are better is said in any case
         model = with_file(model, options.anchors)
     fit = fit_anchors(boxes, model.anchors, model.levels(), threshold=options.match_threshold,
                       image_size=model.image_size)
-    name = f"{model.name} at {model.image_size} pixels"
-    return AnchorFit(name, survey.name, options.match_threshold, fit, np.sqrt(areas))
+    return AnchorFit(f"{model.name} at {model.image_size} pixels", is_chosen, survey.name,
+                     options.match_threshold, fit, np.sqrt(areas))
 
 
 if __name__ == "__main__":

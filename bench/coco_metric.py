@@ -3,8 +3,8 @@
     python bench/coco_metric.py [--images=5000] [--json=FILE]
 
 Ground truth is drawn at random (7 boxes an image, 80 classes), detections are 100 an image: moved copies of its boxes,
-half of them of another class. Both engines get the same lists by metrics.coco_metrics; their numbers must agree but for
-the last bit of a sum.
+half of them of another class. Both engines get the same lists by metrics.evaluate_boxes; their numbers must agree but
+for the last bit of a sum.
 """
 import time
 
@@ -17,12 +17,12 @@ def main():
     parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=5000)
     options = parser.parse_args()
-    from src.metrics import COCO_NAMES, coco_metrics
+    from src.metrics import COCO_NAMES, evaluate_boxes
     truth, detections = draw(options.images)
     times, numbers = {}, {}
     for engine in ("hotcoco", "pycocotools"):
         start = time.perf_counter()
-        numbers[engine] = coco_metrics(truth, detections, engine)
+        numbers[engine] = evaluate_boxes(truth, detections, engine).metrics()
         times[engine] = time.perf_counter() - start
     # unlike max() it finds NaN
     difference = np.max([abs(numbers["hotcoco"][name] - numbers["pycocotools"][name]) for name in COCO_NAMES])

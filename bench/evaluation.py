@@ -22,7 +22,7 @@ def main():
     process.prepare("CPU")
     from src.data.loader import EvalLoader
     from src.data.prepare import prepare_split
-    from src.evaluation.evaluate import collect_detections, compute_metrics
+    from src.evaluation.evaluate import collect_detections, compute_metrics, to_coco
     from src.files import read_json
     from src.inference.predictor import load_predictor
     from src.machine.distributed import start
@@ -41,7 +41,7 @@ def main():
     detecting = median_seconds(lambda: [predict(images) for images in batches], 3)
 
     def evaluate():
-        return compute_metrics(collect_detections(predict, loader), truth, dataset="coco", engine="hotcoco")
+        return compute_metrics(truth, to_coco(collect_detections(predict, loader), truth), dataset="coco")
     total = median_seconds(evaluate, 3)
     name = f"evaluation of {split.count} images, {predict.meta['model']}"
     print(f"decoding {decoding:.2f} s, detector {detecting:.2f} s")

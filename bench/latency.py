@@ -14,8 +14,10 @@ import tempfile
 import time
 
 import numpy as np
-from common import ROOT, arguments, commit, in_fresh_process, machine, median_seconds
+from common import arguments, commit, in_fresh_process, machine, median_seconds
 from drawn import draw_weights
+
+from src.models.facts import read_facts
 
 FILES = {"checkpoint": "detector.ckpt", "MindIR": "detector.mindir", "ONNX": "detector.onnx"}
 SETTINGS = {"min_score": 0.1, "nms_threshold": 0.5, "nms_candidates": 1000, "max_boxes": 100, "resize": "bilinear"}
@@ -33,11 +35,10 @@ def main():
         side = prepare if options.side == "prepare" else time_file
         print(json.dumps(side(options)))
         return
-    with open(os.path.join(ROOT, "docs", "models", "facts.json"), encoding="utf-8") as file:
-        facts = json.load(file)
+    facts = read_facts()
     unknown = set(options.model) - set(facts)
     if unknown:
-        parser.error(f"--model={unknown.pop()} is not in docs/models/facts.json, which has {', '.join(facts)}")
+        parser.error(f"--model={unknown.pop()} is not in src/models/facts.json, which has {', '.join(facts)}")
     rows = []
     for name in options.model or facts:
         rows += measure(name, options.repeats)
@@ -77,14 +78,13 @@ def write(path, rows):
 def prepare(options):
     """Writes the three files of a network with drawn weights; returns how many boxes it finds in the picture."""
     from src.export.exporter import export_model
-    from src.files import read_json
     from src.inference.description import describe, detector_arguments
     from src.inference.exported import run_cell
     from src.models.detector import Detector
     from src.models.ssd import build_model
     from src.weights import checkpoint
     name = options.model[0]
-    classes = read_json(os.path.join(ROOT, "docs", "models", "facts.json"))[name]["classes"]
+    classes = read_facts()[name]["classes"]
     model = build_model(name, classes)
     image = picture(model.image_size)
     draw_weights(model, image)

@@ -233,13 +233,13 @@ def evaluate(trainer, data, truth):
     import numpy as np
     from torchvision_peer import detect
 
+    from src.evaluation.evaluate import compute_metrics
     from src.evaluation.report import draw_predictions
-    from src.metrics import coco_metrics, voc_and_coco_metrics, write_metrics
+    from src.metrics import write_metrics
     start = time.monotonic()
     table = detect(trainer.model, truth["images"], data["val_dir"], workers=trainer.options.workers)
     detections = coco_results(table, truth)
-    measure = voc_and_coco_metrics if data["dataset"] == "voc" else coco_metrics
-    metrics = measure(truth, detections)
+    metrics, _ = compute_metrics(truth, detections, dataset=data["dataset"])
     write_metrics(trainer.options.output, metrics, detections)
     fractions = np.array(table, np.float32).reshape(-1, 7)
     sizes = np.array([[image["width"], image["height"]] * 2 for image in truth["images"]])

@@ -2,10 +2,10 @@
 
     python scripts/model_cards.py
 
-From files there: facts.json (scripts/model_facts.py), latency.json (bench/latency.py), words.yaml (what no table can
-say) and results.json, a list of what was evaluated here: model, data, recipe, AP, AP50, minutes of training, machine,
-date, commit, note; null is unknown. And from the recipes of config/. Run it when one of them has changed. The text of
-README.md is written by hand around its table.
+From files there: latency.json (bench/latency.py), words.yaml (what no table can say) and results.json, a list of what
+was evaluated here: model, data, recipe, AP, AP50, minutes of training, machine, date, commit, note; null is unknown.
+And from src/models/facts.json (scripts/model_facts.py) and the recipes of config/. Run it when one of them has changed.
+The text of README.md is written by hand around its table.
 """
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from src.arguments import ArgumentParser
 from src.config import read_options
 from src.errors import DataError, run_main
 from src.files import read_json, write_atomic
+from src.models.facts import read_facts
 from src.recipes import read_yaml
 from src.text import wrap
 from src.weights.catalogue import read_catalogue
@@ -45,7 +46,7 @@ class Recipe(NamedTuple):
 class Card(NamedTuple):
     """What is known of a network."""
     name: str
-    facts: dict            # of facts.json
+    facts: dict            # of src/models/facts.json
     words: dict            # of words.yaml
     recipes: list[Recipe]
     results: list[dict]    # rows of results.json
@@ -77,7 +78,7 @@ def all_pages() -> dict[str, str]:
 
 def read_cards() -> list[Card]:
     """Raises DataError for a network of which nothing is said, and for a row of an unknown one."""
-    facts, results, latency = (read_table(name) for name in ("facts.json", "results.json", "latency.json"))
+    facts, results, latency = read_facts(), *map(read_table, ("results.json", "latency.json"))
     words, recipes = read_yaml(os.path.join(FOLDER, "words.yaml")), read_recipes()
     silent = [name for name in facts if name not in words]
     if silent:
@@ -90,8 +91,8 @@ def read_cards() -> list[Card]:
                  latency=of_model(latency, name)) for name, values in facts.items()]
 
 
-def read_table(name: str) -> dict | list:
-    """A JSON file of docs/models/, [] where it does not exist."""
+def read_table(name: str) -> list[dict]:
+    """A JSON list file of docs/models/, [] where it does not exist."""
     path = os.path.join(FOLDER, name)
     return read_json(path) if os.path.exists(path) else []
 

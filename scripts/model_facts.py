@@ -1,4 +1,4 @@
-"""Counts every network once and writes docs/models/facts.json, from which the pages of costs and models are made.
+"""Counts every network once and writes src/models/facts.json: for --model=auto and the pages of costs and models.
 
     python scripts/model_facts.py                            all networks, about a minute
     python scripts/model_facts.py --model=ssd300_resnet50    one, the others stay as they are
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.errors import OptionError, run_main
-from src.files import read_json, write_atomic
+from src.files import write_atomic
 from src.machine import process
+from src.models.facts import FACTS_PATH, read_facts
 
 if TYPE_CHECKING:
     from mindspore import Tensor, nn
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FACTS = os.path.join(ROOT, "docs", "models", "facts.json")
 VOC_CLASSES, COCO_CLASSES = 21, 81  # with the background
 OF_VOC = ("ssd300_mobilenet_v1", "ssd300_vgg16_voc", "ssd512_vgg16_voc")  # their published recipes train on VOC
 
@@ -35,7 +34,7 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--model", choices=tuple(BUILDERS), help="count this one only")
     chosen = parser.parse_args().model
-    known = read_json(FACTS) if os.path.exists(FACTS) else {}
+    known = read_facts() if os.path.exists(FACTS_PATH) else {}
     facts = {}
     for name in BUILDERS:
         if name in known and chosen not in (None, name):
@@ -44,7 +43,7 @@ def main() -> None:
             facts[name] = count(name)
             print(f"{name}: {facts[name]['parameters']:,} parameters", flush=True)
     rows = [f'"{name}": {json.dumps(values)}' for name, values in facts.items()]
-    write_atomic(FACTS, ("{\n" + ",\n".join(rows) + "\n}\n").encode())
+    write_atomic(FACTS_PATH, ("{\n" + ",\n".join(rows) + "\n}\n").encode())
 
 
 def count(name: str) -> dict:

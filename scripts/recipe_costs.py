@@ -2,7 +2,7 @@
 
     python scripts/recipe_costs.py
 
-Recipes are those of config/ that name a published training split; network sizes come from docs/models/facts.json
+Recipes are those of config/ that name a published training split; network sizes come from src/models/facts.json
 (scripts/model_facts.py), speeds from the sources listed below. Run it when one of them has changed. The text around the
 tables is written by hand; a table stands between `<!-- NAME -->` and `<!-- end -->`.
 """
@@ -18,7 +18,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.arguments import ArgumentParser
 from src.config import read_options
 from src.errors import DataError, run_main
-from src.files import read_json, write_atomic
+from src.files import write_atomic
+from src.models.facts import read_facts
 from src.text import wrap
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGE = os.path.join(ROOT, "docs", "costs.md")
-FACTS = os.path.join(ROOT, "docs", "models", "facts.json")
 IMAGES = {"train2017": ("COCO train2017", 118_287), "trainval": ("VOC 07+12 trainval", 16_551)}
 OTHERS = ("Not in these tables, because their images are your own: {}. Steps = images / batch, rounded up, x epochs; "
           "what was run with them: [results.md](results.md).")
@@ -86,7 +86,7 @@ class Recipe(NamedTuple):
     header: str          # its comment lines
     data: str            # name of its training split
     images: int          # in it
-    facts: dict          # of docs/models/facts.json
+    facts: dict          # of src/models/facts.json
 
     @property
     def processes(self) -> int:
@@ -120,7 +120,7 @@ def main() -> None:
 
 def read_recipes() -> tuple[list[Recipe], list[str]]:
     """The recipes with a published training split, and the names of the others."""
-    facts, recipes, others = read_json(FACTS), [], []
+    facts, recipes, others = read_facts(), [], []
     for path in sorted(glob.glob(os.path.join(ROOT, "config", "*.yaml"))):
         name = os.path.basename(path)[:-len(".yaml")]
         options = read_options([f"--config_path={path}"])

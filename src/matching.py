@@ -9,7 +9,10 @@ import numpy as np
 
 from src.anchors import split_levels
 from src.atss import Atss
-from src.boxes import area, encode, iou, to_corners
+from src.boxes import encode, iou, paired_iou, to_corners
+
+ROUNDING = 1e-4  # more than float32 moves a place (fractions of the image) or an area (fractions of itself)
+LEVEL = 100.0    # more than any place
 
 
 class Matcher:
@@ -105,68 +108,73 @@ class Pairs(NamedTuple):
 class Overlaps:
     """Finds the anchors that overlap a box by at least some IoU; the numbers are those of boxes.iou, to the last bit.
 
-    Two facts about grids spare nearly all of the N x A comparisons. Anchors of one shape share x1 and x2 down a column
-    of cells, y1 and y2 along a row, so an intersection is a width, one per column, times a height, one per row.
-    And a shape whose IoU would be too small even with one of the two inside the other need not be compared.
+    Two boxes whose IoU is t share t / (1 + t) of the sum of their areas. So for a box most shapes are out of the
+    question, and the centres of the others must lie in a rectangle: only the few anchors in it are compared.
     anchors: [A, 4] cx, cy, w, h as tile_anchors makes them; any others are compared one by one.
     """
 
     def __init__(self, anchors: np.ndarray):
         self.corners = to_corners(anchors)
-        self.grids = find_grids(anchors, self.corners)
+        self.shapes = find_shapes(anchors)
 
     def find(self, boxes: np.ndarray, min_iou: float) -> Pairs:
         """The pairs of boxes [N, 4] x1, y1, x2, y2 and anchors whose IoU is at least min_iou."""
-        if not self.grids:
+        if self.shapes is None or min_iou <= 0:
             overlap = iou(boxes, self.corners)
             box, anchor = np.nonzero(overlap >= min_iou)
             return Pairs(box, anchor, overlap[box, anchor])
-        found = [find_in_grid(grid, boxes, min_iou) for grid in self.grids]
-        return Pairs(*(np.concatenate(part) for part in zip(*found)))
+        box, anchor = list_near(self.shapes, boxes, min_iou)
+        overlap = paired_iou(boxes[box], self.corners[anchor])
+        found = overlap >= min_iou
+        return Pairs(box[found], anchor[found], overlap[found])
 
 
-class Grid(NamedTuple):
-    """The anchors of one level, of n shapes."""
-    start: int          # number of the first anchor
-    shapes: np.ndarray  # [n, 2] w, h
-    edges: np.ndarray   # [n, 2, 2, side] low and high edges: x of the columns, y of the rows
-    areas: np.ndarray   # [n, side * side]
+class Shapes(NamedTuple):
+    """The shapes of all levels, and the square grid of anchors that each of them stands on."""
+    sides: np.ndarray    # [S, 2] w, h
+    start: np.ndarray    # [S] number of the first anchor
+    step: np.ndarray     # [S] from the number of an anchor to that of its neighbour
+    length: np.ndarray   # [S] of the grid, in cells
+    line: np.ndarray     # [S] where the centres of its columns, which its rows have too, begin in `centers`
+    centers: np.ndarray  # of all levels, ascending: LEVEL is added for each level before
+    above: np.ndarray    # [S] what was added to those of this shape
 
 
-def find_grids(anchors: np.ndarray, corners: np.ndarray) -> list[Grid]:
-    """The levels of anchors [A, 4] with these corners [A, 4] as grids; none where one is not (as after clipping)."""
-    grids = []
-    for start, side, shapes in split_levels(anchors):
-        level = corners[start:start + side * side * len(shapes)]
-        if len(level) < side * side * len(shapes):
-            return []
-        # row, column, shape, low or high, x or y -> shape, low or high, x or y, row, column
-        cells = level.reshape(side, side, -1, 2, 2).transpose(2, 3, 4, 0, 1)
-        x, y = cells[:, :, 0], cells[:, :, 1]                                        # [n, 2, side, side]
-        if (x != x[:, :, :1]).any() or (y != y[:, :, :, :1]).any():
-            return []
-        edges = np.stack([x[:, :, 0], y[:, :, :, 0]], axis=2)                        # [n, 2, 2, side]
-        areas = area(level).reshape(-1, len(shapes)).T
-        grids.append(Grid(start, shapes, edges, np.ascontiguousarray(areas)))
-    return grids
+def find_shapes(anchors: np.ndarray) -> Shapes | None:
+    """The shapes of anchors [A, 4]; None where a level is not a square grid (as after clipping)."""
+    rows, centers = [], np.zeros(0)
+    for number, (start, length, shapes) in enumerate(split_levels(anchors)):
+        step = len(shapes)
+        line = anchors[start:start + length * step:step, 0].astype(float)
+        cells = np.empty((length, length, step, 4))
+        cells[..., 0], cells[..., 1], cells[..., 2:] = line[:, None], line[:, None, None], shapes
+        level = anchors[start:start + cells.size // 4]
+        if (np.diff(line) < 0).any() or not np.array_equal(cells.reshape(-1, 4), level):
+            return None
+        of_level = (step, length, len(centers), LEVEL * number)
+        rows += [(shape, start + place, *of_level) for place, shape in enumerate(shapes)]
+        centers = np.concatenate([centers, line + LEVEL * number])
+    *columns, above = map(np.array, zip(*rows))
+    return Shapes(*columns, centers, above)
 
 
-def find_in_grid(grid: Grid, boxes: np.ndarray, min_iou: float) -> Pairs:
-    """The pairs of boxes [N, 4] and anchors of one level whose IoU is at least min_iou."""
-    areas = area(boxes)                                                              # [N]
-    most_shared = np.minimum(boxes[:, 2:] - boxes[:, :2], grid.shapes[:, None]).prod(axis=2)  # [n, N]
-    highest = most_shared / (areas + grid.shapes.prod(axis=1)[:, None] - most_shared)  # IoU at the best place
-    # the margin: sides of anchors are rounded in their corners
-    shape, box = np.nonzero(highest >= min_iou - 1e-4)                               # [Q] pairs of a shape and a box
-    low, high = boxes[box, :2, None], boxes[box, 2:, None]                           # [Q, 2, 1]
-    edges = grid.edges[shape]                                                        # [Q, 2, 2, side]
-    sides = np.maximum(np.minimum(high, edges[:, 1]) - np.maximum(low, edges[:, 0]), 0)
-    widths, heights = sides[:, 0, None, :], sides[:, 1, :, None]                     # [Q, 1, side], [Q, side, 1]
-    union = grid.areas[shape]                                                        # [Q, side * side], a copy
-    shared = (heights * widths).reshape(union.shape)
-    # in place: new arrays of this size would take most of the time
-    union += areas[box, None]
-    union -= shared
-    overlap = np.divide(shared, union, out=union)                                    # IoU
-    pair, cell = np.divmod(np.flatnonzero(overlap >= min_iou), grid.areas.shape[1])  # [P]
-    return Pairs(box[pair], grid.start + cell * len(grid.shapes) + shape[pair], overlap[pair, cell])
+def list_near(shapes: Shapes, boxes: np.ndarray, min_iou: float) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers [P] of boxes [N, 4] and [P] of anchors: all pairs whose IoU is at least min_iou > 0, and some others."""
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)                            # [N, 2]
+    areas = sides.prod(axis=1) + shapes.sides.prod(axis=1)[:, None]               # [S, N] of both
+    needed = min_iou / (1 + min_iou) * (1 - ROUNDING) * areas                     # of it must be shared
+    shareable = np.minimum(sides, shapes.sides[:, None])                          # [S, N, 2]
+    shape, box = np.nonzero(shareable.prod(axis=2) >= needed)                     # [Q]
+    # even where all of the height is shared this much of the width must be, and the other way round
+    needed = needed[shape, box, None] / shareable[shape, box, ::-1]               # [Q, 2]
+    away = needed - shapes.sides[shape] / 2 - ROUNDING
+    edges = np.stack([boxes[box, :2] + away, boxes[box, 2:] - away])              # of the centres, [2, Q, 2]
+    edges = np.clip(edges, -LEVEL / 3, LEVEL / 3) + shapes.above[shape, None]
+    first, end = np.searchsorted(shapes.centers, edges) - shapes.line[shape, None]  # column and row, [Q, 2] each
+    columns, rows = np.maximum(end - first, 0).T
+    pair = np.repeat(np.arange(len(shape)), columns * rows)                       # [P]
+    place = np.arange(len(pair)) - (np.cumsum(columns * rows) - columns * rows)[pair]
+    row, column = np.divmod(place, columns[pair])
+    first, shape = first[pair], shape[pair]
+    cell = (first[:, 1] + row) * shapes.length[shape] + first[:, 0] + column
+    return box[pair], shapes.start[shape] + cell * shapes.step[shape]

@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,44 +32,54 @@ MAX_DETECTIONS = 100  # of a class in an image that the COCO protocol counts (ma
 ENGINES = {"hotcoco": ("hotcoco", "hotcoco"), "pycocotools": ("pycocotools.coco", "pycocotools.cocoeval")}
 
 
-def coco_metrics(ground_truth: dict, detections: list[dict], engine: str = "hotcoco") -> dict:
-    """The twelve numbers of the official COCO box protocol, and AP by class.
+class Evaluated(NamedTuple):
+    """What the COCO box protocol measured on a split; classes in the order of the data."""
+    classes: list[str]
+    boxes: list[int]         # [C] true ones that count
+    stats: list[float]       # as COCO_NAMES
+    precision: np.ndarray    # [10, 101, C, 4] IoU .50, .55, .. .95; recall 0, .01, .. 1; any size, s, m, l; -1: none
+    engine: str              # a key of ENGINES
+    run: Any                 # its COCOeval
 
-    ground_truth: COCO dict. detections: list of {image_id, category_id, bbox [x, y, w, h] in pixels, score}.
-    engine: hotcoco, or pycocotools (slower, the same numbers).
-    Returns {name: value for COCO_NAMES} 0..1, -1 where no ground truth is of that size (as pycocotools), and
-    per_class: {class: {"AP", "AP50", "boxes"}}, AP None for a class without ground truth; crowd boxes are not counted.
-    Raises DataError for a detection in an unknown image, EnvironmentFault when the engine cannot be used.
+    def curves(self) -> dict[str, np.ndarray]:
+        """Precision at IoU .50 over recall, {class: [101]} for the classes with a box, the best class first."""
+        curves = zip(self.classes, self.precision[0, :, :, 0].T)
+        return dict(sorted((item for item in curves if item[1].max() > -1), key=lambda item: -item[1].mean()))
+
+    def metrics(self) -> dict:
+        """{name: value for COCO_NAMES} 0..1, -1 where no ground truth is of that size (as pycocotools), and
+        per_class: {class: {"AP", "AP50", "boxes"}}, AP None for a class without ground truth."""
+        per_class = {}
+        for name, boxes, means in zip(self.classes, self.boxes, self.precision[..., 0].mean(axis=1).T.tolist()):
+            exists = means[0] >= 0  # else all of the means [10] by IoU are -1
+            per_class[name] = {"AP": float(np.mean(means)) if exists else None, "AP50": means[0] if exists else None,
+                               "boxes": boxes}
+        return {**dict(zip(COCO_NAMES, self.stats)), "per_class": per_class}
+
+
+def evaluate_boxes(ground_truth: dict, detections: list[dict], engine: str = "hotcoco") -> Evaluated:
+    """Runs the official COCO box protocol.
+
+    ground_truth: COCO dict; a crowd or difficult box need not be found and does not count. detections: list of
+    {image_id, category_id, bbox [x, y, w, h] in pixels, score}. engine: hotcoco, or pycocotools (slower, the same
+    numbers). Raises DataError for a detection in an unknown image, EnvironmentFault when the engine cannot be used.
     """
     with garbage_collector_off():
-        ground_truth, detections = clean(ground_truth, detections)
-        run = evaluate_boxes(ground_truth, detections, engine)
-        precision = run.eval["precision"][..., 0, 2]  # [10, 101, K]
-    counts = Counter(item["category_id"] for item in ground_truth["annotations"] if not item["iscrowd"])
-    per_class = {}
-    for index, category in enumerate(ground_truth["categories"]):
-        means = precision[:, :, index].mean(axis=1).tolist()  # [10] by IoU; all are -1 without ground truth
-        scores = {"AP": float(np.mean(means)), "AP50": means[0]} if means[0] >= 0 else {"AP": None, "AP50": None}
-        per_class[category["name"]] = {**scores, "boxes": counts[category["id"]]}
-    return {**dict(zip(COCO_NAMES, map(float, run.stats))), "per_class": per_class}
-
-
-def precision_curves(ground_truth: dict, detections: list[dict], engine: str = "hotcoco") -> dict[str, np.ndarray]:
-    """Precision at IoU 0.5 and recall 0, 0.01, .. 1 by the COCO protocol, for the classes with ground truth.
-
-    Arguments as of coco_metrics. Returns {class: [101]}, best class first.
-    """
-    ground_truth, detections = clean(ground_truth, detections)
-    precision = evaluate_boxes(ground_truth, detections, engine).eval["precision"][0, ..., 0, 2]  # [101, K]
-    curves = [(category["name"], precision[:, index]) for index, category in enumerate(ground_truth["categories"])]
-    present = [(name, curve) for name, curve in curves if curve.max() > -1]
-    return dict(sorted(present, key=lambda item: -item[1].mean()))
+        truth, detections = clean(ground_truth, detections)
+        run = run_engine(truth, detections, engine)
+    names = [category["name"] for category in truth["categories"]]  # as the engine has them
+    classes = [category["name"] for category in ground_truth["categories"]]
+    order = [names.index(name) for name in classes]
+    counts = Counter(item["category_id"] for item in truth["annotations"] if not item["iscrowd"])
+    boxes = [counts[truth["categories"][index]["id"]] for index in order]
+    return Evaluated(classes, boxes, list(map(float, run.stats)), run.eval["precision"][..., 2][:, :, order], engine,
+                     run)
 
 
 def voc_metrics(ground_truth: dict, detections: list[dict], iou: float = 0.5) -> dict:
     """Average precision of the PASCAL VOC devkit (VOCevaldet.m), by both of its rules.
 
-    ground_truth, detections: as for coco_metrics; an annotation may carry difficult: 1. iou: a detection matches from
+    ground_truth, detections: as for evaluate_boxes; an annotation may carry difficult: 1. iou: a detection matches from
     this overlap on. The devkit's corners name the first and the last pixel, so a side counts one pixel more than
     w = xmax - xmin; rafaelpadilla/review_object_detection_metrics computes the same.
     Returns mAP_11point, mAP_area (means over the classes with a box that is not difficult, -1 without any) and
@@ -89,15 +99,6 @@ def voc_metrics(ground_truth: dict, detections: list[dict], iou: float = 0.5) ->
     means = {f"m{name}": float(np.mean([entry[name] for entry in present])) if present else -1.0
              for name in ("AP_11point", "AP_area")}
     return {**means, "per_class": per_class}
-
-
-def voc_and_coco_metrics(ground_truth: dict, detections: list[dict], engine: str = "hotcoco") -> dict:
-    """voc_metrics, and by COCO's protocol AP, AP50 and AP75, overall and by class, where a difficult box is a crowd."""
-    boxes = [{**item, "iscrowd": item.get("difficult", 0)} for item in ground_truth["annotations"]]
-    coco = coco_metrics({**ground_truth, "annotations": boxes}, detections, engine)
-    voc = voc_metrics(ground_truth, detections)
-    per_class = {name: {**coco["per_class"][name], **entry} for name, entry in voc["per_class"].items()}
-    return {**voc, **{name: coco[name] for name in COCO_NAMES[:3]}, "per_class": per_class}
 
 
 def format_metrics(metrics: dict) -> str:
@@ -132,9 +133,7 @@ def describe_evaluation(dataset: str, *, split_name: str, images: int, meta: dic
 def split_notes(ground_truth: dict, dataset: str, *, max_boxes: int, where: str = "the validation split") -> list[str]:
     """What a reader of the numbers of a split should know, one text a line: no boxes at all, classes without any,
     images with more boxes than are found or counted. max_boxes: detections per image. where: what the split is."""
-    voc = dataset == "voc"
-    ignored = "difficult" if voc else "iscrowd"
-    counted = [item for item in ground_truth["annotations"] if not item.get(ignored)]
+    counted = [item for item in ground_truth["annotations"] if not item.get("iscrowd") and not item.get("difficult")]
     if not counted:
         return [f"{where} has no box that counts: nothing can be measured, every average is -1 or '-'"]
     notes = []
@@ -147,7 +146,7 @@ def split_notes(ground_truth: dict, dataset: str, *, max_boxes: int, where: str 
     images = Counter(item["image_id"] for item in counted)
     crowded = {image for image, count in images.items() if count > max_boxes}
     rule = ""
-    if not voc:
+    if dataset != "voc":
         pairs = Counter((item["image_id"], item["category_id"]) for item in counted)
         crowded |= {image for (image, _), count in pairs.items() if count > MAX_DETECTIONS}
         rule = f", and COCO's protocol counts {MAX_DETECTIONS} of a class in an image (maxDets)"
@@ -167,7 +166,8 @@ def clean(ground_truth: dict, detections: list[dict]) -> tuple[dict, list[dict]]
     """A new COCO dict with only what box evaluation reads, categories by id, and the detections; ids as number_ids.
 
     Annotations get new ids from 1 (pycocotools takes id 0 for 'not matched') and, where absent, iscrowd and difficult 0
-    and area w * h; those in images that are not listed are left out. Raises DataError for such a detection.
+    and area w * h; a difficult box is a crowd too, which need not be found. Those in images that are not listed are
+    left out. Raises DataError for such a detection.
     """
     image_ids, category_ids = number_ids(ground_truth["images"]), number_ids(ground_truth["categories"])
     unknown = sorted({item["image_id"] for item in detections} - image_ids.keys(), key=id_order)
@@ -177,8 +177,8 @@ def clean(ground_truth: dict, detections: list[dict]) -> tuple[dict, list[dict]]
               for image in ground_truth["images"]]
     annotations = [{"id": index, "image_id": image_ids[item["image_id"]],
                     "category_id": category_ids[item["category_id"]],
-                    "bbox": [float(side) for side in item["bbox"]], "iscrowd": int(item.get("iscrowd", 0)),
-                    "difficult": int(item.get("difficult", 0)),
+                    "bbox": [float(side) for side in item["bbox"]], "difficult": int(item.get("difficult", 0)),
+                    "iscrowd": int(bool(item.get("iscrowd") or item.get("difficult"))),
                     "area": float(item.get("area", item["bbox"][2] * item["bbox"][3]))}
                    for index, item in enumerate(ground_truth["annotations"], 1)
                    if item["image_id"] in image_ids and item["category_id"] in category_ids]
@@ -207,9 +207,9 @@ def id_order(number: float | str) -> tuple:
     return isinstance(number, str), number
 
 
-def evaluate_boxes(ground_truth: dict, detections: list[dict], engine: str) -> Any:
-    """A COCOeval that has run on what clean() gives: stats [12] as COCO_NAMES, eval["precision"] [10, 101, K, 4, 3], -1
-    without ground truth: IoU .50, .55, .. .95; recall 0, .01, .. 1; categories by id; any size, s, m, l; 1, 10, 100."""
+def run_engine(ground_truth: dict, detections: list[dict], engine: str) -> Any:
+    """A COCOeval that has run on what clean() gives: stats [12] as COCO_NAMES, eval["precision"] [10, 101, K, 4, 3], as
+    Evaluated has it, K categories by id, for at most 1, 10 and 100 detections."""
     coco, evaluator = import_engine(engine)
     with contextlib.redirect_stdout(io.StringIO()):  # both print a table, pycocotools its progress too
         truth = coco()

@@ -57,7 +57,7 @@ def read_yaml(path: str, loader: type = yaml.SafeLoader) -> dict:
         with open(path, encoding="utf-8") as file:
             values = yaml.load(file, loader)
     except OSError as error:
-        raise OptionError(f"config_path '{path}' cannot be read: {error.strerror}") from error
+        raise OptionError(f"--config_path '{path}' cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         zoo = ZOO_RECIPE if "single document" in str(error) else ""  # the zoo's hold help texts as further documents
         raise OptionError(f"{path} is not valid YAML: {' '.join(str(error).split())}{zoo}") from error

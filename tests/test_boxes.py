@@ -83,7 +83,12 @@ STEPS = [8 / 640, 16 / 640, 32 / 640, 64 / 640, 128 / 640]
 GRIDS = {"fpn": tile_anchors([80, 40, 20, 10, 5], STEPS, grid_shapes(STEPS)),
          "one cell a level": tile_anchors([3, 1], [1 / 3, 1], [np.array([[0.2, 0.4], [0.5, 0.5]])] * 2),
          "clipped": np.clip(tile_anchors([10, 3], [0.1, 1 / 3], ssd_shapes((0.2, 0.6, 1.1), [(2, 3)] * 2)), 0, 1),
+         "moved inside": np.clip(tile_anchors([10, 1], [0.107, 1], [np.array([[0.2, 0.4], [0.5, 0.5]])] * 2), 0, 1),
          "no grid": np.random.default_rng(0).uniform(0.1, 0.6, (200, 4)).astype(np.float32)}
+
+
+def test_only_anchors_that_are_on_no_grid_are_compared_one_by_one():
+    assert [Overlaps(anchors).shapes is None for anchors in GRIDS.values()] == [False] * 4 + [True]
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -9,18 +9,25 @@ import cv2
 import numpy as np
 import pytest
 
+from src import metrics
 from src.drawing import draw_boxes
 from src.errors import DataError
 from src.evaluation import diagnosis as module
 from src.evaluation import eval_page
 from src.evaluation.diagnosis import SizeRange, class_precision, confused_pairs, diagnose, reliable_from, size_ranges
 from src.evaluation.mistakes import judge
-from src.evaluation.summary import join_words, size_words, summarize
+from src.evaluation.plots import plot_pr_curves
+from src.evaluation.summary import calibration_words, join_words, size_words, summarize
+from src.metrics import evaluate_boxes
 from src.training.run_folder import hold_run_folder
 from src.weights import checkpoint
 
 CAT, DOG = 7, 2  # dogs come first for the engines, cats in the data
-ABOUT = {"file": "best.ckpt", "model": "ssd300", "split": "val", "images": 2, "min_score": 0.05}
+ABOUT = {"file": "best.ckpt", "data": "pets", "model": "ssd300", "split": "val", "images": 2, "min_score": 0.05}
+
+
+def look(truth, detections, engine="hotcoco", **more):
+    return diagnose(truth, detections, evaluate_boxes(truth, detections, engine), **more)
 
 
 def annotation(image, category, box, **more):
@@ -44,11 +51,11 @@ FOUND = [found(0, CAT, LEFT, 0.9), found(0, CAT, MIDDLE, 0.8), found(0, DOG, RIG
 
 
 def test_numbers_by_hand():
-    diagnosis = diagnose(TRUTH, FOUND, draw_score=0.4)
+    diagnosis = look(TRUTH, FOUND, draw_score=0.4)
     # one right of one found at 0.9: F1 2 / (1 + 3); from 0.8 on 2 / (3 + 3)
     assert diagnosis.chosen["draw_score"] == 0.88 and diagnosis.limits.tolist() == [0.88, 0.88]
     assert diagnosis.matrix.tolist() == [[0, 0, 0], [1, 1, 0], [1, 0, 0]]
-    typed = diagnose(TRUTH, FOUND, draw_score=0.5, typed=True)
+    typed = look(TRUTH, FOUND, draw_score=0.5, typed=True)
     assert typed.limits.tolist() == [0.5, 0.5] and typed.chosen == diagnosis.chosen
     assert typed.matrix.tolist() == [[0, 0, 1], [1, 1, 0], [0, 1, 0]]
     assert (typed.right, typed.boxes, typed.found) == (1, 3, 3) and confused_pairs(typed) == [("dog", "cat", 1)]
@@ -58,12 +65,19 @@ def test_numbers_by_hand():
     assert np.isnan(class_precision(typed, 3)[0])
 
 
+def test_the_engine_runs_once(tmp_path, monkeypatch):
+    evaluated = evaluate_boxes(TRUTH, FOUND)
+    monkeypatch.setattr(metrics, "run_engine", None)
+    plot_pr_curves(evaluated, path=str(tmp_path / "curves.png"))
+    assert diagnose(TRUTH, FOUND, evaluated, draw_score=0.4).errors and (tmp_path / "curves.png").exists()
+
+
 def test_errors_and_calibration_come_from_hotcoco_alone():
-    with_hotcoco = diagnose(TRUTH, FOUND, draw_score=0.5)
+    with_hotcoco = look(TRUTH, FOUND, draw_score=0.5)
     assert set(with_hotcoco.errors) == set(module.ERRORS) and with_hotcoco.errors["Miss"] > 0
     scores = {round(each["bin_lower"], 1): each["avg_accuracy"] for each in with_hotcoco.bins if each["count"]}
     assert scores == {0.8: 0, 0.9: 1}
-    without = diagnose(TRUTH, FOUND, draw_score=0.5, engine="pycocotools")
+    without = look(TRUTH, FOUND, draw_score=0.5, engine="pycocotools")
     assert without.errors == {} and without.bins == []
     assert class_precision(without) == pytest.approx(class_precision(with_hotcoco))
 
@@ -71,7 +85,7 @@ def test_errors_and_calibration_come_from_hotcoco_alone():
 @pytest.mark.parametrize("mark", ["iscrowd", "difficult"])
 def test_a_crowd_or_difficult_box_need_not_be_found(mark):
     truth = dataset([annotation(0, CAT, LEFT), annotation(0, CAT, RIGHT, **{mark: 1})])
-    diagnosis = diagnose(truth, [found(0, CAT, LEFT, 0.9), found(0, CAT, RIGHT, 0.9)], draw_score=0.4)
+    diagnosis = look(truth, [found(0, CAT, LEFT, 0.9), found(0, CAT, RIGHT, 0.9)], draw_score=0.4)
     assert diagnosis.matrix.tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
     assert class_precision(diagnosis)[0] == pytest.approx(1)
     assert sum(each.boxes for each in diagnosis.sizes) == 1
@@ -104,14 +118,14 @@ def test_from_which_size_on_it_is_reliable(shares, index):
 
 
 def test_sentences():
-    sentences = summarize(diagnose(TRUTH, FOUND, draw_score=0.5, typed=True))
+    sentences = summarize(look(TRUTH, FOUND, draw_score=0.5, typed=True))
     assert sentences[0] == ("The model finds 1 of 3 objects (33%). Of the 3 boxes it draws, 1 are right and 2 are "
                             "wrong (67%).")
     assert "It takes 1 object(s) for another class, but no class for one certain other class often." in sentences
     assert "size" not in " ".join(sentences), "three objects do not tell"
     assert "when boxes with a score of 0.88 or more are shown." in " ".join(sentences)
-    assert summarize(diagnose(dataset([]), FOUND, draw_score=0.5))[0].startswith("No object is marked")
-    assert summarize(diagnose(TRUTH, [], draw_score=0.5))[0].startswith("The model finds none of the 3 objects")
+    assert summarize(look(dataset([]), FOUND, draw_score=0.5))[0].startswith("No object is marked")
+    assert summarize(look(TRUTH, [], draw_score=0.5))[0].startswith("The model finds none of the 3 objects")
     assert [join_words(words) for words in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
 
 
@@ -125,6 +139,21 @@ def test_sentences_on_sizes(hits, words):
     assert size_words([SizeRange(0, 23, 12, hits[0]), SizeRange(23, np.inf, 12, hits[1])]) == words
 
 
+def bins_of(*rows):
+    return [{"count": count, "avg_confidence": score, "avg_accuracy": right} for count, score, right in rows]
+
+
+@pytest.mark.parametrize("rows, words", [
+    ([], ""), ([(9, 0.9, 0.1)], ""),
+    ([(5000, 0.02, 0.01), (50, 0.5, 0.45), (300, 0.9, 0.8)], "A score says about how probable it is"),
+    # many boxes with hardly any score hide nothing: they are right as seldom as they say in every model
+    ([(5000, 0.02, 0.01), (50, 0.5, 0.1), (40, 0.85, 0.5)], "boxes are right less often than it says"),
+    ([(50, 0.3, 0.8), (40, 0.6, 0.9)], "boxes are right more often than it says")])
+def test_sentences_on_what_a_score_is_worth(rows, words):
+    said = calibration_words(bins_of(*rows))
+    assert words in said and bool(said) == bool(words)
+
+
 def test_sentences_on_sizes_and_classes():
     annotations, results = [], []
     for side, category, hits in ((20, CAT, 2), (40, DOG, 12)):
@@ -132,7 +161,7 @@ def test_sentences_on_sizes_and_classes():
         annotations += [{**item, "category_id": category} for item in there]
         results += [{**item, "category_id": category} for item in here]
     results += [found(number, DOG, [0, 0, 20, 20], 0.9) for number in range(4, 8)]
-    text = " ".join(summarize(diagnose(dataset(annotations, images=12), results, draw_score=0.5)))
+    text = " ".join(summarize(look(dataset(annotations, images=12), results, draw_score=0.5)))
     assert "It is best at dog (100% found) and weakest at cat (17%)." in text
     assert "It takes cat for dog (4 times)." in text
     assert ("reliable from a size of about 23 x 23 pixels on: it finds 100% of the objects of that size or larger, and "
@@ -149,7 +178,7 @@ def images(tmp_path):
 
 def page_of(images, truth, detections, **more):
     path = images / "report.html"
-    diagnosis = diagnose(truth, detections, draw_score=0.5, typed=True)
+    diagnosis = look(truth, detections, draw_score=0.5, typed=True)
     eval_page.write_eval_page(str(path), diagnosis, metrics={"AP": 0.25, "per_class": {}}, about=ABOUT,
                               image_dir=str(images), **more)
     return path.read_text()
@@ -158,7 +187,7 @@ def page_of(images, truth, detections, **more):
 def test_the_page(images):
     truth = dataset(TRUTH["annotations"], names=("<cat>", "dog"))
     text = page_of(images, truth, FOUND, notes=["a note & more"])
-    assert "<title>ssd300 on val</title>" in text and "0.250" in text and "a note &amp; more" in text
+    assert "<title>ssd300 on pets, val</title>" in text and "0.250" in text and "a note &amp; more" in text
     assert "<td>&lt;cat&gt;</td>" in text and "<cat>" not in text
     assert "1 of a wrong class (dog taken for &lt;cat&gt;), 1 false alarm" in text.replace("&#39;", "'")
     assert "1 of 1 missed (1 of them small)" in text
@@ -209,7 +238,7 @@ def test_many_classes_in_the_matrix():
     matrix = np.zeros((count + 1, count + 1), int)
     matrix[np.arange(count + 1), np.arange(count + 1)] = 5
     matrix[0, 0], matrix[29, 30] = 0, 3
-    empty = diagnose(TRUTH, FOUND, draw_score=0.5)._replace(matrix=matrix, classes=[f"c{n}" for n in range(1, 31)])
+    empty = look(TRUTH, FOUND, draw_score=0.5)._replace(matrix=matrix, classes=[f"c{n}" for n in range(1, 31)])
     table = eval_page.matrix_table(empty)
     assert len(table["names"]) == eval_page.MAX_MATRIX + 1 and table["left_out"] == count - eval_page.MAX_MATRIX
     row = dict(table["rows"])["c29"]
@@ -248,7 +277,7 @@ def test_a_checkpoint_of_a_run_takes_the_score(keep, tmp_path):
     path, said = run_with(tmp_path), []
     keep(path, CHOSEN, said.append)
     assert checkpoint.load(path)[1] == {"model": "m", **CHOSEN}
-    assert said == [f"score to use: 0.42; '{path}' now says so, and predict.py draws from it on"]
+    assert said == [f"score to use: 0.42; '{path}' now holds it, and predict.py draws from it on"]
     assert sorted(os.listdir(tmp_path / "run")) == ["ckpt", "config.yaml", "log.jsonl"]
 
 

@@ -15,7 +15,7 @@ from src.data.prepare import prepare_split
 from src.evaluation.mistakes import Objects, add_confusion, describe_mistakes, find_mistakes
 from src.evaluation.plots import plot_pr_curves
 from src.files import read_json
-from src.metrics import coco_metrics, write_metrics
+from src.metrics import evaluate_boxes, write_metrics
 from src.training.log import RunLog
 
 SCRIPT = os.path.join(ROOT, "scripts", "results_page.py")
@@ -95,10 +95,10 @@ def made(tmp_path):
     found = [{"image_id": 5, "category_id": category, "bbox": box, "score": score} for box, category, score in (
         ([0, 0, 16, 8], cat, 0.9), ([20, 10, 16, 8], cat, 0.8), ([0, 12, 16, 8], ant, 0.7),
         ([0, 12, 16, 8], ant, 0.3))]  # the last is below draw_score
-    metrics = {**coco_metrics(truth, found), "evaluation": {"model": "ssd300_mobilenet_v2", "split": "train2017",
-                                                            "images": 2}}
+    evaluated = evaluate_boxes(truth, found)
+    metrics = {**evaluated.metrics(), "evaluation": {"model": "ssd300_mobilenet_v2", "split": "train2017", "images": 2}}
     write_metrics(str(folder / "eval"), metrics, found)
-    plot_pr_curves(truth, found, path=str(folder / "eval" / "pr_curves.png"))
+    plot_pr_curves(evaluated, path=str(folder / "eval" / "pr_curves.png"))
     return folder
 
 

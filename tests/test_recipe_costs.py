@@ -12,7 +12,7 @@ import model_facts
 import recipe_costs
 
 from src.errors import DataError
-from src.files import read_json
+from src.models.facts import read_facts
 from src.models.ssd import BUILDERS
 
 
@@ -43,20 +43,20 @@ def test_a_page_without_a_table_is_refused():
 
 
 def test_every_network_is_counted():
-    facts = read_json(model_facts.FACTS)
+    facts = read_facts()
     assert list(facts) == list(BUILDERS), "run python scripts/model_facts.py"
     for name, values in facts.items():
         assert sum(side * side * shapes for side, shapes in values["levels"]) == values["anchors"], name
 
 
 def test_counts_of_a_small_network():
-    assert model_facts.count("ssd300_mobilenet_v2") == read_json(model_facts.FACTS)["ssd300_mobilenet_v2"]
+    assert model_facts.count("ssd300_mobilenet_v2") == read_facts()["ssd300_mobilenet_v2"]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", BUILDERS)
 def test_counts_of_every_network(name):
-    assert model_facts.count(name) == read_json(model_facts.FACTS)[name]
+    assert model_facts.count(name) == read_facts()[name]
 
 
 def test_activations_by_hand():

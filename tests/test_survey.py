@@ -12,7 +12,7 @@ from programs import succeed
 from src.anchor_fit import Fit
 from src.config import read_options, split_options
 from src.data.findings import Finding
-from src.data.prepare import prepare_split
+from src.data.prepare import data_name, prepare_split
 from src.data.survey import Finder, Survey, box_of, identical_images, measure, survey_split
 from src.evaluation import data_page
 from src.evaluation.data_page import AnchorFit, anchor_words, summarize, write_data_page
@@ -48,7 +48,7 @@ def test_findings_that_were_not_kept_count_too(tmp_path):
     survey = survey_of(tmp_path, BOXES)
     path = tmp_path / "report.csv"
     path.write_text("kind,file,box,reason\nbox dropped,a.jpg,#3,under 1 pixel\nbox dropped,,,and 12 more\n")
-    split = type("Split", (), {"report": str(path), "name": "train", "image_dir": survey.image_dir,
+    split = type("Split", (), {"report": str(path), "name": "train", "root": ".", "image_dir": survey.image_dir,
                                "ground_truth": os.path.join(tmp_path, "truth.json")})
     (tmp_path / "truth.json").write_text("{}")
     read = survey_split(split)
@@ -67,7 +67,7 @@ def plain_survey(folder, names, classes=("cat",), annotations=(), findings=(), s
              "annotations": [{"image_id": image, "category_id": category, "bbox": box, "iscrowd": 0}
                              for image, category, box in annotations],
              "categories": [{"id": number, "name": name} for number, name in enumerate(classes)]}
-    return Survey(split, truth, str(folder), list(findings), Counter(finding.kind for finding in findings))
+    return Survey(split, str(folder), truth, str(folder), list(findings), Counter(finding.kind for finding in findings))
 
 
 def test_identical_images(tmp_path):
@@ -93,7 +93,7 @@ def test_the_image_of_a_finding(tmp_path, name, found):
     names = ["sub/1.jpg", "x/2.jpg", "y/2.jpg", "b c.jpg"]  # two are called 2.jpg
     truth = {"images": [{"file_name": each, "height": 5, "width": 6} for each in names], "categories": []}
     name = str(tmp_path / name) if name.startswith("list") else name
-    place = Finder(Survey("train", truth, "images", [], {})).find(Finding("kind", name, box=None, reason=""))
+    place = Finder(Survey("train", "root", truth, "images", [], {})).find(Finding("kind", name, box=None, reason=""))
     assert place == (found and (os.path.join("images", found), 5, 6))
 
 
@@ -113,19 +113,21 @@ def test_sentences(tmp_path):
                        findings=[Finding("box dropped", "1.png", box="#1 [1, 1, 1, 1]", reason="under 1 pixel"),
                                  Finding("class without boxes", "val", box=None, reason="a note")])
     fit = Fit([], np.array([0.6, 0.4]), np.array([0.6, 0.6]))
-    fit = AnchorFit("ssd at 300 pixels", "train", 0.5, fit, np.array([8, 9]))
+    fit = AnchorFit("ssd at 300 pixels", False, "train", 0.5, fit, np.array([8, 9]))
     text = summarize([train, val], [measure(train), measure(val)], twins=identical_images([train, val]), anchors=fit)
     assert text == [
         "val has no image of dog: nothing can be learned or measured there.",
         "1 image(s) are in more than one split, so the validation is not fair: remove them from one.",
         "All images have 40 x 20 pixels.",
-        "dog is rare: 1 boxes, where cat has 40; --class_balance repeats its images.",
+        "dog is rare: 1 box, where cat has 40; --class_balance repeats its images.",
         "Half of the boxes are smaller than 14 x 14 pixels, and 100% are small (below 32 x 32).",
         "The anchors of ssd at 300 pixels match 50.0% of the boxes of train (IoU of 0.5 or more).",
         "1 image(s) have no box; they count as images in which there is nothing.",
-        "The check found 1 fault(s), which are shown below."]
+        "The check has 1 finding(s), which are shown below."]
     better = fit._replace(fit=fit.fit._replace(shapes=[np.ones((1, 2))]))
-    assert anchor_words(better).endswith("; --anchors=auto raises that to 100.0%.")
+    assert anchor_words(better).endswith("; fitted ones (--anchors=auto) match 100.0%.")
+    assert anchor_words(fit._replace(chosen=True)).startswith(
+        "The anchors of ssd at 300 pixels, which --model=auto chooses, match 50.0%")
 
 
 def test_the_page(tmp_path):
@@ -137,7 +139,7 @@ def test_the_page(tmp_path):
     path = tmp_path / "report.html"
     write_data_page(str(path), [train, val])
     text = path.read_text()
-    assert "<title>Data: train and val</title>" in text and "&lt;cat&gt;" in text and "<cat>" not in text
+    assert "<title>a: train and val</title>" in text and "&lt;cat&gt;" in text and "<cat>" not in text
     assert "train: box dropped (12)" in text and "1.xml #1 [20, 10, 20, 10]: reason 0 &lt;b&gt;" in text
     assert text.count("<img") == 3 + data_page.MAX_OF_KIND + data_page.NUM_MOSAIC + 1, "charts, findings, mosaics"
     assert "annotation 7: no such image" in text and "reason 11" in text
@@ -149,7 +151,7 @@ def test_the_page(tmp_path):
 def test_pages_of_almost_nothing(tmp_path):
     survey = plain_survey(tmp_path, ["1.png"])
     write_data_page(str(tmp_path / "report.html"), [survey])
-    assert "The check found no fault." in (tmp_path / "report.html").read_text()
+    assert "The check has no finding." in (tmp_path / "report.html").read_text()
     os.remove(tmp_path / "1.png")
     write_data_page(str(tmp_path / "report.html"), [survey])
     assert "<img" not in (tmp_path / "report.html").read_text()
@@ -163,6 +165,35 @@ def test_the_page_stays_small():
 def test_options_in_a_sentence():
     assert mark_options("use --anchors=auto; <b> --a.") == (
         "use <code>--anchors=auto</code>; &lt;b&gt; <code>--a</code>.")
+
+
+def test_a_data_set_is_called_by_the_folder_that_holds_all_of_it(tmp_path):
+    root = coco_tree(tmp_path / "cells", BOXES)
+    options = read_options([f"--coco_root={root}", f"--mindrecord_dir={tmp_path / 'mindrecord'}"])
+    split = prepare_split(**split_options(options, "train"), classes=[], log=lambda text: None)
+    assert split.root == str(root) and data_name([split.root]) == "cells"
+    assert data_name(["/x/cells/train", "/x/cells/valid"]) == "cells" and data_name(["/x", "/y"]) == "data"
+
+
+def test_a_long_table_is_folded_behind_the_charts(tmp_path):
+    names = [f"class {number}" for number in range(30)]
+    survey = plain_survey(tmp_path, ["1.png"], names, [(0, number, [0, 0, 20, 10]) for number in range(30)])
+    write_data_page(str(tmp_path / "report.html"), [survey])
+    text = (tmp_path / "report.html").read_text()
+    assert text.index("<h2>Charts") < text.index("<h2>Classes")
+    # "all" and ten classes are shown
+    assert "show all 31 rows" in text and text.count('<tr class="folded">') == 20
+    short = plain_survey(tmp_path, ["1.png"], names[:12], [(0, 1, [0, 0, 20, 10])])
+    write_data_page(str(tmp_path / "report.html"), [short])
+    assert "<details" not in (tmp_path / "report.html").read_text(), "one row more is not worth a fold"
+
+
+def test_the_model_is_the_one_that_would_be_trained(place, tmp_path):
+    where = [option for option in place.data if not option.startswith("--config_path")]
+    text = succeed(place, "prepare_data.py", *where, "--report=True", f"--output_path={tmp_path / 'out'}")
+    model, size = re.search(r"chosen: (\w+) at (\d+) pixels", text).groups()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"The anchors of {model} at {size} pixels, which <code>--model=auto</code> chooses, match" in page
 
 
 def test_the_program_writes_it(place, tmp_path):

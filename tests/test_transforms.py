@@ -1,10 +1,20 @@
 """Augmentation: exact pixels where they can be said, invariants over many draws elsewhere."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from src import boxes as box_ops
 from src.data import transforms
-from src.data.photometric import adjust_brightness, adjust_contrast, adjust_saturation
+from src.data.photometric import (
+    add_brightness,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hsv,
+    adjust_hsv_saturation,
+    adjust_hue,
+    adjust_saturation,
+)
 from src.data.policies import build_policy
 from src.data.resize import resize
 from src.data.transforms import Expand, ExpandThenCrop, HorizontalFlip, MinIoUCrop, Resize, Sample, augment
@@ -60,6 +70,17 @@ def test_brightness_contrast_saturation_by_hand():
     assert adjust_contrast(pair, 1.4)[0, :, 0].tolist() == [30, 170]
     red = np.array([[[200, 0, 0]]], np.uint8)  # its grey is .299 * 200 = 60
     assert adjust_saturation(red, 0.5)[0, 0].tolist() == [130, 30, 30]
+
+
+def test_saturation_and_hue_share_one_way_to_hsv_and_back():
+    """The steps of policy ssd, all with the lowest amount: brightness, saturation, hue, contrast."""
+    lowest = SimpleNamespace(integers=lambda _: 1, uniform=lambda low=0.0, high=1.0: low)
+    darker = add_brightness(IMAGE, -32)
+    expected = adjust_brightness(adjust_hsv(darker, turns=-0.05, factor=0.5), 0.5)
+    distorted = build_policy("ssd", 32)[0].distort(SAMPLE, lowest).image
+    assert np.array_equal(distorted, expected)
+    apart = adjust_brightness(adjust_hue(adjust_hsv_saturation(darker, 0.5), -0.05), 0.5)
+    assert abs(apart.astype(int) - expected).max() <= 4, "it is rounded less often, else the same"
 
 
 @pytest.mark.parametrize("seed", range(30))

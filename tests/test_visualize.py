@@ -12,7 +12,7 @@ from src.errors import EnvironmentFault
 from src.evaluation import plots
 from src.evaluation.plots import CELL, GAP, lay_out, plot_history, plot_per_class, plot_pictures, plot_pr_curves
 from src.lettering import fit_text, font_file
-from src.metrics import coco_metrics, voc_metrics
+from src.metrics import evaluate_boxes, voc_metrics
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 
@@ -219,23 +219,27 @@ def test_plots_of_metrics(classes, found, tmp_path):
     truth = {"images": [{"id": 1}], "categories": [{"id": at, "name": f"class {at}"} for at in range(1, classes + 2)],
              "annotations": [{"image_id": 1, "category_id": at, "bbox": [0, 0, 9, 9]} for at in range(1, classes + 1)]}
     detections = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}] if found else []
-    plot_pr_curves(truth, detections, path=str(tmp_path / "pr.png"))
+    plot_pr_curves(evaluate_boxes(truth, detections), path=str(tmp_path / "pr.png"))
     for name, metrics in (("coco", coco_metrics(truth, detections)), ("voc", voc_metrics(truth, detections))):
         plot_per_class(metrics, path=str(tmp_path / f"{name}.png"))
     for name in ("pr", "coco", "voc"):
         assert read(tmp_path / f"{name}.png").std() > 5
 
 
-def two_classes(**extra):
+def coco_metrics(*arguments):
+    return evaluate_boxes(*arguments).metrics()
+
+
+def two_classes():
     """Truth whose labels are 1 cat (id 7) and 2 ant (id 2), a box each, and detections: ant is found."""
     truth = {"images": [{"id": 1}], "categories": [{"id": 7, "name": "cat"}, {"id": 2, "name": "ant"}],
-             "annotations": [{"image_id": 1, "category_id": one, "bbox": [0, 0, 9, 9], **extra} for one in (7, 2)]}
+             "annotations": [{"image_id": 1, "category_id": one, "bbox": [0, 0, 9, 9]} for one in (7, 2)]}
     return truth, [{"image_id": 1, "category_id": 2, "bbox": [0, 0, 9, 9], "score": 0.5}]
 
 
 def test_a_class_has_one_color_in_boxes_and_curves(monkeypatch):
     figures = shown(monkeypatch)
-    plot_pr_curves(*two_classes(), path="")
+    plot_pr_curves(evaluate_boxes(*two_classes()), path="")
     colors = {line.get_label().split()[0]: tuple(np.rint(np.multiply(line.get_color(), 255)).astype(int).tolist())
               for line in figures[0].axes[0].lines[:2]}
     assert colors == {"ant": class_color(2), "cat": class_color(1)}
@@ -244,13 +248,11 @@ def test_a_class_has_one_color_in_boxes_and_curves(monkeypatch):
 def test_curves_and_bars_name_their_rule(monkeypatch):
     figures = shown(monkeypatch)
     truth, detections = two_classes()
-    plot_pr_curves(truth, detections, path="")
-    plot_pr_curves(*two_classes(difficult=1), path="")
+    plot_pr_curves(evaluate_boxes(truth, detections), path="")
     plot_per_class(coco_metrics(truth, detections), path="")
     plot_per_class(voc_metrics(truth, detections), path="")
-    curves, difficult, coco, voc = (figure.axes[0] for figure in figures)
+    curves, coco, voc = (figure.axes[0] for figure in figures)
     assert "COCO rule" in curves.get_title() and "COCO rule" in curves.get_legend().get_title().get_text()
-    assert [axis.get_xlabel() for axis in (curves, difficult)] == ["recall", "recall (difficult boxes count)"]
     assert coco.get_xlabel().startswith("COCO rule: AP at") and voc.get_xlabel().startswith("VOC rules at IoU .50")
 
 
@@ -281,12 +283,12 @@ NAMES = ["$$", "_private", "a\nb", "100$ & \\$x$ ^_{", "long " * 20, "\u732b", "
 def test_names_are_drawn_as_they_are(tmp_path, monkeypatch, capfd):
     truth = {"images": [{"id": 1}], "categories": [{"id": at, "name": name} for at, name in enumerate(NAMES, 1)],
              "annotations": [{"image_id": 1, "category_id": at, "bbox": [0, 0, 9, 9]} for at in range(1, 9)]}
-    plot_pr_curves(truth, [], path=str(tmp_path / "pr.png"))
+    plot_pr_curves(evaluate_boxes(truth, []), path=str(tmp_path / "pr.png"))
     plot_per_class(coco_metrics(truth, []), path=str(tmp_path / "bars.png"))
     plot_pictures([GREY], path=str(tmp_path / "grid.png"), titles=["$$ $x"])
     assert sorted(os.listdir(tmp_path)) == ["bars.png", "grid.png", "pr.png"] and capfd.readouterr() == ("", "")
     figures = shown(monkeypatch)
-    plot_pr_curves(truth, [], path="")
+    plot_pr_curves(evaluate_boxes(truth, []), path="")
     texts = [text.get_text().replace(r"\$", "$") for text in figures[0].axes[0].get_legend().get_texts()]
     assert {"$$  0.000", " _private  0.000", "a b  0.000", "100$ & \\$x$ ^_{  0.000"} <= set(texts) and len(texts) == 9
     assert max(map(len, texts)) < 40

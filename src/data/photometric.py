@@ -4,6 +4,7 @@ The functions take and return a uint8 RGB image [H, W, 3].
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,17 +50,22 @@ class ColorJitter:
 class PhotometricDistort:
     """Brightness, contrast, saturation and hue, each with probability 1/2; contrast comes second or last, 1/2 each.
 
-    8-bit between the steps as in caffe. Source: caffe ssd ApplyDistort; PaddleDetection's RandomDistort has its order.
+    8-bit between the steps as in caffe, but saturation and hue of HSV share one way there and back.
+    Source: caffe ssd ApplyDistort; PaddleDetection's RandomDistort has its order.
     """
 
     def __init__(self, *, brightness: ColorStep, contrast: ColorStep, saturation: ColorStep, hue: ColorStep):
         self.orders = (brightness, contrast, saturation, hue), (brightness, saturation, hue, contrast)
 
     def __call__(self, sample: Sample, rng: Generator) -> Sample:
-        image = sample.image
-        for adjust, low, high in self.orders[rng.integers(2)]:
-            if rng.uniform() < 0.5:
-                image = adjust(image, rng.uniform(low, high))
+        image, order = sample.image, self.orders[rng.integers(2)]
+        drawn = [(adjust, rng.uniform(low, high)) for adjust, low, high in order if rng.uniform() < 0.5]
+        for in_hsv, steps in itertools.groupby(drawn, key=lambda step: step[0] in HSV_STEPS):
+            if in_hsv:  # one way to HSV and back for both
+                image = adjust_hsv(image, **{HSV_STEPS[adjust]: amount for adjust, amount in steps})
+            else:
+                for adjust, amount in steps:
+                    image = adjust(image, amount)
         return sample._replace(image=image)
 
 
@@ -86,37 +92,41 @@ def twist_matrix(*, hue: float, saturation: float, brightness: float, contrast: 
 
 def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
     """image * factor."""
-    return cv2.LUT(image, lookup_table(factor, 0))
+    return adjust_levels(image, factor, 0)
 
 
 def add_brightness(image: np.ndarray, amount: float) -> np.ndarray:
     """image + amount of 0..255."""
-    return cv2.LUT(image, lookup_table(1, amount))
+    return adjust_levels(image, 1, amount)
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Away from or towards the mean grey of the image."""
     mean = round(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0])
-    return cv2.LUT(image, lookup_table(factor, (1 - factor) * mean))
+    return adjust_levels(image, factor, (1 - factor) * mean)
+
+
+def adjust_levels(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
+    """image * factor + offset; half the time of a look-up table."""
+    return cv2.addWeighted(image, factor, image, 0, offset)
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """Away from or towards the grey of each pixel."""
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
+    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * YIQ[0])
 
 
 def adjust_hsv_saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """The S of HSV times factor."""
-    return adjust_hsv(image, turns=0, factor=factor)
+    return adjust_hsv(image, factor=factor)
 
 
 def adjust_hue(image: np.ndarray, turns: float) -> np.ndarray:
     """The H of HSV moved by a part of the colour circle, to within 1/500 of it: red by 1/3 is green."""
-    return adjust_hsv(image, turns=turns, factor=1)
+    return adjust_hsv(image, turns=turns)
 
 
-def adjust_hsv(image: np.ndarray, *, turns: float, factor: float) -> np.ndarray:
+def adjust_hsv(image: np.ndarray, *, turns: float = 0, factor: float = 1) -> np.ndarray:
     """image with its H moved and its S multiplied, 8 bits each."""
     levels = np.arange(256)
     # OpenCV counts a circle as 256 on the way to HSV and as 255 on the way back
@@ -128,3 +138,6 @@ def adjust_hsv(image: np.ndarray, *, turns: float, factor: float) -> np.ndarray:
 def lookup_table(factor: float, offset: float) -> np.ndarray:
     """The 256 values of clip(value * factor + offset)."""
     return np.clip(np.arange(256) * factor + offset + 0.5, 0, 255).astype(np.uint8)
+
+
+HSV_STEPS = {adjust_hsv_saturation: "factor", adjust_hue: "turns"}  # and what each of them gives to adjust_hsv

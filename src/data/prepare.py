@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from src.classes import checked_classes
@@ -26,6 +26,7 @@ class Split:
     name: str                   # such as train2017
     folder: str                 # of the conversion
     image_dir: str              # what file names in ground_truth are relative to
+    root: str                   # the folder that holds images and annotations
     files: list[str]            # of MindRecord
     ground_truth: str           # path of ground_truth.json, in COCO's format
     report: str                 # path of report.csv
@@ -54,7 +55,7 @@ def prepare_split(split: str, dataset: str, *, mindrecord_dir: str, classes: lis
     try:
         os.makedirs(mindrecord_dir, exist_ok=True)
     except OSError as error:
-        raise EnvironmentFault(f"mindrecord_dir '{mindrecord_dir}' cannot be made: {error.strerror}") from error
+        raise EnvironmentFault(f"--mindrecord_dir '{mindrecord_dir}' cannot be made: {error.strerror}") from error
     digest = fingerprint(files.files)
     origin = [os.path.abspath(files.files[0]), os.path.abspath(files.image_dir), *([files.part] if files.part else [])]
     paths = [conversion_path(mindrecord_dir, f"{dataset}_{files.name}", origin=[*origin, *names], fingerprint=digest)
@@ -111,7 +112,7 @@ def wait_for_rank_0(wanted: Wanted, log: Callable[[str], None]) -> ReadLock:
                 last_write = max([last_write, *(entry.stat().st_mtime for entry in os.scandir(folder))])
         if time.time() - last_write > SILENCE_SECONDS:
             raise RankFault(f"rank 0 has written nothing towards {path} for {SILENCE_SECONDS} seconds; all machines "
-                            "must share mindrecord_dir, or run prepare_data.py on each of them first")
+                            "must share --mindrecord_dir, or run prepare_data.py on each of them first")
         time.sleep(POLL_SECONDS)
 
 
@@ -127,10 +128,16 @@ def open_split(files: SplitFiles, lock: ReadLock, *, converted: bool, strict: bo
     mindrecords = [os.path.join(folder, name) for name in sorted(manifest.files) if f"{name}.db" in manifest.files]
     return Split(
         name=files.name, folder=folder, image_dir=files.image_dir, files=mindrecords,
+        root=os.path.commonpath([os.path.abspath(path) for path in (files.files[0], files.image_dir)]),
         ground_truth=os.path.join(folder, "ground_truth.json"), report=report, converted=converted,
         classes=manifest.classes, category_ids=manifest.category_ids, count=manifest.count,
         boxes_per_class=manifest.boxes_per_class, summary=manifest.summary, finding_count=manifest.faults,
         fingerprint=manifest.fingerprint, content=manifest.content, lock=lock)
+
+
+def data_name(roots: Sequence[str]) -> str:
+    """What a data set is called whose splits have these roots: the folder that holds all of them."""
+    return os.path.basename(os.path.commonpath(roots)) or "data"
 
 
 def describe_split(split: Split) -> str:

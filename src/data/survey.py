@@ -31,6 +31,7 @@ TXT_LINE = re.compile(r"(.+):(\d+)")   # a place in a file
 class Survey(NamedTuple):
     """One split as its conversion has it."""
     name: str
+    root: str                # the folder that holds images and annotations
     truth: dict              # ground_truth.json
     image_dir: str
     findings: list[Finding]  # those that were kept
@@ -60,7 +61,7 @@ def survey_split(split: Split) -> Survey:
             counts[row[0]] += int(more[1]) if more else 1
             if not more:
                 findings.append(Finding(row[0], row[1], row[2] or None, row[3]))
-    return Survey(split.name, read_json(split.ground_truth), split.image_dir, findings, counts)
+    return Survey(split.name, split.root, read_json(split.ground_truth), split.image_dir, findings, counts)
 
 
 def measure(survey: Survey) -> Measures:

@@ -10,6 +10,7 @@ import numpy as np
 from src.anchor_fit import Fit, share_matched
 from src.data.findings import NOTES, Finding
 from src.data.images import read_image
+from src.data.prepare import data_name
 from src.data.survey import Finder, Measures, Survey, box_of, identical_images, measure
 from src.drawing import draw_boxes, encode_jpeg, fit_into
 from src.errors import DataError
@@ -34,6 +35,7 @@ MARK = (207, 27, 60)             # colour of the box of a finding
 class AnchorFit(NamedTuple):
     """How the anchors of a model fit the boxes of a split."""
     model: str          # name and size
+    chosen: bool        # whether it is the model that --model=auto chooses
     split: str          # whose boxes were measured
     threshold: float    # IoU of a match
     fit: Fit
@@ -44,8 +46,8 @@ def write_data_page(path: str, surveys: Sequence[Survey], *, anchors: AnchorFit 
     """Writes the report of a data set of one split or more. anchors: None where they are not measured."""
     measures = [measure(survey) for survey in surveys]
     twins = identical_images(surveys)
-    shown = [survey.name for survey in surveys]
-    write_page(path, "data.html", title=f"Data: {join_words(shown)}",
+    shown, name = join_words([survey.name for survey in surveys]), data_name([survey.root for survey in surveys])
+    write_page(path, "data.html", title=f"{name}: {shown}",
                subtitle=join_words([f"{survey.name}: {survey.image_dir}" for survey in surveys]),
                facts=headline(surveys, measures), summary=summarize(surveys, measures, twins=twins, anchors=anchors),
                classes=class_table(surveys, measures), charts=build_charts(surveys, measures, anchors),
@@ -83,8 +85,9 @@ def summarize(surveys: Sequence[Survey], measures: Sequence[Measures], *, twins:
     first = measures[0]
     if len(first.boxes) > 1 and 0 < first.boxes.min() < RARE * first.boxes.max():
         rare, often = (surveys[0].classes[index] for index in (first.boxes.argmin(), first.boxes.argmax()))
-        sentences.append(f"{rare} is rare: {first.boxes.min()} boxes, where {often} has {first.boxes.max()}; "
-                         "--class_balance repeats its images.")
+        count = first.boxes.min()
+        sentences.append(f"{rare} is rare: {count} {'box' if count == 1 else 'boxes'}, where {often} has "
+                         f"{first.boxes.max()}; --class_balance repeats its images.")
     if len(first.sides):
         small = (first.sides < SMALL_SIDE).mean()
         sentences.append(f"Half of the boxes are smaller than {np.median(first.sides):.0f} x "
@@ -95,8 +98,8 @@ def summarize(surveys: Sequence[Survey], measures: Sequence[Measures], *, twins:
     if empty:
         sentences.append(f"{empty} image(s) have no box; they count as images in which there is nothing.")
     count = sum(map(num_findings, surveys))
-    sentences.append(f"The check found {count} fault(s), which are shown below." if count else
-                     "The check found no fault.")
+    sentences.append(f"The check has {count} finding(s), which are shown below." if count else
+                     "The check has no finding.")
     return sentences
 
 
@@ -112,9 +115,10 @@ def image_words(surveys: Sequence[Survey]) -> str:
 def anchor_words(anchors: AnchorFit) -> str:
     """How many boxes the anchors match, and whether fitted ones match more."""
     before, after = (share_matched(best, anchors.threshold) for best in (anchors.fit.before, anchors.fit.after))
-    text = (f"The anchors of {anchors.model} match {before:.1%} of the boxes of {anchors.split} (IoU of "
+    model = f"{anchors.model}, which --model=auto chooses," if anchors.chosen else anchors.model
+    text = (f"The anchors of {model} match {before:.1%} of the boxes of {anchors.split} (IoU of "
             f"{anchors.threshold:g} or more)")
-    return f"{text}; --anchors=auto raises that to {after:.1%}." if anchors.fit.shapes else f"{text}."
+    return f"{text}; fitted ones (--anchors=auto) match {after:.1%}." if anchors.fit.shapes else f"{text}."
 
 
 def class_table(surveys: Sequence[Survey], measures: Sequence[Measures]) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 from src.boxes import area
 from src.evaluation.mistakes import Judged, confusion, judge
 from src.evaluation.thresholds import ScoreCurves, choose_scores, score_curves, scores_by_class
-from src.metrics import clean, evaluate_boxes
+from src.metrics import Evaluated
 
 # sides of squares in pixels, from octave to octave in halves
 SIDES = (0, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, np.inf)
@@ -50,7 +50,7 @@ class Diagnosis(NamedTuple):
     images: list[Judged]
     matrix: np.ndarray         # [C + 1, C + 1] confusion
     sizes: list[SizeRange]
-    precision: np.ndarray      # [10, 101, C, 4] of metrics.evaluate_boxes, 100 boxes an image
+    precision: np.ndarray      # [10, 101, C, 4] of metrics.Evaluated
     errors: dict[str, float]   # TIDE: the AP50 that each of ERRORS costs; {} with pycocotools
     bins: list[dict]           # hotcoco's calibration in ten ranges of scores; [] with pycocotools
 
@@ -70,30 +70,25 @@ class Diagnosis(NamedTuple):
         return int(self.matrix[:, 1:].sum())
 
 
-def diagnose(truth: dict, detections: list[dict], *, draw_score: float, typed: bool = False,
-             engine: str = "hotcoco") -> Diagnosis:
-    """Looks at the detections of a split, which a low score leaves in. truth: COCO dict; detections: COCO results.
+def diagnose(truth: dict, detections: list[dict], evaluated: Evaluated, *, draw_score: float,
+             typed: bool = False) -> Diagnosis:
+    """Looks at the detections of a split, which a low score leaves in. truth: COCO dict; detections: COCO results;
+    evaluated: of both.
 
     The single boxes are judged from the scores of best F1 on; from draw_score where it is typed, or nothing is right.
     """
-    classes = [category["name"] for category in truth["categories"]]
-    # a difficult box of VOC need not be found, as a crowd
-    items = [{**item, "iscrowd": int(bool(item.get("iscrowd") or item.get("difficult")))}
-             for item in truth["annotations"]]
-    truth = {**truth, "annotations": items}
+    classes = evaluated.classes
     curves = score_curves(judge(truth, detections), len(classes))
     chosen = choose_scores(curves, classes)
     scores = chosen if chosen and not typed else {"draw_score": draw_score, "class_scores": {}}
     limits = scores_by_class(classes, scores["draw_score"], scores["class_scores"])
     images = judge(truth, detections, min_scores=limits)
-    run = evaluate_boxes(*clean(truth, detections), engine)
-    order = np.argsort(np.argsort([category["id"] for category in truth["categories"]]))  # engines sort classes by id
     errors, bins = {}, []
-    if engine == "hotcoco" and detections and len(items):
-        lost = run.tide_errors()["delta_ap"]
-        errors, bins = {name: lost[name] for name in ERRORS}, run.calibration()["bins"]
+    if evaluated.engine == "hotcoco" and detections and truth["annotations"]:
+        lost = evaluated.run.tide_errors()["delta_ap"]
+        errors, bins = {name: lost[name] for name in ERRORS}, evaluated.run.calibration()["bins"]
     return Diagnosis(classes, curves, chosen, limits, images, confusion(images, len(classes)), size_ranges(images),
-                     run.eval["precision"][..., 2][:, :, order], errors, bins)
+                     evaluated.precision, errors, bins)
 
 
 def size_ranges(images: Sequence[Judged]) -> list[SizeRange]:

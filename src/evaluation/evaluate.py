@@ -8,7 +8,7 @@ import numpy as np
 from src.data.loader import EvalLoader
 from src.errors import SSDError, smaller_batch
 from src.machine.distributed import gather_rows
-from src.metrics import coco_metrics, voc_and_coco_metrics
+from src.metrics import COCO_NAMES, Evaluated, evaluate_boxes, voc_metrics
 from src.progress import track
 
 OVERFIT_GOAL = 0.95  # AP50
@@ -49,17 +49,24 @@ def first_images(ground_truth: dict, count: int) -> dict:
     return {**ground_truth, "images": images, "annotations": annotations}
 
 
-def compute_metrics(table: np.ndarray, ground_truth: dict, *, dataset: str, engine: str) -> tuple[dict, list[dict]]:
-    """Metrics of a table of detections by the protocol of the data set, and the detections as COCO results."""
-    detections = to_coco(table, ground_truth)
-    if dataset == "voc":
-        return voc_and_coco_metrics(ground_truth, detections, engine), detections
-    return coco_metrics(ground_truth, detections, engine), detections
+def compute_metrics(ground_truth: dict, detections: list[dict], *, dataset: str,
+                    engine: str = "hotcoco") -> tuple[dict, Evaluated]:
+    """Metrics by the protocol of the data set, and what the engine measured for them. Arguments: of evaluate_boxes.
+
+    dataset: voc has the metrics of voc_metrics, and of COCO's AP, AP50 and AP75; all others have COCO's.
+    """
+    evaluated = evaluate_boxes(ground_truth, detections, engine)
+    coco = evaluated.metrics()
+    if dataset != "voc":
+        return coco, evaluated
+    voc = voc_metrics(ground_truth, detections)
+    per_class = {name: {**coco["per_class"][name], **entry} for name, entry in voc["per_class"].items()}
+    return {**voc, **{name: coco[name] for name in COCO_NAMES[:3]}, "per_class": per_class}, evaluated
 
 
 def has_memorised(metrics: dict, *, images: int, steps_done: int, last: bool, say: Callable[[str], None]) -> bool:
     """Whether a self-test (--overfit) has memorised its images. Raises SSDError when its last step ends without."""
-    value = metrics.get("mAP_area", metrics.get("AP50"))
+    value = metrics["AP50"]
     result = f"overfit: AP50 {value:.4f} on {images} images after {steps_done} steps"
     if value > OVERFIT_GOAL:
         say(f"{result}, passed")

@@ -15,7 +15,7 @@ import numpy as np
 from src.drawing import class_color
 from src.errors import SSDError
 from src.files import write_atomic
-from src.metrics import precision_curves
+from src.metrics import Evaluated
 from src.page import data_uri
 from src.text import one_line
 
@@ -123,22 +123,20 @@ def plot_history(rows: list[dict], *, path: str, steps_per_epoch: int) -> None:
 
 
 @not_fatal
-def plot_pr_curves(ground_truth: dict, detections: list[dict], *, path: str, engine: str = "hotcoco") -> None:
-    """Precision over recall at IoU 0.5 by class as a PNG, by COCO's rule for VOC too. Arguments: of coco_metrics."""
-    curves = precision_curves(ground_truth, detections, engine)
-    classes = [category["name"] for category in ground_truth["categories"]]
+def plot_pr_curves(evaluated: Evaluated, *, path: str) -> None:
+    """Precision over recall at IoU 0.5 by class as a PNG, by COCO's rule for VOC too."""
+    curves = evaluated.curves()
     figure, (axis,) = new_figure(1, width=8.6, height=5.0)
     draw_curves(axis, {name: (curve, f"{curve.mean():.3f}") for name, curve in curves.items()},
-                x=np.linspace(0, 1, 101), classes=classes)
+                x=np.linspace(0, 1, 101), classes=evaluated.classes)
     if curves:
         mean = np.mean(list(curves.values()), axis=0)
         axis.plot(np.linspace(0, 1, 101), mean, color=INK, linewidth=2.6,
                   label=f"all {len(curves)} classes  {mean.mean():.3f}")
         axis.legend(frameon=False, title="AP50, COCO rule", alignment="left", loc="upper left",
                     bbox_to_anchor=(1.01, 1))
-    difficult = any(annotation.get("difficult") for annotation in ground_truth["annotations"])
     axis.set(title="precision and recall at IoU .50, COCO rule (101 points)", xlim=(0, 1), ylim=(0, 1.02),
-             xlabel="recall (difficult boxes count)" if difficult else "recall", ylabel="precision")
+             xlabel="recall", ylabel="precision")
     save_figure(figure, path)
 
 

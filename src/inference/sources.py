@@ -101,9 +101,9 @@ def open_source(source: str, skip: str = "") -> Source:
     if source.isdigit() or is_url(source):
         return Source(source, [source], video=open_video(source))
     if not os.path.exists(source):
-        raise DataError(f"source '{source}' does not exist")
+        raise DataError(f"--source '{source}' does not exist")
     if stat.S_ISFIFO(os.stat(source).st_mode):  # FFmpeg would wait for its other end
-        raise DataError(f"source '{source}' is a named pipe; give an image, a folder, a video or a camera number")
+        raise DataError(f"--source '{source}' is a named pipe; give an image, a folder, a video or a camera number")
     is_image = source.lower().endswith(IMAGE_ENDINGS)
     return Source(source, [source], os.path.dirname(source) or ".", video=None if is_image else open_video(source))
 

@@ -17,6 +17,7 @@ from src.config import AUTO_PATH, split_options
 from src.data.labels import classes_from
 from src.data.loader import EvalLoader, TrainLoader
 from src.data.prepare import Split, describe_split, prepare_split
+from src.data.workers import use_processes
 from src.ema import WeightAverage
 from src.errors import DataError
 from src.evaluation.evaluate import first_images
@@ -29,6 +30,7 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
+from src.models.cpu_kernels import try_own_kernels
 from src.models.freeze import FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
@@ -45,7 +47,7 @@ from src.training.resume import Saved
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.training.step import TrainStep
-from src.training.timing import EVALUATIONS, SAVES, RunTimer
+from src.training.timing import EVALUATIONS, SAVES, UNPLANNED, RunTimer
 from src.training.validator import Validator
 from src.version import git_commit
 from src.weights.files import open_weights
@@ -143,6 +145,12 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
     return model, freeze_layers(network, frozen)
 
 
+def choose_kernels(options: EasyDict, model: Model, log: RunLog) -> str:
+    """Gives the Model our own kernels where it can have them -> the path of their library, else ""."""
+    possible = options.device_target == "CPU" and options.amp_level == "O0" and options.cpu_kernels == "own"
+    return try_own_kernels(model.network, log.say) if possible else ""
+
+
 def choose_anchors(options: EasyDict, model: Model, split: Split, *, saved: Saved | None, log: RunLog, rank: int,
                    world: int) -> Model:
     """The Model with the anchors of a new run, or with those that a resumed run was saved with. split: of training."""
@@ -159,10 +167,12 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     rows = min(options.overfit or split.count, split.count)
     batch_size = min(options.batch_size, -(-rows // (options.accumulate * world)))  # not larger than the data
+    workers = options.num_workers or loader_threads()
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
-                         workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean, class_balance=options.class_balance, mosaic=options.mosaic,
+                         workers=workers, processes=use_processes(options.worker_kind, workers),
+                         use_difficult=options.use_difficult, fill=model.mean, class_balance=options.class_balance,
+                         mosaic=options.mosaic,
                          mosaic_epochs=math.inf if options.minutes else options.epoch_size - options.mosaic_off_epochs)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
@@ -204,10 +214,14 @@ def build_rates(options: EasyDict, steps_per_epoch: int, total_steps: int = 0) -
     return warmup(rates, options.lr_init, warm)
 
 
-def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float) -> RunTimer | None:
-    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time()."""
+def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float, saved: Saved | None) -> RunTimer | None:
+    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time().
+
+    A run that was resumed before its plan was made has used up minutes already.
+    """
     if not options.minutes:
         return None
+    began -= saved.meta.get("spent", 0.0) if saved else 0.0
     kept = {name: math.inf for name in ("eval_interval", "save_checkpoint_epochs") if name in options.typed}
     return RunTimer(options.minutes, began, rates_of=partial(build_rates, options, steps_per_epoch),
                     steps_per_epoch=steps_per_epoch, eval_interval=options.eval_interval,
@@ -245,7 +259,7 @@ def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:
 def build_state(options: EasyDict, steps_per_epoch: int, saved: Saved | None) -> RunState:
     """Where the run starts: where the Saved of a resumed run is, or after the epochs of the pretrained checkpoint."""
     plan = saved.meta.get("plan") if saved and options.minutes else None
-    total = options.epoch_size * steps_per_epoch  # with --minutes only until they are measured
+    total = UNPLANNED if options.minutes else options.epoch_size * steps_per_epoch
     if plan:  # its steps, in those of this start
         total = round(plan["steps"] * steps_per_epoch / saved.meta["steps_per_epoch"])
     limits = {"steps_per_epoch": steps_per_epoch, "total_steps": min(total, options.max_steps or total),

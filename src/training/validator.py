@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from src.data.loader import EvalLoader
-from src.evaluation.evaluate import collect_detections, compute_metrics, has_memorised
+from src.evaluation.evaluate import collect_detections, compute_metrics, has_memorised, to_coco
 from src.evaluation.mistakes import judge
 from src.evaluation.report import draw_predictions
 from src.evaluation.thresholds import choose_scores, score_curves
@@ -70,7 +70,8 @@ class Validator:
         self.step.set_train()
         if self.rank > 0:
             return {}
-        metrics, self.detections = compute_metrics(table, self.truth, dataset=self.dataset, engine=self.engine)
+        self.detections = to_coco(table, self.truth)
+        metrics, _ = compute_metrics(self.truth, self.detections, dataset=self.dataset, engine=self.engine)
         numbers = {name: metrics[name] for name in LOGGED if name in metrics}
         self.log.write({"step": state.steps_done, "epoch": state.epoch, **numbers}, "eval")
         scores = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())

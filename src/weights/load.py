@@ -56,8 +56,8 @@ class LoadReport:
     def text(self, path: str) -> str:
         """A table for people. path: of the file."""
         lines = [f"weights from {os.path.basename(path)} ({self.source})", f"  {'loaded':<32}{len(self.loaded):>5}"]
-        for title, rows in (("loaded by class, filter_weight", self.partly), ("skipped, another shape", self.skipped),
-                            ("skipped, filter_weight", self.left_out),
+        for title, rows in (("loaded by class, --filter_weight", self.partly), ("skipped, another shape", self.skipped),
+                            ("skipped, --filter_weight", self.left_out),
                             ("not in the file, new weights", self.missing),
                             ("in the file, not of this network", self.unused)):
             shown = rows if len(rows) <= MAX_ROWS else [*rows[:MAX_ROWS], f"... and {len(rows) - MAX_ROWS} more"]
@@ -174,8 +174,8 @@ def check_version(model: str, source: str) -> None:
     own, other = {"tensorflow": ("_tf2", "_tf1"), "tensorflow1": ("_tf1", "_tf2")}.get(source, ("", "?"))
     right = model.removesuffix(other) + own
     if model.endswith(other) and right in BUILDERS:
-        raise OptionError(f"model={model}: the file is of TensorFlow {own[-1]}, whose network computes something else "
-                          f"from the same parameters; use --model={right}")
+        raise OptionError(f"--model={model}: the file is of TensorFlow {own[-1]}, whose network computes something "
+                          f"else from the same parameters; use --model={right}")
 
 
 def load_pretrained(network: SSD, file: WeightFile, model: str, *, classes: Sequence[str] = (), by_class: bool = False,
@@ -194,15 +194,15 @@ def load_pretrained(network: SSD, file: WeightFile, model: str, *, classes: Sequ
     report = assign(network, translated._replace(arrays={**translated.arrays, **taken}), leave_out)
     report.partly, report.loaded = list(taken), [name for name in report.loaded if name not in taken]
     if not report.loaded:
-        raise OptionError(f"pre_trained '{file.path}': none of its {len(file.arrays)} tensors fits {model}; is it of "
+        raise OptionError(f"--pre_trained '{file.path}': none of its {len(file.arrays)} tensors fits {model}; is it of "
                           "another network?")
     # norms, biases and L2Norm do not start at random; files of a backbone, or with folded norms, lack them
     random = [name for name in shapes_of(network) if name.endswith(".weight") and ".l2_norm." not in name
               and name not in report.loaded and f"{name}.".startswith(tuple(f"{prefix}." for prefix in frozen))]
     if random:
-        raise OptionError(f"freeze_layer={','.join(frozen)}: {len(random)} of these weights would keep their random "
-                          f"initial values (first: {random[0]}), pre_trained '{file.path}' does not fill them; freeze "
-                          "less, or give weights that do")
+        raise OptionError(f"--freeze_layer={','.join(frozen)}: {len(random)} of these weights would keep their random "
+                          f"initial values (first: {random[0]}), --pre_trained '{file.path}' does not fill them; "
+                          "freeze less, or give weights that do")
     text, own_model = report.text(file.path), file.meta.get("model", file_model or model)
     if own_model != model:
         text += f"\n  note: the file is of {own_model}, this is {model}: equal names may differ in meaning"
