@@ -52,6 +52,7 @@ from src.training.validator import Validator
 from src.version import git_commit
 from src.weights.files import open_weights
 from src.weights.load import load_pretrained
+from src.weights.recognise import recognise
 
 # what a loss trains logits to be
 SCORES = {"focal": "sigmoid", "quality": "sigmoid", "varifocal": "sigmoid", "multibox": "softmax"}
@@ -130,8 +131,11 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         he_initialize(network, model.num_classes, options.seed, input_deviation=deviation)
     if options.pre_trained and not options.resume:
         file = open_weights(options.pre_trained)
+        found = None if file.meta else recognise(file)
+        if found:
+            log.say(f"recognised: {options.pre_trained} is {found.words()}")
         log.say(load_pretrained(network, file, model.name, classes=classes, by_class=options.filter_weight,
-                                frozen=frozen))
+                                frozen=frozen, file_model=found.model if found else ""))
         if file.meta.get("anchor_shapes") and not options.anchors:
             log.say("  note: these weights are trained for anchors of their own; --anchors=FILE with the anchors.json "
                     "of that run keeps them")
