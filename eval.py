@@ -49,7 +49,7 @@ def run(options: EasyDict, *, notes: list[str]) -> None:
         say(note)
     path = options.checkpoint_file_path
     predict = load_predictor(path, batch_size=options.eval_batch_size, compile_cache=options.compile_cache,
-                             **model_options(options))
+                             **model_options(options), say=say)
     run_folder = run_of(path) or os.path.dirname(os.path.abspath(path))
     folder = os.path.join(options.output_path if "output_path" in options.typed else run_folder, "eval")
     with output_folder(folder) if rank == 0 else contextlib.nullcontext():
@@ -72,7 +72,7 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
     loader = EvalLoader(split.files, rows=count, image_size=predict.image_size, batch_size=predict.batch_size,
                         rank=rank, world=world, workers=options.num_workers or process.loader_threads(),
                         resize=predict.resize)
-    say(f"{meta['model']} on {count} images of {split.name}, min_score {meta['min_score']}, nms_threshold "
+    say(f"{meta['model']} on {count} images of {split.name}, --min_score={meta['min_score']}, --nms_threshold="
         f"{meta['nms_threshold']}, at most {meta['max_boxes']} boxes an image")
     start = time.time()
     table = collect_detections(predict, loader, rank=rank, world=world)
@@ -87,7 +87,7 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
     notes = split_notes(truth, options.dataset, max_boxes=meta["max_boxes"], where=where)
     say("\n".join([format_metrics(metrics), *notes]))
     if not detections:
-        say(f"nothing was detected: no score exceeds min_score {meta['min_score']} (after few steps of training "
+        say(f"nothing was detected: no score exceeds --min_score={meta['min_score']} (after few steps of training "
             "scores are low; try --min_score=0.01)")
     plots.plot_pr_curves(evaluated, path=os.path.join(folder, "pr_curves.png"))
     plots.plot_per_class(metrics, path=os.path.join(folder, "per_class.png"))
@@ -103,7 +103,8 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
 
 def write_report(options: EasyDict, folder: str, diagnosis: Diagnosis, *, metrics: dict, about: dict, notes: list[str],
                  split: Split, say: Callable[[str], None]) -> None:
-    """Writes report.html, and into the evaluated file the score from which on its boxes are worth showing."""
+    """Writes report.html, and says from which score on boxes are worth showing; stores it where this data tells."""
+    from src.config import on_run_data
     from src.data.prepare import data_name
     from src.evaluation.eval_page import write_eval_page
     from src.evaluation.thresholds import MIN_F1
@@ -114,9 +115,14 @@ def write_report(options: EasyDict, folder: str, diagnosis: Diagnosis, *, metric
                     image_dir=split.image_dir, notes=notes)
     say(f"{os.path.join(folder, 'report.html')} shows what is right and wrong")
     if not diagnosis.chosen:
-        say(f"there is no score to use yet: F1 stays below {MIN_F1:g}")
-    elif not options.eval_images:  # some of the images do not tell
+        say(f"score to use: none yet, as F1 stays below {MIN_F1:g}")
+    elif options.store_score or on_run_data(options) and not options.eval_images:  # some of the images do not tell
         keep_scores(path, diagnosis.chosen, say)
+    else:
+        why = "these are a part of the images" if options.eval_images else (
+            "this is not the validation data of the run that it lies in")
+        say(f"score to use here: {diagnosis.chosen['draw_score']:g}, not stored in '{path}': {why} (--store_score=True "
+            "stores it)")
 
 
 def keep_scores(path: str, scores: dict, say: Callable[[str], None]) -> None:
@@ -129,7 +135,7 @@ def keep_scores(path: str, scores: dict, say: Callable[[str], None]) -> None:
     try:
         with hold_run_folder(run, resume=True) if run else contextlib.nullcontext():  # a living run may write it
             remember(path, scores)
-        say(f"{text}; '{path}' now says so, and predict.py draws from it on")
+        say(f"{text}; '{path}' now holds it, and predict.py draws from it on")
     except SSDError as error:
         say(f"{text}; give predict.py --draw_score={scores['draw_score']:g} ({error})")
 

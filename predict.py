@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from src.errors import DataError, Interrupted, OptionError, run_main, smaller_batch
@@ -50,7 +51,7 @@ def main() -> None:
     pictures = 1 if is_live or source.live else source.total
     predict = load_predictor(options.checkpoint_file_path, compile_cache=options.compile_cache,
                              batch_size=batch_size(options.eval_batch_size, len(windows), pictures),
-                             **model_options(options))
+                             **model_options(options), say=partial(print, flush=True))
     predict.meta.update(read_scores(options.score_threshold, predict.classes, predict.meta))
     scores = shown_scores(predict.classes, options.only_classes, predict.meta)
     if is_live:
@@ -81,7 +82,7 @@ def find_source(text: str, output_path: str) -> Source:
 
     source = open_source(text, skip=output_path)
     if source.root and os.path.isdir(output_path) and os.path.samefile(source.root, output_path):
-        raise OptionError(f"output_path '{output_path}' is the folder of the source, whose files the drawings could "
+        raise OptionError(f"--output_path '{output_path}' is the folder of the source, whose files the drawings could "
                           "replace; choose another one")
     return source
 
@@ -115,7 +116,7 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
             return
         from src.live.server import App, serve
         about = f"{predict.meta['model']} of {model}, {predict.image_size} pixels, {len(predict.classes)} class(es)"
-        app = App(stream, predict.classes, title=name, about=about, score=score, host=options.host)
+        app = App(stream, predict.classes, title=name, about=about, scores=scores, score=score, host=options.host)
         serve(app, host=options.host, port=options.serve)
 
 
@@ -177,7 +178,7 @@ def finish(source: Source, outputs: Outputs, scores: np.ndarray, *, folder: str,
     from src.inference.found import score_words
 
     if not outputs.rows and not interrupted:
-        raise DataError(f"source '{source.name}' gives no picture that can be read")
+        raise DataError(f"--source '{source.name}' gives no picture that can be read")
     min_score = outputs.thresholds["min_score"]
     hint = "" if outputs.objects and scores.min() >= min_score else f"; the model gives scores from {min_score} on"
     summary = (f"{outputs.objects} object(s) {score_words(scores)} in {outputs.rows} {source.unit}(s){hint}; "
@@ -186,8 +187,8 @@ def finish(source: Source, outputs: Outputs, scores: np.ndarray, *, folder: str,
         raise Interrupted(f"interrupted before the end of '{source.name}': {summary}")
     print("\n".join([*outputs.notes, summary]), flush=True)
     if source.broken:
-        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged; the "
-                        f"first: {source.broken[0]}")
+        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged, see 'left "
+                        "out' and 'damaged' above; the rest is done")
 
 
 if __name__ == "__main__":

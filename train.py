@@ -40,14 +40,15 @@ def main() -> None:
     from src.config import take_data
     from src.data.formats import identify
     from src.training.build import choose_overfit
-    from src.training.run_folder import hold_run_folder
+    from src.training.run_folder import hold_run_folder, restart_note
 
     options, note = take_data(options, identify)
     options = choose_overfit(options)
     with smaller_batch("batch_size", options.batch_size):
         rank, world = prepare_run(options)
         with hold_run_folder(options.output_path, resume=options.resume) if rank == 0 else contextlib.nullcontext():
-            train(options, rank, world=world, began=began, notes=[note])
+            again = "" if options.resume else restart_note(options.output_path)
+            train(options, rank, world=world, began=began, notes=[note, again])
 
 
 def prepare_run(options: EasyDict) -> tuple[int, int]:
@@ -79,7 +80,6 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     from src.training import build
     from src.training.log import RunLog
     from src.training.loop import Loop
-    from src.training.meter import peak_memory
     from src.training.resume import begin_run, find_saved
 
     log = RunLog(first=rank == 0)
@@ -90,11 +90,12 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     options = build.choose_model(options, train_split, log=log, rank=rank, world=world)
 
     model, frozen = build.build_training_model(options, train_split.classes, world=world, log=log)
+    kernels = build.choose_kernels(options, model, log)
     model = build.choose_anchors(options, model, train_split, saved=saved, log=log, rank=rank, world=world)
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
-    timer = build.build_timer(options, loader.steps, began=began)
+    timer = build.build_timer(options, loader.steps, began=began, saved=saved)
     rates = timer.early_rates() if timer else build.build_rates(options, loader.steps)
-    step = build.build_step(options, model, rates[0] if timer else rates, world=world)
+    step = build.build_step(options, model, rates[0] if timer else rates, world=world, kernels=kernels)
 
     state = build.build_state(options, loader.steps, saved)
     facts = build.build_facts(options, model, train_split, world=world)
@@ -103,7 +104,7 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     saver = build.build_saver(options, step, state, facts=facts, rank=rank, world=world)
     # MindSpore numbers graphs in the order of compiling; a run that begins with a due evaluation compiles that first
     graph = {**facts["options"], "classes": model.num_classes, "processes": world, "order": state.epoch_end_due,
-             "anchor_shapes": model.anchor_shapes}
+             "anchor_shapes": model.anchor_shapes, "kernels": kernels}
     use_cache(options.compile_cache, graph, step.get_parameters())
     open_run(options, log, state, model=model, loader=loader, classes=train_split.classes, frozen=frozen,
              validator=validator)
@@ -111,10 +112,8 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     images = read_json(train_split.ground_truth)["images"]
     Loop(step, loader, state, rates=rates, validator=validator, saver=saver, log=log,
          image_names=[image["file_name"] for image in images], log_interval=options.log_interval,
-         timer=timer).run()
-    name = "mAP (area)" if options.dataset == "voc" else "AP"
-    best = f", best {name} {state.best:.4f} in best.ckpt" if state.best >= 0 else ""
-    log.say(f"done: {saver.folder}/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")
+         timer=timer, network=f"{model.name} at {model.image_size} pixels").run()
+    tell_end(options, log, state)
 
 
 def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, loader: TrainLoader, classes: list[str],
@@ -139,12 +138,13 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
             write_shapes(os.path.join(folder, "anchors.json"), model.anchor_shapes, model.image_size)
         # a run that early_stop has ended takes no step again
         steps_done = state.total_steps if state.is_stalled else state.steps_done
-        log.open(folder, steps_per_epoch=loader.steps, steps_done=steps_done, evaluated=not state.epoch_end_due)
+        log.open(folder, steps_per_epoch=loader.steps, steps_done=steps_done, evaluated=not state.epoch_end_due,
+                 resumed=options.resume)
         log.events.hyperparameters(compared_options(options, read_yaml(DEFAULT_PATH)), SHOWN_METRICS)
     facts = describe_run(options, model, loader, classes=len(classes), frozen=frozen)
     log.write(facts)
     names = [*classes[:MAX_NAMES], ".."] if len(classes) > MAX_NAMES else classes
-    lines = [", ".join(f"{key} {value}" for key, value in facts.items()), f"classes: {', '.join(names)}"]
+    lines = [facts_in_words(facts), f"classes: {', '.join(names)}"]
     lines += hints(options, loader, classes)
     if validator:
         where = f"the self-test's {loader.rows} image(s)" if options.overfit else "the validation split"
@@ -155,6 +155,28 @@ def open_run(options: EasyDict, log: RunLog, state: RunState, *, model: Model, l
         path = os.path.join(folder, "train_batch.png")
         draw_training_batch(path, next(iter(loader.epoch(0))), anchors=model.anchors, classes=classes)
         log.picture("train/first_batch", path, 0)
+
+
+def facts_in_words(facts: dict) -> str:
+    """What describe_run says of a run, for people."""
+    frozen = f", {facts['frozen_tensors']} tensors frozen" if facts["frozen_tensors"] else ""
+    return (f"training {facts['model']} at {facts['image_size']} pixels ({facts['parameters']:,} parameters{frozen}, "
+            f"{facts['anchors']:,} anchors, {facts['classes']} classes) on {facts['train_images']} images, "
+            f"{facts['batch']} a step; {facts['device']}, {facts['processes']} process(es), MindSpore "
+            f"{facts['mindspore']}, numpy {facts['numpy']}, commit {facts['commit']}")
+
+
+def tell_end(options: EasyDict, log: RunLog, state: RunState) -> None:
+    """Says where the weights are and how good, and of a run with --minutes whether it was long enough."""
+    from src.training.meter import peak_memory
+    from src.training.timing import too_short
+
+    name = "mAP_area" if options.dataset == "voc" else "AP"
+    best = f", best {name} {state.best:.4f} in best.ckpt" if state.best >= 0 else ""
+    log.say(f"done: {options.output_path}/ckpt/last.ckpt{best}, peak memory {peak_memory():.1f} GiB")
+    short = too_short(state.steps_done, state.steps_per_epoch, options.device_target) if options.minutes else ""
+    if short:
+        log.say(short)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Training images a second from MindRecord to batches, against the structure of the published MindSpore pipeline.
 
     python bench/loader.py --coco_root=COCO [--train_data_type=train2017] [--workers=2] [--json=FILE]
+    python bench/loader.py --coco_root=COCO --scaling [--workers=16] [--json=FILE]
 
 The published structure (model zoo official/cv/SSD, src/dataset.py) built here at equal cost: Decode, a Python map with
 the crop (one trial at a time), resize, flip and matching (one box at a time against all anchors, all targets blended by
 a mask), then MindSpore's colour jitter, normalisation and HWC2CHW, in as many processes as ours has threads. Ours is
 the loader of train.py. The limit is JPEG decoding alone in as many threads. Each side runs in a fresh process; images a
-second over --seconds after a first batch.
+second over --seconds after a first batch. With --scaling ours is the loader's processes, the peer its threads, and the
+limit what one worker gives, the better of the two kinds, times their number.
 """
 import json
 import os
@@ -28,6 +30,8 @@ def main():
     parser.add_argument("--coco_root", type=os.path.expanduser, required=True)
     parser.add_argument("--train_data_type", default="train2017")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--worker_kind", default="auto", choices=("auto", "threads", "processes"))
+    parser.add_argument("--scaling", action="store_true", help="measure our loader with 1, 2, 4 .. workers")
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--side", help="measure one side alone and print its number")
     parser.add_argument("--case", default="FPN-640, policy zoo", choices=CASES)
@@ -37,11 +41,30 @@ def main():
         return
     rows = []
     for case in CASES:
-        numbers = {side: in_fresh_process(os.path.abspath(__file__), *sys.argv[1:], f"--side={side}", f"--case={case}")
-                   for side in ("published", "ours", "decode")}
+        if options.scaling:
+            rows += scaling(case, options.workers)
+            continue
+        numbers = {side: measure(side, case) for side in ("published", "ours", "decode")}
         rows.append(row(f"training loader, {case}", ours=numbers["ours"], peer=numbers["published"], unit="images/s",
                         compared_with="the published structure", limit=numbers["decode"], better="higher"))
     report(rows, options.json)
+
+
+def measure(side, case, *more):
+    """Images a second of one side, in a process of its own."""
+    return in_fresh_process(os.path.abspath(__file__), *sys.argv[1:], f"--side={side}", f"--case={case}", *more)
+
+
+def scaling(case, most):
+    """A row for each number of workers: 1, 2, 4 .. and the last."""
+    rows, one = [], 0
+    for count in sorted({min(2 ** power, most) for power in range(most.bit_length() + 1)}):
+        numbers = {kind: measure("ours", case, f"--worker_kind={kind}", f"--workers={count}")
+                   for kind in ("threads", "processes")}
+        one = one or max(numbers.values())
+        rows.append(row(f"training loader, {case}, {count} processes", ours=numbers["processes"], unit="images/s",
+                        peer=numbers["threads"], compared_with="threads", limit=count * one, better="higher"))
+    return rows
 
 
 def split_of(options):
@@ -66,12 +89,14 @@ def ours(options):
     from src.machine import process
     process.prepare("CPU")
     from src.data.loader import TrainLoader
+    from src.data.workers import use_processes
     from src.matching import Matcher
     from src.models.ssd import build_model
     name, policy, batch_size = CASES[options.case]
     split, model = split_of(options), build_model(name, 81)
     loader = TrainLoader(split.files, Matcher(model.anchors), rows=split.count, policy=policy,
-                         image_size=model.image_size, batch_size=batch_size, workers=options.workers)
+                         image_size=model.image_size, batch_size=batch_size, workers=options.workers,
+                         processes=use_processes(options.worker_kind, options.workers))
     return count_images((len(batch[0]) for epoch in range(10 ** 6) for batch in loader.epoch(epoch)), options)
 
 

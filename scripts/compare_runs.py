@@ -63,8 +63,7 @@ def results(runs: list[Run]) -> list[list[str]]:
     rows = []
     for name in SCORES:
         best = [run.best(name) for run in runs]
-        rows.append([f"best {name}", *(f"{each[0]:.4f}" if each else "-" for each in best)])
-        rows.append([f"  at epoch of {name}", *(f"{each[1]:.4g}" if each else "-" for each in best)])
+        rows.append([f"best {name} (epoch)", *(f"{each[0]:.4f} ({each[1]:.4g})" if each else "-" for each in best)])
     measured = dict.fromkeys(name for run in runs for name in run.metrics if name in (*SCORES, "mAP_11point"))
     for name in measured:
         rows.append([f"eval.py {name}", *(f"{run.metrics[name]:.4f}" if name in run.metrics else "-" for run in runs)])

@@ -22,7 +22,7 @@ if sys.version_info < (3, 8):  # noqa: UP036  (the modules below are not for old
     sys.exit(4)
 from src.arguments import ArgumentParser  # noqa: E402  (found by way of sys.path; standard library only, as the next)
 from src.errors import EnvironmentFault, run_main  # noqa: E402
-from src.machine import cuda, process  # noqa: E402
+from src.machine import cpu_library, cuda, process  # noqa: E402
 
 MIN_MEMORY = 4  # GB
 MIN_SPEED = 3   # billion operations a second; below it oneDNN uses its reference kernels
@@ -101,6 +101,11 @@ def check_machine(findings: Findings) -> None:
     findings.good("platform", platform.platform())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     findings.good("processor cores", f"{cores} for this process, {os.cpu_count()} in the machine")
+    compiler = cpu_library.find_compiler()
+    if compiler:
+        findings.good("C++ compiler", f"{' '.join(compiler)}, for the kernels of a training on CPU")
+    else:
+        findings.bad("C++ compiler", "none", "a training on CPU is slower without: 'apt install g++' (Debian, Ubuntu)")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     if memory >= MIN_MEMORY:
         findings.good("memory", f"{memory:.1f} GB")

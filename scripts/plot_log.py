@@ -45,7 +45,7 @@ def rows_of(run: Run, names: list[str]) -> list[tuple[str, ...]]:
             best = max(values) if name in SCORES or name == "images_per_second" else min(values)
             shown = "-" if name == "lr" else f"{best:.4g}"
             rows.append((f"{run.name}  {name}", f"{len(values)}", f"{values[0]:.4g}", shown, f"{values[-1]:.4g}",
-                         curve(values).strip()))
+                         curve(values)))
     return rows
 
 

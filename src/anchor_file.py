@@ -32,14 +32,14 @@ def read_shapes(path: str, counts: Sequence[int], image_size: int) -> list[list[
         if any(len(shape) != 2 for level in shapes for shape in level):
             raise ValueError("a shape is not [width, height]")
     except OSError as error:
-        raise OptionError(f"anchors '{path}' cannot be read ({error.strerror}); {WRITERS}") from error
+        raise OptionError(f"--anchors '{path}' cannot be read ({error.strerror}); {WRITERS}") from error
     except KeyError as error:
-        raise OptionError(f"anchors '{path}' has no {error}; {WRITERS}") from error
+        raise OptionError(f"--anchors '{path}' has no {error}; {WRITERS}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise OptionError(f"anchors '{path}' is broken: {' '.join(str(error).split())[:150]}; {WRITERS}") from error
+        raise OptionError(f"--anchors '{path}' is broken: {' '.join(str(error).split())[:150]}; {WRITERS}") from error
     found = [len(level) for level in shapes]
     if found != list(counts):
-        raise OptionError(f"anchors '{path}' has levels of {join(found)} shapes, the model has levels of "
+        raise OptionError(f"--anchors '{path}' has levels of {join(found)} shapes, the model has levels of "
                           f"{join(counts)}; fit them for this model by --anchors=auto")
     return shapes
 

@@ -44,14 +44,14 @@ def checked_classes(names: Iterable[str]) -> list[str]:
         refuse_background(names)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise OptionError(f"classes names {', '.join(map(repr, twice))} more than once")
+        raise OptionError(f"--classes names {', '.join(map(repr, twice))} more than once")
     return names
 
 
 def refuse_background(names: list[str]) -> None:
     """Raises OptionError where a list names the background."""
     if any(name.lower() == "background" for name in names):
-        raise OptionError("classes holds 'background'; background is implicit: leave it out")
+        raise OptionError("--classes holds 'background'; background is implicit: leave it out")
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:

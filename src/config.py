@@ -63,8 +63,8 @@ def read_options(arguments: list[str], program: str = "train.py", *, doc: str = 
     unseen = [name for name in typed if name in DATA_PLACES and name.startswith("val_")]
     if unseen and values["val_share"]:
         share = values["val_share"]
-        raise OptionError(f"val_share={share:g} takes the validation images out of the training images, --{unseen[0]} "
-                          "says that they have a place of their own; leave one of the two out")
+        raise OptionError(f"--val_share={share:g} takes the validation images out of the training images, "
+                          f"--{unseen[0]} says that they have a place of their own; leave one of the two out")
     values["classes"] = named_classes(values["classes"])  # from here on `coco` is a class like others
     return EasyDict({**values, "typed": sorted(typed)})
 
@@ -246,6 +246,17 @@ def take_run_data(options: EasyDict) -> tuple[EasyDict, str]:
     shorter = min(os.path.relpath(path), path, key=len)
     line = f"data of the run, from {shorter}: {words}" if words else ""
     return EasyDict({**options, **taken}), line
+
+
+def on_run_data(options: EasyDict) -> bool:
+    """Whether the validation split is that of the run which checkpoint_file_path lies in."""
+    run = run_of(options.checkpoint_file_path)
+    if not run:
+        return False
+    stored = EasyDict({**read_yaml(DEFAULT_PATH), **read_yaml(os.path.join(run, "config.yaml"))})
+    theirs, ours = split_options(stored, "val"), split_options(options, "val")
+    return not any(is_other(name, theirs[name], value) for name, value in ours.items()
+                   if name not in ("mindrecord_dir", "strict"))
 
 
 def is_other(name: str, stored: object, value: object) -> bool:

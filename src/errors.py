@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from src.text import one_line
 
@@ -45,12 +46,15 @@ class OptionError(SSDError):
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> OptionError:
-    """The error of an unknown name, with the nearest known one: one that begins alike, else one that looks alike."""
+    """The error of an unknown name, with the nearest known one: one that begins alike, else one that looks alike.
+
+    kind: what it is the name of, or the option that takes it.
+    """
     plain_name = name.lower().replace("-", "_")
     near = [other for other in known if plain_name and other.startswith(plain_name)]
     near = near or difflib.get_close_matches(plain_name, known, 1, 0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return OptionError(f"{kind}={name}: {hint}known {kind}s are {', '.join(known)}")
+    return OptionError(f"{kind}={name}: {hint}known {kind.lstrip('-')}s are {', '.join(known)}")
 
 
 class DataError(SSDError):
@@ -99,9 +103,14 @@ def run_main(main: Callable[[], int | None]) -> None:
             traceback.print_exc()
             leave(1)
     wait_to_speak(error.met_by)
+    tell(error)
+    leave(error.exit_code)
+
+
+def tell(error: SSDError) -> None:
+    """Prints an error as the line that ends a program."""
     rank = f"rank {own_rank()}: " if own_rank() else ""
     print(f"{rank}error: {error}", file=sys.stderr, flush=True)
-    leave(error.exit_code)
 
 
 def translate(raised: BaseException) -> SSDError | None:
@@ -153,6 +162,11 @@ def leave(code: int) -> None:
     in_cluster = os.environ.get("MS_ROLE") == "MS_WORKER"  # of msrun, and of mpirun on CPU
     if not in_cluster and (code == 0 or launched() < 2):  # mpirun wants a process that ends well to finalize MPI
         sys.exit(code)
+    leave_at_once(code)
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """Ends the program from any thread, whatever the others are doing."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # nobody reads any longer
             stream.flush()

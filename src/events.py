@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
 
+EVENTS = "events.out.tfevents."  # what the name of such a file begins with
+
+
 class EventFile:
     """Appends to a file in a folder; the file is made with the first entry."""
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -56,6 +57,16 @@ def expand_home(path: str) -> str:
     if home and expanded.startswith("~"):
         raise OptionError(f"'{path}': the home folder is not known, HOME is not set; write the path in full")
     return expanded
+
+
+def private_folders(name: str) -> list[str]:
+    """Where files for this machine may lie that can be made again: in the virtual environment, else the user's cache.
+
+    None of them is made; one may be on a disk that cannot be written, or from which nothing can be run.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    own = [os.path.join(sys.prefix, "share")] if sys.prefix != sys.base_prefix else []
+    return [os.path.join(folder, name) for folder in (*own, cache)]
 
 
 def missing_folders(path: str) -> list[str]:

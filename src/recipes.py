@@ -61,7 +61,7 @@ def read_yaml(path: str, loader: type = yaml.SafeLoader) -> dict:
         with open(path, encoding="utf-8") as file:
             values = load_yaml(file.read(), loader)
     except OSError as error:
-        raise OptionError(f"config_path '{path}' cannot be read: {error.strerror}") from error
+        raise OptionError(f"--config_path '{path}' cannot be read: {error.strerror}") from error
     except ValueError as error:  # a path with a NUL and a text that is not UTF-8 raise it too
         zoo = ZOO_RECIPE if "single document" in str(error) else ""  # the zoo's hold help texts as further documents
         raise OptionError(f"{path} is not valid YAML: {' '.join(str(error).split())}{zoo}") from error

@@ -62,6 +62,9 @@ class Log:
     def live(self, total):
         yield lambda done, loss, total=0: None
 
+    def leave_panel(self):
+        self.said.append("left the panel")
+
     def close(self):
         self.said.append("closed")
 

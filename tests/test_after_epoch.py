@@ -9,7 +9,6 @@ import pytest
 from programs import ROOT, read_rows, run, succeed
 from stepping import Loader, make_loop
 
-from src.errors import Interrupted
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.training.validator import Validator
@@ -107,17 +106,26 @@ def test_what_a_checkpoint_says_is_still_to_do(steps, total, settled, expected):
     assert saver.saved[0]["settled"] is expected and saver.saved[0]["options"] == {"lr": 1}
 
 
-@pytest.mark.parametrize("kept, words", [(None, "nothing was saved yet"), (4, r"run/ckpt/last\.ckpt holds the state "
-                                                                         r"after step 4, --resume=True goes on")])
-def test_the_second_signal_says_what_was_saved(kept, words):
-    def interrupt():
-        raise KeyboardInterrupt
-
+@pytest.mark.parametrize("kept, words", [(None, "nothing was saved yet\n"), (4, "run/ckpt/last.ckpt holds the state "
+                                                                         "after step 4, --resume=True goes on")])
+def test_the_second_signal_says_what_was_saved_and_ends_the_program(kept, words, monkeypatch, capsys):
+    codes = []
+    monkeypatch.setattr("src.training.loop.leave_at_once", codes.append)
     loop = make_loop(SimpleNamespace(set_train=lambda: None), Loader(4), np.ones(12), start=6,
                      saver=Written(last_saved=kept))
-    loop.train = interrupt
-    with pytest.raises(Interrupted, match=f"^interrupted at once, after step 6; {words}"):
-        loop.run()
+    loop.stop_now()
+    assert capsys.readouterr().err.startswith(f"error: interrupted at once, after step 6; {words}") and codes == [130]
+
+
+def test_what_ends_after_the_first_signal_is_said():
+    loops = []
+    for total, what in ((12, "this evaluation and the next step"), (8, "this evaluation")):  # step 8 is the last of 8
+        loops.append(after(2, Written(), lambda: loops[-1].tell_stop()))
+        loops[-1].state.total_steps = total
+        loops[-1].end_epoch()
+        loops[-1].tell_stop()
+        assert loops[-1].log.said == [f"stopping after {doing}; press Ctrl-C again to stop now" for doing in
+                                 (what, "this step")]
 
 
 def test_the_row_of_an_evaluation_that_comes_again_is_taken_out(tmp_path):

@@ -16,7 +16,7 @@ from src.training.auto import Candidate, Means, ModelChooser, choose, how_filled
 from src.training.checks import check_options
 from src.weights.files import WeightFile
 
-MEANS = Means("CPU", 1, 4e9, 1000.0, 20, 16)
+MEANS = Means("CPU", 1, 4e9, 1000.0, 20, 16, True)
 
 
 def one(share, seconds, *, memory=1e9, filled=False, model="net"):
@@ -55,16 +55,25 @@ def test_weights_that_fill_a_network_are_worth_a_tenth_of_the_boxes():
 
 def test_a_candidate_in_words():
     line = line_of(one(0.875, 0.25, memory=2.5e9, filled=True), MEANS, 100)
-    assert line.split() == ("net 300 87.5% of the boxes 0.250 s an image 2.5 GB time for 40 epochs filled by the "
-                            "weights").split()
+    assert line.split() == "net 300 87.5% 0.250 2.5 GB 40.0 filled by the weights".split()
+    assert auto.heading(MEANS).endswith("memory  epochs in --minutes")
+
+
+def test_without_minutes_it_says_how_long_the_epochs_take():
+    """100 images of 0.252 s in 20 epochs are 504 s, and 0.7 of the time is for steps: 720 s."""
+    night = MEANS._replace(timed=False)
+    assert line_of(one(0.875, 0.252), night, 100).endswith("  0.2 hours") and auto.heading(night).endswith("20 epochs")
+    assert "with time for 20 epochs in 8 hours that match" in choose([one(0.9, 0.1), one(0.5, 0.1)], night, images=9)[1]
 
 
 def test_the_means_of_this_machine():
     half_an_hour = means_of("CPU", 30, epochs=60, batch=8)
     assert half_an_hour.seconds == pytest.approx(30 * 60 * 0.7) and half_an_hour.epochs == 20
-    assert half_an_hour.cores >= 1 and 1e6 < half_an_hour.memory < 1e13 and half_an_hour.batch == 8
+    assert half_an_hour.timed and half_an_hour.batch == 8
+    assert half_an_hour.cores >= 1 and 1e6 < half_an_hour.memory < 1e13
     night = means_of("GPU", 0, epochs=60, batch=8)
     assert night.seconds == pytest.approx(8 * 3600 * 0.7) and night.epochs == 60 and night.memory == 11e9
+    assert not night.timed
 
 
 # --- what is compared
@@ -89,7 +98,7 @@ def test_candidates_of_one_size_and_their_costs(tmp_path):
     chosen = chooser(log, 320, MEANS._replace(cores=2))(split_of(tmp_path, [[10, 10, 40, 40]] * 3), None)
     assert chosen == {"model": "ssd300_mobilenet_v2_tf", "image_size": 320}  # both match all, this is less work
     assert [line.split()[0] for line in log.said[1:3]] == list(auto.SMALL)
-    assert "100.0% of the boxes" in log.said[2] and f"{47289684 / 0.6e9:.3f} s an image" in log.said[2]
+    assert log.said[2].split()[2:4] == ["100.0%", f"{47289684 / 0.6e9:.3f}"]
     assert f"{4 * (47289684 * 16 + 4 * 2619006) / 1e9:.1f} GB" in log.said[2]
     assert log.said[3].startswith("chosen: ssd300_mobilenet_v2_tf at 320 pixels, the least work")
 
@@ -144,7 +153,7 @@ def test_auto_has_a_recipe_unless_another_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("typed, words", [
-    ("--anchors=a.json", "anchors=a.json with model=auto"), ("--width=0.5", "width=0.5 with"),
+    ("--anchors=a.json", "--anchors=a.json with --model=auto"), ("--width=0.5", "width=0.5 with"),
     ("--freeze_layer=backbone", "freeze_layer=backbone with"), ("--resume=True", "what was chosen; leave --model")])
 def test_what_fits_one_network_only(typed, words):
     with pytest.raises(OptionError, match=words):
@@ -155,7 +164,7 @@ def test_what_fits_one_network_only(typed, words):
 def test_resuming_where_no_run_is(place):
     """--data alone means --model=auto, but the folder is what is wrong."""
     resumed = run(place, "train.py", f"--data={place.coco}", "--resume=True", f"--output_path={place.folder / 'none'}")
-    assert resumed.returncode == 2 and "is output_path that of the interrupted run?" in resumed.stderr
+    assert resumed.returncode == 2 and "is --output_path that of the interrupted run?" in resumed.stderr
 
 
 def test_a_run_of_what_was_chosen(place):
@@ -180,4 +189,5 @@ def test_the_boxes_are_fractions_of_what_is_read(tmp_path):
     """A box below any anchor of the smallest network is matched by none of it."""
     log = Log()
     chooser(log, 256)(split_of(tmp_path, [[50, 50, 0.2, 0.2]]), None)
-    assert "0.0% of the boxes" in log.said[1] and np.isfinite(float(log.said[1].split("boxes")[1].split()[0]))
+    share, seconds = log.said[1].split()[2:4]
+    assert share == "0.0%" and np.isfinite(float(seconds))

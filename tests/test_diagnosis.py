@@ -17,7 +17,7 @@ from src.evaluation import eval_page
 from src.evaluation.diagnosis import SizeRange, class_precision, confused_pairs, diagnose, reliable_from, size_ranges
 from src.evaluation.mistakes import judge
 from src.evaluation.plots import plot_pr_curves
-from src.evaluation.summary import join_words, size_words, summarize
+from src.evaluation.summary import calibration_words, join_words, size_words, summarize
 from src.metrics import evaluate_boxes
 from src.training.run_folder import hold_run_folder
 from src.weights import checkpoint
@@ -137,6 +137,21 @@ def test_sentences():
               "larger, and 25% of the smaller ones.")])
 def test_sentences_on_sizes(hits, words):
     assert size_words([SizeRange(0, 23, 12, hits[0]), SizeRange(23, np.inf, 12, hits[1])]) == words
+
+
+def bins_of(*rows):
+    return [{"count": count, "avg_confidence": score, "avg_accuracy": right} for count, score, right in rows]
+
+
+@pytest.mark.parametrize("rows, words", [
+    ([], ""), ([(9, 0.9, 0.1)], ""),
+    ([(5000, 0.02, 0.01), (50, 0.5, 0.45), (300, 0.9, 0.8)], "A score says about how probable it is"),
+    # many boxes with hardly any score hide nothing: they are right as seldom as they say in every model
+    ([(5000, 0.02, 0.01), (50, 0.5, 0.1), (40, 0.85, 0.5)], "boxes are right less often than it says"),
+    ([(50, 0.3, 0.8), (40, 0.6, 0.9)], "boxes are right more often than it says")])
+def test_sentences_on_what_a_score_is_worth(rows, words):
+    said = calibration_words(bins_of(*rows))
+    assert words in said and bool(said) == bool(words)
 
 
 def test_sentences_on_sizes_and_classes():
@@ -262,7 +277,7 @@ def test_a_checkpoint_of_a_run_takes_the_score(keep, tmp_path):
     path, said = run_with(tmp_path), []
     keep(path, CHOSEN, said.append)
     assert checkpoint.load(path)[1] == {"model": "m", **CHOSEN}
-    assert said == [f"score to use: 0.42; '{path}' now says so, and predict.py draws from it on"]
+    assert said == [f"score to use: 0.42; '{path}' now holds it, and predict.py draws from it on"]
     assert sorted(os.listdir(tmp_path / "run")) == ["ckpt", "config.yaml", "log.jsonl"]
 
 

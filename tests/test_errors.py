@@ -186,4 +186,4 @@ def test_a_program_finds_its_arguments_again_after_it_has_chosen_utf8(tmp_path):
     done = subprocess.run([sys.executable, os.path.join(ROOT, "train.py"), "--config_path=\u732b.yaml"], check=False,
                           env=environment(LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii"), capture_output=True,
                           cwd=tmp_path, timeout=60)
-    assert done.returncode == 2 and done.stderr.startswith(b"error: config_path '\\u732b.yaml' cannot be read")
+    assert done.returncode == 2 and done.stderr.startswith(b"error: --config_path '\\u732b.yaml' cannot be read")

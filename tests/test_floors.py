@@ -4,10 +4,13 @@ import glob
 import graphlib
 import importlib
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+
+from src.recipes import read_yaml
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # The packages from left to right: each imports only what stands to its left. "ground" and "ideas" are the files at the
@@ -18,7 +21,8 @@ IDEAS = ("anchor_fit", "anchors", "atss", "box_losses", "boxes", "drawing", "ema
          "matching", "metrics", "optim")
 APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("box_losses", "ema", "losses", "optim", "machine.compat", "machine.compile_cache",
-                   "machine.distributed", "weights.checkpoint", "weights.load", "evaluation.evaluate",
+                   "machine.distributed", "weights.checkpoint", "weights.load", "weights.recognise",
+                   "evaluation.evaluate",
                    "inference.description", "inference.exported", "inference.predictor", "export.exporter",
                    "export.mindir", "export.onnx", "export.trial", "training.anchors", "training.auto",
                    "training.build",
@@ -129,7 +133,7 @@ def test_help_is_quick_and_wrong_options_end_with_2(program):
     assert wrong.returncode == 2 and "did you mean 'batch_size'?" in wrong.stderr and wrong.stderr.count("\n") == 1
 
 
-CALLED_BY_PLACE = ("construct", "_sgd_step", "_rmsprop_step", "old_narrow")  # by MindSpore
+CALLED_BY_PLACE = ("construct", "bprop", "_sgd_step", "_rmsprop_step", "old_narrow")  # by MindSpore
 
 
 @pytest.mark.parametrize("path", [*glob.glob(os.path.join(ROOT, "*.py")), *(path for _, path in modules())])
@@ -154,3 +158,21 @@ def test_the_choices_of_loss_are_those_with_a_score_function():
     from src.training.build import PUBLISHED_LOSSES, SCORES
     assert set(RULES["loss"].choices) == {"auto", *SCORES}
     assert all(SCORES[loss] == score for score, loss in PUBLISHED_LOSSES.items())
+
+
+NAMES = read_yaml(os.path.join(ROOT, "config", "default.yaml"))
+
+
+@pytest.mark.parametrize("path", [*glob.glob(os.path.join(ROOT, "*.py")), *(path for _, path in modules())])
+def test_messages_write_options_as_they_are_typed(path):
+    """--image_size, not image_size; names with an underscore, and any name before a value or a quoted one."""
+    nodes = parsed(path)
+    apart = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}  # docstrings
+    apart |= {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    long_names = "|".join(name for name in NAMES if "_" in name)
+    bare = re.compile(rf"(?<![-\w./'`])(({long_names})\b|({'|'.join(NAMES)})(=| '))")
+    for node in nodes:
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        text = "".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
+        if id(node) not in apart and " " in text and "\n" not in text and "num_classes" not in text:
+            assert not bare.search(text), f"{path}:{node.lineno}: {text}"

@@ -23,12 +23,12 @@ def step(number, loss, **more):
             "lr": 0.1, "grad_norm": 1.0, "images_per_second": 8.0, **more}
 
 
-def write_run(folder, *rows, options=None, seconds=(), **facts):
-    """The folder of a run of 4 steps an epoch; seconds: of each row after the start, for TensorBoard."""
-    folder.mkdir(parents=True)
+def write_run(folder, *rows, options=None, seconds=(), steps_done=0, resumed=True, **facts):
+    """The folder of a run of 4 steps an epoch; seconds: of each row after STARTED, for TensorBoard."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"lr": 0.1, "output_path": str(folder), **(options or {})}))
     log = RunLog()
-    log.open(str(folder))
+    log.open(str(folder), steps_done=steps_done, resumed=resumed)
     log.write({"model": "ssd", "batch": 2, "train_images": 8, "time": STARTED, **facts})
     start, clock = time.mktime(time.strptime(STARTED, "%Y-%m-%d %H:%M:%S")), time.time
     try:
@@ -70,6 +70,27 @@ def test_a_pause_does_not_count(tmp_path):
     assert [seconds[number, False] for number in (2, 4, 8)] == pytest.approx([50, 100, 150])
 
 
+def test_a_killed_start_counts_in_the_time_and_its_lost_rows_do_not_in_the_curve(tmp_path):
+    """Saved after step 4 (100 s), killed after step 6 (150 s); the second start has step 6 after 60 s, 8 after 90."""
+    folder = write_run(tmp_path / "a", step(2, 4.0), step(4, 3.0), step(6, 9.0), seconds=(50, 100, 150))
+    start = time.mktime(time.strptime(STARTED, "%Y-%m-%d %H:%M:%S"))
+    write_run(tmp_path / "a", step(6, 2.5), step(8, 2.0), seconds=(1060, 1090), steps_done=4,
+              time="2026-11-27 12:16:40")
+    run, = read_runs([folder])
+    assert run.series("loss", "step") == [(2, 4.0), (4, 3.0), (6, 2.5), (8, 2.0)]
+    minutes = [x * 60 for x, _ in run.series("loss", "minutes")]
+    assert minutes == pytest.approx([50, 100, 150 + 60, 150 + 90]) and max(run.times.values()) == pytest.approx(240)
+    assert read_times(folder, [start])[6, False] == pytest.approx(1060)  # without the second start in the log
+
+
+def test_nothing_of_a_run_that_saved_nothing_is_in_the_one_that_starts_again(tmp_path):
+    folder = write_run(tmp_path / "a", step(2, 9.0), step(4, 9.0), seconds=(50, 100))
+    write_run(tmp_path / "a", step(2, 2.0), seconds=(1030,), resumed=False, time="2026-11-27 12:16:40")
+    run, = read_runs([folder])
+    assert run.series("loss", "minutes") == [(pytest.approx(0.5), 2.0)] and len(run.times) == 1
+    assert run.facts["time"] == "2026-11-27 12:16:40"
+
+
 def test_options_that_differ(runs):
     """An option that an old run lacks has the default; where things lie does not count."""
     assert differing_options(read_runs(runs)) == [("batch_size", ["2", "16"]), ("lr", ["0.1", "0.5"])]
@@ -108,7 +129,7 @@ def test_compare_runs(runs, tmp_path):
     code, text, errors = call("compare_runs.py", *runs, f"--output={tmp_path}/out", "--over=minutes")
     assert code == 0, errors
     rows = {line[:26].strip(): line[26:].split() for line in text.splitlines()}
-    assert rows["best AP"] == ["0.2500", "-"] and rows["at epoch of AP"] == ["1", "-"]
+    assert rows["best AP (epoch)"] == ["0.2500", "(1)", "-"]
     assert rows["eval.py AP"] == ["0.3750", "-"] and rows["images seen"] == ["16", "4"]
     assert rows["time, evaluations included"] == ["4:00", "0:30"] and "mAP_area" not in text
     assert "\nOptions that differ\n" in text and (tmp_path / "out" / "comparison.txt").read_text() in text

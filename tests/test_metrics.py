@@ -9,8 +9,8 @@ import pytest
 from programs import ROOT
 
 from src import metrics
-from src.errors import DataError, EnvironmentFault
-from src.evaluation.evaluate import compute_metrics
+from src.errors import DataError, EnvironmentFault, SSDError
+from src.evaluation.evaluate import compute_metrics, has_memorised
 from src.metrics import (
     COCO_NAMES,
     evaluate_boxes,
@@ -249,6 +249,14 @@ def test_a_difficult_box_need_not_be_found_by_any_protocol():
     for dataset in ("voc", "labelme"):
         metrics, _ = compute_metrics(ground_truth, detections, dataset=dataset)
         assert metrics["AP"] == pytest.approx(1) and metrics["per_class"]["cat"]["boxes"] == 1
+
+
+def test_a_self_test_compares_the_number_that_it_names():
+    said, voc = [], {"AP50": 0.96, "mAP_area": 0.2}
+    assert has_memorised(voc, images=4, steps_done=9, last=False, say=said.append)
+    assert said == ["overfit: AP50 0.9600 on 4 images after 9 steps, passed"]
+    with pytest.raises(SSDError, match="AP50 0.5000 on 4 images after 9 steps, wanted above 0.95"):
+        has_memorised({"AP50": 0.5, "mAP_area": 0.99}, images=4, steps_done=9, last=True, say=said.append)
 
 
 def test_voc_overlap_counts_both_border_pixels():

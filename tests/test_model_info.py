@@ -98,4 +98,4 @@ def test_program_prints_one_model():
     assert done.returncode == 0, done.stderr
     assert "96 x 96, 3 classes" in done.stdout and "6 x 6" in done.stdout
     wrong = run("--model=x")
-    assert wrong.returncode == 2 and wrong.stderr.startswith("error: model=x") and wrong.stderr.count("\n") == 1
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: --model=x") and wrong.stderr.count("\n") == 1

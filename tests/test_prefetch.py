@@ -156,11 +156,11 @@ def damage():
     from src.data import loader
     prepare, count = loader.TrainLoader.prepare_sample, [0]
 
-    def fail(self, *sample, epoch, copies):
+    def fail(self, *sample, epoch, copy):
         count[0] += 1
         if os.environ["MS_NODE_ID"] == "1" and epoch == {epoch} and count[0] > {after}:
             raise {error}
-        return prepare(self, *sample, epoch=epoch, copies=copies)
+        return prepare(self, *sample, epoch=epoch, copy=copy)
 
     loader.TrainLoader.prepare_sample = fail
 
@@ -201,4 +201,4 @@ def test_what_only_one_host_lacks_is_told_by_its_process(place, tmp_path):
     mark = uuid.uuid4().hex
     done = run_differing(place, tmp_path / "run", "--pre_trained=missing.ckpt", mark=mark)
     assert done.returncode == 2 and done.stderr.count("error: ") == 1, done.stderr
-    assert "rank 1: error: pre_trained 'missing.ckpt' is not a file" in done.stderr and left_behind(mark) == []
+    assert "rank 1: error: --pre_trained 'missing.ckpt' is not a file" in done.stderr and left_behind(mark) == []

@@ -80,7 +80,7 @@ def test_a_run_of_two_processes_goes_on_with_one_and_says_so(place, tmp_path):
     together(place, 2, *options, "--batch_size=2", "--max_steps=3")
     text = succeed(place, "train.py", *place.data, *options, "--resume=True", "--batch_size=2")
     assert "resumed after step 6, epoch 1" in text
-    for change in ("processes 2 -> 1", "steps_per_epoch 6 -> 12", "run_distribute True -> False"):
+    for change in ("processes 2 -> 1", "steps_per_epoch 6 -> 12", "--run_distribute True -> False"):
         assert f"changed since: {change}" in text
     steps = [row["step"] for row in read_rows(folder) if "loss" in row]
     assert steps == [1, 2, 3, *range(7, 25)]

@@ -64,7 +64,7 @@ def driver(tmp_path_factory):
 def one_line(done, words):
     assert done.returncode == 4 and "Traceback" not in done.stderr, done.stdout + done.stderr
     errors = [line for line in done.stderr.splitlines() if "error: " in line or "[ERROR]" in line]
-    assert len(errors) == 1 and re.match(f"error: device_target=GPU.*{words}", errors[0]), done.stderr
+    assert len(errors) == 1 and re.match(f"error: --device_target=GPU.*{words}", errors[0]), done.stderr
 
 
 @needs_packages

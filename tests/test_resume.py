@@ -112,7 +112,7 @@ def test_another_batch_goes_on_at_the_same_place_and_says_so(place, whole):
     text = succeed(place, "train.py", "--resume=True", f"--output_path={folder}", "--accumulate=1", "--log_interval=1")
     done = int(re.search(r"resumed after step (\d+)", text)[1])
     assert done >= 12 and "changed since: steps_per_epoch 3 -> 6" in text
-    assert "changed since: accumulate 2 -> 1" in text and [row["step"] for row in numbers(folder)][-1] == 30
+    assert "changed since: --accumulate 2 -> 1" in text and [row["step"] for row in numbers(folder)][-1] == 30
 
 
 @pytest.mark.long

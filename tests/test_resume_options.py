@@ -98,8 +98,8 @@ def test_a_run_from_before_anchors_was_an_option_goes_on(kept):
 
 
 @pytest.mark.parametrize("typed, words", [
-    ("--lr=0.01", r"lr 0.05 -> 0.01 would change nothing; a larger --epoch_size goes on"),
-    ("--batch_size=8", r"batch_size 16 -> 8 would change nothing"), ("--loss_scale=2", "loss_scale 1.0 -> 2.0")])
+    ("--lr=0.01", r"--lr 0.05 -> 0.01 would change nothing; a larger --epoch_size goes on"),
+    ("--batch_size=8", r"--batch_size 16 -> 8 would change nothing"), ("--loss_scale=2", "--loss_scale 1.0 -> 2.0")])
 def test_a_finished_run_that_shall_change_is_told_to_be_finished(kept, typed, words):
     with pytest.raises(OptionError, match=f"this run is finished, all its steps are done, so that {words}"):
         resume.find_saved(options_of(kept(), typed), print)
@@ -117,7 +117,7 @@ def test_a_finished_run_may_be_resumed_as_it_was_elsewhere(kept):
 
 
 @pytest.mark.parametrize("before, meta, words", [
-    ("--max_steps=4", {"steps_done": 4}, "all its steps are done, so that lr .* a larger --max_steps"),
+    ("--max_steps=4", {"steps_done": 4}, "all its steps are done, so that --lr .* a larger --max_steps"),
     ("--early_stop=2", {"steps_done": 6, "since_best": 2}, "--early_stop has ended it, .* a larger --early_stop")])
 def test_other_ends_are_named(kept, before, meta, words):
     with pytest.raises(OptionError, match=words):
@@ -137,8 +137,8 @@ def test_changes_are_told_with_what_they_do(kept):
     options = options_of(folder, "--lr=0.03", "--pre_trained=other.ckpt", "--log_interval=7")
     saved = resume.find_saved(options, print)
     assert list(resume.changes(saved, options, {"steps_per_epoch": 3})) == [
-        "steps_per_epoch 6 -> 3", "lr 0.02 -> 0.03",
-        "pre_trained  -> other.ckpt, which counts at the start of a run only and is not used"]
+        "steps_per_epoch 6 -> 3", "--lr 0.02 -> 0.03",
+        "--pre_trained  -> other.ckpt, which counts at the start of a run only and is not used"]
 
 
 # --- taken over
@@ -200,7 +200,7 @@ def test_a_state_that_does_not_fit_names_what_has_changed():
     values = {name: value for name, value in state_of().items() if not name.startswith("moments")}
     step, _ = build([0.1] * 4)
     options = EasyDict(OPTIONS, freeze_layer="")
-    with pytest.raises(OptionError, match="does not fit this run: moments.weight; changed since: freeze_layer w -> ;"):
+    with pytest.raises(OptionError, match="does not fit this run: moments.weight; changed since: --freeze_layer w ->"):
         resume.restore(step, resume.Saved(values, {}, "x.ckpt", {"freeze_layer": "w"}), options)
 
 
@@ -282,7 +282,7 @@ def test_a_lower_loss_scale_ends_an_overflow(place, tmp_path, dynamic):
     done = run(place, "train.py", *place.data, "--loss_scale=1e30", *more, "--max_steps=2")
     assert done.returncode == (0 if dynamic else 5), done.stdout + done.stderr  # a static one ends the run
     text = succeed(place, "train.py", *place.data, "--resume=True", "--loss_scale=4", *more)
-    assert "changed since: loss_scale 1e+30 -> 4.0" in text
+    assert "changed since: --loss_scale 1e+30 -> 4.0" in text
     resumed = int(text.split("resumed after step ")[1].split(",")[0])
     rows = [(row["loss_scale"], row["skipped"]) for row in read_rows(folder) if "loss" in row]
     assert len(rows) == 6 and rows[resumed:] == [(4, 0)] * (6 - resumed) and rows[0][1] == 1

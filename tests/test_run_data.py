@@ -4,7 +4,7 @@ import os
 import pytest
 import yaml
 
-from src.config import read_options, run_of, take_run_data
+from src.config import on_run_data, read_options, run_of, take_run_data
 from src.data.labels import OtherClasses, classes_from
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.files import output_folder
@@ -57,6 +57,15 @@ def test_a_recipe_wins(run, tmp_path):
 def test_another_kind_of_data_takes_nothing(run):
     options, line = read(run, "--dataset=coco", "--coco_root=x")
     assert (options.dataset, options.voc_root, options.val_data_type, line) == ("coco", "", "", "")
+
+
+@pytest.mark.parametrize("typed, own", [
+    ([], True), (["--voc_root=data/voc"], True), (["--mindrecord_dir=x", "--strict=True"], True),
+    (["--voc_root=data/other"], False), (["--val_data_type=train"], False), (["--val_share=0.2"], False),
+    (["--dataset=coco", "--coco_root=data/voc"], False)])
+def test_whether_it_is_the_data_of_the_run(run, typed, own):
+    assert on_run_data(read(run, *typed)[0]) is own
+    assert on_run_data(read(run.parent / "deeper" / "best.ckpt", *typed)[0]) is False
 
 
 def test_where_there_is_no_run(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from programs import ROOT
 
 from src.errors import OptionError
-from src.training.run_folder import LOCK, check_run_folder, hold_run_folder
+from src.training.run_folder import LOCK, check_run_folder, hold_run_folder, restart_note
 
 HOLDER = """
 import os, sys, time
@@ -126,6 +126,20 @@ def test_what_a_killed_run_was_writing_goes_and_nothing_else(tmp_path):
         (folder / name).touch()
     with hold_run_folder(str(tmp_path), resume=True):
         assert sorted(os.listdir(folder)) == [".notes", ".writing", "last.ckpt", "writing.x"]
+
+
+def test_a_run_that_saved_nothing_is_started_again_and_said_to_be(tmp_path):
+    path = str(tmp_path)
+    assert restart_note(path) == restart_note(str(tmp_path / "none")) == ""
+    (tmp_path / "ckpt").mkdir()
+    for name in ("config.yaml", "log.jsonl"):
+        (tmp_path / name).touch()
+    check_run_folder(path)
+    assert "holds a run that ended before its first checkpoint: it starts again" in restart_note(path)
+    (tmp_path / "ckpt" / "last.ckpt").touch()
+    assert restart_note(path) == ""
+    with pytest.raises(OptionError, match=f"go on with it by --resume=True --output_path={path}, or choose"):
+        check_run_folder(path)
 
 
 @pytest.mark.parametrize("name", ["runs[1]", "[a-z]", "what?", "all*", "a[!b]"])

@@ -145,11 +145,11 @@ def test_the_log_says_what_is_repeated(tmp_path, call):
 
     assert said() == ("", "")
     assert said("--class_balance=0.5") == (
-        "class_balance=0.5: an epoch has 10 samples of 8 images, because images of rare classes come more often: "
+        "--class_balance=0.5: an epoch has 10 samples of 8 images, because images of rare classes come more often: "
         "bee x 2, cow x 2",
         "10 images in 3 steps of 4: the last one of an epoch is filled up with 2 of its first images")
     assert said("--class_balance=0.1") == (
-        "class_balance=0.1 repeats nothing: every class is in that share of the images, or in more", "")
+        "--class_balance=0.1 repeats nothing: every class is in that share of the images, or in more", "")
 
 
 def test_the_self_test_repeats_nothing_unless_asked():

@@ -49,11 +49,11 @@ class SplitFiles(NamedTuple):
 def require_root(place: Place, option: str, content: str, *, error: type[DataError] = DataError) -> None:
     """Raises `error` unless the option with the folder of a data set is given, DataError unless that is a folder."""
     if not getattr(place, option):
-        hints = [f"; {name} is given, is it --dataset={dataset}?" for name, dataset in DATASET_OF.items()
+        hints = [f"; --{name} is given, is it --dataset={dataset}?" for name, dataset in DATASET_OF.items()
                  if getattr(place, name) and dataset != DATASET_OF[option]]
         raise error(f"--{option} is empty; give the folder with {content}{''.join(hints[:1])}; --data=FOLDER finds out "
                     "by itself what a data set is")
-    require_folder(getattr(place, option), option)
+    require_folder(getattr(place, option), f"--{option}")
 
 
 def require_folder(path: str, name: str) -> None:

@@ -25,11 +25,11 @@ def labelme_split(split: str, place: Place) -> SplitFiles:
     if not folder:
         error = SplitMissing if split == "val" else DataError
         raise error(f"--{prefix}anno_path is empty; give the folder with LabelMe's JSON files of the {split} images")
-    require_folder(folder, f"{prefix}anno_path")
+    require_folder(folder, f"--{prefix}anno_path")
     files, image_dir = files_below(folder, ".json"), place.image_dir or folder
-    require_folder(image_dir, f"{prefix}image_dir")
+    require_folder(image_dir, f"--{prefix}image_dir")
     if not files:
-        raise DataError(f"{prefix}anno_path '{folder}' holds no JSON file; LabelMe writes one an image")
+        raise DataError(f"--{prefix}anno_path '{folder}' holds no JSON file; LabelMe writes one an image")
     return SplitFiles(split, [folder, *files], image_dir, read=partial(read_labelme, files, folder, image_dir))
 
 

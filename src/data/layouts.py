@@ -47,7 +47,7 @@ def list_tree(path: str) -> Tree:
     if os.path.isdir(path):
         return Tree(path, folders_below(path))
     if not os.path.isfile(path):
-        raise DataError(f"data '{path}' is neither a folder nor a file")
+        raise DataError(f"--data '{path}' is neither a folder nor a file")
     folder, name = os.path.split(path)
     for root in (folder or ".", os.path.join(folder, os.pardir)):  # annotations/ may stand beside the images
         images = Tree(root, folders_below(root)).files(*IMAGE_ENDINGS)

@@ -5,10 +5,9 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import BrokenExecutor, Future
+from functools import cached_property
 
-import cv2
 import numpy as np
 
 from src.data.images import decode_image
@@ -18,14 +17,13 @@ from src.data.policies import build_policy
 from src.data.resize import resize
 from src.data.sampling import Sampler, repeat_factors
 from src.data.transforms import GREY, Sample, augment
-from src.errors import DataError
+from src.data.workers import BATCHES_AHEAD, Batch, Processes, Row, Task, Threads
+from src.errors import DataError, RankFault
 from src.matching import Matcher
 
 EVAL_COLUMNS = ["image", "height", "width", "index"]  # of mindrecord.SCHEMA
 LABEL_COLUMNS = ["labels", "crowd", "difficult"]
 TRAIN_COLUMNS = [*EVAL_COLUMNS, "boxes", *LABEL_COLUMNS]
-BATCHES_AHEAD = 3  # that are prepared while one is used
-Row = dict[str, np.ndarray]  # of MindRecord, by column
 
 
 class TrainLoader:
@@ -40,15 +38,15 @@ class TrainLoader:
     def __init__(self, files: list[str], matcher: Matcher, *, rows: int, policy: str, image_size: int, batch_size: int,
                  seed: int = 1, rank: int = 0, world: int = 1, workers: int = 2, use_difficult: bool = True,
                  fill: tuple[float, ...] = GREY, class_balance: float = 0.0, mosaic: float = 0.0,
-                 mosaic_epochs: float = math.inf):
+                 mosaic_epochs: float = math.inf, processes: bool = False):
         """files: of MindRecord. rows: how many of their rows, the first ones. policy, fill: as of build_policy().
-        workers: threads. use_difficult: whether difficult boxes are trained on. class_balance: threshold of
-        repeat_factors(), a share of the images; 0: every image comes once. mosaic: share of the samples that are one,
-        in the first mosaic_epochs epochs."""
+        workers: how many threads or, with `processes`, processes. use_difficult: whether difficult boxes are trained
+        on. class_balance: threshold of repeat_factors(), a share of the images; 0: every image comes once. mosaic:
+        share of the samples that are one, in the first mosaic_epochs epochs."""
         self.files, self.rows, self.batch_size = files, rows, batch_size
         self.matcher, self.policy, self.image_size = matcher, build_policy(policy, image_size, fill), image_size
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
-        self.use_difficult = use_difficult
+        self.use_difficult, self.processes = use_difficult, processes
         factors, self.class_factors = None, {}
         if class_balance:
             classes = [np.unique(row["labels"][self.trainable(row)]) for row in self.read_labels()]
@@ -94,20 +92,27 @@ class TrainLoader:
         """Iterates over the batches of this process, from first_step on."""
         own = self.places()[first_step:, self.rank].reshape(-1)
         rows, copies, partners = (column[own] for column in self.sampler.samples(epoch))
+        return batches(self.files, np.column_stack([rows, partners]), self.pool, columns=TRAIN_COLUMNS,
+                       batch_size=self.batch_size,
+                       details=lambda number: {"epoch": epoch, "copy": int(copies[number])})
+
+    @cached_property
+    def pool(self) -> Threads | Processes:
+        """What calls prepare_sample(). It lasts as long as the loader: processes take time to start."""
         anchors, size = len(self.matcher.anchors), self.image_size
         parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
-        prepare = partial(self.prepare_sample, epoch=epoch, copies=copies)
-        return batches(self.files, np.column_stack([rows, partners]), prepare, columns=TRAIN_COLUMNS, parts=parts,
-                       batch_size=self.batch_size, workers=self.workers)
+        if self.processes:
+            return Processes(self.prepare_sample, parts, workers=self.workers, batch_size=self.batch_size)
+        return Threads(self.prepare_sample, parts, workers=self.workers)
 
-    def prepare_sample(self, number: int, rows: list[Row], places: list[np.ndarray], *, epoch: int,
-                       copies: np.ndarray) -> None:
-        """Augments a row, or the four of a mosaic, and matches the boxes into places of a batch.
+    def __getstate__(self) -> dict:
+        """What a process of the pool needs: all but the pool."""
+        return {name: value for name, value in vars(self).items() if name != "pool"}
 
-        copies[number]: as of Samples.
-        """
+    def prepare_sample(self, rows: list[Row], places: list[np.ndarray], *, epoch: int, copy: int) -> None:
+        """Augments a row, or the four of a mosaic, and matches the boxes into places of a batch. copy: of Samples."""
         images, labels, targets, index = places
-        key, copy = (self.seed, epoch, int(rows[0]["index"])), int(copies[number])
+        key = (self.seed, epoch, int(rows[0]["index"]))
         rng = np.random.default_rng((*key, copy) if copy else key)
         samples = [self.read_sample(row) for row in rows]
         if len(samples) == 1:
@@ -139,57 +144,70 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         parts = [((self.image_size, self.image_size, 3), np.uint8), ((), np.int64)]
-        return batches(self.files, self.rows[:, None], self.prepare_sample, columns=EVAL_COLUMNS, parts=parts,
-                       batch_size=self.batch_size, workers=self.workers)
+        pool = Threads(self.prepare_sample, parts, workers=self.workers)
+        return batches(self.files, self.rows[:, None], pool, columns=EVAL_COLUMNS, batch_size=self.batch_size)
 
-    def prepare_sample(self, _number: int, rows: list[Row], places: list[np.ndarray]) -> None:
+    def prepare_sample(self, rows: list[Row], places: list[np.ndarray]) -> None:
         """Resizes the image of a row into its place in a batch."""
         (row,), (images, index) = rows, places
         images[:] = resize(row_image(row, self.files[0]), self.image_size, self.resize)
         index[...] = row["index"]
 
 
-def batches(files: list[str], rows: np.ndarray, prepare_sample: Callable[[int, list[Row], list[np.ndarray]], None], *,
-            columns: list[str], parts: list[tuple[tuple[int, ...], type]], batch_size: int,
-            workers: int) -> Iterator[list[np.ndarray]]:
+def batches(files: list[str], rows: np.ndarray, pool: Threads | Processes, *, columns: list[str], batch_size: int,
+            details: Callable[[int], dict] = lambda number: {}) -> Iterator[list[np.ndarray]]:
     """Reads rows in order and yields batches, each a list of arrays; the last may be shorter.
 
-    rows: [n, k], the numbers of those that make a sample; a negative one is left out. parts: shape and type of each
-    array of a sample. prepare_sample(number, its rows, places in the batch) fills them for rows[number] in one of the
-    `workers` threads: decoding, resizing and colours are OpenCV's, which lets other threads run.
+    rows: [n, k], the numbers of those that make a sample; a negative one is left out. details(number): what the pool's
+    prepare() is given for the sample rows[number].
     """
     if len(rows) == 0:
         return
-    cv2.setNumThreads(1)  # one thread per sample is enough
     # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
     reader, counts = read_rows(files, rows[rows >= 0], columns), (rows >= 0).sum(axis=1).tolist()
-    pool, waiting = ThreadPoolExecutor(workers), deque()
+    waiting = deque()  # batches with the Futures of their samples
 
-    def begin(batch: list[np.ndarray], start: int) -> list[Future]:
-        tasks = []
-        try:
-            for place, count in enumerate(counts[start:start + len(batch[0])]):
-                read = list(itertools.islice(reader, count))
-                if len(read) < count:
-                    break
-                tasks.append(pool.submit(prepare_sample, start + place, read, [part[place, ...] for part in batch]))
-        except (RuntimeError, ValueError) as error:
-            raise read_error(error, files[0]) from error
-        if len(tasks) < len(batch[0]):
-            raise read_error(RuntimeError(f"only {len(tasks)} of {len(batch[0])} samples came"), files[0])
-        return tasks
+    def begin(start: int) -> tuple[Batch, list[Future]]:
+        count = min(batch_size, len(rows) - start)
+        batch, futures = pool.new_batch(count), []
+        waiting.append((batch, futures))
+        for places in np.split(np.arange(count), range(pool.at_once, count, pool.at_once)):
+            tasks = [Task(place, read_sample(reader, counts[start + place], files[0]), details(start + place))
+                     for place in places.tolist()]
+            futures.append(pool.submit(batch, tasks))
 
     try:
         for start in range(0, len(rows), batch_size):
-            count = min(batch_size, len(rows) - start)
-            batch = [np.empty((count, *shape), kind) for shape, kind in parts]
-            waiting.append((batch, begin(batch, start)))
+            begin(start)
             if len(waiting) > BATCHES_AHEAD:
-                yield finish(*waiting.popleft())
+                yield finish(pool, *waiting.popleft())
         while waiting:
-            yield finish(*waiting.popleft())
+            yield finish(pool, *waiting.popleft())
+    except BrokenExecutor as error:
+        raise RankFault("a process of the loader was killed, perhaps because memory ran out (dmesg tells); try fewer "
+                        "--num_workers, or --worker_kind=threads") from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in [future for _, futures in waiting for future in futures if not future.cancel()]:
+            future.exception()  # waits: it may still write into its batch
+        waiting.clear()
+
+
+def read_sample(reader: Iterator[Row], count: int, file: str) -> list[Row]:
+    """The next rows, which make a sample. Raises DataError."""
+    try:
+        rows = list(itertools.islice(reader, count))
+        if len(rows) == count:
+            return rows
+        raise RuntimeError("rows are missing at their end")
+    except (RuntimeError, ValueError) as error:
+        raise read_error(error, file) from error
+
+
+def finish(pool: Threads | Processes, batch: Batch, futures: list[Future]) -> list[np.ndarray]:
+    """The arrays of a batch when all of its samples are there."""
+    for future in futures:
+        future.result()
+    return pool.hand_out(batch)
 
 
 def row_image(row: Row, file: str) -> np.ndarray:
@@ -199,10 +217,3 @@ def row_image(row: Row, file: str) -> np.ndarray:
         raise DataError(f"the image of row {row['index']} in '{file}' is damaged; remove the folder of that file, and "
                         "the next run converts the data again")
     return image
-
-
-def finish(batch: list[np.ndarray], tasks: list[Future]) -> list[np.ndarray]:
-    """A batch when all of its samples are there."""
-    for task in tasks:
-        task.result()
-    return batch

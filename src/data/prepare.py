@@ -55,7 +55,7 @@ def prepare_split(split: str, dataset: str, *, mindrecord_dir: str, classes: lis
     try:
         os.makedirs(mindrecord_dir, exist_ok=True)
     except OSError as error:
-        raise EnvironmentFault(f"mindrecord_dir '{mindrecord_dir}' cannot be made: {error.strerror}") from error
+        raise EnvironmentFault(f"--mindrecord_dir '{mindrecord_dir}' cannot be made: {error.strerror}") from error
     digest = fingerprint(files.files)
     origin = [os.path.abspath(files.files[0]), os.path.abspath(files.image_dir), *([files.part] if files.part else [])]
     paths = [conversion_path(mindrecord_dir, f"{dataset}_{files.name}", origin=[*origin, *names], fingerprint=digest)
@@ -112,7 +112,7 @@ def wait_for_rank_0(wanted: Wanted, log: Callable[[str], None]) -> ReadLock:
                 last_write = max([last_write, *(entry.stat().st_mtime for entry in os.scandir(folder))])
         if time.time() - last_write > SILENCE_SECONDS:
             raise RankFault(f"rank 0 has written nothing towards {path} for {SILENCE_SECONDS} seconds; all machines "
-                            "must share mindrecord_dir, or run prepare_data.py on each of them first")
+                            "must share --mindrecord_dir, or run prepare_data.py on each of them first")
         time.sleep(POLL_SECONDS)
 
 

@@ -41,7 +41,7 @@ def read_txt(file: str, image_dir: str, *, classes: list[str], report: Report) -
     0, background in the model zoo, is an unknown class. Image ids are 1, 2, .. in the order of the lines. Raises
     DataError when nothing can be used.
     """
-    require_folder(image_dir, "image_dir")
+    require_folder(image_dir, "--image_dir")
     lines = {number: line for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()}
     if not lines:
         raise DataError(f"annotation file '{file}' is empty; {FORM}")

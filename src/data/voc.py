@@ -30,10 +30,10 @@ def voc_split(split: str, place: Place) -> SplitFiles:
     """
     if place.anno_path:
         prefix = "" if split == "train" else "val_"
-        require_folder(place.anno_path, f"{prefix}anno_path")
+        require_folder(place.anno_path, f"--{prefix}anno_path")
         xml_files = files_below(place.anno_path, ".xml")
         if not xml_files:
-            raise DataError(f"{prefix}anno_path '{place.anno_path}' holds no XML file; VOC has one an image")
+            raise DataError(f"--{prefix}anno_path '{place.anno_path}' holds no XML file; VOC has one an image")
         return from_files(split, place.anno_path, xml_files, folder=place.anno_path,
                           image_dir=place.image_dir or place.anno_path)
     require_root(place, "voc_root", "Annotations/, JPEGImages/ and ImageSets/Main/",

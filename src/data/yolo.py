@@ -45,11 +45,11 @@ def yolo_split(split: str, place: Place) -> SplitFiles:
             error = SplitMissing if split == "val" else DataError
             raise error(f"--{prefix}image_dir and --{prefix}anno_path are empty; give the folder of the {split} "
                         "images, whose labels lie in labels/ or beside them, or a data.yaml")
-        require_folder(image_dir, f"{prefix}image_dir")
+        require_folder(image_dir, f"--{prefix}image_dir")
         images = [YoloImage(path, label_path(path, image_dir, place.anno_path))
                   for path in files_below(image_dir, IMAGE_ENDINGS)]
         if not images:
-            raise DataError(f"{prefix}image_dir '{image_dir}' holds no image")
+            raise DataError(f"--{prefix}image_dir '{image_dir}' holds no image")
     if not any(os.path.isfile(image.label) for image in images):
         raise DataError(f"no image of '{image_dir}' has a label file; '{images[0].label}' is expected for "
                         f"'{images[0].path}', name the folder of the labels by --{prefix}anno_path")

@@ -53,7 +53,7 @@ def write_eval_page(path: str, diagnosis: Diagnosis, *, metrics: dict, about: di
 
 def headline(diagnosis: Diagnosis, metrics: dict) -> list[tuple[str, str]]:
     """The few numbers in large type."""
-    names = {"mAP_area": "mAP, area rule of VOC", "AP": "AP, IoU .50 to .95", "AP50": "AP50"}
+    names = {"mAP_area": "mAP_area, VOC's rule", "AP": "AP, IoU .50 to .95", "AP50": "AP50"}
     pairs = [(f"{metrics[name]:.3f}", text) for name, text in names.items() if metrics.get(name, -1) >= 0]
     if diagnosis.boxes:
         pairs.append((f"{diagnosis.right / diagnosis.boxes:.0%}", "of the objects are found"))
@@ -72,7 +72,7 @@ def precision_table(diagnosis: Diagnosis, metrics: dict) -> dict:
     columns = {name: np.where(values < 0, np.nan, values) for name, values in columns.items()}
     if "mAP_area" in metrics:
         own = [metrics["per_class"][name]["AP_area"] for name in diagnosis.classes]
-        columns = {"AP of VOC": np.array([np.nan if value is None else value for value in own]), **columns}
+        columns = {"AP_area": np.array([np.nan if value is None else value for value in own]), **columns}
     rows = [["all", int(diagnosis.curves.boxes[-1]), *map(mean_text, columns.values())]]
     order = np.argsort(-np.nan_to_num(columns["AP"], nan=-1), kind="stable")
     rows += [[one_line(diagnosis.classes[index]), int(diagnosis.curves.boxes[index]),
@@ -124,7 +124,8 @@ def build_charts(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
                       "The share of the objects of each size that is found; numbers: how many there are."))
     if diagnosis.errors:
         built.append(("What costs most", charts.lost_by_errors(diagnosis.errors),
-                      "Kinds of errors as TIDE tells them apart, and the AP50 that would be gained without each."))
+                      "Kinds of errors as TIDE tells them apart, and the AP50 that would be gained without each. Here "
+                      "all boxes count, those with low scores too."))
     if diagnosis.bins:
         built.append(("What a score is worth", charts.reliability(diagnosis.bins),
                       "The share of the boxes of each score that are right. On the dashed line a score is a "

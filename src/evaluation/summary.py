@@ -11,7 +11,8 @@ from src.evaluation.thresholds import MIN_BOXES
 MIN_PAIRS = 3         # a class is taken for another at least so often that it is worth a sentence
 SELDOM = 0.02         # share of the objects that are confused
 MAX_NAMES = 3         # of classes in a sentence
-WELL_CALIBRATED = 0.1  # mean distance of score and share of right boxes
+WELL_CALIBRATED = 0.1  # mean distance of score and share of right boxes, over ranges of scores
+MIN_SCORED = 10        # boxes of a range of scores; fewer do not tell
 
 
 def summarize(diagnosis: Diagnosis) -> list[str]:
@@ -96,14 +97,16 @@ def score_words(diagnosis: Diagnosis) -> str:
 
 
 def calibration_words(bins: Sequence[dict]) -> str:
-    """Whether a score is the probability that the box is right, "" where not known."""
-    counts = np.array([each["count"] for each in bins], float)
-    if not counts.sum():
+    """Whether a score is the probability that the box is right, "" where not known.
+
+    The ranges of scores count alike: most boxes have a score near 0, and few of them are right, in any model.
+    """
+    gaps = np.array([each["avg_confidence"] - each["avg_accuracy"] for each in bins if each["count"] >= MIN_SCORED])
+    if not len(gaps):
         return ""
-    scores, right = (np.array([each[name] for each in bins]) for name in ("avg_confidence", "avg_accuracy"))
-    if np.average(np.abs(scores - right), weights=counts) <= WELL_CALIBRATED:
+    if np.abs(gaps).mean() <= WELL_CALIBRATED:
         return "A score says about how probable it is that the box is right."
-    high = np.average(scores - right, weights=counts) > 0
+    high = gaps.mean() > 0
     return f"Do not read a score as a probability: boxes are right {'less' if high else 'more'} often than it says."
 
 

@@ -68,11 +68,11 @@ class VideoReader:
         """What is wrong with a source that does not open, in words."""
         reason = getattr(error, "strerror", error)
         if is_url(self.source):
-            return f"source '{plain_url(self.source)}' cannot be opened ({reason})"
+            return f"--source '{plain_url(self.source)}' cannot be opened ({reason})"
         kind = describe_file(self.source)
         if kind.startswith("it is a video"):  # the rest is advice for annotated pictures
             kind = f"it is a video that cannot be used ({reason}); fetch or copy it again"
-        return (f"source '{self.source}' is neither a picture ({', '.join(IMAGE_ENDINGS)}) nor a video that opens: "
+        return (f"--source '{self.source}' is neither a picture ({', '.join(IMAGE_ENDINGS)}) nor a video that opens: "
                 f"{kind}")
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
@@ -114,7 +114,7 @@ class Camera:
         cv2.setLogLevel(0)  # else OpenCV writes its own lines about a camera that does not open
         self.capture = cv2.VideoCapture(int(source))
         if not self.capture.isOpened():
-            raise DataError(f"source {source}: there is no such camera, or another program uses it")
+            raise DataError(f"--source {source}: there is no such camera, or another program uses it")
         self.rate = self.capture.get(cv2.CAP_PROP_FPS)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:

@@ -102,14 +102,14 @@ def is_running(target: str) -> bool:
 
 def set_deterministic() -> None:
     """Makes a run repeatable to the last bit. Raises EnvironmentFault."""
-    refuse_old("deterministic=True")
+    refuse_old("--deterministic=True")
     ms.set_deterministic(True)
 
 
 def auto_mixed_precision(network: nn.Cell, level: str, kind: str) -> nn.Cell:
     """The network cast as amp_level says. kind: the 16-bit type, float16 or bfloat16. Raises EnvironmentFault."""
     if level == "auto" or kind != "float16":
-        refuse_old(f"amp_level={level} with amp_type={kind}")
+        refuse_old(f"--amp_level={level} with --amp_type={kind}")
     if OLD:
         return amp.auto_mixed_precision(network, level)
     return amp.auto_mixed_precision(network, level, getattr(mstype, kind))

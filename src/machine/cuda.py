@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from src.errors import EnvironmentFault
+from src.files import private_folders
 
 # (package, library) in the order in which they need each other: what the plugin links, and what those open later
 LIBRARIES = (
@@ -60,7 +61,7 @@ def use_packages(why_not: str = "") -> dict[str, str]:
     if missing:
         what = f"not complete: no {', '.join(missing)}" if libraries else "not installed"
         what += f" ({why_not})" if why_not else ""
-        raise EnvironmentFault(f"device_target=GPU, but CUDA 11 is {what}; {INSTALL}, or use --device_target=CPU")
+        raise EnvironmentFault(f"--device_target=GPU, but CUDA 11 is {what}; {INSTALL}, or use --device_target=CPU")
     home = make_home(libraries["libcudart.so.11.0"])
     os.environ["CUDA_HOME"] = home
     extend_library_path([os.path.join(home, "lib64"), *map(os.path.dirname, libraries.values())])
@@ -103,7 +104,7 @@ def find_driver() -> ctypes.CDLL:
     """The driver's library. Raises EnvironmentFault on a machine without."""
     driver = open_driver()
     if driver is None:
-        raise EnvironmentFault("device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
+        raise EnvironmentFault("--device_target=GPU, but this machine has no NVIDIA driver (libcuda.so.1 not found); "
                                "install one or use --device_target=CPU")
     return driver
 
@@ -126,7 +127,7 @@ def check_driver() -> str:
         reason = INIT_ERRORS[100]
     else:
         return release
-    raise EnvironmentFault(f"device_target=GPU, but the NVIDIA driver cannot be used: {reason}; CUDA 11 needs a card "
+    raise EnvironmentFault(f"--device_target=GPU, but the NVIDIA driver cannot be used: {reason}; CUDA 11 needs a card "
                            "and driver 450.80 or newer ('nvidia-smi' shows both), or use --device_target=CPU")
 
 
@@ -194,19 +195,16 @@ def first_file(folders: list[str], name: str) -> str | None:
 def make_home(runtime: str) -> str:
     """A folder that serves as CUDA_HOME for a CUDA runtime library; processes may make it at the same time.
 
-    It lies in the virtual environment, else in the user's cache. Raises EnvironmentFault when neither can be written.
+    It lies in one of private_folders(). Raises EnvironmentFault when none can be written.
     """
     name = f"mindspore-cuda-{hashlib.sha256(runtime.encode()).hexdigest()[:8]}"
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    places = [os.path.join(cache, name)]
-    if sys.prefix != sys.base_prefix:
-        places.insert(0, os.path.join(sys.prefix, "share", name))
+    places = private_folders(name)
     for home in places:
         with contextlib.suppress(OSError):
             fill_home(home, runtime)
         if nvcc_release(home) == RELEASE:  # on a disk mounted without exec it cannot be run
             return home
-    raise EnvironmentFault("device_target=GPU needs a folder for a small program, but none can be written and run in "
+    raise EnvironmentFault("--device_target=GPU needs a folder for a small program, but none can be written and run in "
                            f"{' or '.join(map(os.path.dirname, places))}; set XDG_CACHE_HOME to one where both work")
 
 
@@ -239,5 +237,5 @@ def load(files: Iterable[str]) -> None:
         try:
             ctypes.CDLL(file)
         except OSError as error:
-            raise EnvironmentFault(f"device_target=GPU, but a library of CUDA 11 cannot be loaded: {error}; do other "
+            raise EnvironmentFault(f"--device_target=GPU, but a library of CUDA 11 cannot be loaded: {error}; do other "
                                    f"nvidia packages stand in its place? In a new environment: {INSTALL}") from error

@@ -39,7 +39,7 @@ def start(device_target: str = "CPU", device_id: int = 0, run_distribute: bool =
     except (RuntimeError, ValueError) as error:
         atexit.register(close_stderr)
         hint = "; 'python scripts/doctor.py' looks at the driver and CUDA" if device_target == "GPU" else ""
-        raise EnvironmentFault(f"device_target={device_target} cannot be used: {plain(error)}{hint}") from error
+        raise EnvironmentFault(f"--device_target={device_target} cannot be used: {plain(error)}{hint}") from error
     return rank, world
 
 

@@ -28,10 +28,11 @@ def check_launch(run_distribute: bool, device_num: int) -> None:
     """Raises EnvironmentFault when the options and the launcher do not fit each other."""
     world = launched()
     if run_distribute and not world:
-        raise EnvironmentFault("run_distribute=True, but no launcher started this process; use 'mpirun -n N python "
+        raise EnvironmentFault("--run_distribute=True, but no launcher started this process; use 'mpirun -n N python "
                                "train.py ...' or 'msrun --worker_num=N --local_worker_num=N --join=True train.py ...'")
     if run_distribute and device_num not in (0, world):
-        raise EnvironmentFault(f"device_num={device_num}, but the launcher started {world} processes; make them equal")
+        raise EnvironmentFault(f"--device_num={device_num}, but the launcher started {world} processes; make them "
+                               "equal")
     if not run_distribute and world > 1:
         raise EnvironmentFault(f"a launcher started {world} processes without --run_distribute=True: each would train "
                                "alone; add that option, or start one process without the launcher")

@@ -44,6 +44,12 @@ def loader_threads() -> int:
     return max(len(os.sched_getaffinity(0)) // launcher.local_processes(), 1)
 
 
+def kernel_threads() -> int:
+    """Threads of a kernel of our own: OMP_NUM_THREADS as for others, else as many as the loader has."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else loader_threads()
+
+
 def keep_freed_memory() -> None:
     """Makes glibc's malloc keep freed memory: images come and go by the megabyte, and each time the kernel would clear
     the pages again, under a lock of the whole process."""

@@ -22,13 +22,13 @@ def freeze_layers(network: nn.Cell, prefixes: Sequence[str]) -> int:
         inside = [parameter for parameter in network.get_parameters() if starts_with(parameter.name, prefix)]
         if not inside:
             known = sorted({".".join(parameter.name.split(".")[:2]) for parameter in network.get_parameters()})
-            raise OptionError(f"freeze_layer={prefix}: no parameter starts so; known are {', '.join(known)}")
+            raise OptionError(f"--freeze_layer={prefix}: no parameter starts so; known are {', '.join(known)}")
         for parameter in inside:
             parameter.requires_grad = False
         frozen += len(inside)
         freeze_norms(network, prefix)
     if not network.trainable_params():
-        raise OptionError(f"freeze_layer={','.join(prefixes)}: nothing is left to train")
+        raise OptionError(f"--freeze_layer={','.join(prefixes)}: nothing is left to train")
     return frozen
 
 

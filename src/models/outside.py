@@ -35,7 +35,7 @@ def load_builder(name: str) -> Callable:
     """The builder of an outside model; its file may import what lies beside it. Raises OptionError."""
     path, _, function = name.rpartition(":")
     if not os.path.isfile(path):
-        raise OptionError(f"model={name}: '{path}' is not a file; say where it is by "
+        raise OptionError(f"--model={name}: '{path}' is not a file; say where it is by "
                           f"--model=FOLDER/{os.path.basename(path)}:{function}")
     key = f"outside_model_{os.path.abspath(path)}"  # two files may have one name
     if key not in sys.modules:
@@ -51,10 +51,10 @@ def load_builder(name: str) -> Callable:
             del sys.modules[key]
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
             line = lines[-1] if lines else getattr(error, "lineno", "?")
-            raise OptionError(f"model={name}: the file fails in line {line} ({type(error).__name__}: "
+            raise OptionError(f"--model={name}: the file fails in line {line} ({type(error).__name__}: "
                               f"{one_line(error)})") from error
     builders = {known: value for known, value in vars(sys.modules[key]).items()
                 if callable(value) and getattr(value, "__module__", "") == key}
     if function not in builders:
-        raise unknown_name("model", function, list(builders) or ["(no function)"])
+        raise unknown_name("--model", function, list(builders) or ["(no function)"])
     return builders[function]

@@ -8,7 +8,7 @@ from functools import partial
 
 from mindspore import nn
 
-from src.anchors import LINEAR_SCALES, AnchorTable, grid_anchors, reduced_anchors, reduced_shapes
+from src.anchors import LINEAR_SCALES, AnchorTable, grid_anchors, reduced_anchors, reduced_shapes, ssd_shapes
 from src.errors import OptionError, unknown_name
 from src.models.fpn import FPN
 from src.models.heads import LevelHead, SharedHead, separable
@@ -71,7 +71,7 @@ def fpn_model(name: str, backbone: nn.Cell, *, num_classes: int, image_size: int
     """Pyramid, shared head and grid anchors over a backbone of strides 8, 16, 32. Raises OptionError."""
     strides = (8, 16, 32, 64, 128)
     if image_size % strides[-1]:
-        raise OptionError(f"image_size={image_size}: an FPN model needs a multiple of 128 (its stride), like 640")
+        raise OptionError(f"--image_size={image_size}: an FPN model needs a multiple of 128 (its stride), like 640")
     neck = FPN(backbone.channels, 256, batch_norm())
     head = SharedHead(len(strides), 256, anchors_per_cell=6, num_classes=num_classes,
                       norm=batch_norm(eps=1e-3, momentum=0.97))
@@ -204,7 +204,7 @@ def classic_network(backbone: nn.Cell, extras: Sequence[Extra], table: AnchorTab
 def table_model(name: str, network: SSD, table: AnchorTable, *, num_classes: int, image_size: int) -> Model:
     """A Model with softmax scores and the anchors of a table, clipped. Raises OptionError for another image size."""
     if image_size != table.image_size:
-        raise OptionError(f"image_size={image_size}: {name} is built for {table.image_size} pixels; leave the option "
+        raise OptionError(f"--image_size={image_size}: {name} is built for {table.image_size} pixels; leave the option "
                           "out")
     return Model(name=name, network=network, anchors=table.tile().clip(0, 1), image_size=image_size,
                  num_classes=num_classes, score="softmax", clip_before_nms=False, clip_anchors=True)
@@ -227,11 +227,11 @@ def build_model(name: str, num_classes: int, *, image_size: int = 0, width: floa
     """
     builder, size = builder_of(name), image_size or published_size(name)
     if width != 1.0 and "width" not in inspect.signature(builder).parameters:
-        raise OptionError(f"width={width}: {name} has width 1.0 only; ssd300_mobilenet_v2 can be narrower")
+        raise OptionError(f"--width={width}: {name} has width 1.0 only; ssd300_mobilenet_v2 can be narrower")
     model = builder(num_classes, size) if width == 1.0 else builder(num_classes, size, width)
     if is_outside(name):
         if not isinstance(model, Model):
-            raise OptionError(f"model={name} returns {type(model).__name__}; docs/new_model.md has a builder, which "
+            raise OptionError(f"--model={name} returns {type(model).__name__}; docs/new_model.md has a builder, which "
                               "returns a Model")
         model = replace(model, name=name, width=width)
     if not clip_anchors and name in TABLES:
@@ -239,12 +239,21 @@ def build_model(name: str, num_classes: int, *, image_size: int = 0, width: floa
     return with_shapes(model, anchor_shapes) if anchor_shapes else model
 
 
+def integer_shapes(name: str) -> list:
+    """anchor_shapes of a model of TABLES with sizes cut to whole pixels; [] where they are whole, and for others."""
+    table = TABLES.get(name)
+    sizes = tuple(int(size) for size in table.sizes) if table else ()
+    if not table or sizes == table.sizes:
+        return []
+    return [level.tolist() for level in ssd_shapes(sizes, table.aspect_ratios)]  # w, h per level
+
+
 def builder_of(name: str) -> Callable[..., Model]:
     """The builder of a name in BUILDERS, or of path/my_file.py:my_model. Raises OptionError."""
     if is_outside(name):
         return load_builder(name)
     if name not in BUILDERS:
-        raise unknown_name("model", name, [*BUILDERS, "path/my_file.py:my_model"])
+        raise unknown_name("--model", name, [*BUILDERS, "path/my_file.py:my_model"])
     return BUILDERS[name]
 
 
@@ -252,6 +261,6 @@ def published_size(name: str) -> int:
     """The image size that a model was published with, in pixels: the default of its builder. Raises OptionError."""
     parameters = inspect.signature(builder_of(name)).parameters
     if len(parameters) < 2 or not isinstance(getattr(parameters.get("image_size"), "default", None), int):
-        raise OptionError(f"model={name} takes ({', '.join(parameters)}); a builder takes num_classes and image_size, "
-                          "whose default is the size that it is made for")
+        raise OptionError(f"--model={name} takes ({', '.join(parameters)}); a builder takes num_classes and "
+                          "image_size, whose default is the size that it is made for")
     return parameters["image_size"].default

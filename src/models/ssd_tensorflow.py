@@ -94,7 +94,7 @@ def pyramid(name: str, backbone: nn.Cell, *, num_classes: int, image_size: int, 
     published -4.6 that of the background itself becomes 4.6, because our focal loss trains it and theirs does not.
     """
     if image_size % 32:
-        raise OptionError(f"image_size={image_size}: {name} needs a multiple of 32, like 320 or 640")
+        raise OptionError(f"--image_size={image_size}: {name} needs a multiple of 32, like 320 or 640")
     block, layer = partial(conv_norm, conv=normal_conv), normal_conv
     if lite:
         block, layer = partial(separable_norm, conv=normal_conv), partial(separable_conv, conv=normal_conv)

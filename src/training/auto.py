@@ -48,6 +48,11 @@ class Means(NamedTuple):
     seconds: float  # for steps of training
     epochs: int     # that should fit into them
     batch: int      # images a step
+    timed: bool     # whether --minutes says how long; else it may take a night
+
+    def time_for(self) -> str:
+        """What a candidate should have, in words."""
+        return f"time for {self.epochs} epochs" + ("" if self.timed else f" in {NIGHT // 60} hours")
 
 
 class Candidate(NamedTuple):
@@ -68,7 +73,7 @@ def means_of(device: str, minutes: float, *, epochs: int, batch: int) -> Means:
             available, = (line.split()[1] for line in file if line.startswith("MemAvailable:"))
         memory = float(available) * 1024 * MEMORY_SHARE
     return Means(device, loader_threads(), memory, 60 * TRAINING_SHARE * (minutes or NIGHT),
-                 MIN_EPOCHS if minutes else epochs, batch)
+                 MIN_EPOCHS if minutes else epochs, batch, bool(minutes))
 
 
 class ModelChooser:
@@ -104,8 +109,9 @@ class ModelChooser:
         """The Candidate for a Split; says what was compared and why it is the candidate."""
         boxes, _, total = read_boxes(read_json(split.ground_truth), self.seed, MAX_BOXES)
         if not total:
-            raise DataError(f"model=auto needs boxes to choose by, and {split.name} has none, see {split.report}")
-        self.log.say(f"--model=auto compares networks on {len(boxes)} boxes of {split.name}; times are estimates:")
+            raise DataError(f"--model=auto needs boxes to choose by, and {split.name} has none, see {split.report}")
+        self.log.say(f"--model=auto compares networks on {len(boxes)} boxes of {split.name}; time and memory are "
+                     f"estimates:\n{heading(self.means)}")
         found = []
         for candidate in candidates(boxes, self.means, image_size=self.image_size, threshold=self.threshold,
                               weights=weights):
@@ -157,8 +163,8 @@ def how_filled(model: Model, weights: WeightFile | None) -> str:
 def choose(found: Sequence[Candidate], means: Means, *, images: int) -> tuple[Candidate, str]:
     """The best of the candidates for a data set of so many images, and why, in words. Raises OptionError for none."""
     if not found:
-        raise OptionError(f"model=auto knows {', '.join(SIZES)}, and none of them fits --image_size and --pre_trained; "
-                          "give --model=NAME")
+        raise OptionError(f"--model=auto knows {', '.join(SIZES)}, and none of them fits --image_size and "
+                          "--pre_trained; give --model=NAME")
     fitting = [candidate for candidate in found if candidate.memory <= means.memory]
     quick = [candidate for candidate in fitting if epochs_of(candidate, means, images) >= means.epochs]
     if not quick:
@@ -168,15 +174,15 @@ def choose(found: Sequence[Candidate], means: Means, *, images: int) -> tuple[Ca
         # in little time weights are worth more than anchors
         chosen = min(fitting, key=lambda candidate: (not candidate.filled, candidate.seconds))
         what = "the fastest that the weights fill" if chosen.filled else "the fastest"
-        return chosen, f"{what}: none has time for {means.epochs} epochs"
+        return chosen, f"{what}: none has {means.time_for()}"
     value = {candidate: candidate.share + WHOLE_GAIN * candidate.filled for candidate in quick}
     best = max(value.values())
     chosen = min((candidate for candidate in quick if value[candidate] >= best - TOLERANCE),
                  key=operator.attrgetter("seconds"))
     if chosen.filled and chosen.share < max(candidate.share for candidate in quick) - TOLERANCE:
         return chosen, f"the weights fill it, and no other matches {WHOLE_GAIN:.0%} of the boxes more"
-    return chosen, (f"the least work of those with time for {means.epochs} epochs that match almost as many boxes as "
-                    f"the best of them ({TOLERANCE:.0%} less at most)")
+    return chosen, (f"the least work of those with {means.time_for()} that match almost as many boxes as the best of "
+                    f"them ({TOLERANCE:.0%} less at most)")
 
 
 def epochs_of(candidate: Candidate, means: Means, images: int) -> float:
@@ -184,9 +190,16 @@ def epochs_of(candidate: Candidate, means: Means, images: int) -> float:
     return means.seconds / (candidate.seconds * images)
 
 
+def heading(means: Means) -> str:
+    """What stands above line_of."""
+    last = "epochs in --minutes" if means.timed else f"{means.epochs} epochs"
+    return f"  {'network':<24} pixels  boxes matched  s an image   memory  {last}"
+
+
 def line_of(candidate: Candidate, means: Means, images: int) -> str:
-    """A candidate in words."""
-    return (f"  {candidate.model:<24} {candidate.image_size:>4}  {candidate.share:6.1%} of the boxes  "
-            f"{candidate.seconds:6.3f} s an image  {candidate.memory / 1e9:4.1f} GB  "
-            f"time for {epochs_of(candidate, means, images):.0f} epochs"
-            f"{'  filled by the weights' if candidate.filled else ''}")
+    """A candidate as a row."""
+    last = f"{epochs_of(candidate, means, images):.1f}"
+    if not means.timed:
+        last = f"{candidate.seconds * images * means.epochs / TRAINING_SHARE / 3600:.1f} hours"
+    return (f"  {candidate.model:<24} {candidate.image_size:>6} {candidate.share:>14.1%} {candidate.seconds:>11.3f} "
+            f"{candidate.memory / 1e9:>5.1f} GB  {last}{'  filled by the weights' if candidate.filled else ''}")

@@ -17,6 +17,7 @@ from src.config import AUTO_PATH, split_options
 from src.data.labels import classes_from
 from src.data.loader import EvalLoader, TrainLoader
 from src.data.prepare import Split, describe_split, prepare_split
+from src.data.workers import use_processes
 from src.ema import WeightAverage
 from src.errors import DataError
 from src.evaluation.evaluate import first_images
@@ -29,6 +30,7 @@ from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
+from src.models.cpu_kernels import try_own_kernels
 from src.models.freeze import FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
 from src.models.layers import L2Norm
@@ -45,11 +47,12 @@ from src.training.resume import Saved
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.training.step import TrainStep
-from src.training.timing import EVALUATIONS, SAVES, RunTimer
+from src.training.timing import EVALUATIONS, SAVES, UNPLANNED, RunTimer
 from src.training.validator import Validator
 from src.version import git_commit
 from src.weights.files import open_weights
 from src.weights.load import load_pretrained
+from src.weights.recognise import recognise
 
 # what a loss trains logits to be
 SCORES = {"focal": "sigmoid", "quality": "sigmoid", "varifocal": "sigmoid", "multibox": "softmax"}
@@ -128,8 +131,11 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         he_initialize(network, model.num_classes, options.seed, input_deviation=deviation)
     if options.pre_trained and not options.resume:
         file = open_weights(options.pre_trained)
+        found = None if file.meta else recognise(file)
+        if found:
+            log.say(f"recognised: {options.pre_trained} is {found.words()}")
         log.say(load_pretrained(network, file, model.name, classes=classes, by_class=options.filter_weight,
-                                frozen=frozen))
+                                frozen=frozen, file_model=found.model if found else ""))
         if file.meta.get("anchor_shapes") and not options.anchors:
             log.say("  note: these weights are trained for anchors of their own; --anchors=FILE with the anchors.json "
                     "of that run keeps them")
@@ -137,6 +143,12 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
     if options.norm_momentum:
         hasten_norms(network, options.norm_momentum)
     return model, freeze_layers(network, frozen)
+
+
+def choose_kernels(options: EasyDict, model: Model, log: RunLog) -> str:
+    """Gives the Model our own kernels where it can have them -> the path of their library, else ""."""
+    possible = options.device_target == "CPU" and options.amp_level == "O0" and options.cpu_kernels == "own"
+    return try_own_kernels(model.network, log.say) if possible else ""
 
 
 def choose_anchors(options: EasyDict, model: Model, split: Split, *, saved: Saved | None, log: RunLog, rank: int,
@@ -155,10 +167,12 @@ def build_loader(options: EasyDict, split: Split, model: Model, *, rank: int, wo
     matcher = Matcher(model.anchors, options.match_threshold, options.matching)
     rows = min(options.overfit or split.count, split.count)
     batch_size = min(options.batch_size, -(-rows // (options.accumulate * world)))  # not larger than the data
+    workers = options.num_workers or loader_threads()
     loader = TrainLoader(split.files, matcher, rows=rows, policy=options.augmentation, image_size=model.image_size,
                          batch_size=batch_size * options.accumulate, seed=options.seed, rank=rank, world=world,
-                         workers=options.num_workers or loader_threads(), use_difficult=options.use_difficult,
-                         fill=model.mean, class_balance=options.class_balance, mosaic=options.mosaic,
+                         workers=workers, processes=use_processes(options.worker_kind, workers),
+                         use_difficult=options.use_difficult, fill=model.mean, class_balance=options.class_balance,
+                         mosaic=options.mosaic,
                          mosaic_epochs=math.inf if options.minutes else options.epoch_size - options.mosaic_off_epochs)
     if not loader.has_targets():
         raise DataError(f"{split.name} has no box to train on: {why_no_boxes(options, split)}")
@@ -200,10 +214,14 @@ def build_rates(options: EasyDict, steps_per_epoch: int, total_steps: int = 0) -
     return warmup(rates, options.lr_init, warm)
 
 
-def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float) -> RunTimer | None:
-    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time()."""
+def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float, saved: Saved | None) -> RunTimer | None:
+    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time().
+
+    A run that was resumed before its plan was made has used up minutes already.
+    """
     if not options.minutes:
         return None
+    began -= saved.meta.get("spent", 0.0) if saved else 0.0
     kept = {name: math.inf for name in ("eval_interval", "save_checkpoint_epochs") if name in options.typed}
     return RunTimer(options.minutes, began, rates_of=partial(build_rates, options, steps_per_epoch),
                     steps_per_epoch=steps_per_epoch, eval_interval=options.eval_interval,
@@ -213,7 +231,7 @@ def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float) -> Run
                     mosaic_share=max(1 - options.mosaic_off_epochs / options.epoch_size, 0))
 
 
-def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int) -> TrainStep:
+def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int, kernels: str = "") -> TrainStep:
     """The TrainStep with loss, optimiser and precision. rates: of every step, or the first alone, []."""
     optimizer = build_optimizer(model.network.trainable_params(), rates, kind=options.optimizer,
                                 momentum=options.momentum, weight_decay=options.weight_decay,
@@ -224,7 +242,7 @@ def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int
                      loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
                      grad_clip=options.grad_clip, grad_clip_value=options.grad_clip_value, world=world,
                      global_positives=options.loss_normalizer == "batch", micro_steps=options.accumulate,
-                     average=average)
+                     average=average, kernels=kernels)
 
 
 def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:
@@ -241,7 +259,7 @@ def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:
 def build_state(options: EasyDict, steps_per_epoch: int, saved: Saved | None) -> RunState:
     """Where the run starts: where the Saved of a resumed run is, or after the epochs of the pretrained checkpoint."""
     plan = saved.meta.get("plan") if saved and options.minutes else None
-    total = options.epoch_size * steps_per_epoch  # with --minutes only until they are measured
+    total = UNPLANNED if options.minutes else options.epoch_size * steps_per_epoch
     if plan:  # its steps, in those of this start
         total = round(plan["steps"] * steps_per_epoch / saved.meta["steps_per_epoch"])
     limits = {"steps_per_epoch": steps_per_epoch, "total_steps": min(total, options.max_steps or total),

@@ -24,21 +24,21 @@ def check_options(options: EasyDict) -> None:
     elif options.model not in BUILDERS:
         build_model(options.model, 2)  # raises
     if options.pre_trained and not options.resume and not os.path.exists(options.pre_trained):
-        raise OptionError(f"pre_trained '{options.pre_trained}' is not a file")
+        raise OptionError(f"--pre_trained '{options.pre_trained}' is not a file")
     check_epochs(options)
     check_minutes(options)
     if options.label_smoothing > 0 and options.loss in ("quality", "varifocal"):
-        raise OptionError(f"label_smoothing={options.label_smoothing} is of --loss=focal and multibox; the targets of "
-                          f"--loss={options.loss} are IoUs already, leave it out")
+        raise OptionError(f"--label_smoothing={options.label_smoothing} is of --loss=focal and multibox; the targets "
+                          f"of --loss={options.loss} are IoUs already, leave it out")
     if options.anchors not in ("", "auto") and not options.resume and options.model != "auto":
         with_file(build_model(options.model, 2, image_size=options.image_size, width=options.width), options.anchors)
     if options.run_eval or options.overfit:
         import_engine(options.metric_engine)
     if options.device_target == "CPU" and options.amp_level == "O1":
-        raise EnvironmentFault("amp_level=O1 cannot be used on CPU: MindSpore 2.10 exceeds its own limit of nested "
+        raise EnvironmentFault("--amp_level=O1 cannot be used on CPU: MindSpore 2.10 exceeds its own limit of nested "
                                "calls on it; O0, O2 and O3 run there (slower than O0), auto may")
     if options.device_target == "CPU" and options.amp_level != "O0" and options.amp_type == "bfloat16":
-        raise EnvironmentFault("amp_type=bfloat16 cannot be used on CPU: MindSpore 2.10 has no convolution of it; "
+        raise EnvironmentFault("--amp_type=bfloat16 cannot be used on CPU: MindSpore 2.10 has no convolution of it; "
                                "float16 runs")
 
 
@@ -47,10 +47,10 @@ def check_auto(options: EasyDict) -> None:
     given = {"anchors": options.anchors not in ("", "auto"), "freeze_layer": bool(options.freeze_layer),
              "width": options.width != 1}
     for name in [name for name, is_given in given.items() if is_given]:
-        raise OptionError(f"{name}={options[name]} with model=auto: it fits one network; give --model=NAME, or leave "
-                          "it out")
+        raise OptionError(f"--{name}={options[name]} with --model=auto: it fits one network; give --model=NAME, or "
+                          "leave it out")
     if options.resume:
-        raise OptionError("--resume=True with model=auto: the config.yaml of the run says what was chosen; leave "
+        raise OptionError("--resume=True with --model=auto: the config.yaml of the run says what was chosen; leave "
                           "--model and --config_path out")
 
 
@@ -58,16 +58,17 @@ def check_epochs(options: EasyDict) -> None:
     """Raises OptionError unless a multistep schedule has rising epochs and as many factors, and unless epochs are left
     after those of the pretrained checkpoint."""
     if not options.resume and options.pre_trained_epoch_size >= options.epoch_size:
-        raise OptionError(f"pre_trained_epoch_size={options.pre_trained_epoch_size} leaves none of the "
+        raise OptionError(f"--pre_trained_epoch_size={options.pre_trained_epoch_size} leaves none of the "
                           f"{options.epoch_size} epochs of --epoch_size; raise it to the epochs of both together")
     try:
         milestones = [float(epoch) for epoch in options.lr_milestones]
         factors = [float(factor) for factor in options.lr_factors]
     except ValueError as error:
-        raise OptionError(f"lr_milestones={options.lr_milestones}, lr_factors={options.lr_factors}: {error}") from error
+        raise OptionError(f"--lr_milestones={options.lr_milestones}, --lr_factors={options.lr_factors}: "
+                          f"{error}") from error
     fitting = sorted(set(milestones)) == milestones and len(milestones) == len(factors)
     if options.lr_schedule == "multistep" and not fitting:
-        raise OptionError(f"lr_milestones={milestones} and lr_factors={factors}: expected as many rising epochs as "
+        raise OptionError(f"--lr_milestones={milestones} and --lr_factors={factors}: expected as many rising epochs as "
                           "factors, for example [43,54] and [0.1,0.01]")
 
 
@@ -77,7 +78,7 @@ def check_minutes(options: EasyDict) -> None:
         return
     for name in ("max_steps", "pre_trained_epoch_size", "overfit", "epoch_size"):
         if options[name] and (name != "epoch_size" or name in options.typed):
-            raise OptionError(f"{name}={options[name]} and minutes={options.minutes:g}: with --minutes the time "
+            raise OptionError(f"--{name}={options[name]} and --minutes={options.minutes:g}: with --minutes the time "
                               "decides how many steps the run has; leave one of the two out (--minutes=0)")
 
 
@@ -94,7 +95,7 @@ def check_weights(options: EasyDict) -> None:
             ("filter_weight", options.filter_weight, False, "takes outputs of classes out of those weights"),
             ("batch_norm", options.batch_norm in FROZEN_NORMS, "own", "keeps statistics no training has measured")):
         if is_set:
-            raise OptionError(f"{name}={options[name]} without --pre_trained {effect}; give --pre_trained=FILE "
+            raise OptionError(f"--{name}={options[name]} without --pre_trained {effect}; give --pre_trained=FILE "
                               f"(ckpt/README.md says where weights come from), or --{name}={off} to train from scratch")
 
 
@@ -142,7 +143,7 @@ def balance_hint(options: EasyDict, loader: TrainLoader, classes: list[str]) -> 
     """What class_balance repeats, "" where it is off."""
     if not options.class_balance:
         return ""
-    start = f"class_balance={options.class_balance:g}"
+    start = f"--class_balance={options.class_balance:g}"
     if not loader.class_factors:
         return f"{start} repeats nothing: every class is in that share of the images, or in more"
     rarest = sorted(loader.class_factors.items(), key=lambda item: -item[1])
@@ -182,5 +183,5 @@ def scaling_hint(options: EasyDict, batch: int) -> str:
     if options.lr_batch in (0, batch) or "lr" in options.typed:
         return ""
     scaled = options.lr * batch / options.lr_batch
-    return (f"lr {options.lr:g} is for a batch of {options.lr_batch}; this run has {batch}, for which the linear rule "
-            f"gives --lr={scaled:.3g}")
+    return (f"--lr={options.lr:g} is for a batch of {options.lr_batch}; this run has {batch}, for which the linear "
+            f"rule gives --lr={scaled:.3g}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TITLES = {"loss": "loss", "loss_cls": "loss of the classes", "loss_box": "loss of the boxes", "lr": "learning rate",
           "grad_norm": "gradient norm", "images_per_second": "images a second", "AP": "AP (IoU .50 to .95)",
-          "AP50": "AP50", "mAP_area": "mAP of VOC (area)"}
+          "AP50": "AP50", "mAP_area": "mAP_area (VOC)"}
 SCORES = ("AP", "AP50", "mAP_area")
 AXES = ("epoch", "step", "minutes")
 FOLDERS = ("config_path", "output_path", "mindrecord_dir", "compile_cache", "resume")  # options that say only where
@@ -91,22 +91,24 @@ def read_run(folder: str, name: str) -> Run:
 
 
 def read_times(folder: str, starts: Sequence[float]) -> dict[tuple[int, bool], float]:
-    """Seconds of training at each row, by TensorBoard's files; pauses before a resumed run do not count.
+    """Seconds of training up to each row, by TensorBoard's files: what all starts have taken until then.
 
-    starts: times at which the run was started, as of time.time().
+    Steps that a killed start has lost count in the time; the row of a step is the one that came last. starts: times at
+    which the run was started, as of time.time().
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    events = EventAccumulator(folder, size_guidance={"scalars": 0})
+    # TensorBoard would leave out the rows that came again
+    events = EventAccumulator(folder, size_guidance={"scalars": 0}, purge_orphaned_data=False)
     events.Reload()
-    found = {(point.step, tag.startswith("eval/")): point.wall_time
-             for tag in events.Tags()["scalars"] if tag == "train/loss" or tag.startswith("eval/")
-             for point in events.Scalars(tag)}
-    pauses, sorted_times = [], sorted(found.values())
-    for start in starts[1:]:
-        before = [moment for moment in sorted_times if moment < start]
-        pauses.append((start, start - (before[-1] if before else starts[0])))
-    return {key: moment - starts[0] - sum(pause for start, pause in pauses if start <= moment)
-            for key, moment in found.items()}
+    moments = sorted((point.wall_time, point.step, tag.startswith("eval/"))
+                     for tag in events.Tags()["scalars"] if tag == "train/loss" or tag.startswith("eval/")
+                     for point in events.Scalars(tag))
+    times, before = {}, 0.0
+    for start, end in zip(starts, [*starts[1:], math.inf]):
+        rows = [row for row in moments if start <= row[0] < end]
+        times.update({(step, evaluated): before + moment - start for moment, step, evaluated in rows})
+        before += rows[-1][0] - start if rows else 0.0
+    return times
 
 
 def differing_options(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

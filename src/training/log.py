@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Iterator
 
 from src.evaluation.plots import plot_history
-from src.events import EventFile
-from src.files import write_atomic
+from src.events import EVENTS, EventFile
+from src.files import names_in, write_atomic
 from src.progress import on_terminal
 from src.training.panel import Panel, live_panel
 
@@ -21,18 +21,24 @@ class RunLog:
         self.first, self.folder, self.steps_per_epoch, self.file = first, "", 1, None
         self.events: EventFile | None = None  # with a folder
         self.panel: Panel | None = None  # while there is one
+        self.leave_panel: Callable[[], None] = no_panel  # gives the terminal back, from any thread
 
-    def open(self, folder: str, *, steps_per_epoch: int = 1, steps_done: int = 0, evaluated: bool = True) -> None:
+    def open(self, folder: str, *, steps_per_epoch: int = 1, steps_done: int = 0, evaluated: bool = True,
+             resumed: bool = True) -> None:
         """Chooses the folder; only the first process calls it.
 
         Takes out of log.jsonl what will come again: later rows than steps_done, and its evaluation unless `evaluated`.
+        Unless `resumed` nothing stays of a run that has been there, in TensorBoard's files neither.
         """
         path = os.path.join(folder, "log.jsonl")
         if os.path.exists(path):
-            rows = read_log(path, steps_done)
+            rows = read_log(path, steps_done) if resumed else []
             if not evaluated:
                 rows = [row for row in rows if row.get("step") != steps_done or "loss" in row]
             write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        for name in [] if resumed else names_in(folder):
+            if name.startswith(EVENTS):
+                os.remove(os.path.join(folder, name))
         self.folder, self.steps_per_epoch, self.file = folder, steps_per_epoch, open(path, "a", encoding="utf-8")
         self.events = EventFile(folder)
 
@@ -62,17 +68,19 @@ class RunLog:
 
     @contextlib.contextmanager
     def live(self, total: int) -> Iterator[Callable[[int, float, int], None]]:
-        """Keeps a panel of the run of so many steps on a terminal; gives Panel.show, which does nothing without one."""
+        """Keeps a panel on a terminal; gives its show(), or a function that does nothing. total: as of Panel."""
         if not self.first or not on_terminal():
-            yield lambda done, loss, total=0: None
+            yield no_panel
             return
         rows = read_log(self.file.name) if self.file else []
         self.panel = Panel(self.folder, total=total, steps_per_epoch=self.steps_per_epoch, rows=rows)
         try:
-            with live_panel(self.panel, self.folder):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(live_panel(self.panel, self.folder))
+                self.leave_panel = stack.close
                 yield self.panel.show
         finally:
-            self.panel = None
+            self.panel, self.leave_panel = None, no_panel
 
     def close(self) -> None:
         """Draws the curves of all rows as training.png, of a resumed run from its beginning, and closes both files."""
@@ -82,6 +90,10 @@ class RunLog:
             plot_history(rows, path=path, steps_per_epoch=self.steps_per_epoch)
         for file in filter(None, (self.file, self.events)):
             file.close()
+
+
+def no_panel(*_: float) -> None:
+    """What a run does to its panel where there is none."""
 
 
 def read_log(path: str, steps_done: float = math.inf) -> list[dict]:

@@ -3,17 +3,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from src.data.loader import TrainLoader
 from src.data.prefetch import Prefetcher
-from src.errors import ALL, ALONE, ANOTHER, Interrupted, NotFiniteError, SSDError
+from src.errors import ALL, ALONE, ANOTHER, Interrupted, NotFiniteError, SSDError, leave_at_once, tell
 from src.machine.distributed import gather_rows, wait_for_all
-from src.training.log import RunLog
+from src.machine.stop_signals import stop_signals
+from src.training.log import RunLog, no_panel
 from src.training.meter import Meter
 from src.training.saver import Saver
 from src.training.state import RunState
@@ -29,23 +29,25 @@ class Loop:
     """Trains from the last step of a RunState to the end of the run.
 
     rates: of every step of the run, as the optimiser has them; with a timer, which finds out how many steps there are,
-    of the steps before that. image_names: of every row of the data, for errors.
+    of the steps before that. image_names: of every row of the data, for errors. network: what is compiled, in words.
     The methods pass on the numbers of a step: the dict of run_step, whose keys TrainStep explains.
     """
 
     def __init__(self, step: TrainStep, loader: TrainLoader, state: RunState, *, rates: np.ndarray,
                  validator: Validator | None, saver: Saver, log: RunLog, image_names: Sequence[str],
-                 log_interval: int = 10, timer: RunTimer | None = None):
+                 log_interval: int = 10, timer: RunTimer | None = None, network: str = "the network"):
         self.step, self.loader, self.state, self.rates, self.timer = step, loader, state, rates, timer
         self.validator, self.saver, self.log = validator, saver, log
-        self.image_names, self.log_interval = image_names, log_interval
+        self.image_names, self.log_interval, self.network = image_names, log_interval, network
         self.meter = Meter(state, images_per_step=loader.batch_size * loader.world)
         self.batches = Prefetcher(loader, UNPLANNED if timer else state.total_steps)
         if timer and state.plan:  # of a resumed run
             self.follow(Plan(**state.plan))
         self.signals: list[int] = []  # signals received; the first one asks the run to stop
         self.finite: list[bool] = []  # for each step, whether its gradients were finite
-        self.show: Callable[[int, float, int], None] | None = None  # tells a live panel of a step; train() opens it
+        self.show: Callable[[int, float, int], None] = no_panel  # tells a live panel of a step; train_epochs() opens it
+        self.loss = math.nan            # of the last step
+        self.doing = "this step"        # what ends before the run does after a signal
 
     def run(self) -> None:
         """Trains. After an error too it saves the state and closes the log, and all processes leave together."""
@@ -53,9 +55,6 @@ class Loop:
         try:
             with contextlib.closing(self.log), self.saver.saving_at_fault(self.state):
                 self.train()
-        except KeyboardInterrupt as error:  # the second signal; only this process may have met it
-            raise Interrupted(f"interrupted at once, after step {self.state.steps_done}; "
-                              f"{self.saver.what_is_saved()}") from error
         except (Interrupted, NotFiniteError) as error:  # all processes meet it at the same step
             wait_for_all(self.loader.world)  # the first process that leaves ends the others
             if error.__cause__:  # the error that this process met in its data, see train_epoch()
@@ -70,13 +69,19 @@ class Loop:
         and what the loader raises.
         """
         stalled = self.state.is_stalled  # asked before the evaluation: only rank 0 counts its score
-        ended = False
-        if self.state.epoch_end_due:  # an interrupted run had done the steps of an epoch, but not what follows them
-            ended = self.end_epoch()
-        if stalled or ended:
-            return
-        total = self.state.total_steps
-        with stop_signals() as self.signals, self.log.live(total) as self.show, contextlib.closing(self.batches):
+        with stop_signals(self.tell_stop, self.stop_now) as self.signals:
+            # an interrupted run had done the steps of an epoch, but perhaps not what follows them
+            ended = self.end_epoch() if self.state.epoch_end_due else False
+            if not stalled and not ended:
+                self.train_epochs()
+
+    def train_epochs(self) -> None:
+        """Trains epoch after epoch, to the end of the run."""
+        total = 0 if self.is_measuring else self.state.total_steps
+        with self.log.live(total) as self.show, contextlib.closing(self.batches):
+            if not self.state.is_complete:
+                self.log.say(f"compiling the first step of {self.network}: half a minute to some minutes, less where "
+                             "--compile_cache has it", in_panel=True)
             while not self.state.is_complete:
                 self.train_epoch()
                 if self.end_epoch():
@@ -88,16 +93,18 @@ class Loop:
         epoch, first = divmod(state.steps_done, state.steps_per_epoch)
         asked = time.time()
         for images, labels, targets, rows in self.batches.epoch(epoch, first):
-            began = time.time()
+            data_time = time.time() - asked
             if self.timer:
                 self.prepare_timed_step()
+            began = time.time()
             stop = bool(self.signals or self.batches.error)
             numbers = run_step(self.step, [images, labels, targets], stop=stop)
-            self.meter.add(numbers, data_time=began - asked, step_time=time.time() - began)
+            self.meter.add(numbers, data_time=data_time, step_time=time.time() - began)
             self.check_finite(numbers, rows)
             state.count_step()
             if self.is_measuring:
                 self.timer.count(time.time() - asked)
+                state.spent = self.timer.spent()
             self.report(numbers, time.time() - asked)
             if numbers["stops"]:  # how many processes ask to stop
                 self.saver.save_last(state)
@@ -117,11 +124,13 @@ class Loop:
             return False
         evaluated = self.validator is not None and self.validator.is_due(state)
         if evaluated:
+            self.doing = "this evaluation" if state.is_complete else "this evaluation and the next step"
             self.saver.save_last(state)  # the evaluation may fail
             metrics = self.validator.validate(state)
             if metrics and state.count_score(metrics.get("mAP_area", metrics.get("AP"))):
                 self.saver.save_best(state, scores=self.validator.choose_scores(state.steps_done))
             ended = self.validator.ends_run(state, metrics)
+            self.doing = "this step"
         self.saver.after_epoch(state, evaluated=evaluated, ended=ended)
         state.epoch_end_due = False
         return ended
@@ -135,16 +144,18 @@ class Loop:
         """Makes the plan of the run when it is due, and gives the next step its learning rate."""
         state, world = self.state, self.loader.world
         if self.is_measuring:
-            due = np.float32([[self.timer.is_due()]])
-            if gather_rows(due, self.loader.rank, world).any():
+            asked = np.float32([[self.timer.is_due(), bool(self.signals)]])
+            due, stopping = gather_rows(asked, self.loader.rank, world).any(axis=0)
+            if due and not stopping:
                 self.make_plan()
-            else:
-                state.total_steps = self.timer.guess(state.steps_done, state.total_steps)
         self.step.set_rate(self.rates[state.steps_done])
 
     def make_plan(self) -> None:
         """Measures what the run consists of, and gives it the length that fits into its time."""
-        state, evaluation = self.state, self.validator.measure() if self.validator else 0.0
+        state, evaluation = self.state, 0.0
+        if self.validator and self.timer.left():
+            self.log.say("trying the evaluation, to know how long one takes; it is compiled first")
+            evaluation = self.validator.measure()
         began = time.time()
         self.saver.save_last(state)
         save = time.time() - began
@@ -153,6 +164,8 @@ class Loop:
         costs = Costs(*gather_rows(costs, self.loader.rank, self.loader.world).max(axis=0).tolist())
         plan = self.timer.plan(costs, state.steps_done)
         self.follow(plan)
+        self.saver.save_last(state)  # from here on a killed run is resumed with the plan
+        self.show(state.steps_done, self.loss, plan.steps)
         self.log.say(self.timer.describe(plan, costs))
 
     def follow(self, plan: Plan) -> None:
@@ -188,12 +201,26 @@ class Loop:
         """Shows the progress after a step, which took so many seconds, and logs every log_interval steps."""
         state = self.state
         if len(self.finite) == 1:
-            self.log.say(f"first step took {seconds:.1f} s (it compiles the graph, or reads it from --compile_cache)")
-        self.show(state.steps_done, numbers["loss"], state.total_steps)
+            self.log.say(f"first step took {seconds:.1f} s")
+        self.loss = numbers["loss"]
+        self.show(state.steps_done, self.loss, 0 if self.is_measuring else state.total_steps)
         if state.steps_done % self.log_interval == 0 or state.is_complete:
-            row = self.meter.row(self.step.last_rate(self.rates))
+            row = self.meter.row(self.step.last_rate(self.rates), self.timer.left() if self.is_measuring else None)
             self.log.write(row, "train")
-            self.log.say(self.meter.line(row), in_panel=True)
+            self.log.say(self.meter.line(row, has_end=not self.is_measuring), in_panel=True)
+
+    def tell_stop(self) -> None:
+        """Answers the first signal, from another thread."""
+        self.log.say(f"stopping after {self.doing}; press Ctrl-C again to stop now")
+
+    def stop_now(self) -> None:
+        """Answers the second signal, from another thread: ends the program."""
+        error = Interrupted(f"interrupted at once, after step {self.state.steps_done}; {self.saver.what_is_saved()}")
+        try:
+            self.log.leave_panel()
+            tell(error)
+        finally:
+            leave_at_once(error.exit_code)
 
     def interruption(self, *, everyone: bool) -> Interrupted:
         """The error that ends the loop after a process asked to stop and the state was saved. everyone: all asked."""
@@ -208,27 +235,6 @@ class Loop:
         if isinstance(error, SSDError):
             return type(error)(f"{error}; after step {self.state.steps_done} {SAVED}", ALONE)
         return error
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM in a list, so that a step ends before the program does; the second ends it at once.
-
-    Ctrl-C may come as SIGTERM: MindSpore's data engine answers SIGINT by sending SIGTERM to its own process.
-    """
-    signals = []
-
-    def catch(number: int, frame: object) -> None:
-        if signals:
-            raise KeyboardInterrupt
-        signals.append(number)
-
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def refuse_skipping(finite: Sequence[bool]) -> None:

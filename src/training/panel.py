@@ -19,15 +19,21 @@ from rich.text import Text
 
 from src.progress import duration
 
-MAX_WIDTH, NARROW = 80, 60        # columns of the panel; below NARROW it has no curves
+MAX_WIDTH = 80                    # columns of the panel
+AROUND = 11                       # of them beside the numbers: frame, name and the spaces between
+GAP = "  "                        # between the numbers of a line
 LEVELS = "▁▂▃▄▅▆▇█"               # of a curve
-CURVE = 14                        # points of a curve
+CURVE = 10                        # points of a curve
 SCORES = ("mAP_area", "AP")       # the first one of a row counts, as for best.ckpt
 FURTHER = ("AP50", "AP75")        # shown behind it
 
 
 class Panel:
-    """The numbers of a run as text. rows: those of the log so far, of a resumed run from its beginning."""
+    """The numbers of a run as text.
+
+    total: steps of the run, 0 while --minutes measures how many fit. rows: those of the log so far, of a resumed run
+    from its beginning.
+    """
 
     def __init__(self, title: str, *, total: int, steps_per_epoch: int, rows: Iterable[dict] = ()):
         self.title, self.total, self.steps_per_epoch = title, total, steps_per_epoch
@@ -47,70 +53,78 @@ class Panel:
         elif any(name in row for name in SCORES):
             self.scores.append(row)
 
-    def show(self, done: int, loss: float, total: int = 0) -> None:
-        """Takes up a step: how many are done, its loss, and how many the run has (0: as before)."""
-        self.done, self.loss, self.total = done, loss, total or self.total
+    def show(self, done: int, loss: float, total: int) -> None:
+        """Takes up a step: how many are done, its loss, and how many the run has."""
+        self.done, self.loss, self.total = done, loss, total
 
     def __rich_console__(self, console: Console, room: ConsoleOptions) -> RenderResult:
         width = min(room.max_width, MAX_WIDTH)
-        curves = width >= NARROW and not room.ascii_only
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(style="dim", min_width=5, no_wrap=True)
         table.add_column()
-        table.add_row("steps", ProgressBar(total=self.total, completed=self.done or 0))
-        for name, text in self.lines(curves=curves).items():
+        table.add_row("steps", ProgressBar(total=self.total or None, completed=self.done or 0))
+        for name, text in self.lines(width - AROUND, curves=not room.ascii_only).items():
             table.add_row(name, Text(text, overflow="ellipsis", no_wrap=True))
-        yield panel.Panel(table, title=Text(self.title, overflow="ellipsis"), title_align="left", width=width,
+        title = self.title if len(self.title) <= width - 6 else f"..{self.title[8 - width:]}"
+        yield panel.Panel(table, title=Text(title, overflow="ellipsis"), title_align="left", width=width,
                           subtitle=self.hint or None, subtitle_align="right", box=box.ROUNDED)
 
-    def lines(self, *, curves: bool) -> dict[str, str]:
-        """The numbers by name, a line each, `-` for what is not known yet."""
-        row, rate, speed = self.row, "-", "-"
+    def lines(self, columns: int, *, curves: bool) -> dict[str, str]:
+        """The numbers by name, a line each, `-` for what is not known yet; of each line as much as fits."""
+        row, rates, speed = self.row, ["-"], ["-"]
         if row:
-            rate = f"{row['lr']:.5f}   gradient norm {number(row['grad_norm'], '.3g')}"
-            data_ms, step_ms = row["data_time"] * 1000, row["step_time"] * 1000
-            speed = (f"{row['images_per_second']:.1f} images/s   data {data_ms:.0f} ms, step {step_ms:.0f} ms   "
-                     f"memory {row['peak_memory']:.1f} GiB")
-        losses, scores = self.losses, [score(evaluation) for evaluation in self.scores]
-        name = "mAP" if scores and SCORES[0] in self.scores[-1] else "AP"
-        return {"": self.progress_text(), "time": self.time_text(),
-                "loss": self.loss_text() + (curve(losses) if curves else ""), "lr": rate, "speed": speed,
-                name: self.score_text() + (curve(scores) if curves else "")}
+            rates = [f"{row['lr']:.5f}", f"gradient norm {number(row['grad_norm'], '.3g')}"]
+            speed = [f"{row['images_per_second']:.1f} images/s", f"data {row['data_time'] * 1000:.0f} ms",
+                     f"step {row['step_time'] * 1000:.0f} ms", f"memory {row['peak_memory']:.1f} GiB"]
+        name = "mAP" if self.scores and SCORES[0] in self.scores[-1] else "AP"
+        parts = {"": self.progress(), "time": self.times(), "loss": self.loss_parts(curves=curves), "lr": rates,
+                 "speed": speed, name: self.score_parts(curves=curves)}
+        return {name: fit(texts, columns) for name, texts in parts.items()}
 
-    def progress_text(self) -> str:
+    def progress(self) -> list[str]:
         """Steps and epochs."""
         if self.done is None:
-            return "the first step: compiling the graph, or reading it from --compile_cache"
+            return ["compiling the first step", "it may take minutes"]
         epoch, epochs = -(-self.done // self.steps_per_epoch), -(-self.total // self.steps_per_epoch)
-        skipped = f"   {self.row['skipped']} skipped" if self.row.get("skipped") else ""
-        return f"{self.done}/{self.total}   epoch {epoch}/{epochs}   {self.done / self.total:.0%}{skipped}"
+        if not self.total:
+            return [f"step {self.done}", f"epoch {epoch}", "--minutes measures how many fit"]
+        skipped = [f"{self.row['skipped']} skipped"] if self.row.get("skipped") else []
+        return [f"{self.done}/{self.total}", f"epoch {epoch}/{epochs}", f"{self.done / self.total:.0%}", *skipped]
 
-    def time_text(self) -> str:
+    def times(self) -> list[str]:
         """Time since the start, that is left, and of day at the end."""
         now = time.time()
-        text = f"{duration(now - self.began)} so far"
-        if not self.row:
-            return text
-        left = max(self.row["eta"] - (now - self.logged), 0)
-        return f"{text}   {duration(left)} left   ends {time.strftime('%a %H:%M', time.localtime(now + left))}"
+        texts = [f"{duration(now - self.began)} so far"]
+        if self.row:
+            left = max(self.row["eta"] - (now - self.logged), 0)
+            texts += [f"{duration(left)} left", f"ends {time.strftime('%a %H:%M', time.localtime(now + left))}"]
+        return texts
 
-    def loss_text(self) -> str:
-        """The loss of the last step, and means of the last row."""
+    def loss_parts(self, *, curves: bool) -> list[str]:
+        """The loss of the last step, means of the last row, and the curve of all rows."""
         if self.done is None:
-            return "-"
-        text, row = number(self.loss), self.row
-        if row:
-            text += (f"   mean {number(row['loss'])} (classes {number(row['loss_cls'])}, boxes "
-                     f"{number(row['loss_box'])})")
-        return text
+            return ["-"]
+        means = {"mean": "loss", "classes": "loss_cls", "boxes": "loss_box"} if self.row else {}
+        return [number(self.loss), *(f"{name} {number(self.row[key])}" for name, key in means.items()),
+                curve(self.losses) if curves else ""]
 
-    def score_text(self) -> str:
-        """The newest evaluation and the best one."""
+    def score_parts(self, *, curves: bool) -> list[str]:
+        """The newest evaluation, the best one, and the curve of all."""
         if not self.scores:
-            return "- not evaluated yet"
+            return ["- not evaluated yet"]
         newest, best = self.scores[-1], max(self.scores, key=score)
-        more = "".join(f"   {name} {number(newest[name])}" for name in FURTHER if name in newest)
-        return f"{score(newest):.4f}, best {score(best):.4f} (epoch {best['epoch']}){more}"
+        more = [f"{name} {number(newest[name])}" for name in FURTHER if name in newest]
+        return [f"{score(newest):.4f}", f"best {score(best):.4f} (epoch {best['epoch']})",
+                curve([score(row) for row in self.scores]) if curves else "", *more]
+
+
+def fit(texts: Iterable[str], columns: int) -> str:
+    """The texts beside each other, without those that do not fit; the first one always stays."""
+    line = ""
+    for text in filter(None, texts):
+        longer = f"{line}{GAP}{text}" if line else text
+        line = longer if not line or len(longer) <= columns else line
+    return line
 
 
 def score(row: dict) -> float:
@@ -125,7 +139,7 @@ def number(value: float | None, form: str = ".4f") -> str:
 
 
 def curve(values: Sequence[float | None]) -> str:
-    """Numbers as a line of bars behind a text, means of neighbours where there are many; "" for fewer than two."""
+    """Numbers as a line of bars, means of neighbours where there are many; "" for fewer than two."""
     values = [value for value in values if value is not None and math.isfinite(value)]
     if len(values) < 2:
         return ""
@@ -134,7 +148,7 @@ def curve(values: Sequence[float | None]) -> str:
     means = [sum(values[first:last]) / (last - first) for first, last in zip(edges, edges[1:])]
     low, high = min(means), max(means)
     scale = (len(LEVELS) - 1) / (high - low) if high > low else 0
-    return "   " + "".join(LEVELS[round((mean - low) * scale)] for mean in means)
+    return "".join(LEVELS[round((mean - low) * scale)] for mean in means)
 
 
 @contextlib.contextmanager

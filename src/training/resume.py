@@ -14,6 +14,7 @@ from src.models.freeze import FROZEN_NORMS
 from src.models.outside import same_model
 from src.models.ssd import published_size
 from src.option_rules import rule_of
+from src.progress import duration
 from src.recipes import read_yaml
 from src.training.log import RunLog
 from src.training.state import RunState
@@ -69,7 +70,7 @@ def refuse_other_anchors(saved: Saved, now: dict) -> None:
     """Raises OptionError where --anchors has changed; unchanged, the shapes of the checkpoint count."""
     before = saved.options.get("anchors", "")
     if before != now["anchors"]:
-        raise OptionError(f"--resume=True: anchors {before or '(published)'} -> {now['anchors'] or '(published)'}: "
+        raise OptionError(f"--resume=True: --anchors {before or '(published)'} -> {now['anchors'] or '(published)'}: "
                           f"'{saved.path}' is trained for its own; {ADVICE}")
 
 
@@ -81,17 +82,17 @@ def refuse_other_optimizer(saved: Saved, now: dict) -> None:
                    "freeze_layer": is_thawed(before["freeze_layer"], now["freeze_layer"])}
     for key, needed in needs_state.items():
         if needed and before[key] != now[key]:
-            raise OptionError(f"--resume=True: {key} {before[key]} -> {now[key] or '(none)'}: '{saved.path}' does not "
-                              f"hold the optimiser's state for that; {ADVICE}")
+            raise OptionError(f"--resume=True: --{key} {before[key]} -> {now[key] or '(none)'}: '{saved.path}' does "
+                              f"not hold the optimiser's state for that; {ADVICE}")
 
 
 def refuse_other_minutes(saved: Saved, now: dict) -> None:
     """Raises OptionError where other minutes are asked for than those that the steps of the run were fitted to."""
     before = saved.options.get("minutes", 0)
     if saved.meta.get("plan") and now["minutes"] not in (0, before):
-        raise OptionError(f"--resume=True: minutes {before:g} -> {now['minutes']:g}: the {saved.meta['plan']['steps']} "
-                          f"steps of this run are fixed since its start; leave it as it was, or give --minutes=0 and "
-                          "the --epoch_size that the run shall have")
+        raise OptionError(f"--resume=True: --minutes {before:g} -> {now['minutes']:g}: the "
+                          f"{saved.meta['plan']['steps']} steps of this run are fixed since its start; leave it as it "
+                          "was, or give --minutes=0 and the --epoch_size that the run shall have")
 
 
 def is_thawed(before: str, now: str) -> bool:
@@ -103,7 +104,7 @@ def is_thawed(before: str, now: str) -> bool:
 def refuse_idling(saved: Saved, now: dict) -> None:
     """Raises OptionError where a typed option would have to change steps, and all steps are done."""
     meta = saved.meta
-    changed = [f"{key} {saved.options[key]} -> {now[key]}" for key in now["typed"]
+    changed = [f"--{key} {saved.options[key]} -> {now[key]}" for key in now["typed"]
                if key in saved.options and rule_of(key).needs_steps and saved.options[key] != now[key]]
     if not changed or not meta.get("settled", True):
         return
@@ -137,19 +138,29 @@ def begin_run(step: TrainStep, state: RunState, saved: Saved | None, *, now: dic
         best = f"best so far {state.best:.4f}" if state.best >= 0 else "not evaluated yet"
         epoch = min(state.steps_done // state.steps_per_epoch + 1, state.epochs)
         log.say(f"resumed after step {state.steps_done}, epoch {epoch}, {best}, from {os.path.basename(saved.path)}")
+        if now["minutes"]:
+            log.say(minutes_left(state, now["minutes"]))
         if state.is_complete:
             log.say("all steps of this run are done; a larger --epoch_size (or --max_steps) goes on")
     step.start_at(state.steps_done)
     check_same_state(step, state, now, rank=rank, world=world)
 
 
+def minutes_left(state: RunState, minutes: float) -> str:
+    """How a resumed run goes on with its --minutes."""
+    if state.plan:
+        return f"--minutes={minutes:g}: the run keeps its {state.total_steps} steps, however long they take"
+    return (f"--minutes={minutes:g}: {duration(state.spent)} were over when the run was interrupted, and its length "
+            "was not fixed; the rest counts from this start")
+
+
 def changes(saved: Saved, now: dict, surroundings: dict) -> Iterator[str]:
     """What is not as it was when the checkpoint was written. surroundings: facts that its meta has too."""
-    for before, after in ((saved.meta, surroundings), (saved.options, now)):
+    for before, after, dashes in ((saved.meta, surroundings, ""), (saved.options, now, "--")):
         for key in after:
             if key in before and before[key] != after[key] and rule_of(key).in_graph:
                 unused = ", which counts at the start of a run only and is not used" if rule_of(key).start_only else ""
-                yield f"{key} {before[key]} -> {after[key]}{unused}"
+                yield f"{dashes}{key} {before[key]} -> {after[key]}{unused}"
 
 
 def restore(step: TrainStep, saved: Saved, now: dict) -> None:

@@ -22,20 +22,35 @@ def check_run_folder(path: str, *, resume: bool = False) -> None:
     """Raises OptionError when path holds a run and resume is not set, or the other way round, EnvironmentFault when it
     cannot be made. Writes nothing. A run that ended before its first checkpoint may be started again.
     """
-    states = os.path.join(path, "ckpt", "*.ckpt")
-    saved = any(name.endswith(".ckpt") and not name.startswith(".") for name in names_in(os.path.dirname(states)))
-    found = [os.path.exists(os.path.join(path, mark)) for mark in MARKS]
+    saved, found = what_it_holds(path)
     if not resume and (saved or any(found) and not all(found)):
-        raise OptionError(f"output_path '{path}' already holds a run; choose another one, or go on by --resume=True")
+        raise OptionError(f"--output_path '{path}' already holds a run; go on with it by --resume=True "
+                          f"--output_path={path}, or choose another one")
     if resume and not saved:
-        reason = "is output_path that of the interrupted run?"
+        reason = "is --output_path that of the interrupted run?"
         if all(found):
             reason = "that run ended before its first one; leave --resume out to start it again"
-        raise OptionError(f"--resume=True, but there is no '{states}'; {reason}")
+        raise OptionError(f"--resume=True, but there is no '{os.path.join(path, 'ckpt', '*.ckpt')}'; {reason}")
     missing = missing_folders(path)
     above = os.path.dirname(missing[-1]) if missing else path
     if not os.path.isdir(above) or not os.access(above, os.W_OK):
         raise EnvironmentFault(f"folder '{path}' cannot be made or written; choose another --output_path")
+
+
+def what_it_holds(path: str) -> tuple[bool, list[bool]]:
+    """Whether a folder holds a checkpoint of a run, and whether each of MARKS."""
+    names = names_in(os.path.join(path, "ckpt"))
+    saved = any(name.endswith(".ckpt") and not name.startswith(".") for name in names)
+    return saved, [os.path.exists(os.path.join(path, mark)) for mark in MARKS]
+
+
+def restart_note(path: str) -> str:
+    """Says that the run in a folder, which has saved nothing, will be started again; "" where there is none."""
+    saved, found = what_it_holds(path)
+    if saved or not all(found):
+        return ""
+    return (f"'{path}' holds a run that ended before its first checkpoint: it starts again, for --resume=True has "
+            "nothing to go on from (--save_checkpoint_steps=N saves earlier)")
 
 
 @contextlib.contextmanager
@@ -85,7 +100,7 @@ def lock_file(path: str) -> tuple[TextIO, bool]:
             with file:
                 file.seek(0)
                 holder = file.read().strip()[:200] or "another process"
-            raise OptionError(f"output_path '{path}' is in use by a run that has not ended ({holder}); wait for it, "
+            raise OptionError(f"--output_path '{path}' is in use by a run that has not ended ({holder}); wait for it, "
                               "stop it, or choose another --output_path") from error
         if still_there(file):
             file.truncate(0)

@@ -15,12 +15,14 @@ class RunState:
     since_best: int = 0           # evaluations after the best one
     epoch_end_due: bool = False   # whether what follows the last epoch, an evaluation and checkpoints, is still to do
     plan: dict = field(default_factory=dict)  # with --minutes: a timing.Plan by its names, {} before it is made
+    spent: float = 0.0            # with --minutes: seconds that all starts of the run have taken before that
     unlogged: list[dict] = field(default_factory=list)  # numbers of the steps after the last row of the log
 
     @classmethod
     def from_meta(cls, meta: dict, **limits: int | dict) -> RunState:
         """The state that a checkpoint stores, with the steps_per_epoch, the limits and the plan of this start."""
-        state = cls(**limits, steps_done=meta["steps_done"], best=meta["best"], since_best=meta.get("since_best", 0))
+        state = cls(**limits, steps_done=meta["steps_done"], best=meta["best"], since_best=meta.get("since_best", 0),
+                    spent=meta.get("spent", 0.0))
         if meta["steps_per_epoch"] == state.steps_per_epoch:
             state.unlogged = meta.get("unlogged", [])
         else:  # other processes or another batch: the same place in the epochs
@@ -29,10 +31,10 @@ class RunState:
         return state
 
     def to_meta(self) -> dict:
-        """What a checkpoint stores, JSON-able; older ones lack since_best, settled, unlogged and plan."""
+        """What a checkpoint stores, JSON-able; older ones lack since_best, settled, unlogged, plan, spent."""
         return {"steps_per_epoch": self.steps_per_epoch, "steps_done": self.steps_done, "best": self.best,
                 "since_best": self.since_best, "settled": not self.epoch_end_due, "unlogged": self.unlogged,
-                "plan": self.plan}
+                "plan": self.plan, "spent": self.spent}
 
     @property
     def epoch(self) -> int:

@@ -17,6 +17,7 @@ MEASURED = 0.03           # share of the minutes that they take at least: one st
 EVALUATIONS, SAVES = 0.2, 0.05  # shares of the minutes that evaluations and checkpoints take at most
 SPARE = 0.01              # share of the minutes for the curves at the end
 WHOLE_EPOCHS = 20         # a run of so many epochs or more ends with a whole one
+FEW_STEPS = 20            # a run of fewer teaches nothing, whatever the data
 
 
 class Costs(NamedTuple):
@@ -73,14 +74,11 @@ class RunTimer:
     def is_due(self) -> bool:
         """Whether enough is measured to make the plan, or no time is left to measure more."""
         enough = self.measured >= MIN_MEASURED and self.seconds >= MEASURED * 60 * self.minutes
-        return enough or self.spent() >= 60 * self.minutes
+        return enough or not self.left()
 
-    def guess(self, steps_done: int, total: int) -> int:
-        """The steps of the run where nothing but steps took time, for lines of the log before there is a plan; `total`
-        before a step is measured. More than the step that comes next, which must not end the run."""
-        if self.measured:
-            total = steps_done + round((60 * self.minutes - self.spent()) / self.step_seconds)
-        return max(total, steps_done + 2)
+    def left(self) -> float:
+        """Seconds that are left of the minutes, 0 when they are over."""
+        return max(60 * self.minutes - self.spent(), 0.0)
 
     def plan(self, costs: Costs, steps_done: int) -> Plan:
         """The longest run that ends in time; one step more where none is left."""
@@ -112,6 +110,15 @@ class RunTimer:
             words = f" --eval_interval={plan.eval_interval}" if costs.evaluation else ""
             text += f"; without a clock: --epoch_size={epochs:.0f}{words}"
         return text
+
+
+def too_short(steps_done: int, steps_per_epoch: int, device: str) -> str:
+    """Says of a run that it is too short to be a training, and what helps; "" for a longer one."""
+    if steps_done >= max(FEW_STEPS, steps_per_epoch):
+        return ""
+    gpu = ", or a GPU (--device_target=GPU)" if device == "CPU" else ""
+    return (f"this is not a training yet: {steps_done} step(s), {steps_done / steps_per_epoch:.2g} epoch(s), are too "
+            f"few to learn from. What helps: more --minutes, a smaller --image_size{gpu}")
 
 
 def longer(interval: int, cost: float, limit: float) -> int:

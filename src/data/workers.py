@@ -1,0 +1,173 @@
+"""Threads or processes that prepare samples: a pool gives an empty batch, has it filled, and hands it out."""
+from __future__ import annotations
+
+import itertools
+import math
+import multiprocessing
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from src.machine.process import keep_freed_memory
+
+BATCHES_AHEAD = 3   # that are prepared while one is used
+BATCHES_HELD = 3    # that the user of a batch may still have: the one before, this one, and the next
+SLOTS = BATCHES_AHEAD + 1 + BATCHES_HELD  # of shared memory, for a batch each
+Row = dict[str, np.ndarray]                  # of MindRecord, by column
+Part = tuple[tuple[int, ...], type]          # shape and type of an array of a sample; in a batch of B it is [B, *shape]
+Prepare = Callable[..., None]                # prepare(rows, places, **details) fills the places of a sample
+MAX_THREADS = 4     # of worker_kind auto: Python, in which one runs at a time, is a quarter of the time of an image
+SHARED = {}                                  # in a process of Processes: what start_process() was given
+
+
+class Task(NamedTuple):
+    """A sample to be prepared."""
+    place: int      # in its batch
+    rows: list[Row]
+    details: dict   # further arguments of prepare()
+
+
+class Batch(NamedTuple):
+    """The arrays of a batch, and the slot in which they lie."""
+    arrays: list[np.ndarray]
+    slot: int = 0
+
+
+class Threads:
+    """Threads of this process. They start at once, but Python runs in one of them at a time."""
+    at_once = 1  # tasks of a call of submit()
+
+    def __init__(self, prepare: Prepare, parts: Sequence[Part], *, workers: int):
+        cv2.setNumThreads(1)  # one thread a sample is enough
+        self.prepare, self.parts, self.executor = prepare, parts, ThreadPoolExecutor(workers)
+
+    def new_batch(self, count: int) -> Batch:
+        """A batch of so many samples, not filled yet."""
+        return Batch([np.empty((count, *shape), kind) for shape, kind in self.parts])
+
+    def submit(self, batch: Batch, tasks: list[Task]) -> Future:
+        """Begins to prepare some of its samples."""
+        return self.executor.submit(prepare_all, self.prepare, batch.arrays, tasks)
+
+    def hand_out(self, batch: Batch) -> list[np.ndarray]:
+        """The arrays of a batch that is filled."""
+        return batch.arrays
+
+
+class Processes:
+    """Processes with a Python each, for machines with many cores. They need a second to start, and memory of their own.
+
+    Batches lie in memory that all processes share, in SLOTS slots. A slot is free again when nobody has an array of its
+    batch any longer; whoever keeps more than BATCHES_HELD batches gets copies of the others. Rows go through a pipe,
+    but for their encoded images: these lie where the pixels will be. One epoch is prepared at a time.
+    """
+    at_once = 4  # more tasks share the cost of a message, fewer let the processes end at the same time
+
+    def __init__(self, prepare: Prepare, parts: Sequence[Part], *, workers: int, batch_size: int):
+        """prepare, parts: can be pickled; the first part is the image, uint8."""
+        # spawned, not forked: MindSpore's threads would leave locks behind that nobody opens
+        context = multiprocessing.get_context("spawn")
+        self.shapes = [((batch_size, *shape), kind) for shape, kind in parts]
+        # RawArray has no name that could be left behind, and goes to /tmp where /dev/shm is too small
+        self.memory = context.RawArray("B", SLOTS * sum(padded_bytes(self.shapes)))
+        self.free, self.held = list(range(SLOTS)), set()
+        self.executor = ProcessPoolExecutor(workers, context, start_process, (prepare, self.memory, self.shapes))
+
+    def new_batch(self, count: int) -> Batch:
+        """A batch of so many samples, not filled yet."""
+        slot = self.free.pop()
+        content, arrays = open_slot(self.memory, slot, self.shapes)
+        weakref.finalize(content, self.release, slot)
+        return Batch([array[:count] for array in arrays], slot)
+
+    def release(self, slot: int) -> None:
+        """Nobody has an array of this slot any longer."""
+        self.held.discard(slot)
+        self.free.append(slot)
+
+    def submit(self, batch: Batch, tasks: list[Task]) -> Future:
+        """Begins to prepare some of its samples."""
+        packed = [task._replace(rows=pack(task.rows, batch.arrays[0][task.place])) for task in tasks]
+        return self.executor.submit(work, batch.slot, packed)
+
+    def hand_out(self, batch: Batch) -> list[np.ndarray]:
+        """The arrays of a batch that is filled."""
+        if len(self.held) == BATCHES_HELD:
+            return [array.copy() for array in batch.arrays]
+        self.held.add(batch.slot)
+        return batch.arrays
+
+
+def use_processes(kind: str, workers: int) -> bool:
+    """Whether so many workers are processes; kind: threads, processes or auto."""
+    return kind == "processes" or (kind == "auto" and workers > MAX_THREADS)
+
+
+def prepare_all(prepare: Prepare, arrays: list[np.ndarray], tasks: list[Task]) -> None:
+    """Prepares samples, each in its place of the arrays of a batch."""
+    for place, rows, details in tasks:
+        prepare(rows, [array[place, ...] for array in arrays], **details)
+
+
+# --- shared memory
+
+def padded_bytes(shapes: Sequence[Part]) -> list[int]:
+    """Bytes of each array of a slot, up to where the next one begins: at a multiple of 64, as processors like it."""
+    return [-(-math.prod(shape) * np.dtype(kind).itemsize // 64) * 64 for shape, kind in shapes]
+
+
+def open_slot(memory: object, slot: int, shapes: Sequence[Part]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """All bytes of a slot, and its arrays: views of them, which keep them alive."""
+    sizes = padded_bytes(shapes)
+    content = np.frombuffer(memory, np.uint8, sum(sizes), slot * sum(sizes))
+    starts = itertools.accumulate(sizes, initial=0)
+    return content, [np.ndarray(shape, kind, content, start) for (shape, kind), start in zip(shapes, starts)]
+
+
+def pack(rows: list[Row], image: np.ndarray) -> list[Row]:
+    """The rows with slices of an image array [H, W, 3] where it has room for their encoded images, which go there."""
+    room, start, packed = image.reshape(-1), 0, []
+    for row in rows:
+        data = np.frombuffer(row["image"], np.uint8)
+        end = start + len(data)
+        if end <= len(room):
+            room[start:end] = data
+            row, start = {**row, "image": slice(start, end)}, end
+        packed.append(row)
+    return packed
+
+
+def unpack(rows: list[Row], image: np.ndarray) -> list[Row]:
+    """What pack() was given; the encoded images are valid until the pixels come."""
+    room = image.reshape(-1)
+    return [{**row, "image": room[row["image"]]} if isinstance(row["image"], slice) else row for row in rows]
+
+
+# --- in a process of Processes
+
+def start_process(prepare: Prepare, memory: object, shapes: Sequence[Part]) -> None:
+    """Begins a process: ready to work()."""
+    os.setpgid(0, 0)  # Ctrl-C and the signals of launchers are for the parent, which ends this one when it is done
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    SHARED.update(prepare=prepare, slots=[open_slot(memory, slot, shapes)[1] for slot in range(SLOTS)])
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended."""
+    multiprocessing.parent_process().join()
+    os._exit(0)
+
+
+def work(slot: int, tasks: list[Task]) -> None:
+    """Prepares samples of the batch in a slot."""
+    arrays = SHARED["slots"][slot]
+    unpacked = [task._replace(rows=unpack(task.rows, arrays[0][task.place])) for task in tasks]
+    prepare_all(SHARED["prepare"], arrays, unpacked)

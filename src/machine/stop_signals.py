@@ -1,0 +1,52 @@
+"""SIGINT and SIGTERM of a program that computes: noticed at once, obeyed when it is ready.
+
+Python's own handlers run between two bytecodes, and MindSpore compiles for minutes in a single call. So a thread reads
+the signals from a pipe into which the interpreter writes them as they come.
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def stop_signals(first: Callable[[], None], later: Callable[[], None]) -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM in a list, for the main thread to look at between two pieces of its work.
+
+    In a thread of its own first() is called as soon as the first one arrives, later() at each one after it. Ctrl-C may
+    come as SIGTERM: MindSpore's data engine answers SIGINT by sending SIGTERM to its own process.
+    """
+    signals: list[int] = []
+    source, sink = os.pipe()
+    os.set_blocking(sink, False)
+    before = {number: signal.signal(number, lambda number, frame: signals.append(number)) for number in STOPS}
+    other = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, args=(source, first, later), daemon=True)
+    watcher.start()
+    try:
+        yield signals
+    finally:
+        signal.set_wakeup_fd(other)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.write(sink, b"\0")
+        watcher.join()  # a signal that came before is still answered
+        os.close(source)
+        os.close(sink)
+
+
+def watch(source: int, first: Callable[[], None], later: Callable[[], None]) -> None:
+    """Answers the numbers of signals that come from a pipe, a byte each, up to a 0."""
+    answer = first
+    while True:
+        number, = os.read(source, 1)
+        if number == 0:
+            return
+        if number in STOPS:
+            answer()
+            answer = later
