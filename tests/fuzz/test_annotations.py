@@ -110,7 +110,7 @@ def test_coco(root, examples):
         write(path, edit_bytes(data, more) if more else data)
         read("train", "coco", anno_path=path, image_dir=str(root / "images"))
 
-    tally = fuzz("COCO json", examples(14000), EDITS, st.just([]) | EDITS, read=read_edited)
+    tally = fuzz("COCO json", examples(8000), EDITS, st.just([]) | EDITS, read=read_edited)
     check_both(tally)
 
 
@@ -122,7 +122,7 @@ def test_txt(root, examples):
         write(path, edit_bytes(data, more) if more else data)
         read("train", "other", anno_path=path, image_dir=str(root / "images"))
 
-    tally = fuzz("TXT", examples(12000), EDITS, st.just([]) | EDITS, read=read_edited)
+    tally = fuzz("TXT", examples(8000), EDITS, st.just([]) | EDITS, read=read_edited)
     check_both(tally)
 
 
@@ -136,7 +136,7 @@ def test_voc(root, examples):
         write(path, edit_bytes(data, more) if more else data)
         read("train", "voc", anno_path=str(root / "xml"), image_dir=str(root / "images"))
 
-    tally = fuzz("VOC xml", examples(12000), st.booleans(), EDITS, st.just([]) | EDITS, read=read_edited)
+    tally = fuzz("VOC xml", examples(8000), st.booleans(), EDITS, st.just([]) | EDITS, read=read_edited)
     check_both(tally)
 
 
@@ -151,7 +151,7 @@ def test_voc_lists(root, examples):
         write(path, edit_words("a\na 1\nsub/a.jpg a.xml\nsub\\a\n", edits))
         read("train", "voc", voc_root=str(root / "voc"))
 
-    fuzz("VOC lists", examples(2500), EDITS, read=read_edited)
+    fuzz("VOC lists", examples(1500), EDITS, read=read_edited)
 
 
 def test_yolo_labels(root, examples):
@@ -163,7 +163,7 @@ def test_yolo_labels(root, examples):
         write(path, edit_bytes(data, more) if more else data)
         read("train", "yolo", image_dir=str(root / "images"), anno_path=str(root / "labels"))
 
-    tally = fuzz("YOLO labels", examples(8000), EDITS, st.just([]) | EDITS, read=read_edited)
+    tally = fuzz("YOLO labels", examples(5000), EDITS, st.just([]) | EDITS, read=read_edited)
     check_both(tally)
 
 
@@ -183,7 +183,7 @@ def test_yolo_names(root, examples):
         read(split, "yolo", anno_path=path)
 
     tally = fuzz(
-        "YOLO data.yaml", examples(5000), st.booleans(), st.sampled_from(["train", "val"]), EDITS, read=read_edited
+        "YOLO data.yaml", examples(2500), st.booleans(), st.sampled_from(["train", "val"]), EDITS, read=read_edited
     )
     check_both(tally)
 
@@ -197,7 +197,7 @@ def test_labelme(root, examples):
         write(path, edit_bytes(data, more) if more else data)
         read("train", "labelme", anno_path=str(root / "labelme"), image_dir=str(root / "images"))
 
-    tally = fuzz("LabelMe json", examples(8000), EDITS, st.just([]) | EDITS, read=read_edited)
+    tally = fuzz("LabelMe json", examples(5000), EDITS, st.just([]) | EDITS, read=read_edited)
     check_both(tally)
 
 
@@ -229,7 +229,7 @@ def test_a_folder_of_anything(root, examples):
             os.remove(path)
 
     names = st.sampled_from(sorted(SEEDS))
-    fuzz("--data=FOLDER", examples(5000), names, names, EDITS, read=identify_edited)
+    fuzz("--data=FOLDER", examples(3000), names, names, EDITS, read=identify_edited)
 
 
 def test_the_harness_sees_what_it_should(root):

@@ -70,7 +70,7 @@ def test_onnx_and_its_json(folder, examples):
         if of_json:
             assert len(found.boxes) == 2 and isinstance(json.dumps(predict.meta), str)
 
-    tally = fuzz("ONNX and its json", examples(4000), st.booleans(), EDITS, st.just([]) | EDITS, read=read_edited)
+    tally = fuzz("ONNX and its json", examples(2000), st.booleans(), EDITS, st.just([]) | EDITS, read=read_edited)
     check_both(tally)
 
 
@@ -94,7 +94,7 @@ def test_mindir_and_its_json(folder, examples):
         write(str(folder / "y.json"), to_json(edit_tree(facts, edits) if of_json else facts))
         load_exported(path)
 
-    tally = fuzz("MindIR and its json", examples(2000), st.booleans(), EDITS, read=read_edited)
+    tally = fuzz("MindIR and its json", examples(1000), st.booleans(), EDITS, read=read_edited)
     check_both(tally)
 
 
@@ -113,5 +113,5 @@ def test_what_a_checkpoint_says_of_itself(folder, examples):
             ms.save_checkpoint(rows, path, append_dict={checkpoint.META: text})
         load_model(path, **options)
 
-    tally = fuzz("facts of a checkpoint", examples(600), EDITS, st.just([]) | EDITS, read=read_edited)
+    tally = fuzz("facts of a checkpoint", examples(300), EDITS, st.just([]) | EDITS, read=read_edited)
     check_both(tally)

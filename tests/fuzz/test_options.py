@@ -67,7 +67,7 @@ def test_recipes(folder, examples):
             file.write(edit_bytes(data, more) if more else data)
         check_options(read_options([f"--config_path={path}"], program), saved)
 
-    tally = fuzz("recipes", examples(5000), st.booleans(), EDITS, st.just([]) | EDITS, st.sampled_from(PROGRAMS),
+    tally = fuzz("recipes", examples(2500), st.booleans(), EDITS, st.just([]) | EDITS, st.sampled_from(PROGRAMS),
                  read=read_edited)
     check_both(tally)
 
@@ -85,7 +85,7 @@ def test_stored_options_of_a_run(folder, examples):
             file.write(text.encode("utf-8", "surrogatepass"))
         take_run_data(read_options([f"--checkpoint_file_path={folder}/run/ckpt/best.ckpt"], "eval.py"))
 
-    fuzz("config.yaml of a run", examples(3000), st.booleans(), EDITS, read=read_edited)
+    fuzz("config.yaml of a run", examples(1200), st.booleans(), EDITS, read=read_edited)
 
 
 TEXTS = [value for value in WORDS if "\0" not in value and not any("\ud800" <= letter < "\udc80" for letter in value)]
@@ -106,7 +106,7 @@ def test_command_lines(folder, examples):
     def read(arguments, program, strict):
         check_options(read_options(arguments, program, strict=strict), saved)
 
-    tally = fuzz("command lines", examples(5000), st.lists(words, min_size=1, max_size=4), st.sampled_from(PROGRAMS),
+    tally = fuzz("command lines", examples(2500), st.lists(words, min_size=1, max_size=4), st.sampled_from(PROGRAMS),
                  st.booleans(), read=read)
     check_both(tally)
 
@@ -128,8 +128,8 @@ def test_texts_in_options(examples):
     def read_score(text):
         shown_scores(["car", "a, b"], [text], read_scores(text, ["car", "a, b"], stored))
 
-    fuzz("--tiles", examples(2000), values, read=read_tile)
-    fuzz("--score_threshold", examples(2000), values, read=read_score)
+    fuzz("--tiles", examples(1500), values, read=read_tile)
+    fuzz("--score_threshold", examples(1500), values, read=read_score)
     assert RULES
 
 

@@ -60,7 +60,7 @@ def test_images(tmp_path, examples, capfd):
             and pixels.size <= 3 * MAX_IMAGE_PIXELS
         )
 
-    tally = fuzz("images", examples(14000), st.sampled_from(IMAGES), EDITS,
+    tally = fuzz("images", examples(7000), st.sampled_from(IMAGES), EDITS,
                  st.sampled_from([(0, 0), (20, 30), (30, 20)]), read=read_edited)
     check_both(tally)
     assert decode_image(IMAGES[0]) is not None and capfd.readouterr().err == ""
@@ -111,7 +111,7 @@ def test_headers_of_any_size(tmp_path, examples):
             file.write(sized(kind, height, width))
         read_image(path)
 
-    tally = fuzz("image headers", examples(1500), kinds, sides, sides, read=read_sized)
+    tally = fuzz("image headers", examples(800), kinds, sides, sides, read=read_sized)
     check_both(tally)
 
 
@@ -151,7 +151,7 @@ def test_videos(tmp_path, examples, videos):
             if number > 200:
                 break
 
-    tally = fuzz("videos", examples(3000), st.sampled_from(videos), EDITS, read=read_edited)
+    tally = fuzz("videos", examples(1200), st.sampled_from(videos), EDITS, read=read_edited)
     check_both(tally)
 
 
@@ -173,4 +173,4 @@ def test_lists_of_sources(tmp_path, examples):
             if number > 20:
                 break
 
-    fuzz("lists of sources", examples(2500), EDITS, st.just([]) | EDITS, read=read_edited)
+    fuzz("lists of sources", examples(1500), EDITS, st.just([]) | EDITS, read=read_edited)

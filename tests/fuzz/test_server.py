@@ -74,7 +74,7 @@ def test_requests(app, examples):
         judge(answer.status_code, b"" if method == "HEAD" else answer.data)
 
     usual = st.sampled_from(["127.0.0.1:8000"]) | hosts
-    tally = fuzz("HTTP requests", examples(4000), st.sampled_from(["POST", "POST", "GET", "HEAD", "PUT", "X"]),
+    tally = fuzz("HTTP requests", examples(2000), st.sampled_from(["POST", "POST", "GET", "HEAD", "PUT", "X"]),
                  st.sampled_from(["/predict"]) | paths, queries, usual, kinds, bodies, read=ask)
     check_both(tally)
 
@@ -111,7 +111,7 @@ def test_bytes_on_the_wire(app, examples):
         judge(int(head.split()[1]), body)
 
     try:
-        fuzz("HTTP bytes", examples(1200), EDITS, st.just([]) | EDITS, st.booleans(), read=send)
+        fuzz("HTTP bytes", examples(600), EDITS, st.just([]) | EDITS, st.booleans(), read=send)
     finally:
         server.close()
         thread.join(5)
