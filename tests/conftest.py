@@ -17,13 +17,14 @@ import harness  # noqa: E402  it counts the inputs of tests/fuzz, and of tests o
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
-FEW = int(os.environ.get("SURVEY", 25))  # inputs of a door without --long
+FEW = 25  # inputs of a door without --long
 SLOW_TESTS = os.path.join(os.path.dirname(__file__), "slow_tests.txt")
 
 
 def pytest_addoption(parser):
     parser.addoption("--long", metavar="FILE", default="",
                      help="many inputs for tests/fuzz and tests of properties; FILE gets what became of them, as JSON")
+    parser.addoption("--inputs", metavar="N", type=int, help="at most so many inputs of each kind")
 
 
 def pytest_sessionfinish(session):
@@ -52,8 +53,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def examples(request):
-    """examples(n): n with --long, else a few."""
-    return lambda many: many if request.config.getoption("--long") else min(many, FEW)
+    """examples(n): n with --long, else a few, and no more than --inputs."""
+    limit = request.config.getoption("--inputs") or (0 if request.config.getoption("--long") else FEW)
+    return lambda many: min(many, limit) if limit else many
 
 
 @pytest.fixture(autouse=True)
