@@ -14,12 +14,9 @@ import weight_writers as writers
 import yaml
 from conftest import Caller, txt_tree
 
-from src.anchor_file import read_shapes
 from src.config import read_options
 from src.data.annotations import Place, read_text
 from src.data.findings import Report
-from src.data.image_bytes import MAX_BYTES
-from src.data.images import MAX_IMAGE_SIDE, read_image
 from src.data.labelme import labelme_split
 from src.data.per_image import files_below
 from src.data.voc import read_xml
@@ -28,18 +25,14 @@ from src.errors import DataError, OptionError
 from src.recipes import read_recipe, read_yaml
 from src.weights.files import open_weights
 from src.weights.formats.archive import FREE_BYTES
-from src.weights.meta import EXPORTED, read_meta
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SOURCES = [
-    path
-    for pattern in ("*.py", "scripts/*.py", "src/**/*.py")
-    for path in glob.glob(os.path.join(ROOT, pattern), recursive=True)
-]
+SOURCES = [path for pattern in ("*.py", "scripts/*.py", "src/**/*.py")
+           for path in glob.glob(os.path.join(ROOT, pattern), recursive=True)]
 # what runs code that a file holds: the calls, and the keywords that let numpy and PyTorch do it
 RUNS_CODE = {"pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load", "joblib.load", "dill.load",
-             "marshal.loads", "shelve.open", "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "os.system",
-             "pd.read_pickle"}
+             "marshal.loads", "shelve.open", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec",
+             "os.system", "pd.read_pickle"}
 
 
 def calls(path):
@@ -49,16 +42,18 @@ def calls(path):
     return [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: os.path.relpath(path, ROOT))
-def test_nothing_runs_what_a_file_holds(path):
-    for name, call in calls(path):
-        assert name not in RUNS_CODE, f"{name} at line {call.lineno}"
-        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        assert keywords.get("allow_pickle", "False") == "False" and keywords.get("shell", "False") == "False"
-        if name == "np.load":
-            assert keywords["allow_pickle"] == "False"
-        if name == "yaml.load":
-            raise AssertionError("src.recipes.load_yaml is the one that bounds what aliases stand for")
+def runs_code(name, call):
+    """Whether a call may run what a file holds. src.recipes.load_yaml reads YAML, and bounds what aliases stand for."""
+    keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    allowed = any(keywords.get(name, "False") != "False" for name in ("allow_pickle", "shell"))
+    return name in RUNS_CODE or allowed or (name == "np.load" and "allow_pickle" not in keywords)
+
+
+def test_nothing_runs_what_a_file_holds():
+    assert len(SOURCES) > 100
+    found = [f"{os.path.relpath(path, ROOT)}:{call.lineno} {name}" for path in SOURCES for name, call in calls(path)
+             if runs_code(name, call)]
+    assert not found
 
 
 class Evil:
@@ -255,94 +250,6 @@ def test_links_that_multiply_folders_are_followed_once(tmp_path):
     os.symlink(tmp_path / "f0", tmp_path / "f39" / "back")
     assert len(files_below(str(tmp_path / "f0"), ".png")) <= 1
     assert len(files_below(str(tmp_path / "f30"), ".png")) == 1
-
-
-# --- sizes
-
-
-def test_a_file_far_larger_than_a_picture_is_not_read(tmp_path):
-    with open(tmp_path / "x.jpg", "wb") as file:
-        file.truncate(MAX_BYTES + 1)
-    with pytest.raises(DataError, match="is too large: it has .* bytes, the limit is"):
-        read_image(str(tmp_path / "x.jpg"))
-
-
-@pytest.mark.parametrize("name", ["x.hdr", "x.sr", "x.pfm", "x.exr"])
-def test_headers_of_formats_that_opencv_alone_reads_take_no_memory(tmp_path, monkeypatch, name):
-    heads = {
-        "x.hdr": b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 30000 +X 30000\n",
-        "x.pfm": b"PF\n30000 30000\n-1.0\n",
-        "x.sr": struct.pack(">8I", 0x59A66A95, 30000, 30000, 24, 0, 1, 0, 0),
-        "x.exr": b"\x76\x2f\x31\x01\2\0\0\0",
-    }
-    monkeypatch.setattr(cv2, "imdecode", None)  # would be called to take the memory
-    (tmp_path / name).write_bytes(heads[name] + bytes(100))
-    with pytest.raises(DataError):
-        read_image(str(tmp_path / name))
-
-
-@pytest.mark.parametrize("name", ["IHDR", "IDAT"])
-def test_a_chunk_of_a_png_that_claims_gigabytes_does_not_reach_opencv(tmp_path, monkeypatch, name):
-    whole = cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
-    place = whole.index(name.encode()) - 4
-    monkeypatch.setattr(cv2, "imdecode", None)
-    (tmp_path / "x.png").write_bytes(whole[:place] + struct.pack(">I", 0x7FFFFFFF) + whole[place + 4:])
-    if name == "IDAT":  # all of its pixels are there
-        assert read_image(str(tmp_path / "x.png")).shape == (20, 30, 3)
-    else:
-        with pytest.raises(DataError, match="is not a complete image"):
-            read_image(str(tmp_path / "x.png"))
-
-
-def test_a_picture_of_a_million_columns(tmp_path):
-    (tmp_path / "x.ppm").write_bytes(b"P6\n%d 1\n255\n" % (MAX_IMAGE_SIDE + 1) + bytes(3 * MAX_IMAGE_SIDE + 3))
-    with pytest.raises(DataError, match=f"{MAX_IMAGE_SIDE} a side"):
-        read_image(str(tmp_path / "x.ppm"))
-
-
-# --- what files say of themselves
-
-FACTS = {"model": "x", "image_size": 300, "classes": ["a"], "min_score": 0.1, "nms_threshold": 0.5, "nms_candidates": 9,
-         "max_boxes": 5, "mindspore": "2.10", "batch_size": 1, "inputs": {}, "raw": False}
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [({"image_size": 10**6}, "image_size=1000000: expected a whole number from 1"),
-     ({"image_size": True}, "image_size=True"), ({"classes": "cat"}, "classes='cat': expected a list"),
-     ({"classes": ["a", "a"]}, "each once"), ({"width": 1e9}, "width"), ({"std": [1, 0, 1]}, "std"),
-     ({"mean": [float("nan")] * 3}, "mean"), ({"score": "relu"}, "sigmoid or softmax"),
-     ({"anchor_shapes": [[[1, 2, 3]]]}, "anchor_shapes"), ({"class_scores": {"a": 2}}, "class_scores"),
-     ({"raw": None}, "raw"), ({"max_boxes": 0}, "max_boxes"), ({"steps_done": -1}, "steps_done")],
-)
-def test_facts_that_cannot_be(changes, message):
-    text = (
-        str({**FACTS, **changes})
-        .replace("'", '"')
-        .replace("True", "true")
-        .replace("False", "false")
-        .replace("None", "null")
-        .replace("nan", "NaN")
-    )
-    with pytest.raises(DataError, match=message):
-        read_meta(text, "x.json", EXPORTED)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "3", "{", "[" * 100000, '{"model": "x"}'])
-def test_facts_that_are_no_facts(text):
-    with pytest.raises(DataError, match="x.json"):
-        read_meta(text, "x.json", EXPORTED)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ['{"image_size": 1' + "0" * 400 + ', "shapes": []}', '{"image_size": 300, "shapes": [[[1e-9, 2]]]}',
-     '{"image_size": 300, "shapes": ' + "[" * 100000],
-)
-def test_anchor_files_with_numbers_of_any_size(tmp_path, text):
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(OptionError, match="is broken"):
-        read_shapes(str(tmp_path / "a.json"), [1], 300)
 
 
 # --- names that lead out of the folder
