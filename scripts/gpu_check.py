@@ -111,7 +111,7 @@ class Check:
         for device in (self.device, "CPU"):
             path = os.path.join(self.folder, f"convolution_{len(results)}.npz")
             self.start("scripts/convolutions.py", path, f"--device={device}", seconds=FIRST_LIMIT, **EXACT)
-            results.append(dict(np.load(path)))
+            results.append(dict(np.load(path, allow_pickle=False)))
         mine, reference = results
         differences = [np.abs(mine[name] - value).max() / np.abs(value).max() for name, value in reference.items()]
         worst = int(np.argmax(differences))  # unlike max() it finds NaN
