@@ -98,12 +98,17 @@ class TrainLoader:
 
     @cached_property
     def pool(self) -> Threads | Processes:
-        """What calls prepare_sample(). It lasts as long as the loader: processes take time to start."""
+        """What calls prepare_sample(). It lasts until close(): processes take time to start."""
         anchors, size = len(self.matcher.anchors), self.image_size
         parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
         if self.processes:
             return Processes(self.prepare_sample, parts, workers=self.workers, batch_size=self.batch_size)
         return Threads(self.prepare_sample, parts, workers=self.workers)
+
+    def close(self) -> None:
+        """Ends the workers; another epoch would start new ones."""
+        if pool := vars(self).pop("pool", None):
+            pool.executor.shutdown(cancel_futures=True)
 
     def __getstate__(self) -> dict:
         """What a process of the pool needs: all but the pool."""
