@@ -11,6 +11,7 @@ from conftest import ROOT
 from programs import environment, succeed
 
 from src.errors import DataError, OptionError
+from src.inference import predictor
 from src.inference.api import LoadedModel, load
 
 PIXELS = np.full((50, 100, 3), 90, np.uint8)
@@ -85,6 +86,20 @@ def test_options_are_those_of_predict():
         load("a.ckpt", epoch_size=3)
     with pytest.raises(OptionError, match=r"a\.ckpt"):
         load("a.ckpt")
+
+
+def test_a_file_brings_the_scores_that_count(monkeypatch):
+    """As predict.py takes them: each class has its own, what is typed counts before it."""
+    boxes = np.tile(np.float32([[0, 0, 0.5, 1]]), (4, 1))
+
+    def stand_in(path, **_):
+        return SimpleNamespace(
+            detect=lambda *_: (boxes, np.float32([0.6, 0.5, 0.4, 0.3]), np.int32([1, 2, 1, 2])),
+            classes=["cat", "dog"], meta={"draw_score": 0.45, "class_scores": {"dog": 0.25}})
+    monkeypatch.setattr(predictor, "load_predictor", stand_in)
+    for typed, kept in (({}, [0.6, 0.5, 0.3]), ({"score_threshold": "cat:0.35"}, [0.6, 0.5, 0.4, 0.3]),
+                        ({"score_threshold": 0.45}, [0.6, 0.5]), ({"only_classes": "[dog]"}, [0.5, 0.3])):
+        assert load("a.ckpt", **typed)(PIXELS).scores.tolist() == pytest.approx(kept), typed
 
 
 def test_every_kind_of_file(place, trained, exported, tmp_path):

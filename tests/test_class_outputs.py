@@ -88,7 +88,7 @@ def test_every_kind_of_head(name, own, tmp_path):
     fresh = {layer.weight.name: layer.weight.asnumpy().copy() for layer in network.head.class_layers()}
     text = load_pretrained(network, file, name, classes=ours, by_class=True)
     assert "outputs kept (2): Bicycle (bicycle in the file), person\n" in text
-    assert text.endswith("new outputs (2): drone, blimp") and "skipped, filter_weight              0" in text
+    assert text.endswith("new outputs (2): drone, blimp") and "skipped, --filter_weight            0" in text
     person, bicycle = theirs.index("person") + 1, theirs.index("bicycle") + 1
     for layer in network.head.class_layers():
         found, given = rows(layer.weight.asnumpy(), 5), rows(arrays[layer.weight.name], len(theirs) + 1)
@@ -104,7 +104,7 @@ def test_without_a_shared_name_the_class_layers_are_left_out():
     for meta in ({"classes": ["a", "b"]}, {}):  # named, or two of unknown names
         text = load_pretrained(network, WeightFile("a", "npz", arrays, meta), "ssd300_mobilenet_v2",
                                classes=["c", "d", "e", "f"], by_class=True)
-        assert "skipped, filter_weight             12" in text and "outputs" not in text
+        assert "skipped, --filter_weight           12" in text and "outputs" not in text
 
 
 def test_who_could_keep_outputs_is_told():

@@ -79,6 +79,6 @@ def test_norms_that_the_file_lacks_do_not_start_at_random(network, tmp_path):
 def test_the_program_refuses_before_it_converts(place):
     done = run(place, "train.py", *place.data, "--freeze_layer=backbone", "--output_path=frozen",
                "--mindrecord_dir=not_made")
-    assert done.returncode == 2 and done.stderr.startswith("error: freeze_layer=backbone without --pre_trained keeps")
+    assert done.returncode == 2 and done.stderr.startswith("error: --freeze_layer=backbone without --pre_trained keeps")
     assert done.stderr.count("\n") == 1 and not (place.folder / "not_made").exists()
     assert not (place.folder / "frozen").exists()

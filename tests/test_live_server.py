@@ -21,6 +21,7 @@ from src.live.server import App, serve
 from src.live.stream import Busy, Stream
 
 CLASSES = ["cat", "dog"]
+SCORES = np.array([0.2, 0.4])  # of a cat and a dog
 BOXES = np.array([[0.25, 0.5, 0.75, 1], [0, 0, 0.5, 0.5]], np.float32)
 
 
@@ -40,7 +41,7 @@ def png(height=40, width=60):
 @pytest.fixture(scope="module")
 def app():
     with Stream(detect, frames) as stream:
-        yield App(stream, CLASSES, title="a video", about="a model", score=0.4, host="127.0.0.1")
+        yield App(stream, CLASSES, title="a video", about="a model", scores=SCORES, score=0.4, host="127.0.0.1")
 
 
 @pytest.fixture
@@ -58,7 +59,8 @@ def test_the_page_names_what_is_shown(client):
 
 def test_names_of_classes_cannot_become_code():
     with Stream(detect) as stream:
-        page = Client(App(stream, ["</script><script>alert(1)"], title="<b>", about="", score=0.4, host="::1")).get("/")
+        page = Client(App(stream, ["</script><script>alert(1)"], title="<b>", about="", scores=SCORES[:1], score=0.4,
+                          host="::1")).get("/")
     assert "<script>alert" not in page.text and "<b>" not in page.text and 'id="stream"' not in page.text
 
 
@@ -69,7 +71,9 @@ def test_predict_answers_with_boxes_in_pixels(client, how):
     answer = client.post("/predict", **sent)
     assert answer.status_code == 200
     assert answer.json["width"] == 60 and answer.json["height"] == 40
-    assert answer.json["objects"] == [{"class": "dog", "score": 0.875, "box": [15.0, 20.0, 45.0, 40.0]}]
+    dog = {"class": "dog", "score": 0.875, "box": [15.0, 20.0, 45.0, 40.0]}
+    assert answer.json["objects"][0] == dog and len(answer.json["objects"]) == 2, "each class from its own score on"
+    assert client.post("/predict?score=0.3", data=png()).json["objects"] == [dog], "one score for all classes"
     assert len(client.post("/predict?score=0", data=png()).json["objects"]) == 2
     assert client.post("/predict?score=1", data=png()).json["objects"] == []
 
@@ -83,7 +87,11 @@ def test_predict_answers_with_boxes_in_pixels(client, how):
     ("GET", "/", {"headers": {"Host": "evil.example"}}, 400, "asked under 127.0.0.1"),
     ("POST", "/predict", {}, 400, "no picture"),
     ("POST", "/predict", {"data": {"image": "no file"}, "content_type": "multipart/form-data"}, 400, "no picture"),
-    ("POST", "/predict", {"data": b"hello"}, 415, "it is text ('hello')"),
+    ("POST", "/predict", {"data": b"hello"}, 415, "what was sent cannot be used: it is text ('hello')"),
+    ("POST", "/predict?scor=0.5", {"data": png()}, 400, "parameter of POST /predict; did you mean 'score'"),
+    ("POST", "/predict?hide=1", {"data": png()}, 400, "hide is not a parameter of POST /predict, which takes score\n"),
+    ("GET", "/stream?threshold=0.5", {}, 400, "GET /stream, which takes score, hide, viewer"),
+    ("GET", "/status?x", {}, 400, "x is not a parameter of GET /status, which takes none"),
     ("POST", "/predict", {"data": png()[:-40]}, 415, "PNG"),
     ("POST", "/predict", {"data": b"\0" * 1000}, 415, "zero"),
     ("POST", "/predict", {"data": b"%!PS-Adobe-3.0 EPSF-3.0\n"}, 415, "PostScript"),
@@ -146,7 +154,7 @@ def test_the_stream_has_boxes_that_can_be_hidden(client):
 
 def test_large_frames_are_made_smaller_for_the_stream(app):
     shot = servers.Shot(0, "frame 0", np.zeros((1000, 5120, 3), np.uint8), app.stream.wait(None, 5).found, 0.1)
-    assert cv2.imdecode(np.frombuffer(app.draw(shot, 0.4, []), np.uint8), 1).shape == (250, 1280, 3)
+    assert cv2.imdecode(np.frombuffer(app.draw(shot, SCORES), np.uint8), 1).shape == (250, 1280, 3)
 
 
 def test_a_viewer_too_many_is_refused_and_one_that_leaves_makes_room(client):
@@ -163,10 +171,10 @@ def test_a_viewer_too_many_is_refused_and_one_that_leaves_makes_room(client):
 
 def test_without_a_source_there_is_no_stream():
     with Stream(detect) as stream:
-        client = Client(App(stream, CLASSES, title="", about="", score=0.4, host="0.0.0.0"))
+        client = Client(App(stream, CLASSES, title="", about="", scores=SCORES, score=0.4, host="0.0.0.0"))
         assert client.get("/stream").status_code == 404
         status = client.get("/status", headers={"Host": "any.name"}).json
-    assert status == {"frames_per_second": 0.0, "frame": None, "name": None, "model_ms": None, "ended": True}
+    assert status == dict.fromkeys(("frames_per_second", "ended", "frame", "name", "model_ms"))
 
 
 # --- over a real connection

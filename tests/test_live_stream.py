@@ -5,10 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from src.inference.found import Detections
 from src.inference.sources import Picture
 from src.live import stream as streams
-from src.live.stream import Busy, Stream, chosen
+from src.live.stream import Busy, Stream
 
 NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
 
@@ -40,7 +39,7 @@ def test_a_slow_model_gets_the_newest_frame_and_holds_nobody():
     with Stream(detect, lambda: frames(100, rate=200)) as stream:
         until(lambda: stream.ended and stream.shot and stream.shot.number == 99)
     assert time.monotonic() - began < 5 and seen[-1] == 99
-    assert seen == sorted(seen) and 2 < len(seen) < 20  # of half a second of video
+    assert seen == sorted(seen) and 2 <= len(seen) < 20  # of half a second of video
 
 
 def test_frames_of_a_video_come_at_their_times_and_those_of_a_camera_at_once():
@@ -181,11 +180,3 @@ def test_an_error_of_the_model_reaches_who_asked_and_the_next_picture_is_served(
         with pytest.raises(ValueError, match="too flat"):
             stream.ask(np.zeros((1, 4, 3), np.uint8), 5)
         assert len(stream.ask(np.zeros((4, 4, 3), np.uint8), 5).scores) == 0
-
-
-def test_what_is_chosen():
-    found = Detections(np.arange(12, dtype=np.float32).reshape(3, 4), np.array([0.9, 0.5, 0.2], np.float32),
-                       np.array([1, 2, 1], np.int32))
-    assert chosen(found, 0.5).labels.tolist() == [1, 2]
-    assert chosen(found, 0.0, [1]).boxes.tolist() == [[4, 5, 6, 7]]
-    assert chosen(found, 0.95).scores.size == 0

@@ -1,12 +1,15 @@
 """log.jsonl is JSON whatever the numbers, progress in a log file is short, and an error is told once."""
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+import train
 from src import errors, progress
 from src.training import log as logger
+from src.training.state import RunState
 
 
 def test_what_is_not_finite_is_null(tmp_path):
@@ -66,6 +69,27 @@ def test_slow_progress_is_told_every_tenth(capsys, monkeypatch):
     assert len(lines) == 10 and lines[0] == "checking: 2/20, 1:48 left"
     list(progress.track(range(20), 20, "checking", quiet=True))
     assert capsys.readouterr().out == ""
+
+
+FACTS = {"mindspore": "2.10.0", "numpy": "1.26.4", "device": "CPU", "processes": 1, "model": "net", "image_size": 300,
+         "frozen_tensors": 0, "parameters": 1234567, "anchors": 8732, "classes": 2, "train_images": 40, "batch": 4,
+         "commit": "abc1234"}
+
+
+def test_what_is_trained_in_words():
+    text = train.facts_in_words(FACTS)
+    assert text == ("training net at 300 pixels (1,234,567 parameters, 8,732 anchors, 2 classes) on 40 images, 4 a "
+                    "step; CPU, 1 process(es), MindSpore 2.10.0, numpy 1.26.4, commit abc1234")
+    assert "(1,234,567 parameters, 3 tensors frozen, 8,732" in train.facts_in_words({**FACTS, "frozen_tensors": 3})
+
+
+@pytest.mark.parametrize("minutes, steps, lines", [(0, 3, 1), (2, 3, 2), (2, 20, 1)])
+def test_the_end_of_a_run(minutes, steps, lines, capsys):
+    options = SimpleNamespace(dataset="coco", output_path="runs/a", minutes=minutes, device_target="CPU")
+    train.tell_end(options, logger.RunLog(), RunState(10, steps, steps_done=steps, best=0.5))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("done: runs/a/ckpt/last.ckpt, best AP 0.5000 in best.ckpt, peak memory")
+    assert len(said) == lines and ("this is not a training yet: 3 step(s)" in said[-1]) == (lines == 2)
 
 
 def raised(error, monkeypatch, capsys, rank):

@@ -111,10 +111,10 @@ def test_unknown_model_and_impossible_sizes():
         build_model("ssd_resnet18", 2)
     for typed, near in (("SSD300-VGG16", "ssd300_vgg16"), ("ssd300_vgg", "ssd300_vgg16"),
                         ("ssd_resnet50", "ssd_resnet50_fpn"), ("mobilenet_v2", "ssd300_mobilenet_v2")):
-        with pytest.raises(OptionError, match=f"^model={typed}: did you mean '{near}'. known models are ssd"):
+        with pytest.raises(OptionError, match=f"^--model={typed}: did you mean '{near}'. known models are ssd"):
             build_model(typed, 2)
     for typed in ("yolo", ""):
-        with pytest.raises(OptionError, match=f"^model={typed}: known models are ssd_resnet50_fpn"):
+        with pytest.raises(OptionError, match=f"^--model={typed}: known models are ssd_resnet50_fpn"):
             build_model(typed, 2)
     with pytest.raises(OptionError, match="multiple of 128"):
         build_model("ssd_resnet50_fpn", 2, image_size=300)

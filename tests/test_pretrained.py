@@ -47,7 +47,7 @@ def test_another_model_or_width_is_noted(saved):
 
 def test_filter_weight_leaves_out_the_class_layers(saved):
     report = load_pretrained(small(), open_weights(saved), MODEL, by_class=True)
-    assert "skipped, filter_weight             12" in report and "head.cls.0.3.weight" in report
+    assert "skipped, --filter_weight           12" in report and "head.cls.0.3.weight" in report
 
 
 def test_nothing_loaded_is_an_error(tmp_path, saved):

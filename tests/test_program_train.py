@@ -77,9 +77,9 @@ def test_new_classes_and_a_frozen_backbone(place, trained):
                    "--filter_weight=True", "--freeze_layer=backbone", "--classes=[star,circle]", "--max_steps=2",
                    "--run_eval=False", "--mindrecord_dir=two_classes")
     counts = dict(re.findall(r"^  (\w[^\n]*?) {2,}(\d+)$", text, re.MULTILINE))
-    assert int(counts["loaded"]) > 200 and int(counts["loaded by class, filter_weight"]) == 12
+    assert int(counts["loaded"]) > 200 and int(counts["loaded by class, --filter_weight"]) == 12
     assert "outputs kept (2): star, circle\n  new outputs (0): -" in text
-    skipped = "skipped, another shape", "skipped, filter_weight", "not in the file, new weights"
+    skipped = "skipped, another shape", "skipped, --filter_weight", "not in the file, new weights"
     assert {counts[kind] for kind in skipped} == {"0"}
     before, after = read_weights(trained.best), read_weights(folder / "ckpt" / "last.ckpt")
     backbone = [name for name in before if name.startswith("backbone.")]

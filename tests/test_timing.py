@@ -15,7 +15,7 @@ from src.errors import Interrupted, OptionError
 from src.training import timing
 from src.training.build import build_rates, build_state, build_timer
 from src.training.checks import check_minutes
-from src.training.resume import Saved, refuse_idling, refuse_other_minutes
+from src.training.resume import Saved, minutes_left, refuse_idling, refuse_other_minutes
 from src.training.state import RunState
 from src.training.timing import UNPLANNED, Costs, Plan, RunTimer, too_short
 
@@ -51,19 +51,16 @@ def test_no_time_left_is_one_step_more(costs):
 def test_what_is_measured(monkeypatch):
     monkeypatch.setattr(timing.time, "time", lambda: 1000.0)
     one = timer(minutes=1, began=990.0)
-    assert one.guess(0, 60) == 60 and one.guess(59, 60) == 61
+    assert one.left() == 50
     for seconds in (30.0, 5.0, 0.2, 0.2, 0.2, 0.2):
         one.count(seconds)
     assert one.step_seconds == pytest.approx(0.2) and not one.is_due()  # four steps, the first two do not count
-    assert one.guess(6, 60) == 6 + 250
     one.count(0.2)
     assert not one.is_due()  # five steps, but 1 of the 1.8 seconds
     one.count(0.8)
     assert one.is_due()
     late = timer(minutes=1, began=940.0)
-    assert late.is_due() and late.spent() == 60
-    late.calls, late.measured, late.seconds = 3, 1, 1.0
-    assert late.guess(3, 60) == 5  # never the step that comes next
+    assert late.is_due() and late.spent() == 60 and late.left() == timer(1, began=0.0).left() == 0
 
 
 def test_the_plan_in_words():
@@ -109,6 +106,9 @@ def test_the_loop_measures_and_follows(monkeypatch):
     assert saver.saved == [7, 7] and saver.epochs[0] == (3, 9)  # no epoch ended before the plan was made
     assert loader.limit == round(39 / 2)
     assert max(row["step_time"] for row in log.rows) < 0.5  # the second of each step passes in its data
+    lines = [text for text in log.said if text.startswith("step ")]
+    assert lines[5].startswith("step 6  epoch 2  loss ") and lines[5].endswith("  1:54 left")  # 6 of 120 s are over
+    assert lines[7].startswith("step 8/117  epoch 3/39  loss ")
     planned, = [text for text in log.said if text.startswith("--minutes")]
     assert "a step takes 1 s (mean of 5)" in planned and "--epoch_size=39" in planned
 
@@ -159,7 +159,10 @@ def test_a_run_that_is_interrupted_before_its_plan_has_the_minutes_that_are_left
         loop.train()
     meta = loop.state.to_meta()
     assert meta["plan"] == {} and meta["spent"] == 8 and meta["steps_done"] == 2
-    assert RunState.from_meta(meta, steps_per_epoch=3, total_steps=60).spent == 8
+    state = RunState.from_meta(meta, steps_per_epoch=3, total_steps=60)
+    assert state.spent == 8 and minutes_left(state, 1.0) == (
+        "--minutes=1: 0:08 were over when the run was interrupted, and its length was not fixed; the rest counts from "
+        "this start")
     loop.loader.clock.now = 3600.0
     began = build_timer(options(), 3, began=3600.0, saved=Saved({}, meta, "last.ckpt", {"minutes": 1.0})).began
     assert began == 3592
@@ -170,6 +173,7 @@ def test_a_run_that_is_interrupted_before_its_plan_has_the_minutes_that_are_left
     undisturbed = make_loop(step, slow(), np.full(60, 0.1), timer=timer(1, 0.0, steps_per_epoch=3))
     undisturbed.train()
     assert resumed.state.steps_done == undisturbed.state.steps_done == 13
+    assert minutes_left(resumed.state, 1.0) == "--minutes=1: the run keeps its 13 steps, however long they take"
 
 
 def test_a_signal_comes_before_the_plan(monkeypatch):
@@ -242,7 +246,7 @@ def test_a_saved_plan_counts_while_the_minutes_are_asked_for():
     other = build_state(options(), 5, saved)  # a batch twice as large
     assert other.total_steps == other.plan["steps"] == 50 and other.steps_done == 20
     assert build_state(read_options(["--epoch_size=7"]), 10, saved).total_steps == 70
-    assert build_state(options(), 10, saved._replace(meta={**meta, "plan": {}})).total_steps == 600
+    assert build_state(options(), 10, saved._replace(meta={**meta, "plan": {}})).total_steps == UNPLANNED
     refuse_other_minutes(saved, options())
     refuse_other_minutes(saved, read_options([]))
     with pytest.raises(OptionError, match=r"minutes 30 -> 60: the 100 steps of this run are fixed.*--minutes=0"):

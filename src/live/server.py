@@ -22,12 +22,13 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
+from src.classes import nearest
 from src.data.image_bytes import BadImage, describe_bytes
 from src.data.images import check_bytes, open_by_pillow
 from src.drawing import class_color, draw_boxes
 from src.errors import EnvironmentFault
 from src.inference.outputs import describe_objects
-from src.live.stream import Busy, Shot, Stream, chosen
+from src.live.stream import Busy, Shot, Stream
 from src.page import render_page
 
 MAX_BYTES, MAX_PIXELS = 20 << 20, 40_000_000  # of an upload
@@ -38,6 +39,9 @@ MAX_HEADER_BYTES = 16 << 10
 MAX_STREAM_SIDE, JPEG_QUALITY = 1280, 80  # of the frames of /stream
 KEEP_ALIVE_SECONDS = 5.0   # after which a frame of a stream that stands still is sent again
 BOUNDARY = "frame"
+# by path: the method, and the parameters of the query; viewer makes a browser ask again
+ROUTES = {"/": ("GET", ()), "/stream": ("GET", ("score", "hide", "viewer")), "/status": ("GET", ()),
+          "/predict": ("POST", ("score",))}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SAFE_HEADERS = {
     "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
@@ -57,20 +61,20 @@ class Refused(Exception):
 class App:
     """The pages of a Stream, as a WSGI application.
 
-    classes: names, label l is classes[l - 1]. title, about: what is shown, and by which model. score: least one of what
-    is drawn or answered unless a request says another. host: where it is served.
+    classes: names, label l is classes[l - 1]. title, about: what is shown, by which model. scores: the least of each
+    class [C], unless a request says one for all. score: where the slider begins. host: where it is served.
     """
 
-    def __init__(self, stream: Stream, classes: list[str], *, title: str, about: str, score: float, host: str):
-        self.stream, self.classes, self.score = stream, classes, score
+    def __init__(self, stream: Stream, classes: list[str], *, title: str, about: str, scores: np.ndarray, score: float,
+                 host: str):
+        self.stream, self.classes, self.scores = stream, classes, scores
         self.hosts = LOOPBACK if host in LOOPBACK else ()  # names under which it may be asked; () for any
         self.viewers, self.decoding = threading.BoundedSemaphore(MAX_VIEWERS), threading.BoundedSemaphore(2)
         self.has_stream = stream.open_source is not None
         colors = [f"#{bytes(class_color(label)).hex()}" for label in range(1, len(classes) + 1)]
         self.page = render_page("live.html", title=title, subtitle=about, classes=classes, colors=colors,
                                 score=score, has_stream=self.has_stream, max_mib=MAX_BYTES >> 20)
-        rules = {"/": "GET", "/stream": "GET", "/status": "GET", "/predict": "POST"}
-        self.routes = Map([Rule(path, endpoint=path, methods=[method]) for path, method in rules.items()])
+        self.routes = Map([Rule(path, endpoint=path, methods=[method]) for path, (method, _) in ROUTES.items()])
 
     def __call__(self, environ: dict, start_response: object) -> object:
         return self.respond(Request(environ))(environ, start_response)
@@ -82,7 +86,9 @@ class App:
                    "/predict": self.predict}
         try:
             self.check_host(request)
-            response = answers[self.routes.bind_to_environ(request.environ).match()[0]](request)
+            path, _ = self.routes.bind_to_environ(request.environ).match()
+            check_query(request, path)
+            response = answers[path](request)
         except HTTPException as error:  # Werkzeug's: no such page, another method, too many bytes
             response = one_line(error.code, f"{error.name}; there are GET /, /stream and /status, and POST /predict")
         except Refused as error:
@@ -104,15 +110,15 @@ class App:
         return Response(self.page, mimetype="text/html")
 
     def show_status(self, request: Request) -> Response:
-        """What the stream does, as JSON."""
+        """What the stream does, as JSON; null for what is not known, of all where there is none."""
         shot, stream = self.stream.shot, self.stream
-        number, name, model_ms = (shot.number, shot.name, round(shot.seconds * 1000)) if shot else (None, None, None)
-        return to_json({"frames_per_second": round(stream.rate(), 1), "frame": number, "name": name,
-                        "model_ms": model_ms, "ended": stream.ended})
+        values = [round(stream.rate(), 1), stream.ended] if self.has_stream else [None] * 2
+        values += [shot.number, shot.name, round(shot.seconds * 1000)] if shot else [None] * 3
+        return to_json(dict(zip(("frames_per_second", "ended", "frame", "name", "model_ms"), values)))
 
     def show_stream(self, request: Request) -> Response:
         """The frames with boxes, as JPEG pictures one after another, which browsers show as a video."""
-        score, hidden = self.read_score(request), self.read_hidden(request)
+        scores = self.read_scores(request)
         if not self.has_stream:
             raise Refused(404, "no stream: predict.py was started without --source")
         response = Response(mimetype=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
@@ -120,38 +126,38 @@ class App:
             return response
         if not self.viewers.acquire(blocking=False):
             raise Refused(503, f"{MAX_VIEWERS} viewers watch already; close one of them")
-        response.response = self.parts(score, hidden)
+        response.response = self.parts(scores)
         response.call_on_close(self.viewers.release)
         return response
 
-    def parts(self, score: float, hidden: list[int]) -> Iterator[bytes]:
+    def parts(self, scores: np.ndarray) -> Iterator[bytes]:
         """The parts of /stream."""
         shot = None
         while not self.stream.closed:
             shot = self.stream.wait(shot, KEEP_ALIVE_SECONDS) or shot
             if shot:
-                yield to_part(self.draw(shot, score, hidden))
+                yield to_part(self.draw(shot, scores))
 
-    def draw(self, shot: Shot, score: float, hidden: list[int]) -> bytes:
-        """A frame with its boxes as JPEG, no larger than MAX_STREAM_SIDE."""
+    def draw(self, shot: Shot, scores: np.ndarray) -> bytes:
+        """A frame with its boxes as JPEG, no larger than MAX_STREAM_SIDE. scores: the least of each class, [C]."""
         height, width = shot.pixels.shape[:2]
         factor = min(MAX_STREAM_SIDE / max(height, width), 1)
         size = max(round(width * factor), 1), max(round(height * factor), 1)
         pixels = shot.pixels if factor == 1 else cv2.resize(shot.pixels, size, interpolation=cv2.INTER_AREA)
-        found = chosen(shot.found, score, hidden)
+        found = shot.found.from_scores(scores)
         drawing = draw_boxes(pixels, found.boxes, found.labels, scores=found.scores, classes=self.classes)
         return cv2.imencode(".jpg", drawing[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1].tobytes()
 
     def predict(self, request: Request) -> Response:
         """What is in a picture: the body of the request, or the first file of a form. As JSON."""
-        score = self.read_score(request)
+        scores = self.read_scores(request)
         if request.mimetype == "multipart/form-data":
             data = b"".join(file.read() for file in list(request.files.values())[:1])
         else:  # whatever the type says: curl calls any body a form
             data = request.get_data()
         pixels = self.decode(data)
         began = time.monotonic()
-        found = chosen(self.stream.ask(pixels, REQUEST_SECONDS), score)
+        found = self.stream.ask(pixels, REQUEST_SECONDS).from_scores(scores)
         height, width = pixels.shape[:2]
         return to_json({"width": width, "height": height, "seconds": round(time.monotonic() - began, 4),
                         "objects": describe_objects(pixels.shape, found, self.classes)})
@@ -171,20 +177,22 @@ class App:
                                    "taken; scale it down")
             return check_bytes(data).pixels
         except BadImage as error:
-            raise Refused(415, f"not a picture that can be used: {error}") from error
+            raise Refused(415, f"what was sent cannot be used: {error} (curl --data-binary @FILE sends one)") from error
         finally:
             self.decoding.release()
 
-    def read_score(self, request: Request) -> float:
-        """The least score that a request asks for."""
-        text = request.args.get("score")
-        try:
-            score = self.score if text is None else float(text)
-        except ValueError:
-            score = -1.0
-        if not 0 <= score <= 1:
-            raise Refused(400, f"score={text[:40]}: a number from 0 to 1 is allowed")
-        return score
+    def read_scores(self, request: Request) -> np.ndarray:
+        """The least score of each class that a request asks for, [C]: infinity for one that it hides."""
+        text, scores = request.args.get("score"), self.scores.copy()
+        if text is not None:
+            try:
+                scores[:] = float(text)
+            except ValueError:
+                scores[:] = np.nan
+            if not ((scores >= 0) & (scores <= 1)).all():
+                raise Refused(400, f"score={text[:40]}: a number from 0 to 1 is allowed")
+        scores[np.array(self.read_hidden(request), int) - 1] = np.inf
+        return scores
 
     def read_hidden(self, request: Request) -> list[int]:
         """The labels that a request hides, ?hide=1,3."""
@@ -193,6 +201,16 @@ class App:
         if len(labels) != len(text.split(",")) - (not text) or not set(labels) <= set(range(1, len(self.classes) + 1)):
             raise Refused(400, f"hide={text[:40]}: numbers from 1 to {len(self.classes)} with commas are allowed")
         return labels
+
+
+def check_query(request: Request, path: str) -> None:
+    """Refuses parameters that a path does not know: one that is misspelt would count for nothing."""
+    method, known = ROUTES[path]
+    for name in request.args:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"; did you mean '{near}'?" if near else f", which takes {', '.join(known) or 'none'}"
+            raise Refused(400, f"{name[:40]} is not a parameter of {method} {path}{hint}")
 
 
 def one_line(status: int, text: str) -> Response:

@@ -199,8 +199,3 @@ class Stream:
             future.set_result(Detections(*self.detect(pixels)))
         except Exception as error:  # of any kind: it is raised where the answer is waited for
             future.set_exception(error)
-
-
-def chosen(found: Detections, score: float, hidden: Iterable[int] = ()) -> Detections:
-    """Those with at least this score, without the labels that are hidden."""
-    return found.select((found.scores >= score) & ~np.isin(found.labels, list(hidden)))

@@ -26,7 +26,7 @@ from PySide6.QtWidgets import (
 from src.drawing import class_color, draw_boxes, save_png
 from src.errors import SSDError
 from src.inference.found import Detections
-from src.live.stream import Shot, Stream, chosen
+from src.live.stream import Shot, Stream
 
 TICK_MS, TEXT_MS = 33, 500  # between two looks at the stream, and at the numbers of the status bar
 SIDE_WIDTH = 250            # pixels of the controls
@@ -157,7 +157,9 @@ class Window(QMainWindow):
         self.show_score()
         if self.shot is None:
             return
-        self.found = chosen(self.shot.found, self.slider.value() / 100, self.hidden())
+        scores = np.full(len(self.classes), self.slider.value() / 100)
+        scores[np.array(self.hidden(), int) - 1] = np.inf
+        self.found = self.shot.found.from_scores(scores)
         self.canvas.show_pixels(self.draw_on(self.canvas.fit(self.shot.pixels)))
 
     def draw_on(self, pixels: np.ndarray) -> np.ndarray:

@@ -148,14 +148,12 @@ class Loop:
             due, stopping = gather_rows(asked, self.loader.rank, world).any(axis=0)
             if due and not stopping:
                 self.make_plan()
-            else:
-                state.total_steps = self.timer.guess(state.steps_done, state.total_steps)
         self.step.set_rate(self.rates[state.steps_done])
 
     def make_plan(self) -> None:
         """Measures what the run consists of, and gives it the length that fits into its time."""
         state, evaluation = self.state, 0.0
-        if self.validator and not self.timer.is_over():
+        if self.validator and self.timer.left():
             self.log.say("trying the evaluation, to know how long one takes; it is compiled first")
             evaluation = self.validator.measure()
         began = time.time()
@@ -207,9 +205,9 @@ class Loop:
         self.loss = numbers["loss"]
         self.show(state.steps_done, self.loss, 0 if self.is_measuring else state.total_steps)
         if state.steps_done % self.log_interval == 0 or state.is_complete:
-            row = self.meter.row(self.step.last_rate(self.rates))
+            row = self.meter.row(self.step.last_rate(self.rates), self.timer.left() if self.is_measuring else None)
             self.log.write(row, "train")
-            self.log.say(self.meter.line(row), in_panel=True)
+            self.log.say(self.meter.line(row, has_end=not self.is_measuring), in_panel=True)
 
     def tell_stop(self) -> None:
         """Answers the first signal, from another thread."""

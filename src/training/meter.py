@@ -28,8 +28,9 @@ class Meter:
         self.state.unlogged.append({**numbers, **times})
         self.first = False
 
-    def row(self, rate: float) -> dict:
-        """The log row of the steps since the last row. rate: learning rate of the last one."""
+    def row(self, rate: float, left: float | None = None) -> dict:
+        """The log row of the steps since the last row. rate: learning rate of the last one; left: seconds to the end of
+        the run, None to take it from the steps that are left."""
         state, steps = self.state, self.state.unlogged
         state.unlogged = []
         later = [step for step in steps if not step.get("compiles")]  # absent in older checkpoints
@@ -41,14 +42,16 @@ class Meter:
         seconds_per_step = self.seconds / self.timed if self.timed else seconds
         row = {**means, "lr": rate, "loss_scale": steps[-1]["loss_scale"], **times,
                "images_per_second": self.images_per_step / seconds,
-               "eta": seconds_per_step * (state.total_steps - state.steps_done), "peak_memory": peak_memory()}
+               "eta": seconds_per_step * (state.total_steps - state.steps_done) if left is None else left,
+               "peak_memory": peak_memory()}
         return {"step": state.steps_done, "epoch": state.epoch, **{key: round(value, 6) for key, value in row.items()},
                 "skipped": sum(not step["finite"] for step in steps)}
 
-    def line(self, row: dict) -> str:
-        """The row for people."""
+    def line(self, row: dict, *, has_end: bool = True) -> str:
+        """The row for people. has_end: whether it is known how many steps the run has."""
+        steps, epochs = (f"/{self.state.total_steps}", f"/{self.state.epochs}") if has_end else ("", "")
         data_ms, step_ms = row["data_time"] * 1000, row["step_time"] * 1000
-        text = (f"step {row['step']}/{self.state.total_steps}  epoch {row['epoch']}/{self.state.epochs}  "
+        text = (f"step {row['step']}{steps}  epoch {row['epoch']}{epochs}  "
                 f"loss {row['loss']:.4f} (cls {row['loss_cls']:.4f} box {row['loss_box']:.4f})  "
                 f"grad {row['grad_norm']:.3g}  lr {row['lr']:.5f}  {row['images_per_second']:.1f} images/s "
                 f"(data {data_ms:.0f} ms, step {step_ms:.0f} ms)  {duration(row['eta'])} left")

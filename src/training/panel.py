@@ -115,7 +115,7 @@ class Panel:
         newest, best = self.scores[-1], max(self.scores, key=score)
         more = [f"{name} {number(newest[name])}" for name in FURTHER if name in newest]
         return [f"{score(newest):.4f}", f"best {score(best):.4f} (epoch {best['epoch']})",
-                curve([score(one) for one in self.scores]) if curves else "", *more]
+                curve([score(row) for row in self.scores]) if curves else "", *more]
 
 
 def fit(texts: Iterable[str], columns: int) -> str:

@@ -14,6 +14,7 @@ from src.models.freeze import FROZEN_NORMS
 from src.models.outside import same_model
 from src.models.ssd import published_size
 from src.option_rules import rule_of
+from src.progress import duration
 from src.recipes import read_yaml
 from src.training.log import RunLog
 from src.training.state import RunState
@@ -137,10 +138,20 @@ def begin_run(step: TrainStep, state: RunState, saved: Saved | None, *, now: dic
         best = f"best so far {state.best:.4f}" if state.best >= 0 else "not evaluated yet"
         epoch = min(state.steps_done // state.steps_per_epoch + 1, state.epochs)
         log.say(f"resumed after step {state.steps_done}, epoch {epoch}, {best}, from {os.path.basename(saved.path)}")
+        if now["minutes"]:
+            log.say(minutes_left(state, now["minutes"]))
         if state.is_complete:
             log.say("all steps of this run are done; a larger --epoch_size (or --max_steps) goes on")
     step.start_at(state.steps_done)
     check_same_state(step, state, now, rank=rank, world=world)
+
+
+def minutes_left(state: RunState, minutes: float) -> str:
+    """How a resumed run goes on with its --minutes."""
+    if state.plan:
+        return f"--minutes={minutes:g}: the run keeps its {state.total_steps} steps, however long they take"
+    return (f"--minutes={minutes:g}: {duration(state.spent)} were over when the run was interrupted, and its length "
+            "was not fixed; the rest counts from this start")
 
 
 def changes(saved: Saved, now: dict, surroundings: dict) -> Iterator[str]:

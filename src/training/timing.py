@@ -74,18 +74,11 @@ class RunTimer:
     def is_due(self) -> bool:
         """Whether enough is measured to make the plan, or no time is left to measure more."""
         enough = self.measured >= MIN_MEASURED and self.seconds >= MEASURED * 60 * self.minutes
-        return enough or self.is_over()
+        return enough or not self.left()
 
-    def is_over(self) -> bool:
-        """Whether no time is left."""
-        return self.spent() >= 60 * self.minutes
-
-    def guess(self, steps_done: int, total: int) -> int:
-        """The steps of the run where nothing but steps took time, for lines of the log before there is a plan; `total`
-        before a step is measured. More than the step that comes next, which must not end the run."""
-        if self.measured:
-            total = steps_done + round((60 * self.minutes - self.spent()) / self.step_seconds)
-        return max(total, steps_done + 2)
+    def left(self) -> float:
+        """Seconds that are left of the minutes, 0 when they are over."""
+        return max(60 * self.minutes - self.spent(), 0.0)
 
     def plan(self, costs: Costs, steps_done: int) -> Plan:
         """The longest run that ends in time; one step more where none is left."""
