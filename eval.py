@@ -49,7 +49,7 @@ def run(options: EasyDict, *, notes: list[str]) -> None:
         say(note)
     path = options.checkpoint_file_path
     predict = load_predictor(path, batch_size=options.eval_batch_size, compile_cache=options.compile_cache,
-                             **model_options(options))
+                             **model_options(options), say=say)
     run_folder = run_of(path) or os.path.dirname(os.path.abspath(path))
     folder = os.path.join(options.output_path if "output_path" in options.typed else run_folder, "eval")
     with output_folder(folder) if rank == 0 else contextlib.nullcontext():

@@ -59,7 +59,7 @@ def write(options: EasyDict, path: str) -> None:
 
     distributed.start(options.device_target, options.device_id)
     with output_folder(os.path.dirname(os.path.abspath(path))):
-        model, meta = load_model(options.checkpoint_file_path, **model_options(options))
+        model, meta = load_model(options.checkpoint_file_path, **model_options(options), say=print)
         meta["quantize"] = options.quantize
         refuse_neighbour(path, {**meta, "batch_size": options.export_batch_size, "raw": options.raw})
         quantize = None if options.quantize == "none" else build_quantize(options, meta)

@@ -42,19 +42,19 @@ def main() -> None:
     from src.classes import named_classes
     from src.config import convert
     from src.files import output_folder
-    from src.inference.description import describe
-    from src.models.ssd import build_model
+    from src.inference.description import build_described, describe
     from src.weights import checkpoint
     from src.weights.files import open_weights
-    from src.weights.load import OURS, assign, check_version, import_command, match_model, translate_weights
-    from src.weights.names import SOURCES, published_thresholds
+    from src.weights.load import OURS, assign, check_version, translate_weights
+    from src.weights.names import published_thresholds
+    from src.weights.recognise import import_command, match_model, source_facts
 
     typed = convert("classes", arguments.classes, {"classes": []})
     file = open_weights(arguments.source)
     source, found = match_model(file, arguments.model, arguments.publisher)
     classes = named_classes(typed or ["voc" if found == 20 else "coco"])
-    clip = SOURCES[source].clip_anchors if source else True
-    model = build_model(arguments.model, len(classes) + 1, image_size=arguments.image_size, clip_anchors=clip)
+    facts = source_facts(source, arguments.model) if source else {}
+    model = build_described({"model": arguments.model, "classes": classes, "image_size": arguments.image_size, **facts})
     translated = translate_weights(model.network, file, arguments.publisher)
     if translated.source == OURS:
         raise OptionError(f"'{file.path}' is a checkpoint of this repository already")

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from src.errors import DataError, Interrupted, OptionError, run_main, smaller_batch
@@ -50,7 +51,7 @@ def main() -> None:
     pictures = 1 if is_live or source.live else source.total
     predict = load_predictor(options.checkpoint_file_path, compile_cache=options.compile_cache,
                              batch_size=batch_size(options.eval_batch_size, len(windows), pictures),
-                             **model_options(options))
+                             **model_options(options), say=partial(print, flush=True))
     predict.meta.update(read_scores(options.score_threshold, predict.classes, predict.meta))
     scores = shown_scores(predict.classes, options.only_classes, predict.meta)
     if is_live:
@@ -186,8 +187,8 @@ def finish(source: Source, outputs: Outputs, scores: np.ndarray, *, folder: str,
         raise Interrupted(f"interrupted before the end of '{source.name}': {summary}")
     print("\n".join([*outputs.notes, summary]), flush=True)
     if source.broken:
-        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged; the "
-                        f"first: {source.broken[0]}")
+        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged, see 'left "
+                        "out' and 'damaged' above; the rest is done")
 
 
 if __name__ == "__main__":

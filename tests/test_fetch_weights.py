@@ -161,7 +161,7 @@ def test_the_rows_are_of_known_sources_and_models():
     for row in rows.values():
         assert row.source in SOURCES and row.tried in ("real", "seeded", "names"), row.name
         assert all(model in BUILDERS or model.startswith("that of") for model in row.model.split(", ")), row.name
-        assert bool(row.address) != bool(row.get) and row.licence and row.trained, row.name
+        assert bool(row.address) != bool(row.get) and row.licence and row.trained and row.numbers, row.name
         assert not row.address or row.address.startswith("http") and row.file and " " not in row.address, row.name
         assert ("tar" in row.address) == bool(row.inside), row.name
 
@@ -170,9 +170,11 @@ def test_unknown_keys_of_the_catalogue():
     """A misspelt key would be lost in silence."""
     with open(catalogue.PATH, encoding="utf-8") as file:
         blocks = yaml.safe_load(file)
-    assert {key for block in blocks for key in block} == {"publisher", "from", "licence", "url", "checkpoints"}
+    of_blocks = {"publisher", "from", "licence", "numbers", "url", "checkpoints"}
+    assert {key for block in blocks for key in block} == of_blocks
     keys = {key for block in blocks for row in block["checkpoints"].values() for key in row}
-    assert keys <= {"model", "options", "trained", "published", "file", "get", "inside", "mb", "sha256", "tried"}
+    known = {"model", "options", "trained", "published", "numbers", "file", "get", "inside", "mb", "sha256", "tried"}
+    assert keys <= known
 
 
 def test_the_page_is_made_of_the_catalogue():

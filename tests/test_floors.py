@@ -21,7 +21,8 @@ IDEAS = ("anchor_fit", "anchors", "atss", "box_losses", "boxes", "drawing", "ema
          "matching", "metrics", "optim")
 APART = (("models", "data"), ("data", "models"))
 NEEDS_MINDSPORE = ("box_losses", "ema", "losses", "optim", "machine.compat", "machine.compile_cache",
-                   "machine.distributed", "weights.checkpoint", "weights.load", "evaluation.evaluate",
+                   "machine.distributed", "weights.checkpoint", "weights.load", "weights.recognise",
+                   "evaluation.evaluate",
                    "inference.description", "inference.exported", "inference.predictor", "export.exporter",
                    "export.mindir", "export.onnx", "export.trial", "training.anchors", "training.auto",
                    "training.build",

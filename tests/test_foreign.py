@@ -16,8 +16,9 @@ from src.inference.predictor import load_model
 from src.models.ssd import build_model
 from src.weights import checkpoint, files
 from src.weights.files import open_weights
-from src.weights.load import import_command, load_pretrained
+from src.weights.load import load_pretrained
 from src.weights.names import published_thresholds
+from src.weights.recognise import import_command
 
 MODEL = "ssdlite300_mobilenet_v2"
 TYPED = (f"--model={MODEL}", "--width=1.0", "--image_size=0")
@@ -64,8 +65,11 @@ WRITERS = {"npz": write_npz, "ckpt": write_ckpt, "torch": write_torch}
 @pytest.mark.parametrize("kind", WRITERS)
 def test_each_format_is_recognised_or_the_command_is_said_in_full(kind, tmp_path):
     path = WRITERS[kind](tmp_path / "their detector", foreign(81))
-    model, facts = load_model(path, **model_options(read_options([])))
+    said = []
+    model, facts = load_model(path, **model_options(read_options([])), say=said.append)
     assert model.name == MODEL and facts["classes"] == list(COCO_CLASSES) and facts["min_score"] == 0.05
+    assert said == [f"recognised: {MODEL} of uvipen/SSD-pytorch, 80 classes, 300 pixels; 493 of 494 arrays fill all "
+                    "416 parameters"]  # the anchors are left over
     if kind == "ckpt":
         with pytest.raises(OptionError, match="does not say its classes; make a checkpoint of it by") as refused:
             load_model(WRITERS[kind](tmp_path / "of 4", foreign(5)), **model_options(read_options([])))

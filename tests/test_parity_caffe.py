@@ -12,7 +12,8 @@ from src.models import ssd
 from src.models.layers import Normalize
 from src.models.ssd import build_model
 from src.weights.files import open_weights
-from src.weights.load import load_all, match_model
+from src.weights.load import load_all
+from src.weights.recognise import match_model
 
 VGGS = {"ssd300_vgg16": ssd.COCO_300, "ssd300_vgg16_voc": ssd.VOC_300, "ssd512_vgg16": ssd.COCO_512,
         "ssd512_vgg16_voc": ssd.VOC_512}
@@ -39,7 +40,7 @@ def check(net, name, tmp_path, *, features):
     blob = ((images[..., ::-1] - np.array(model.mean[::-1])) / model.std[0]).transpose(0, 3, 1, 2).astype(np.float32)
     found, path = compute(net, tmp_path, blob, [*HEADS, *features])
     file = open_weights(path)
-    assert match_model(file, name) == ("caffe", CLASSES - 1) and load_all(model.network, file, name) == "caffe"
+    assert match_model(file, name) == ("caffe", CLASSES - 1) and load_all(model.network, file, name).source == "caffe"
     loaded, facts = load_model(path, **model_options(read_options([f"--model={name}", "--classes=a,b,c"])))
     assert np.array_equal(loaded.anchors, model.anchors) and not facts["clip_anchors"] and facts["max_boxes"] == 200
     network = model.network.set_train(False)

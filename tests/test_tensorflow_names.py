@@ -1,19 +1,34 @@
-"""Detectors of TensorFlow 1 without recorded outputs: to the names and shapes that its model zoo publishes, and back.
+"""Small detectors of TensorFlow 1: to the names that its model zoo publishes and back, and against recorded outputs.
 
-The names are written here from ours, part by part; none of the rules that read them is used.
+The names are written here from ours, part by part; none of the rules that read them is used. tensorflow1.json has
+outputs of TensorFlow's Object Detection API with seeded weights; the backbones inside were written after TF-slim, all
+else is its own.
 """
+import json
+import os
+import zlib
+
+import mindspore as ms
 import numpy as np
 import pytest
 from weight_writers import constant, raw_tensor, save_bundle, write
 
+from src.boxes import to_corners
 from src.errors import OptionError
+from src.models.detector import Detector
+from src.models.layers import Normalize
 from src.models.ssd import build_model
 from src.weights.files import WeightFile, open_weights
-from src.weights.load import assign, check_version, recognise, translate_weights
+from src.weights.load import assign, check_version, translate_weights
+from src.weights.recognise import recognise
 
 V1, V2 = "FeatureExtractor/MobilenetV1/", "FeatureExtractor/MobilenetV2/"
 EXTRAS = ((256, 512), (128, 256), (128, 256), (64, 128))  # channels of the 1x1 and the 3x3 of the extra levels
 CLASSES = 91
+
+with open(os.path.join(os.path.dirname(__file__), "tensorflow1.json"), encoding="utf-8") as recorded:
+    EXPECTED = json.load(recorded)
+Y_FIRST = [1, 0, 3, 2]
 
 
 def extra(level, step):
@@ -109,6 +124,46 @@ def test_there_and_back(model, tmp_path):
     assert report.complete and sorted(report.unused) == sorted(momentum)
     for one in network.get_parameters():
         assert np.array_equal(one.asnumpy(), ours[one.name]), one.name
+
+
+def seeded(name, shape):
+    """Numbers of an array, by the name that TensorFlow gives it."""
+    rng, kind = np.random.default_rng(zlib.crc32(name.encode())), name.rsplit("/", 1)[-1]
+    if kind in ("gamma", "moving_variance"):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if kind in ("beta", "moving_mean", "biases"):
+        return rng.normal(0, 0.2, shape).astype(np.float32)
+    inputs = shape[0] * shape[1] * (1 if kind == "depthwise_weights" else shape[2])
+    gain = 1 if name.startswith("BoxPredictor") else 2
+    return rng.normal(0, gain ** 0.5 / inputs ** 0.5, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_outputs_are_those_of_tensorflow(name):
+    expected = {key: np.array(value) for key, value in EXPECTED[name].items()}
+    model = build_model(name, CLASSES)
+    names = theirs(draw(model.network), DETECTORS[name])
+    assert len(names) == expected["variables"]
+    file = WeightFile("a", "tensorflow", {key: seeded(key, array.shape) for key, array in names.items()}, {})
+    assert assign(model.network, translate_weights(model.network, file)).complete
+    small = np.random.default_rng(300).integers(0, 256, (75, 75, 3), np.uint8)
+    pixels = Normalize(model.mean, model.std)(ms.Tensor(small.repeat(4, 0).repeat(4, 1)[None]))
+    logits, deltas = model.network.set_train(False)(pixels)
+    rows, columns = expected["rows"], expected["columns"]
+    for ours, kind, part in ((logits.asnumpy()[0], "logit", expected["logits"]),
+                             (deltas.asnumpy()[0][:, Y_FIRST], "box", expected["boxes"])):
+        shown = ours[rows][:, columns] if kind == "logit" else ours[rows]
+        assert np.abs(shown - part).max() < 5e-5 * max(np.abs(part).max(), 1), kind
+        assert np.square(ours, dtype=np.float64).sum() == pytest.approx(expected[f"{kind}_squares"], rel=1e-5)
+    corners = to_corners(model.anchors)[rows][:, Y_FIRST]
+    assert np.abs(corners - expected["anchors"]).max() < 1e-6
+    detector = Detector(model, min_score=1e-8, nms_threshold=0.6, topk_candidates=2000, max_boxes=100)
+    box, score, label, count = (output.asnumpy()[0] for output in detector.finish(logits, deltas))
+    assert count == expected["count"] and np.abs(score[:30] - expected["scores"]).max() < 1e-5
+    for row, (right, place) in enumerate(zip(expected["classes"] + 1, expected["corners"])):
+        near = np.abs(score - expected["scores"][row]) < 1e-5  # near scores may change places
+        same = near & (label == right) & (np.abs(box[:, Y_FIRST] - place).max(1) < 1e-4)
+        assert same.any(), f"row {row}"
 
 
 def test_a_frozen_graph_is_a_detector_too(tmp_path):

@@ -37,6 +37,38 @@ def test_what_stands_beside_the_weights_is_passed_over(path, name):
         assert list(open_weights(path).arrays) == ["a", "b"]
 
 
+def evil(mark):
+    """What would write a file if it were called."""
+    return called("os.system", plain(f"touch {mark}"))
+
+
+# where a file may hide a call: beside and inside of what is read, and wherever an object is made of others
+HIDDEN = {
+    "state_dict": lambda call, tensors: mapping({"state_dict": mapping({**tensors, "a.evil": call})}),
+    "ema": lambda call, tensors: mapping({"ema": call, "model": mapping(tensors)}),
+    "optimizer": lambda call, tensors: mapping({"model": mapping(tensors), "optimizer": mapping({"state": call})}),
+    "a module": lambda call, tensors: module(parameters=mapping(tensors), buffers=mapping({"evil": call})),
+    "an argument of a class": lambda call, tensors: mapping({**tensors, "args": called("a.B", call)}),
+    "a state of a class": lambda call, tensors: mapping({**tensors, "args": pushed("a.B") + b")\x81"
+                                                         + mapping({"evil": call}) + b"b"}),
+    "a state of a tensor": lambda call, tensors: mapping({**tensors, "a": tensors["a"] + call + b"b"}),
+    "an item of a list": lambda call, tensors: mapping({**tensors, "list": b"](" + plain(1) + call + b"e"}),
+    "a name": lambda call, tensors: mapping(tensors) + call + plain(1) + b"s",
+    "a storage": lambda call, tensors: mapping({**tensors, "evil": packed(plain("storage"), call) + b"Q"}),
+    "what a call gave": lambda call, tensors: mapping({**tensors, "evil": call + packed(plain(1)) + b"R"}),
+    "what is dropped": lambda call, tensors: call + b"0" + mapping(tensors),
+}
+
+
+@pytest.mark.parametrize("place", HIDDEN)
+def test_a_hidden_call_is_refused_and_not_made(path, tmp_path, place):
+    tensors, storages = two_tensors()
+    save_zip(path, HIDDEN[place](evil(tmp_path / "mark"), tensors), storages)
+    with pytest.raises(DataError, match="wants to call os.system; only tensors are read and nothing is executed"):
+        open_weights(path)
+    assert not (tmp_path / "mark").exists()
+
+
 def module(*, parameters, buffers=b"}", modules=b"}", name="torch.nn.modules.container.Sequential"):
     """A pickled module of torch, as torch.save(network) writes it."""
     state = {"training": plain(True), "_parameters": parameters, "_buffers": buffers, "_modules": modules}

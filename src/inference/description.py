@@ -4,12 +4,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypedDict
 
 import mindspore as ms
 
 from src.files import read_json, write_atomic
-from src.models.ssd import Model
+from src.models.ssd import Model, build_model
 from src.version import __version__
 from src.weights import checkpoint
 
@@ -30,6 +31,7 @@ class Description(TypedDict, total=False):
     width: float          # multiplier of the channels
     anchor_shapes: list   # per level [w, h] of the anchors of a cell, pixels; [] or absent: the published ones
     clip_anchors: bool    # whether anchors are clipped to the image; absent: as the model's source has it
+    clip_before_nms: bool  # whether NMS compares boxes clipped to the image; absent: the same
     classes: list[str]    # names without background: label l is classes[l - 1]
     mean: list[float]     # of RGB, 0..255; the graph subtracts it
     std: list[float]      # the graph divides by it
@@ -48,11 +50,21 @@ class Description(TypedDict, total=False):
 def describe(model: Model, classes: Sequence[str], thresholds: Mapping, **more: object) -> Description:
     """The Description of a model. thresholds: with ADJUSTABLE_FIELDS; more: what else the file says."""
     return {"model": model.name, "image_size": model.image_size, "width": model.width,
-            "anchor_shapes": model.anchor_shapes, "clip_anchors": model.clip_anchors, "classes": list(classes),
-            "mean": list(model.mean), "std": list(model.std), "score": model.score,
+            "anchor_shapes": model.anchor_shapes, "clip_anchors": model.clip_anchors,
+            "clip_before_nms": model.clip_before_nms, "classes": list(classes), "mean": list(model.mean),
+            "std": list(model.std), "score": model.score,
             **{name: thresholds[name] for name in ADJUSTABLE_FIELDS},
             **{name: thresholds[name] for name in SHOWN_FIELDS if name in thresholds},
             "mindspore": ms.__version__, "version": __version__, **more}
+
+
+def build_described(meta: Mapping) -> Model:
+    """The Model of a Description, or of a part of one with model and classes, with initial weights."""
+    model = build_model(meta["model"], len(meta["classes"]) + 1, image_size=meta.get("image_size", 0),
+                        width=meta.get("width", 1.0), anchor_shapes=meta.get("anchor_shapes", ()),
+                        clip_anchors=meta.get("clip_anchors", True))
+    said = {name: meta[name] for name in ("score", "clip_before_nms") if name in meta}
+    return replace(model, **said, **{name: tuple(meta[name]) for name in ("mean", "std") if name in meta})
 
 
 def sidecar_of(path: str) -> str:

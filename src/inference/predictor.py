@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import mindspore as ms
@@ -16,6 +15,7 @@ from src.inference.description import (
     SHOWN_FIELDS,
     THRESHOLDS,
     Description,
+    build_described,
     describe,
     detector_arguments,
     shown_fields,
@@ -26,11 +26,14 @@ from src.inference.tiles import WHOLE, cut, merge
 from src.machine.compile_cache import use_cache
 from src.models.detector import Detector
 from src.models.outside import is_outside, may_run, same_model
-from src.models.ssd import BUILDERS, Model, build_model
+from src.models.ssd import BUILDERS, Model
 from src.weights.class_outputs import CHANNELS
 from src.weights.files import WeightFile, open_weights
-from src.weights.load import OURS, import_command, load_all, recognise
-from src.weights.names import SOURCES, published_thresholds
+from src.weights.load import OURS, load_all
+from src.weights.names import published_thresholds
+from src.weights.recognise import import_command, recognise, source_facts, words_of_source
+
+Say = Callable[[str], None]  # prints a line
 
 
 class Predictor:
@@ -77,10 +80,10 @@ def from_model(model: Model, classes: Sequence[str], *, thresholds: Mapping, bat
 
 
 def load_predictor(path: str, *, batch_size: int, defaults: Mapping, overrides: Mapping,
-                   compile_cache: str = "") -> Predictor:
+                   compile_cache: str = "", say: Say | None = None) -> Predictor:
     """A Predictor from a .ckpt, or from a .mindir or .onnx with its .json beside it. Raises OptionError, DataError.
 
-    defaults, overrides: as for load_model. compile_cache: folder for compiled graphs, "" for none.
+    defaults, overrides, say: as for load_model. compile_cache: folder for compiled graphs, "" for none.
     """
     if not path:
         raise OptionError("--checkpoint_file_path is empty; give a .ckpt, a .mindir or an .onnx")
@@ -90,7 +93,7 @@ def load_predictor(path: str, *, batch_size: int, defaults: Mapping, overrides: 
         predict.resize = predict.meta["resize"] = overrides.get("resize", predict.resize)  # happens before the graph
         predict.meta.update(shown_fields(predict.meta, defaults, overrides=overrides))  # and this after it
         return predict
-    model, meta = load_model(path, defaults=defaults, overrides=overrides)
+    model, meta = load_model(path, defaults=defaults, overrides=overrides, say=say)
     predict = from_model(model, meta["classes"], thresholds=meta, batch_size=batch_size)
     facts = {name: value for name, value in meta.items() if name not in SHOWN_FIELDS}  # what is compiled
     facts |= {"batch_size": batch_size, "device": ms.get_context("device_target")}
@@ -104,12 +107,13 @@ def load_exported(path: str, batch_size: int = 1) -> Predictor:
     return Predictor(detect_batch, meta["batch_size"] or batch_size, meta)
 
 
-def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Model, Description]:
+def load_model(path: str, *, defaults: Mapping, overrides: Mapping,
+               say: Say | None = None) -> tuple[Model, Description]:
     """The Model of a weight file with its weights, and its Description.
 
     defaults: FIXED_FIELDS and ADJUSTABLE_FIELDS where the file does not say them. overrides: what the user typed, which
     must agree with FIXED_FIELDS of the file and wins for the rest. A foreign file is recognised by its tensors; its
-    thresholds are those that its source evaluates with.
+    thresholds are those that its source evaluates with, and say(text) gets a line on what it was taken for.
     """
     if path.endswith(tuple(OPENERS)):
         raise OptionError(f"'{path}' is an exported file; give the .ckpt that it was made from")
@@ -121,17 +125,17 @@ def load_model(path: str, *, defaults: Mapping, overrides: Mapping) -> tuple[Mod
         fixed["model"] = overrides.get("model") or found_outside(path, fixed["model"])
     if not fixed["classes"]:
         raise classes_missing(file)
-    model = build_model(fixed["model"], len(fixed["classes"]) + 1, image_size=fixed["image_size"], width=fixed["width"],
-                        anchor_shapes=meta.get("anchor_shapes", ()), clip_anchors=meta.get("clip_anchors", True))
-    model = replace(model, score=meta.get("score", model.score))
+    model = build_described({**meta, **fixed})
     try:
-        source = load_all(model.network, file, model.name)
+        report = load_all(model.network, file, model.name)
     except OptionError as error:
         command = None if file.meta else import_command(file)
         if command is None:
             raise
         raise OptionError(f"{error}; the file fits by {command}") from error
-    known = file.meta if source == OURS else published_thresholds(source)
+    if say and report.source != OURS:
+        say(words_of_source(file, model, report))
+    known = file.meta if report.source == OURS else published_thresholds(report.source)
     thresholds = {**defaults, **known, **overrides, **shown_fields(known, defaults, overrides=overrides)}
     return model, describe(model, fixed["classes"], thresholds)
 
@@ -147,7 +151,7 @@ def recognised(file: WeightFile, defaults: Mapping, *, overrides: Mapping) -> De
     classes = given or (CHANNELS.get(found.classes + 1) if found else ())
     if not found or not classes:
         return {}
-    return {"model": found.model, "classes": list(classes), "clip_anchors": SOURCES[found.source].clip_anchors}
+    return {"model": found.model, "classes": list(classes), **source_facts(found.source, found.model)}
 
 
 def found_outside(path: str, name: str) -> str:

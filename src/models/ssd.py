@@ -8,7 +8,7 @@ from functools import partial
 
 from mindspore import nn
 
-from src.anchors import LINEAR_SCALES, AnchorTable, grid_anchors, reduced_anchors, reduced_shapes
+from src.anchors import LINEAR_SCALES, AnchorTable, grid_anchors, reduced_anchors, reduced_shapes, ssd_shapes
 from src.errors import OptionError, unknown_name
 from src.models.fpn import FPN
 from src.models.heads import LevelHead, SharedHead, separable
@@ -237,6 +237,15 @@ def build_model(name: str, num_classes: int, *, image_size: int = 0, width: floa
     if not clip_anchors and name in TABLES:
         model = replace(model, anchors=TABLES[name].tile(), clip_anchors=False, clip_before_nms=False)
     return with_shapes(model, anchor_shapes) if anchor_shapes else model
+
+
+def integer_shapes(name: str) -> list:
+    """anchor_shapes of a model of TABLES with sizes cut to whole pixels; [] where they are whole, and for others."""
+    table = TABLES.get(name)
+    sizes = tuple(int(size) for size in table.sizes) if table else ()
+    if not table or sizes == table.sizes:
+        return []
+    return [level.tolist() for level in ssd_shapes(sizes, table.aspect_ratios)]  # w, h per level
 
 
 def builder_of(name: str) -> Callable[..., Model]:

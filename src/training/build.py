@@ -52,6 +52,7 @@ from src.training.validator import Validator
 from src.version import git_commit
 from src.weights.files import open_weights
 from src.weights.load import load_pretrained
+from src.weights.recognise import recognise
 
 # what a loss trains logits to be
 SCORES = {"focal": "sigmoid", "quality": "sigmoid", "varifocal": "sigmoid", "multibox": "softmax"}
@@ -130,8 +131,11 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         he_initialize(network, model.num_classes, options.seed, input_deviation=deviation)
     if options.pre_trained and not options.resume:
         file = open_weights(options.pre_trained)
+        found = None if file.meta else recognise(file)
+        if found:
+            log.say(f"recognised: {options.pre_trained} is {found.words()}")
         log.say(load_pretrained(network, file, model.name, classes=classes, by_class=options.filter_weight,
-                                frozen=frozen))
+                                frozen=frozen, file_model=found.model if found else ""))
         if file.meta.get("anchor_shapes") and not options.anchors:
             log.say("  note: these weights are trained for anchors of their own; --anchors=FILE with the anchors.json "
                     "of that run keeps them")
@@ -227,7 +231,7 @@ def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float, saved:
                     mosaic_share=max(1 - options.mosaic_off_epochs / options.epoch_size, 0))
 
 
-def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int) -> TrainStep:
+def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int, kernels: str = "") -> TrainStep:
     """The TrainStep with loss, optimiser and precision. rates: of every step, or the first alone, []."""
     optimizer = build_optimizer(model.network.trainable_params(), rates, kind=options.optimizer,
                                 momentum=options.momentum, weight_decay=options.weight_decay,
@@ -238,7 +242,7 @@ def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int
                      loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
                      grad_clip=options.grad_clip, grad_clip_value=options.grad_clip_value, world=world,
                      global_positives=options.loss_normalizer == "batch", micro_steps=options.accumulate,
-                     average=average)
+                     average=average, kernels=kernels)
 
 
 def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:

@@ -25,6 +25,7 @@ class Checkpoint(NamedTuple):
     trained: str    # on which data; ImageNet for a backbone
     tried: str      # real, seeded or names
     published: str  # its accuracy
+    numbers: str    # the page that states accuracy, address and size; "" where they were not checked with one
     address: str    # that a program can download
     get: str        # how a person gets it, without an address
     inside: str     # the file in an archive
@@ -67,7 +68,8 @@ def read_catalogue() -> dict[str, Checkpoint]:
             texts = {key: str(row.get(key, "")) for key in ("model", "options", "trained", "tried", "published",
                                                             "get", "inside", "sha256")}
             found[name] = Checkpoint(name=name, publisher=block["publisher"], source=block["from"], address=address,
-                                     licence=block["licence"], mb=row.get("mb", 0), **texts)
+                                     licence=block["licence"], mb=row.get("mb", 0),
+                                     numbers=row.get("numbers", block.get("numbers", "")), **texts)
     return found
 
 
@@ -98,8 +100,8 @@ class ListCheckpoints(argparse.Action):
 
 def describe_catalogue() -> str:
     """The catalogue for a terminal."""
-    rows = [[row.name, re.sub(",.*", ", ..", row.model), row.trained, row.published or "-", str(row.mb or "-"),
-             row.tried] for row in read_catalogue().values()]
+    rows = [[row.name, f"{re.sub(',.*', ', ..', row.model)} {row.options}".strip(), row.trained, row.published or "-",
+             str(row.mb or "-"), row.tried] for row in read_catalogue().values()]
     widths = [max(map(len, column)) for column in zip(HEAD, *rows)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in (HEAD, *rows)]
     return "\n".join([*lines, "", wrap(TRIED), "python scripts/fetch_weights.py NAME downloads one and says how to use "
@@ -108,7 +110,7 @@ def describe_catalogue() -> str:
 
 def page_table(*, backbones: bool) -> list[str]:
     """The lines of a table for ckpt/README.md, of the backbones or of the whole detectors."""
-    return ["| " + " | ".join([*HEAD, "publisher", "licence"]) + " |", "|---" * 8 + "|",
+    return ["| " + " | ".join([*HEAD, "publisher", "licence", "numbers from"]) + " |", "|---" * 9 + "|",
             *(page_row(row) for row in read_catalogue().values() if row.is_backbone == backbones)]
 
 
@@ -117,5 +119,5 @@ def page_row(row: Checkpoint) -> str:
     name = f"[`{row.name}`]({row.address})" if row.address else f"`{row.name}` ({row.get})"
     models = ", ".join(f"`{model}`" if re.fullmatch(r"\w+", model) else model for model in row.model.split(", "))
     cells = [name, f"{models} `{row.options}`" if row.options else models, row.trained, row.published or "-",
-             str(row.mb or "-"), row.tried, row.publisher, row.licence]
+             str(row.mb or "-"), row.tried, row.publisher, row.licence, row.numbers or "not checked"]
     return "| " + " | ".join(cells) + " |"

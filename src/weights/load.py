@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import NamedTuple
 
 import mindspore as ms
@@ -14,14 +12,12 @@ from mindspore import nn
 
 from src.ema import averaged
 from src.errors import DataError, OptionError
-from src.machine.compat import without_initial_weights
-from src.models.ssd import BUILDERS, SSD, build_model
+from src.models.ssd import BUILDERS, SSD
 from src.weights.class_outputs import CHANNELS, ClassMatch, match_classes, take_outputs, words_of_classes
 from src.weights.files import WeightFile
 from src.weights.names import SOURCES, Arrays, convert_weights, count_places, guess_source, unwrap
 
 OURS = "ours"    # the source of files that have the names of this repository
-PREFERRED = {"tfjs": ("_tf",), "tensorflow": ("_tf2",), "tensorflow1": ("_tf1", "_tf")}  # endings of models of a source
 MAX_ROWS = 12    # of a list in a report
 TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "loss_scale", "good_steps", "ema_",
                   "micro_")
@@ -158,8 +154,8 @@ def keep_norms(cell: nn.Cell, loaded: Collection[str], eps: float) -> None:
             norm.gamma.set_data(ms.Tensor(gamma, norm.gamma.dtype))
 
 
-def load_all(network: SSD, file: WeightFile, model: str) -> str:
-    """Fills every parameter of a network. Returns the source, as of Translated. Raises OptionError if it cannot."""
+def load_all(network: SSD, file: WeightFile, model: str) -> LoadReport:
+    """Fills every parameter of a network. Raises OptionError if it cannot."""
     report = assign(network, translate_weights(network, file))
     if not report.complete:
         first = report.skipped[0] if report.skipped else f"{report.missing[0]} is not in the file"
@@ -167,7 +163,7 @@ def load_all(network: SSD, file: WeightFile, model: str) -> str:
                           f"{len(report.missing)} are missing, {len(report.skipped)} have another shape (first: "
                           f"{first}); check --model, --classes and --width")
     check_version(model, report.source)
-    return report.source
+    return report
 
 
 def check_version(model: str, source: str) -> None:
@@ -183,12 +179,13 @@ def check_version(model: str, source: str) -> None:
 
 
 def load_pretrained(network: SSD, file: WeightFile, model: str, *, classes: Sequence[str] = (), by_class: bool = False,
-                    frozen: Sequence[str] = ()) -> str:
+                    frozen: Sequence[str] = (), file_model: str = "") -> str:
     """Loads what fits by name and shape. Returns a report to print. Raises OptionError if nothing fits.
 
     classes: of the network, without the background. by_class: of the class layers load only the background's outputs
     and those of classes with the same name, where the file's classes are known, for training on another list. frozen:
-    prefixes of parameters that will not be trained; OptionError if the file does not hold all of them.
+    prefixes of parameters that will not be trained; OptionError if the file does not hold all of them. file_model: that
+    the file is of, where it does not say so itself.
     """
     translated = translate_weights(network, file)
     match = match_classes(classes_of(network, file, translated.arrays), classes)
@@ -206,7 +203,7 @@ def load_pretrained(network: SSD, file: WeightFile, model: str, *, classes: Sequ
         raise OptionError(f"--freeze_layer={','.join(frozen)}: {len(random)} of these weights would keep their random "
                           f"initial values (first: {random[0]}), --pre_trained '{file.path}' does not fill them; "
                           "freeze less, or give weights that do")
-    text, own_model = report.text(file.path), file.meta.get("model", model)
+    text, own_model = report.text(file.path), file.meta.get("model", file_model or model)
     if own_model != model:
         text += f"\n  note: the file is of {own_model}, this is {model}: equal names may differ in meaning"
     if len(report.skipped) > len(report.loaded):
@@ -228,56 +225,3 @@ def shared_outputs(network: SSD, arrays: Arrays, match: ClassMatch) -> Arrays:
     taken = {parameter.name: take_outputs(arrays[parameter.name], parameter.asnumpy(), match)
              for parameter in parameters if parameter.name in arrays}
     return {name: array for name, array in taken.items() if array is not None}
-
-
-# --- which model a foreign file is of
-
-class Recognised(NamedTuple):
-    """Which detector a foreign file holds."""
-    model: str    # of this repository
-    source: str   # a key of SOURCES
-    classes: int  # without the background
-
-
-def recognise(file: WeightFile, models: Sequence[str] = tuple(BUILDERS)) -> Recognised | None:
-    """The model of these that a foreign file holds all of, None for any other file."""
-    best, found = (), None
-    for model in models:
-        source, classes = match_model(file, model)
-        # some models have the same parameters: TensorFlow's versions, and the anchors of VOC, are told by the rest
-        rank = model.endswith(PREFERRED.get(source, ())), model.endswith("_voc") == (classes == 20)
-        if source and rank > best:
-            best, found = rank, Recognised(model, source, classes)
-    return found
-
-
-def import_command(file: WeightFile) -> str | None:
-    """The command that makes a checkpoint of a foreign file with all of a detector, None for any other file."""
-    found = recognise(file)
-    if not found:
-        return None
-    names = "" if found.classes + 1 in CHANNELS else f" --classes=NAME,NAME,.. (its {found.classes} names)"
-    return (f"'python import_weights.py {shlex.quote(file.path)} --from={found.source} --model={found.model} "
-            f"--output=ckpt/{found.model}.ckpt{names}'")
-
-
-def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str | None, int]:
-    """The source of a file that holds all of a model, else None, and how many classes without background, else 0."""
-    shapes, class_layers = parameters_of(model)
-    source, arrays = find_source(file, shapes, source)
-    if source in (None, OURS):
-        return None, 0
-    arrays, _ = convert_weights(source, arrays, shapes)
-    if any(name not in arrays or (arrays[name].shape != shape and name not in class_layers)
-           for name, shape in shapes.items()):
-        return None, 0
-    counts = {2 * len(arrays[name]) // shapes[name][0] - 1 for name in class_layers}
-    return source, counts.pop() if len(counts) == 1 else 0
-
-
-@cache
-def parameters_of(model: str) -> tuple[dict[str, tuple], set[str]]:
-    """{name: shape} of the parameters of a model with one class, and the names of those that depend on the classes."""
-    with without_initial_weights():  # to recognise a file asks this of all models, and drawing their weights took 8 s
-        network = build_model(model, 2).network
-    return shapes_of(network), class_parameters(network)

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +19,15 @@ Arrays = dict[str, np.ndarray]  # by name
 
 class WeightSource(NamedTuple):
     """How the weights of one publisher differ from ours."""
+    title: str                                     # for messages
     evaluates_with: tuple[float, float, int, str]  # min_score, nms_threshold, max_boxes, resize
     rules: tuple                                   # (pattern, replacement); the first to match a full name wins
     box_order: tuple[int, ...] = (0, 1, 2, 3)      # places of dx, dy, dw, dh
     coordinate_major: bool = False                 # channel = value * shapes + shape, not shape * values + value
     background: str = "first"                      # its place among the classes, first or last
     norm_eps: float = 0.0                          # of its BatchNorms; 0 for that of our network
-    clip_anchors: bool = True                      # whether its VGG-16 is trained for anchors clipped to the image
+    vgg: Mapping = MappingProxyType({})            # what its VGG-16s have otherwise, by the fields of a Description
+    integer_sizes: bool = False                     # whether the sizes of their anchors are cut to whole pixels
 
 
 # what training programs name a network inside of another object: DataParallel, torch.compile, Lightning and the like
@@ -35,11 +38,12 @@ PADDLE_BLOCKS = ("2_1", "2_2", "3_1", "3_2", "4_1", "4_2", "5_1", "5_2", "5_3", 
 LEVEL_HEADS = ((r"loc\.(\d\..*)", r"head.box.\1"), (r"conf\.(\d\..*)", r"head.cls.\1"))
 BARE_BACKBONE = (r"((?:features\.\d+|conv1|bn1|layer\d)\..*)", r"backbone.\1")
 OUR_NAMES = (r"((?:backbone|neck|head)\..*)", r"\1")  # what from_tensorflow makes
+UNCLIPPED = MappingProxyType({"clip_anchors": False})  # anchors that may reach beyond the image
 TORCH_EXTRAS = ((r"additional_blocks\.(.*)", r"neck.extras.\1"), *LEVEL_HEADS)
 
 SOURCES = {
     # SSD300 and SSDLite of torchvision, its ImageNet ResNets, MobileNetV2 and VGG16
-    "torchvision": WeightSource((0.01, 0.45, 200, "bilinear"), norm_eps=1e-5, rules=(
+    "torchvision": WeightSource("torchvision", (0.01, 0.45, 200, "bilinear"), norm_eps=1e-5, rules=(
         (r"backbone\.scale_weight", "backbone.l2_norm.weight"),
         (r"backbone\.extra\.0\.([135])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 23}.{m[2]}"),
         (r"backbone\.extra\.0\.7\.([13])\.(.*)", lambda m: f"backbone.features.{int(m[1]) + 30}.{m[2]}"),
@@ -49,7 +53,7 @@ SOURCES = {
         (r"head\.regression_head\.module_list\.(.*)", r"head.box.\1"),
         BARE_BACKBONE)),
     # official/cv/SSD and its ImageNet backbones
-    "mindspore_zoo": WeightSource((0.1, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(
+    "mindspore_zoo": WeightSource("MindSpore model zoo", (0.1, 0.6, 100, "bilinear"), box_order=(1, 0, 3, 2), rules=(
         (r"(?:network\.)?feature_extractor\.resnet\.(.*)", r"backbone.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.lateral_convs_list\.(.*)", r"neck.lateral.\1"),
         (r"(?:network\.)?feature_extractor\.fpn\.fpn_convs_list\.(.*)", r"neck.smooth.\1"),
@@ -65,25 +69,33 @@ SOURCES = {
         (r"(?:network\.)?multi_box\.multi_(loc|cls)_layers\.(.*)", r"head.\1.\2"),
         (r"network\.(\d+\..*)", r"backbone.features.\1"),
         BARE_BACKBONE)),
-    "nvidia": WeightSource((0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
+    "nvidia": WeightSource("NVIDIA", (0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
         (r"feature_extractor\.feature_extractor\.([01456])\.(.*)",
          lambda m: f"backbone.{RESNET_CHILDREN[m[1]]}.{m[2]}"), *TORCH_EXTRAS)),
-    "mlperf": WeightSource((0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
+    "mlperf": WeightSource("MLPerf", (0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
         (r"model\.layer1\.([0145])\.(.*)", lambda m: f"backbone.{RESNET_CHILDREN[m[1]]}.{m[2]}"),
         (r"model\.layer2\.0\.(.*)", r"backbone.layer3.\1"), *TORCH_EXTRAS)),
-    "uvipen": WeightSource((0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
+    "uvipen": WeightSource("uvipen/SSD-pytorch", (0.05, 0.5, 200, "antialias"), coordinate_major=True, rules=(
         (r"feature_extractor\.feature_extractor\.(.*)", r"backbone.features.\1"),
         (r"(?:loc|conf)\.6\..*", DROPPED),  # in its checkpoints, never run
         *TORCH_EXTRAS)),
     # and amdegroot/ssd.pytorch, whose order it keeps; bare numbers are vgg16_reducedfc.pth
-    "lufficc": WeightSource((0.01, 0.45, 100, "bilinear"), rules=(
+    "lufficc": WeightSource("lufficc/SSD or amdegroot/ssd.pytorch", (0.01, 0.45, 100, "bilinear"), rules=(
         (r"(?:backbone\.)?vgg\.(.*)", r"backbone.features.\1"),
         (r"(\d+\.(?:weight|bias))", r"backbone.features.\1"),
         (r"(?:backbone\.)?extras\.(\d)\.(.*)", lambda m: f"neck.extras.{int(m[1]) // 2}.{int(m[1]) % 2 * 2}.{m[2]}"),
         (r"(?:backbone\.l2_norm|L2Norm)\.weight", "backbone.l2_norm.weight"),
         (r"box_head\.predictor\.cls_headers\.(.*)", r"head.cls.\1"),
         (r"box_head\.predictor\.reg_headers\.(.*)", r"head.box.\1"), *LEVEL_HEADS)),
-    "paddle": WeightSource((0.01, 0.45, 200, "bilinear"), background="last", rules=(
+    # since version 2.14; https://github.com/open-mmlab/mmdetection/tree/main/configs/ssd, ssd300_coco and ssd512_coco
+    "mmdetection": WeightSource("mmdetection", (0.02, 0.45, 200, "bilinear"), background="last", rules=(
+        (r"(backbone\.features\..*)", r"\1"),
+        (r"neck\.l2_norm\.weight", "backbone.l2_norm.weight"),
+        (r"neck\.extra_layers\.(\d)\.([01])\.conv\.(.*)", lambda m: f"neck.extras.{m[1]}.{2 * int(m[2])}.{m[3]}"),
+        (r"bbox_head\.cls_convs\.(\d)\.0\.(.*)", r"head.cls.\1.\2"),
+        (r"bbox_head\.reg_convs\.(\d)\.0\.(.*)", r"head.box.\1.\2")), integer_sizes=True,
+        vgg={**UNCLIPPED, "clip_before_nms": True, "mean": (123.675, 116.28, 103.53)}),
+    "paddle": WeightSource("PaddleDetection", (0.01, 0.45, 200, "bilinear"), background="last", rules=(
         (r"(?:backbone\.)?conv1\.(.*)", r"backbone.features.0.\1"),
         (r"(?:backbone\.)?conv(\d(?:_\d)?)\._depthwise_conv\.(.*)",
          lambda m: f"backbone.features.{2 * PADDLE_BLOCKS.index(m[1]) + 1}.{m[2]}"),
@@ -94,13 +106,16 @@ SOURCES = {
         (r"ssd_head\.boxes(\d)\.(.*)", r"head.box.\1.\2"),
         (r"ssd_head\.scores(\d)\.(.*)", r"head.cls.\1.\2"))),
     # the paper's authors and chuanqi305; names and layouts are turned by from_caffe before
-    "caffe": WeightSource((0.01, 0.45, 200, "bilinear"), norm_eps=NORM_EPS, clip_anchors=False, rules=(OUR_NAMES,)),
+    "caffe": WeightSource("Caffe", (0.01, 0.45, 200, "bilinear"), norm_eps=NORM_EPS, vgg=UNCLIPPED,
+                          rules=(OUR_NAMES,)),
     # TensorFlow Object Detection API on TensorFlow 2, by the names of variables, and on TensorFlow 1; from_tensorflow
     # turns names and layouts before
-    "tensorflow": WeightSource((1e-8, 0.6, 100, "tensorflow"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
-    "tensorflow1": WeightSource((1e-8, 0.6, 100, "tensorflow"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
+    "tensorflow": WeightSource("TensorFlow 2", (1e-8, 0.6, 100, "tensorflow"), box_order=(1, 0, 3, 2),
+                               rules=(OUR_NAMES,)),
+    "tensorflow1": WeightSource("TensorFlow 1", (1e-8, 0.6, 100, "tensorflow"), box_order=(1, 0, 3, 2),
+                                rules=(OUR_NAMES,)),
     # TensorFlow 1 with folded norms; with antialias it gives its known AP of 0.2939
-    "tfjs": WeightSource((0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
+    "tfjs": WeightSource("TensorFlow.js", (0.01, 0.6, 100, "antialias"), box_order=(1, 0, 3, 2), rules=(OUR_NAMES,)),
 }
 # applied to the result of a rule: the zoo's word for boxes; cells that the zoo and Paddle put around a convolution and
 # its norm (`backbone.features` is ours)
