@@ -54,7 +54,7 @@ def test_levels_of_one_cell_are_told_apart():
 
 def test_another_number_of_shapes_is_refused():
     model = build_model("ssd300_mobilenet_v2", 2, **SMALL)
-    with pytest.raises(ValueError, match="the anchors have"):
+    with pytest.raises(OptionError, match="the anchors have"):
         with_shapes(model, pixels_of(model)[:-1])
 
 

@@ -59,6 +59,6 @@ def with_shapes(model: Model, shapes: Sequence[Sequence]) -> Model:
     try:
         anchors = replace_shapes(model.anchors, model.levels(), fractions)
     except ValueError as error:
-        raise OptionError(f"model={model.name} cannot have these anchors: {error}") from error
+        raise OptionError(f"{model.name} cannot have these anchors: {error}") from error
     return replace(model, anchors=anchors,
                    anchor_shapes=[np.array(level, np.float64).tolist() for level in shapes])

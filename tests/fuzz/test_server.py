@@ -34,7 +34,8 @@ def detect(pixels):
 @pytest.fixture(scope="module")
 def app():
     with Stream(detect) as stream:
-        yield App(stream, ["cat", "dog"], title="a", about="b", score=0.4, host="127.0.0.1")
+        yield App(stream, ["cat", "dog"], title="a", about="b", scores=np.float32([0.4, 0.4]), score=0.4,
+                  host="127.0.0.1")
 
 
 def judge(status, body):
