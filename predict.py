@@ -187,8 +187,8 @@ def finish(source: Source, outputs: Outputs, scores: np.ndarray, *, folder: str,
         raise Interrupted(f"interrupted before the end of '{source.name}': {summary}")
     print("\n".join([*outputs.notes, summary]), flush=True)
     if source.broken:
-        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged; the "
-                        f"first: {source.broken[0]}")
+        raise DataError(f"{len(source.broken)} of {len(source.paths)} file(s) cannot be read or are damaged, see 'left "
+                        "out' and 'damaged' above; the rest is done")
 
 
 if __name__ == "__main__":

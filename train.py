@@ -95,7 +95,7 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     loader = build.build_loader(options, train_split, model, rank=rank, world=world)
     timer = build.build_timer(options, loader.steps, began=began, saved=saved)
     rates = timer.early_rates() if timer else build.build_rates(options, loader.steps)
-    step = build.build_step(options, model, rates[0] if timer else rates, world=world)
+    step = build.build_step(options, model, rates[0] if timer else rates, world=world, kernels=kernels)
 
     state = build.build_state(options, loader.steps, saved)
     facts = build.build_facts(options, model, train_split, world=world)

@@ -83,12 +83,13 @@ def ours(case, size, *, steps, kernels):
     from src.training.step import TrainStep
     ms.set_context(mode=ms.GRAPH_MODE)
     model = build_model(case.model, 81, image_size=case.size, width=case.width)
-    if kernels == "own" and not try_own_kernels(model.network, print):
+    library = try_own_kernels(model.network, print) if kernels == "own" else ""
+    if kernels == "own" and not library:
         raise SystemExit("error: no kernels")
     parameters = model.network.trainable_params()
     optimizer = build_optimizer(parameters, np.full(steps + 1, LR, np.float32), kind="momentum", momentum=MOMENTUM,
                                 weight_decay=DECAY, decay_exclude="none")
-    step = TrainStep(model, DetectionLoss(MultiBoxLoss()), optimizer)
+    step = TrainStep(model, DetectionLoss(MultiBoxLoss()), optimizer, kernels=library)
     step.set_train()
     batch = [ms.Tensor(part) for part in (*batch_of(case, size), np.float32(0))]
     seconds = median_seconds(lambda: step(*batch).asnumpy(), steps)

@@ -23,8 +23,8 @@ def split_names(text: str) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names for a message: all of a short list, else the first of them and how many there are."""
-    more = f", .. ({len(names)} in all)" if len(names) > MAX_LISTED else ""
+    """Names for a message: all of a short list, else the first of them and how many more there are."""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + more
 
 

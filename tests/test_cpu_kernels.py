@@ -14,7 +14,7 @@ from src.errors import EnvironmentFault
 from src.files import private_folders
 from src.losses import DetectionLoss, FocalLoss
 from src.machine import cpu_library, process
-from src.models.cpu_kernels import Clipped, Depthwise, Normalization, try_own_kernels, use_own_kernels
+from src.models.cpu_kernels import Clipped, Depthwise, Normalization, SquaredSum, try_own_kernels, use_own_kernels
 from src.models.freeze import choose_norms
 from src.models.initialize import he_initialize
 from src.models.layers import BatchNorm, batch_norm, conv, conv_norm, torch_conv
@@ -142,17 +142,24 @@ def test_results_do_not_depend_on_threads(library):
     assert all(np.array_equal(one, other) for one, other in zip(*results))
 
 
+def test_sum_of_squares(library):
+    """1 + 4 + 9 + 16, and 5000 times 0.25."""
+    tensors = ms.Tensor([[1.0, -2.0]]), ms.Tensor([-3.0]), ms.Tensor(4.0), ms.Tensor(np.full(5000, 0.5, np.float32))
+    assert SquaredSum(library)(tensors).asnumpy().tolist() == 1280
+
+
 def train(change):
     """[loss, norm of the gradient] of three steps of a small detector, its parameters and its network.
 
-    change: is given the network. Later steps magnify rounding: a change of 3e-7 in one weight, too.
+    change: is given the network, returns a library of kernels or "". Later steps would magnify rounding: they do so
+    with a change of 3e-7 in one weight.
     """
     ms.set_seed(1)
     model = build_model("ssd300_mobilenet_v2", 3, image_size=64, width=0.25)
     he_initialize(model.network, 3, seed=1)
-    change(model.network)
+    kernels = change(model.network)
     optimizer = build_optimizer(model.network.trainable_params(), np.full(3, 1e-3, np.float32))
-    step = TrainStep(model, DetectionLoss(FocalLoss(alpha=0.75)), optimizer)
+    step = TrainStep(model, DetectionLoss(FocalLoss(alpha=0.75)), optimizer, kernels=kernels)
     step.set_train()
     rng, anchors, numbers = np.random.default_rng(0), len(model.anchors), []
     for _ in range(3):
@@ -163,8 +170,8 @@ def train(change):
 
 
 def test_a_training_takes_the_same_course_and_leaves_the_network_to_others(library):
-    numbers, parameters, network = train(lambda network: use_own_kernels(network, library))
-    expected, plain, other = train(lambda network: None)
+    numbers, parameters, network = train(lambda network: use_own_kernels(network, library) and library)
+    expected, plain, other = train(lambda network: "")
     assert np.allclose(numbers, expected, rtol=1e-4) and list(parameters) == list(plain)
     assert ms.load_param_into_net(other, parameters)[0] == []
     image = ms.Tensor(drawn(np.random.default_rng(0), (1, 3, 64, 64)))
@@ -227,7 +234,7 @@ def test_the_library_is_compiled_once(library, own_folder, monkeypatch, tmp_path
     ("for path; do case $last in -o) echo no library > $path;; esac; last=$path; done", "")])
 def test_a_compiler_that_fails_is_named(own_folder, monkeypatch, tmp_path, body, message):
     compiler(tmp_path, monkeypatch, body)
-    with pytest.raises(EnvironmentFault, match=f"compiler did not compile cpu_kernels.cc: .*{message}"):
+    with pytest.raises(EnvironmentFault, match=f"compiler did not compile our kernels: .*{message}"):
         cpu_library.open_kernels(1)
 
 
@@ -244,9 +251,8 @@ def test_without_a_compiler_training_goes_on_and_says_so(own_folder, monkeypatch
 def test_another_source_compiler_or_processor_is_another_library(monkeypatch, tmp_path):
     before = cpu_library.digest(["g++"])
     assert before == cpu_library.digest(["g++"]) != cpu_library.digest(["g++", "-g"])
-    source = tmp_path / "cpu_kernels.cc"
-    source.write_text("int x;")
-    monkeypatch.setattr(cpu_library, "SOURCE", str(source))
+    (tmp_path / "norm.cc").write_text("int x;")
+    monkeypatch.setattr(cpu_library, "SOURCES", tmp_path)
     assert cpu_library.digest(["g++"]) != before
 
 

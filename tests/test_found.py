@@ -29,7 +29,7 @@ def test_scores_that_are_none(text, words):
 
 def test_long_lists_are_cut():
     assert listed(CLASSES) == "person, traffic light, ratio 1:2, a,b"
-    assert listed([str(number) for number in range(21)]).endswith(", 18, 19, .. (21 in all)")
+    assert listed([str(number) for number in range(21)]).endswith(", 18, 19 and 1 more")
 
 
 def test_only_some_classes():

@@ -50,8 +50,8 @@ def test_prediction_on_a_folder_goes_on_after_a_broken_picture(place, exported, 
         done = run(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={source}",
                    f"--output_path={out}")
         assert done.returncode == 3 and "left out: " in done.stdout and "in 4 picture(s)" in done.stdout
-        assert done.stderr.startswith("error: 1 of 5 file(s) cannot be read or are damaged; the first: ")
-        assert "broken one.jpg" in done.stderr and done.stderr.count("\n") == 1
+        assert done.stderr.startswith("error: 1 of 5 file(s) cannot be read or are damaged, see 'left out'")
+        assert "broken one.jpg" in done.stdout and done.stderr.count("\n") == 1
         # two pictures of the same stem keep both drawings
         assert [row["drawing"] for row in read_json(out, "predictions.json")] == \
             ["a.jpeg.png", "a.jpg.png", "größe 1.png", "deeper/a.png"]

@@ -54,6 +54,17 @@ def test_a_name_that_looks_like_a_pattern(tmp_path):
     assert names(open_source(str(tmp_path / "a[1].png")), tmp_path) == ["a[1].png"]
 
 
+@pytest.mark.parametrize("typed, near", [
+    ("b.pngg", "b.png"), ("a.jpg", "a.JPG"), ("subb", "sub"), ("subb/", "sub"), ("subb/x/a.png", "sub"), ("qqq", "")])
+def test_a_source_that_is_not_there(tree, typed, near, monkeypatch):
+    monkeypatch.chdir(tree)
+    for folder in ("", f"{tree}/"):
+        with pytest.raises(DataError, match="does not exist; .*give an image, a video, a folder") as error:
+            open_source(folder + typed)
+        hint = f"did you mean '{folder}{near}'? give" if near else "exist; give"
+        assert hint in str(error.value) and "\n" not in str(error.value)
+
+
 def test_a_list(tree, monkeypatch):
     monkeypatch.chdir(tree / "sub")
     (tree / "list.txt").write_text("\ufeffsub/a.png\r\n\n  b.png  \nv.mp4\nb.png\nmissing.png\n", encoding="utf-8")

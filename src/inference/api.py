@@ -20,6 +20,7 @@ from src.data.images import read_image
 from src.drawing import draw_boxes, encode_png, save_png
 from src.errors import DataError
 from src.inference.found import Detections, read_scores, shown_scores
+from src.inference.sources import near_path
 from src.inference.tiles import WHOLE, read_tiles
 from src.machine import process
 
@@ -84,7 +85,8 @@ class LoadedModel:
 def read_picture(path: str) -> np.ndarray:
     """The pixels of an image file. Raises DataError."""
     if not os.path.exists(path):
-        raise DataError(f"picture '{path}' does not exist; give the path of an image, or an array of pixels")
+        raise DataError(f"picture '{path}' does not exist; {near_path(path)}give the path of an image, or an array of "
+                        "pixels")
     return read_image(path)
 
 

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.classes import nearest
 from src.data.image_bytes import BadImage
 from src.data.images import IMAGE_ENDINGS, bad_image_message, check_image, load_in_threads
 from src.errors import DataError
+from src.files import names_in
 from src.inference.videos import VIDEO_ENDINGS, Camera, VideoReader, is_url, open_video, plain_url
 
 ENDINGS = (*IMAGE_ENDINGS, *VIDEO_ENDINGS)
@@ -101,11 +103,21 @@ def open_source(source: str, skip: str = "") -> Source:
     if source.isdigit() or is_url(source):
         return Source(source, [source], video=open_video(source))
     if not os.path.exists(source):
-        raise DataError(f"--source '{source}' does not exist")
+        raise DataError(f"--source '{source}' does not exist; {near_path(source)}give an image, a video, a folder, a "
+                        "pattern, a list (.txt), a camera number or an address such as rtsp://HOST/PATH")
     if stat.S_ISFIFO(os.stat(source).st_mode):  # FFmpeg would wait for its other end
         raise DataError(f"--source '{source}' is a named pipe; give an image, a folder, a video or a camera number")
     is_image = source.lower().endswith(IMAGE_ENDINGS)
     return Source(source, [source], os.path.dirname(source) or ".", video=None if is_image else open_video(source))
+
+
+def near_path(path: str) -> str:
+    """"did you mean '...'? " with the name most like the first one of a path that does not exist, "" for none."""
+    while (above := os.path.dirname(path.rstrip(os.sep))) and not os.path.isdir(above):
+        path = above
+    folder, name = os.path.split(path.rstrip(os.sep))
+    near = nearest(name, sorted(names_in(folder or ".")))
+    return f"did you mean '{os.path.join(folder, near)}'? " if near else ""
 
 
 def inside(path: str, folder: str) -> bool:

@@ -1,4 +1,4 @@
-"""Compiles cpu_kernels.cc with the compiler of the machine, once for a kind of processor, and opens it."""
+"""Compiles cpu_kernels/ with the compiler of the machine, once for a kind of processor, and opens the library."""
 from __future__ import annotations
 
 import contextlib
@@ -8,11 +8,12 @@ import os
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 from src.errors import EnvironmentFault
 from src.files import aside_of, private_folders
 
-SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cpu_kernels.cc")
+SOURCES = Path(__file__).resolve().parent / "cpu_kernels"
 COMPILERS = ("g++", "c++")  # unless CXX names one
 FLAGS = ("-O3", "-march=native", "-fopenmp-simd", "-std=c++17", "-shared", "-fPIC", "-pthread")
 PATIENCE = 300  # seconds for the compiler, which takes 5
@@ -35,7 +36,7 @@ def open_kernels(threads: int) -> str:
             problem = str(error)
         except subprocess.SubprocessError as error:
             problem = (getattr(error, "stderr", "") or str(error)).strip().partition("\n")[0]
-    raise EnvironmentFault(f"{compiler[0]} did not compile {os.path.basename(SOURCE)}: {problem}")
+    raise EnvironmentFault(f"{compiler[0]} did not compile our kernels: {problem}")
 
 
 def find_compiler() -> list[str]:
@@ -44,9 +45,8 @@ def find_compiler() -> list[str]:
 
 
 def digest(compiler: list[str]) -> str:
-    """A name for all that the library is made of: the source, the command, and what the processor can do."""
-    with open(SOURCE, "rb") as file:
-        parts = [file.read(), " ".join([*compiler, *FLAGS]).encode()]
+    """A name for all that the library is made of: the sources, the command, and what the processor can do."""
+    parts = [" ".join([*compiler, *FLAGS]).encode(), *(path.read_bytes() for path in sorted(SOURCES.iterdir()))]
     with contextlib.suppress(OSError), open("/proc/cpuinfo", "rb") as file:
         parts += sorted({line for line in file if line.startswith((b"model name", b"flags", b"Features"))})
     return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
@@ -57,8 +57,8 @@ def compile_to(path: str, compiler: list[str]) -> None:
     aside = aside_of(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
-        subprocess.run([*compiler, *FLAGS, "-o", aside, SOURCE], capture_output=True, text=True, errors="replace",
-                       timeout=PATIENCE, check=True)
+        subprocess.run([*compiler, *FLAGS, "-o", aside, *map(str, SOURCES.glob("*.cc"))], capture_output=True,
+                       text=True, errors="replace", timeout=PATIENCE, check=True)
         os.replace(aside, path)
     finally:
         with contextlib.suppress(OSError):

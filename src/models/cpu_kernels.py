@@ -1,4 +1,4 @@
-"""Training on CPU with our own kernels (machine/cpu_kernels.cc) in the place of some operators of MindSpore.
+"""Training on CPU with our own kernels (machine/cpu_kernels/) in the place of some operators of MindSpore.
 
 Cells, parameters and their names stay as they are. Outside training the cells take MindSpore's operators, so that no
 exported file has others. float32 only.
@@ -121,6 +121,17 @@ class Normalization(nn.Cell):
         ops.assign(moving_mean, outputs[1])
         ops.assign(moving_variance, outputs[2])
         return outputs
+
+
+class SquaredSum(nn.Cell):
+    """The sum of the squares of all numbers in tensors, as a scalar: one operator, where there are hundreds of them."""
+
+    def __init__(self, library: str):
+        super().__init__()
+        self.kernel = ops.Custom(f"{library}:squared_sum", (1,), mstype.float32, "aot")
+
+    def construct(self, tensors: tuple) -> Tensor:
+        return self.kernel(*tensors).reshape(())
 
 
 class Clipped(nn.Cell):

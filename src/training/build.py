@@ -231,7 +231,7 @@ def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float, saved:
                     mosaic_share=max(1 - options.mosaic_off_epochs / options.epoch_size, 0))
 
 
-def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int) -> TrainStep:
+def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int, kernels: str = "") -> TrainStep:
     """The TrainStep with loss, optimiser and precision. rates: of every step, or the first alone, []."""
     optimizer = build_optimizer(model.network.trainable_params(), rates, kind=options.optimizer,
                                 momentum=options.momentum, weight_decay=options.weight_decay,
@@ -242,7 +242,7 @@ def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int
                      loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
                      grad_clip=options.grad_clip, grad_clip_value=options.grad_clip_value, world=world,
                      global_positives=options.loss_normalizer == "batch", micro_steps=options.accumulate,
-                     average=average)
+                     average=average, kernels=kernels)
 
 
 def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:
@@ -291,7 +291,7 @@ def describe_run(options: EasyDict, model: Model, loader: TrainLoader, *, classe
             "processes": loader.world, "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
             "parameters": sum(parameter.size for parameter in model.network.trainable_params()),
             "anchors": len(model.anchors), "classes": classes, "train_images": loader.rows,
-            "batch": loader.batch_size * loader.world, "commit": git_commit(),
+            "batch": loader.batch_size * loader.world, "steps_per_epoch": loader.steps, "commit": git_commit(),
             "time": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 

@@ -7,6 +7,7 @@ from mindspore import dtype as mstype
 
 from src.ema import WeightAverage
 from src.machine import compat
+from src.models.cpu_kernels import SquaredSum
 from src.models.layers import Normalize
 from src.models.ssd import Model
 
@@ -29,12 +30,14 @@ class TrainStep(nn.Cell):
     over processes, unscaled, then clipped, before weight decay as in the published recipe: first to the global L2 norm
     grad_clip, then each number to +-grad_clip_value (0: not). global_positives: the loss is divided by the positives of
     its own batch, and the step corrects that to those of all processes and micro-steps. micro_steps: calls to one
-    update; the others add up their gradients and return zeros. average: follows the updates.
+    update; the others add up their gradients and return zeros. average: follows the updates. kernels: the library of
+    the network's own ones (models/cpu_kernels.py), "" without.
     """
 
     def __init__(self, model: Model, loss: nn.Cell, optimizer: nn.Optimizer, *, loss_scale: float = 1.0,
                  dynamic: bool = False, grad_clip: float = 0.0, grad_clip_value: float = 0.0, world: int = 1,
-                 global_positives: bool = True, micro_steps: int = 1, average: WeightAverage | None = None):
+                 global_positives: bool = True, micro_steps: int = 1, average: WeightAverage | None = None,
+                 kernels: str = ""):
         super().__init__(auto_prefix=False)
         self.network, self.loss, self.optimizer, self.average = model.network, loss, optimizer, average
         self.normalize = Normalize(model.mean, model.std)
@@ -44,6 +47,7 @@ class TrainStep(nn.Cell):
         self.good_steps = Parameter(Tensor(0, mstype.int32), name="good_steps", requires_grad=False)
         self.gradients = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters, has_aux=True)
         self.map = ops.HyperMap()
+        self.squared_sum = SquaredSum(kernels) if kernels else None
         self.reduce = nn.DistributedGradReducer(optimizer.parameters, mean=True) if world > 1 else None
         self.all_reduce = ops.AllReduce() if world > 1 else None
         if micro_steps > 1:
@@ -114,7 +118,7 @@ class TrainStep(nn.Cell):
             gradients = self.reduce(gradients)
         scale = self.loss_scale * 1.0
         # One pass for norm and check, one for unscaling and clipping: each pass costs seconds of compiling.
-        norm = ops.sqrt(ops.addn(self.map(squared_sum, gradients))) / scale
+        norm = ops.sqrt(self.sum_squares(gradients)) / scale
         finite = ops.isfinite(norm)
         factor = 1.0 / scale
         if self.grad_clip > 0:
@@ -134,6 +138,10 @@ class TrainStep(nn.Cell):
             shared = self.all_reduce(shared)
         own = ops.stack((parts[0], finite.astype(mstype.float32), norm, scale))  # [4]
         return ops.concat((shared[:4] / self.world, own, shared[4:]))  # [9]
+
+    def sum_squares(self, gradients: tuple) -> Tensor:
+        """Sum of the squares of all gradients as a float32 scalar."""
+        return ops.addn(self.map(squared_sum, gradients)) if self.squared_sum is None else self.squared_sum(gradients)
 
     def adjust_scale(self, finite: Tensor) -> Tensor:
         """Halves the loss scale after an overflow, doubles it after GROW_AFTER steps without one."""
