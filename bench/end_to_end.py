@@ -1,9 +1,10 @@
 """A training step with its batch out of the loader against the same step on one batch again and again.
 
-    python bench/end_to_end.py --coco_root=COCO [--model=ssd300_resnet50] [--batch_size=4] [--steps=8] [--json=FILE]
+    python bench/end_to_end.py --coco_root=COCO [--model=ssd300_resnet50] [--batch_size=4] [--steps=8]
+                               [--worker_kind=processes] [--json=FILE]
 
 Ours: seconds between two steps of the loop of train.py, waiting for data included. The limit it is compared with: the
-step alone. Both in one process, after the first step; medians. On a CPU the loader's threads take their time from the
+step alone. Both in one process, after the first step; medians. On a CPU the loader's workers take their time from the
 step's own cores; on a GPU they have cores of their own.
 """
 import itertools
@@ -24,6 +25,7 @@ def main():
     parser.add_argument("--model", default="ssd300_resnet50")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--worker_kind", default="auto", choices=("auto", "threads", "processes"))
     options = parser.parse_args()
     from src.machine import process
     process.prepare("CPU")
@@ -31,6 +33,7 @@ def main():
 
     from src.data.loader import TrainLoader
     from src.data.prepare import prepare_split
+    from src.data.workers import use_processes
     from src.matching import Matcher
     from src.models.ssd import build_model
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -38,8 +41,10 @@ def main():
     split = prepare_split("train", "coco", mindrecord_dir=folder, classes=[], log=lambda text: None,
                           coco_root=options.coco_root, split_name=options.train_data_type)
     model = build_model(options.model, len(split.classes) + 1)
+    workers = process.loader_threads()
     loader = TrainLoader(split.files, Matcher(model.anchors), rows=split.count, policy="zoo",
-                         image_size=model.image_size, batch_size=options.batch_size, workers=process.loader_threads())
+                         image_size=model.image_size, batch_size=options.batch_size, workers=workers,
+                         processes=use_processes(options.worker_kind, workers))
     step, flag = build_step(model), ms.Tensor(np.float32(0))
 
     def run(batch):

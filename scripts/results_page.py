@@ -70,7 +70,7 @@ def write_section(arguments: Namespace) -> list[str]:
         rows = read_log(os.path.join(run, "log.jsonl"))
     except OSError as error:
         raise DataError(f"'{run}' is not a run with an evaluation: {error}; run eval.py first") from error
-    truth, image_dir = read_truth(options, metrics["evaluation"]["images"])
+    truth, image_dir = read_truth(options, metrics)
     classes = [category["name"] for category in truth["categories"]]
     images = judge(truth, detections, min_scores=draw_score)
     history = read_run(run, "run")
@@ -85,12 +85,13 @@ def write_section(arguments: Namespace) -> list[str]:
             *confusion_table(images, classes), "", *draw_worst(worst, folder, image_dir=image_dir, classes=classes)]
 
 
-def read_truth(options: EasyDict, count: int) -> tuple[dict, str]:
-    """The validation split that was evaluated as a COCO dict, its first count images, and the folder of its images."""
+def read_truth(options: EasyDict, metrics: dict) -> tuple[dict, str]:
+    """The images of the validation split that were evaluated as a COCO dict, and the folder of its images."""
     from src.data.prepare import prepare_split
     from src.evaluation.evaluate import first_images
-    split = prepare_split(**split_options(options, "val"), classes=options.classes)
-    return first_images(read_json(split.ground_truth), count), split.image_dir
+    # the classes are those of the model, by which a training converts the split
+    split = prepare_split(**split_options(options, "val"), classes=list(metrics["per_class"]))
+    return first_images(read_json(split.ground_truth), metrics["evaluation"]["images"]), split.image_dir
 
 
 def heading(stored: dict, rows: list[dict], metrics: dict, *, curves: dict, machine: str) -> list[str]:

@@ -45,6 +45,9 @@ class Loader:
             yield (np.full((1, 2, 2, 3), self.pixel, np.uint8), np.ones((1, 4), np.int32),
                    np.zeros((1, 4, 4), np.float32), np.array([100 * epoch + index]))
 
+    def close(self):
+        pass
+
 
 class Log:
     """Keeps what was logged."""

@@ -69,12 +69,25 @@ def test_an_object_in_two_tiles_is_found_once():
 def test_what_a_border_cuts_off_gives_way_to_the_whole_object():
     whole, left = (0.3, 0.2, 0.9, 0.8, 0.5, 1), (0.5, 0.2, 1, 0.8, 0.95, 1)  # the latter is x .3 to .6: half of it
     assert merged([whole], [left], []).scores.tolist() == pytest.approx([0.5])
-    inner = (0.5, 0.2, 0.9, 0.8, 0.95, 1)  # x .3 to .54: not at the border, so it may be an object of its own
+    inner = (0.5, 0.2, 0.7, 0.8, 0.95, 1)  # x .3 to .42: not at the border, so it may be an object of its own
     assert merged([whole], [inner], []).scores.tolist() == pytest.approx([0.95, 0.5])
     alone = merged([], [left], [])  # better than nothing
     assert alone.scores.tolist() == pytest.approx([0.95])
-    edge = (0, 0.2, 0.5, 0.8, 0.95, 1)  # x 0 to .3, at the border of the picture, where nothing is cut off
+    edge = (0, 0.2, 0.2, 0.8, 0.95, 1)  # x 0 to .12, at the border of the picture, where nothing is cut off
     assert len(merged([(0, 0.2, 0.6, 0.8, 0.5, 1)], [edge], [(0, 0, 0.1, 0.1, 0.3, 2)]).scores) == 3
+
+
+def test_a_tight_and_a_loose_box_of_one_object_are_one():
+    # in the picture 20 x 20 of 100 x 100, in the tile 14 x 14 in the middle of that: an IoU of .49, all of it inside
+    loose, tight = (0.2, 0.2, 0.4, 0.4, 0.6, 1), (0.23 / 0.6, 0.23, 0.37 / 0.6, 0.37, 0.9, 1)
+    assert merged([loose], [tight], []).scores.tolist() == pytest.approx([0.9])
+    assert merged([(*loose[:4], 0.95, 1)], [tight], []).scores.tolist() == pytest.approx([0.95])
+    assert len(merged([loose], [(*tight[:5], 2)], []).scores) == 2, "another class is another object"
+    assert len(merged([], [loose, (0.23, 0.23, 0.37, 0.37, 0.9, 1)], []).scores) == 2, "one window has its own NMS"
+    small = (0.25 / 0.6, 0.25, 0.34 / 0.6, 0.34, 0.9, 1)  # a fifth of the area: a face in front of a face
+    assert len(merged([loose], [small], []).scores) == 2
+    beside = (0.25 / 0.6, 0.25, 0.43 / 0.6, 0.43, 0.9, 1)  # .18 x .18, of which .15 x .15 lies inside: 69 %, IoU .46
+    assert len(merged([loose], [beside], []).scores) == 2
 
 
 def test_no_more_than_max_boxes_and_none_at_all():

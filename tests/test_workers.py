@@ -121,13 +121,16 @@ def test_many_workers_are_processes_unless_told(kind, workers, expected):
 @pytest.mark.parametrize("typed", [(), ("--mosaic=0.5", "--class_balance=0.5", "--augmentation=ssd")])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_processes_give_the_batches_of_threads(tmp_path, call, typed, workers):
-    split = split_of(tmp_path, call)
+    split, others = split_of(tmp_path, call), set(multiprocessing.active_children())
     threads = loader_of(split, *typed, "--batch_size=3")
     processes = loader_of(split, *typed, "--batch_size=3", "--worker_kind=processes", f"--num_workers={workers}")
     for epoch in (0, 1):
         assert equal(joined(threads.epoch(epoch)), joined(processes.epoch(epoch)))
     assert equal(joined(threads.epoch(1, 1)), joined(processes.epoch(1, 1))), "a resumed run"
     assert isinstance(processes.pool, Processes)
+    processes.close()
+    assert set(multiprocessing.active_children()) <= others
+    assert equal(joined(threads.epoch(0)), joined(processes.epoch(0))), "a new pool"
 
 
 PROGRAM = """
@@ -182,5 +185,5 @@ def test_a_training_with_processes_ends_and_goes_on_as_one_with_threads(place, t
     succeed(place, "train.py", "--resume=True", f"--output_path={folder}")
     succeed(place, "train.py", *options, "--worker_kind=threads", f"--output_path={tmp_path / 'threads'}")
     for run in (folder, tmp_path / "threads"):
-        losses[run.name] = {row["step"]: row["loss"] for row in read_rows(run) if row.get("kind") == "train"}
+        losses[run.name] = {row["step"]: row["loss"] for row in read_rows(run) if "loss" in row}
     assert losses["run"] == pytest.approx(losses["threads"], rel=1e-4) and len(losses["run"]) == 12

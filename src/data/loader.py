@@ -98,12 +98,17 @@ class TrainLoader:
 
     @cached_property
     def pool(self) -> Threads | Processes:
-        """What calls prepare_sample(). It lasts as long as the loader: processes take time to start."""
+        """What calls prepare_sample(). It lasts until close(): processes take time to start."""
         anchors, size = len(self.matcher.anchors), self.image_size
         parts = [((size, size, 3), np.uint8), ((anchors,), np.int32), ((anchors, 4), np.float32), ((), np.int64)]
         if self.processes:
             return Processes(self.prepare_sample, parts, workers=self.workers, batch_size=self.batch_size)
         return Threads(self.prepare_sample, parts, workers=self.workers)
+
+    def close(self) -> None:
+        """Ends the workers; another epoch would start new ones."""
+        if pool := vars(self).pop("pool", None):
+            pool.executor.shutdown(cancel_futures=True)
 
     def __getstate__(self) -> dict:
         """What a process of the pool needs: all but the pool."""
@@ -165,9 +170,9 @@ def batches(files: list[str], rows: np.ndarray, pool: Threads | Processes, *, co
         return
     # rows are read by the caller's thread: MindSpore's reader ends the process when it meets an error in another one
     reader, counts = read_rows(files, rows[rows >= 0], columns), (rows >= 0).sum(axis=1).tolist()
-    waiting = deque()  # batches with the Futures of their samples
+    waiting = deque()  # batches, each with the Futures of its samples
 
-    def begin(start: int) -> tuple[Batch, list[Future]]:
+    def begin(start: int) -> None:
         count = min(batch_size, len(rows) - start)
         batch, futures = pool.new_batch(count), []
         waiting.append((batch, futures))
@@ -180,9 +185,9 @@ def batches(files: list[str], rows: np.ndarray, pool: Threads | Processes, *, co
         for start in range(0, len(rows), batch_size):
             begin(start)
             if len(waiting) > BATCHES_AHEAD:
-                yield finish(pool, *waiting.popleft())
+                yield finish(pool, waiting)
         while waiting:
-            yield finish(pool, *waiting.popleft())
+            yield finish(pool, waiting)
     except BrokenExecutor as error:
         raise RankFault("a process of the loader was killed, perhaps because memory ran out (dmesg tells); try fewer "
                         "--num_workers, or --worker_kind=threads") from error
@@ -203,10 +208,12 @@ def read_sample(reader: Iterator[Row], count: int, file: str) -> list[Row]:
         raise read_error(error, file) from error
 
 
-def finish(pool: Threads | Processes, batch: Batch, futures: list[Future]) -> list[np.ndarray]:
-    """The arrays of a batch when all of its samples are there."""
+def finish(pool: Threads | Processes, waiting: deque[tuple[Batch, list[Future]]]) -> list[np.ndarray]:
+    """Takes the first batch when all of its samples are there, and hands it out."""
+    batch, futures = waiting[0]
     for future in futures:
         future.result()
+    waiting.popleft()
     return pool.hand_out(batch)
 
 

@@ -48,6 +48,7 @@ class Prefetcher:
             return None
 
     def close(self) -> None:
-        """Ends the threads of an epoch that was begun and will not come."""
+        """Ends an epoch that was begun and will not come, and the workers of the loader."""
         for source, _ in self.begun.values():
             source.close()
+        self.loader.close()

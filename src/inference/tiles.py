@@ -15,6 +15,7 @@ from src.inference.found import Detections
 
 OVERLAP = 0.2  # share of a tile's side that its neighbour has too, as in SAHI: smaller objects are whole in one tile
 BORDER = 0.02  # share of a tile's side: a box that ends so near to another tile may go on there
+NESTED, QUARTER = 0.9, 0.25  # of two windows' boxes: share of the smaller one in the larger one, and of its area
 MAX_TILES = 64
 WHOLE = np.array([[0.0, 0.0, 1.0, 1.0]])  # the window of a picture without tiles
 
@@ -64,9 +65,10 @@ def cut(pixels: np.ndarray, windows: np.ndarray) -> tuple[list[np.ndarray], np.n
 def merge(found: Sequence[Detections], windows: np.ndarray, thresholds: Mapping) -> Detections:
     """What was found in the windows [n, 4] of a picture as one list, the best score first, at most max_boxes.
 
-    Of two boxes of a class with a larger IoU than nms_threshold the weaker goes. A box that its tile's border cuts off
-    goes where more than nms_threshold of it lies in another box of its class, whatever their scores. thresholds: holds
-    max_boxes and nms_threshold.
+    Of two boxes of a class with a larger IoU than nms_threshold the weaker goes; of different windows also where one
+    lies in the other and is at least a quarter as large: an object that is seen at two sizes gets boxes that differ
+    more. A box that its tile's border cuts off goes where more than nms_threshold of it lies in another box of its
+    class, whatever their scores. thresholds: holds max_boxes and nms_threshold.
     """
     if len(found) == 1:
         return found[0]
@@ -74,13 +76,16 @@ def merge(found: Sequence[Detections], windows: np.ndarray, thresholds: Mapping)
     boxes = np.concatenate([part.boxes * size + np.tile(window[:2], 2)
                             for part, size, window in zip(found, sizes, windows)])     # [N, 4]
     is_cut = np.concatenate([touches(part.boxes, window) for part, window in zip(found, windows)])  # [N]
+    origin = np.repeat(np.arange(len(found)), [len(part.scores) for part in found])                 # [N]
     scores = np.concatenate([part.scores for part in found])
     labels = np.concatenate([part.labels for part in found])
     kept = np.zeros(len(boxes), bool)
     for index in np.lexsort((-scores, is_cut)):
-        rivals = boxes[kept & (labels == labels[index])]
-        shared = share_inside(boxes[index], rivals) if is_cut[index] else paired_iou(boxes[index], rivals)
-        kept[index] = not (shared > thresholds["nms_threshold"]).any()
+        rivals = np.flatnonzero(kept & (labels == labels[index]))
+        share = share_inside if is_cut[index] else paired_iou
+        goes = share(boxes[index], boxes[rivals]) > thresholds["nms_threshold"]
+        goes |= is_nested(boxes[index], boxes[rivals]) & (origin[rivals] != origin[index])
+        kept[index] = not goes.any()
     kept = np.flatnonzero(kept)
     best = kept[np.argsort(-scores[kept], kind="stable")][:thresholds["max_boxes"]]
     return Detections(boxes[best].astype(np.float32), scores[best], labels[best])
@@ -93,7 +98,18 @@ def touches(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:
     return (begins | ends).any(axis=1)
 
 
+def shared_area(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The area that a box [4] shares with each of others [n, 4]: [n]."""
+    corners = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    return area(np.concatenate(corners, axis=1))
+
+
 def share_inside(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """How much of a box [4] lies in each of others [n, 4]: [n], 0..1."""
-    corners = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    return area(np.concatenate(corners, axis=1)) / max(area(box), 1e-12)
+    return shared_area(box, others) / max(area(box), 1e-12)
+
+
+def is_nested(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """With which of others [n, 4] a box [4] shares an object by NESTED and QUARTER, whichever is larger: [n] bool."""
+    smaller, larger = np.minimum(area(box), area(others)), np.maximum(area(box), area(others))
+    return (shared_area(box, others) >= NESTED * smaller) & (smaller >= QUARTER * larger)
