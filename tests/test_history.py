@@ -62,6 +62,11 @@ def test_series_over_each_axis(runs):
     assert first.best("AP") == (0.25, 1.0) and second.best("AP") is None and second.series("nothing") == []
 
 
+def test_a_run_within_its_first_epoch(tmp_path):
+    run, = read_runs([write_run(tmp_path / "a", step(2, 4.0), steps_per_epoch=4)])
+    assert run.series("loss") == [(0.5, 4.0)]
+
+
 def test_a_pause_does_not_count(tmp_path):
     """Stopped after 100 seconds, resumed after 1000: the row at 1050 stands at 150 seconds."""
     folder = write_run(tmp_path / "a", step(2, 4.0), step(4, 3.0), step(8, 2.0), seconds=(50, 100, 1050))

@@ -2,11 +2,14 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import yaml
-from programs import RECIPE, interrupt, is_picture, read_rows, read_weights, run, succeed
+from programs import RECIPE, ROOT, environment, interrupt, is_picture, read_rows, read_weights, run, succeed
 
 # --- training
 
@@ -58,9 +61,27 @@ def test_a_run_that_saved_nothing_may_be_begun_anew(place, trained, tmp_path):
     (folder / "ckpt").mkdir(parents=True)
     (folder / "config.yaml").write_text("lr: 3\n")
     (folder / "log.jsonl").write_text('{"classes": 4}\n{"step": 2, "loss": 9.0}\n')
-    succeed(place, "train.py", *place.data, f"--output_path={folder}", "--max_steps=2", "--run_eval=False")
-    assert [row["step"] for row in read_rows(folder) if "loss" in row] == [2]
-    assert read_rows(folder)[-1]["loss"] != 9 and (folder / "ckpt" / "last.ckpt").exists()
+    text = succeed(place, "train.py", *place.data, f"--output_path={folder}", "--max_steps=2", "--run_eval=False")
+    assert f"'{folder}' holds a run that ended before its first checkpoint: it starts again" in text
+    facts, row = read_rows(folder)
+    assert facts["train_images"] == 24 and row["step"] == 2 and row["loss"] != 9
+    assert (folder / "ckpt" / "last.ckpt").exists()
+
+
+def test_two_signals_while_the_first_step_compiles(place, tmp_path):
+    """The first one is answered within the call of MindSpore, the second one ends it."""
+    command = [sys.executable, os.path.join(ROOT, "train.py"), *place.data, f"--output_path={tmp_path / 'run'}",
+               "--compile_cache="]
+    with subprocess.Popen(command, cwd=place.folder, text=True, env=environment(), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith(("compiling the first step", "stopping after this step")):
+                process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=200)
+    assert (process.returncode, errors) == (130, "error: interrupted at once, after step 0; nothing was saved yet\n")
+    assert said[-1].startswith("stopping") and os.listdir(tmp_path / "run" / "ckpt") == []
 
 
 def test_a_metric_engine_that_is_missing_is_told_before_training(place, tmp_path):

@@ -291,7 +291,7 @@ def describe_run(options: EasyDict, model: Model, loader: TrainLoader, *, classe
             "processes": loader.world, "model": model.name, "image_size": model.image_size, "frozen_tensors": frozen,
             "parameters": sum(parameter.size for parameter in model.network.trainable_params()),
             "anchors": len(model.anchors), "classes": classes, "train_images": loader.rows,
-            "batch": loader.batch_size * loader.world, "commit": git_commit(),
+            "batch": loader.batch_size * loader.world, "steps_per_epoch": loader.steps, "commit": git_commit(),
             "time": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 

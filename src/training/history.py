@@ -54,8 +54,8 @@ class Run(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last step of an epoch by its number."""
-        return math.ceil(max(row["step"] / row["epoch"] for row in self.rows))
+        """Steps of an epoch; logs of older versions do not have it, and show it once their first epoch is over."""
+        return self.facts.get("steps_per_epoch") or math.ceil(max(row["step"] / row["epoch"] for row in self.rows))
 
     def best(self, name: str) -> tuple[float, float] | None:
         """The best value of a score and its epoch, None without one."""
