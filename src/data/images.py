@@ -237,7 +237,7 @@ def pillow_rgb(data: bytes, height: int = 0, width: int = 0) -> np.ndarray | Non
         image = open_by_pillow(data)
         if image is None:
             return None
-        upright = image if orientation(image) == 1 else ImageOps.exif_transpose(image)  # which would copy it
+        upright = ImageOps.exif_transpose(image)
         if height and width and upright.size != (width, height) and image.size == (width, height):
             return to_rgb(image)
         return to_rgb(upright)
