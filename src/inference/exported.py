@@ -65,9 +65,9 @@ def open_exported(path: str) -> tuple[Callable, Description]:
             raise OptionError(f"'{path}' was exported by MindSpore {meta['mindspore']}, this is {ms.__version__}; "
                               "export it with this one from its checkpoint")
         shape, side = meta["inputs"]["images"]["shape"], meta["image_size"]
+        detect_batch, raw = OPENERS[ending](path, shape), meta["raw"]
         if shape != [meta["batch_size"] or None, side, side, 3]:
             raise ValueError(f"its images have the shape {shape}, which is of another image size or batch")
-        detect_batch, raw = OPENERS[ending](path, shape), meta["raw"]
     except (ValueError, TypeError, KeyError, RuntimeError, DecodeError) as error:
         raise DataError(f"'{path}' or its .json is damaged: {' '.join(str(error).split())[:150]}") from error
     if raw:
