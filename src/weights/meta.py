@@ -87,9 +87,11 @@ def read_meta(text: str, path: str, needed: tuple[str, ...] = ()) -> dict:
     try:
         meta = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"what '{path}' says of itself is damaged: it is not JSON ({str(error)[:100]}); use another one") from error
+        raise DataError(f"what '{path}' says of itself is damaged: it is not JSON ({str(error)[:100]}); use another "
+                        "one") from error
     if not isinstance(meta, dict):
-        raise DataError(f"what '{path}' says of itself is {reprlib.repr(meta)}, not a map; it is damaged, use another one")
+        raise DataError(f"what '{path}' says of itself is damaged: it is {reprlib.repr(meta)}, not a map; use another "
+                        "one")
     for name in needed:
         if name not in meta:
             raise DataError(f"'{path}' does not say its '{name}'; it is damaged, or of another program")
