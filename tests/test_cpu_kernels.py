@@ -14,7 +14,7 @@ from src.errors import EnvironmentFault
 from src.files import private_folders
 from src.losses import DetectionLoss, FocalLoss
 from src.machine import cpu_library, process
-from src.models.cpu_kernels import Clipped, Depthwise, Normalization, SquaredSum, try_own_kernels, use_own_kernels
+from src.models.cpu_kernels import Clipped, Convolution, Normalization, SquaredSum, try_own_kernels, use_own_kernels
 from src.models.freeze import choose_norms
 from src.models.initialize import he_initialize
 from src.models.layers import BatchNorm, batch_norm, conv, conv_norm, torch_conv
@@ -89,7 +89,24 @@ def test_depthwise_convolution_and_its_gradients(library, build, stride, batch):
     inputs = [drawn(rng, (batch, CHANNELS, *sides)) for sides in SIDES]
     weights = [drawn(rng, (batch, CHANNELS, *(-(-side // stride) for side in sides))) for sides in SIDES]
     own = with_kernels(cells, library)
-    assert all(isinstance(cell.conv2d, Depthwise) for cell in own)
+    assert all(isinstance(cell.conv2d, Convolution) for cell in own)
+    assert_equal(run(own, inputs, weights), run(cells, inputs, weights))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_pointwise_convolution_and_its_gradients(library, batch):
+    """Channels below and above the tiles of the kernel, and maps that end within one."""
+    if not hasattr(ctypes.CDLL(library), "pointwise"):
+        pytest.skip("this processor has no AVX-512")
+    rng, sides = np.random.default_rng(0), [(1, 1), (2, 2), (5, 4), (19, 19), (38, 37), (7, 1), (75, 75)]
+    cells = [conv(first, second, 1, bias=True) for first, second in
+             ((3, 5), (128, 24), (17, 9), (50, 47), (16, 96), (300, 8), (49, 33))]
+    for cell in cells:
+        cell.weight.set_data(ms.Tensor(drawn(rng, cell.weight.shape)))
+    inputs = [drawn(rng, (batch, cell.in_channels, *side)) for cell, side in zip(cells, sides)]
+    weights = [drawn(rng, (batch, cell.out_channels, *side)) for cell, side in zip(cells, sides)]
+    own = with_kernels(cells, library)
+    assert all(isinstance(cell.conv2d, Convolution) for cell in own)
     assert_equal(run(own, inputs, weights), run(cells, inputs, weights))
 
 
@@ -133,8 +150,8 @@ def test_a_single_value_is_clipped_too(library):
 
 def test_results_do_not_depend_on_threads(library):
     kernels, rng, results = ctypes.CDLL(library), np.random.default_rng(0), []
-    cell = conv_norm(64, 64, batch_norm(), groups=64)
-    inputs, weights = [drawn(rng, (2, 64, 40, 40))], [drawn(rng, (2, 64, 40, 40))]
+    cell = nn.SequentialCell(conv_norm(64, 64, batch_norm(), groups=64), conv(64, 32, 1))
+    inputs, weights = [drawn(rng, (2, 64, 40, 40))], [drawn(rng, (2, 32, 40, 40))]
     for threads in (1, 5):
         kernels.set_threads(threads)
         results.append(run(with_kernels([cell], library), inputs, weights))
@@ -198,9 +215,10 @@ def test_norms_with_other_statistics_keep_theirs(library):
     assert not any(isinstance(cell[1].bn_train, Normalization) for cell in (frozen, synchronised))
 
 
-@pytest.mark.parametrize("other", [conv(4, 4, 1, groups=4), conv(4, 8, 3, groups=4), conv(4, 4, 3, groups=2),
-                                   conv(4, 4, 3, groups=4, dilation=2), conv(4, 4, 5, groups=4),
-                                   conv(4, 4, 3, groups=4, padding=0), conv(4, 4, 3, groups=4, stride=3)])
+@pytest.mark.parametrize("other", [
+    conv(4, 4), conv(4, 4, 1, groups=4), conv(4, 4, 1, stride=2), conv(4, 4, 1, padding=1), conv(4, 8, groups=4),
+    conv(4, 4, groups=2), conv(4, 4, groups=4, dilation=2), conv(4, 4, 5, groups=4), conv(4, 4, groups=4, padding=0),
+    conv(4, 4, groups=4, stride=3)])
 def test_other_convolutions_stay(library, other):
     assert use_own_kernels(nn.CellList([other]), library) == 0
 

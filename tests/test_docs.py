@@ -136,6 +136,21 @@ def test_the_page_of_recipes_has_all_recipes():
     assert {recipe for recipe in recipes if f"`{recipe}`" not in read("docs/recipes.md")} == set()
 
 
+def test_what_programs_leave_in_the_checkout_is_ignored():
+    """The folders of the defaults, and those that the pages tell users to type."""
+    if not os.path.exists(os.path.join(ROOT, ".git")):
+        pytest.skip("this is not a checkout of git")
+    defaults = yaml.safe_load(read("config/default.yaml"))
+    typed = {folder for name in PAGES for folder in re.findall(r"--output(?:_path)?=([\w./]+)", read(name))}
+    folders = {value for value in defaults.values() if str(value).startswith("./")} | {
+        folder for folder in typed if not folder.isupper() and not folder.startswith("/")}  # RUN stands for a name
+    files = [f"{folder}/x" for folder in folders] + ["ssd.mindir", "ssd.json", "rows.json", "runs/.writing.a/x",
+                                                     "ckpt/new.ckpt", "scripts/output/x"]
+    assert len(folders) > 8
+    done = subprocess.run(["git", "check-ignore", *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert sorted(done.stdout.split()) == sorted(files), done.stderr
+
+
 def test_the_messages_of_troubleshooting_are_those_of_the_programs():
     """Three words in a row, or all of them, stand in the source; what changes there has to change on the page."""
     paths = [path for pattern in ("*.py", "src/**/*.py", "scripts/*.*") for path in Path(ROOT).glob(pattern)]

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from src.config import DEFAULT_PATH, read_options
-from src.drawing import encode_png
+from src.drawing import save_png
 from src.events import EventFile
 from src.inference import formats
 from src.inference.formats import Result, TensorBoardPictures
@@ -16,6 +16,7 @@ from src.inference.found import Detections
 from src.inference.sources import Picture
 from src.option_rules import compared_options
 from src.recipes import read_yaml
+from src.training.log import RunLog
 
 
 def read(folder):
@@ -29,10 +30,12 @@ def test_nothing_is_written_before_the_first_entry(tmp_path):
 
 def test_numbers_and_pictures(tmp_path):
     picture = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
-    file = EventFile(str(tmp_path))
-    file.numbers(3, "train", {"loss": 0.25})
-    file.picture(4, "a/b", encode_png(picture))
-    file.close()
+    save_png(str(tmp_path / "x.png"), picture)
+    log = RunLog()  # which hands both on to an EventFile
+    log.open(str(tmp_path))
+    log.write({"step": 3, "epoch": 1, "loss": 0.25}, "train")
+    log.picture("a/b", str(tmp_path / "x.png"), 4)
+    log.close()
     events = read(tmp_path)
     assert [(one.step, one.value) for one in events.Scalars("train/loss")] == [(3, 0.25)]
     shown, = events.Images("a/b")

@@ -12,26 +12,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip("waitress", reason="pip install -r requirements-serve.txt")
+from watching import CLASSES, detect, frames
 from werkzeug.test import Client
 
 from src.errors import EnvironmentFault
-from src.inference.sources import Picture
 from src.live import server as servers
 from src.live.server import App, serve
 from src.live.stream import Busy, Stream
 
-CLASSES = ["cat", "dog"]
-SCORES = np.array([0.2, 0.4])  # of a cat and a dog
-BOXES = np.array([[0.25, 0.5, 0.75, 1], [0, 0, 0.5, 0.5]], np.float32)
-
-
-def detect(pixels):
-    return BOXES, np.array([0.875, 0.25], np.float32), np.array([2, 1], np.int32)
-
-
-def frames():
-    for number in range(10 ** 6):
-        yield Picture(np.full((48, 64, 3), 90, np.uint8), {"frame": number, "time": number / 20})
+SCORES = np.array([0.2, 0.4, 0.4])  # of CLASSES
 
 
 def png(height=40, width=60):
@@ -52,7 +41,7 @@ def client(app):
 def test_the_page_names_what_is_shown(client):
     page = client.get("/", headers={"Host": "127.0.0.1:8000"})
     assert page.status_code == 200 and page.mimetype == "text/html"
-    for text in ("a video", "a model", '["cat", "dog"]', 'value="0.4"', 'id="stream"', "up to 20 MiB"):
+    for text in ("a video", "a model", '["cat", "dog", "doormat"]', 'value="0.4"', 'id="stream"', "up to 20 MiB"):
         assert text in page.text
     assert page.headers["X-Frame-Options"] == "DENY" and page.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
@@ -98,7 +87,7 @@ def test_predict_answers_with_boxes_in_pixels(client, how):
     ("POST", "/predict?score=2", {"data": png()}, 400, "score=2"),
     ("POST", "/predict?score=nan", {"data": png()}, 400, "score=nan"),
     ("POST", "/predict?score=much", {"data": png()}, 400, "score=much"),
-    ("GET", "/stream?hide=3", {}, 400, "hide=3"),
+    ("GET", "/stream?hide=4", {}, 400, "hide=4"),
     ("GET", "/stream?hide=1,,2", {}, 400, "hide=1,,2"),
     ("GET", "/stream?hide=" + "9" * 5000, {}, 400, "hide=999"),
     ("GET", "/stream?hide=\u0661", {}, 400, "hide="),
@@ -193,7 +182,7 @@ def address(app):
     patch.setattr(servers.Server, "run", lambda self, run=servers.Server.run: (made.append(self), run(self)))
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    while not made:
+    while not made and thread.is_alive():
         time.sleep(0.01)
     yield "127.0.0.1", int(made[0].effective_port)
     app.stream.error = SystemExit("the test is over")

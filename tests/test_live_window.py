@@ -14,25 +14,13 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QImage
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
+from watching import CLASSES, detect, frames
 
 from src.drawing import class_color
 from src.errors import EnvironmentFault
-from src.inference.sources import Picture
 from src.live import screen
 from src.live.stream import Stream
 from src.live.window import Window, show_window
-
-CLASSES = ["cat", "dog", "doormat"]
-BOXES = np.array([[0.25, 0.25, 0.75, 0.75], [0.1, 0.1, 0.4, 0.4]], np.float32)
-
-
-def detect(pixels):
-    return BOXES, np.array([0.9, 0.3], np.float32), np.array([2, 1], np.int32)
-
-
-def frames():
-    for number in range(10 ** 6):
-        yield Picture(np.full((120, 160, 3), 60, np.uint8), {"frame": number, "time": number / 50})
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +83,7 @@ def test_pause_step_and_go_on(window):
     press(window, Qt.Key.Key_Right)
     until(lambda: window.shot.number == number + 1)
     window.show_numbers()
-    assert window.numbers.text().startswith(f"frame {number + 1}   160 x 120   1 object(s)   model ")
+    assert window.numbers.text().startswith(f"frame {number + 1}   64 x 48   1 object(s)   model ")
     assert window.numbers.text().endswith("paused")
     press(window, Qt.Key.Key_Space)
     until(lambda: window.shot.number > number + 3)
@@ -115,7 +103,7 @@ def test_a_frame_is_saved_in_its_own_size(window, tmp_path):
     press(window, Qt.Key.Key_S)
     name, = os.listdir(tmp_path)
     saved = cv2.imread(str(tmp_path / name))
-    assert saved.shape == (120, 160, 3) and name == f"frame_{window.shot.number:06d}.png"
+    assert saved.shape == (48, 64, 3) and name == f"frame_{window.shot.number:06d}.png"
     assert any((saved == class_color(2)[::-1]).all(axis=2).ravel())
     assert window.statusBar().currentMessage() == f"saved {tmp_path / name}"
 

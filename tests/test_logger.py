@@ -2,8 +2,6 @@
 import json
 from types import SimpleNamespace
 
-import cv2
-import numpy as np
 import pytest
 
 import train
@@ -31,25 +29,6 @@ def test_rows_that_will_come_again_are_taken_out(tmp_path):
     log.write({"step": 4, "loss": 1.5})
     log.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [*rows[:3], {"step": 4, "loss": 1.5}]
-
-
-def test_tensorboard_reads_numbers_and_pictures(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from src.drawing import save_png
-    picture = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
-    save_png(str(tmp_path / "x.png"), picture)
-    log = logger.RunLog()
-    log.open(str(tmp_path))
-    log.write({"step": 3, "epoch": 1, "loss": 0.25, "AP": float("nan")}, "train")
-    log.picture("eval/predictions", str(tmp_path / "x.png"), 3)
-    log.close()
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert [(one.step, one.value) for one in events.Scalars("train/loss")] == [(3, 0.25)]
-    shown, = events.Images("eval/predictions")
-    assert (shown.step, shown.width, shown.height) == (3, 7, 5)
-    decoded = cv2.imdecode(np.frombuffer(shown.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
-    assert np.array_equal(decoded[..., ::-1], picture)
 
 
 def test_a_log_without_a_folder_draws_nothing(tmp_path):

@@ -53,7 +53,7 @@ def test_the_numbers_of_a_run():
 def test_a_run_of_minutes_has_no_end_until_it_is_measured():
     shown = panel_of(total=0)
     shown.show(3, 2.25, 0)
-    assert lines_of(shown)[""] == "step 3  epoch 1  --minutes measures how many fit"
+    assert lines_of(shown)[""] == "step 3  epoch 1  measuring for --minutes"
     shown.show(3, 2.25, 40)
     assert lines_of(shown)[""] == "3/40  epoch 1/5  8%"
 
@@ -94,7 +94,7 @@ def test_every_row_of_the_panel_is_one_row_of_the_terminal(width):
     shown = panel_of(EVALUATION, EVALUATION, ROW, ROW)
     shown.show(10, 2.25, 20)
     lines = drawn(shown, width)
-    assert len(lines) == 9 and {len(line) for line in lines} == {min(width, panel.MAX_WIDTH)}
+    assert len(lines) == 9 and {len(line) for line in lines} == {min(width - panel.KEYS, panel.MAX_WIDTH)}
 
 
 STATES = {
@@ -169,10 +169,10 @@ print("after the panel")
 """
 
 
-def on_screen(folder, how, act=lambda process, terminal, screen: None, *, kind="xterm"):
-    """The rows of a terminal of 100 x 30 after RUN; act is called when it has shown step 6. kind: TERM."""
+def on_screen(folder, how, act=lambda process, terminal, screen: None, *, kind="xterm", columns=100):
+    """The rows of a terminal with 30 of them after RUN; act is called when it has shown step 6. kind: TERM."""
     pyte = pytest.importorskip("pyte")
-    screen = pyte.Screen(100, 30)
+    screen = pyte.Screen(columns, 30)
     stream, acted = pyte.ByteStream(screen), False
     process, terminal = pty.fork()
     if process == 0:
@@ -180,7 +180,7 @@ def on_screen(folder, how, act=lambda process, terminal, screen: None, *, kind="
         variables = environment(TERM=kind)
         variables.pop("COLUMNS", None)  # pytest-xdist sets it, and it would count instead of the terminal
         os.execve(sys.executable, [sys.executable, "-c", RUN, str(folder), how], variables)
-    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     end = time.time() + 60
     while time.time() < end and select.select([terminal], [], [], 60)[0]:
         try:
@@ -209,7 +209,17 @@ def test_a_narrower_terminal_shows_the_panel_once(tmp_path):
         # the screen of the test keeps its 100 columns: it may still get the rest of a panel that is drawn for them
         ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 50, 0, 0))
     rows = on_screen(tmp_path, "pause", narrow)
-    assert [row[:2] for row in rows] == ["╭─", *["│ "] * 7, "╰─", "af"] and {len(row) for row in rows[:-1]} == {50}
+    assert [row[:2] for row in rows] == ["╭─", *["│ "] * 7, "╰─", "af"] and {len(row) for row in rows[:-1]} == {46}
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_keys_that_the_terminal_writes_leave_no_trace(tmp_path, columns):
+    """It writes ^F behind the panel as it writes ^C; in another row it would stay, and what was said above be lost."""
+    def press(process, terminal, screen):
+        os.write(terminal, b"\x06\x06")
+    rows = on_screen(tmp_path, "pause", press, columns=columns)
+    assert [row[:2] for row in rows[4:]] == ["╭─", *["│ "] * 7, "╰─", "af"] and not any("^F" in row for row in rows)
+    assert "epoch 1 is done" in rows[:4]
 
 
 def test_ctrl_c_leaves_a_terminal_that_shows_what_follows(tmp_path):

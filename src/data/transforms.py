@@ -130,8 +130,10 @@ class MinIoUCrop:
             for _ in range(0, self.trials, self.at_once):
                 windows = self.draw_windows(size, rng)                             # [T, 4]
                 regions = windows / (*size, *size)
-                accepted = self.accepts(box_ops.iou(boxes, regions), min_iou)      # [T]
-                accepted &= centers_inside(boxes[:, None], regions).any(axis=0)    # [N, T] -> [T]
+                inside = centers_inside(boxes[:, None], regions).any(axis=0)       # [N, T] -> [T]
+                if not inside.any():
+                    continue
+                accepted = inside & self.accepts(box_ops.iou(boxes, regions), min_iou)  # [T]
                 if accepted.any():
                     return windows[accepted.argmax()]
         return full_image
@@ -273,8 +275,8 @@ def centers_inside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 def to_region(boxes: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Boxes [N, 4] as fractions of a region [4] of the image, what lies outside cut off."""
-    origin, extent = np.tile(region[:2], 2), np.tile(region[2:] - region[:2], 2)
-    return np.clip((boxes - origin) / extent, 0, 1).astype(np.float32)
+    corners = (boxes.reshape(-1, 2, 2) - region[:2]) / (region[2:] - region[:2])
+    return corners.clip(0, 1).reshape(-1, 4).astype(np.float32)
 
 
 def augment(sample: Sample, policy: list[Transform], *, size: int, rng: Generator) -> Sample:

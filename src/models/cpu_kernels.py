@@ -5,6 +5,7 @@ exported file has others. float32 only.
 """
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 import numpy as np
@@ -43,10 +44,11 @@ def use_own_kernels(network: nn.Cell, library: str) -> int:
     library: path of the compiled kernels. A ReLU or ReLU6 that stands directly behind a norm among the cells of a
     SequentialCell takes its output and nobody else does: it becomes part of the norm's kernel.
     """
-    count = 0
+    count, kernels = 0, ctypes.CDLL(library)
     for _, cell in list(network.cells_and_names()):
-        if is_depthwise(cell):
-            cell.conv2d = Depthwise(library, cell)
+        kind = kind_of(cell)
+        if kind and hasattr(kernels, kind):  # without AVX-512 it has no pointwise one: oneDNN's is faster there
+            cell.conv2d = Convolution(library, cell, kind)
             count += 1
         elif takes_batch(cell):
             cell.bn_train = Normalization(library, cell)
@@ -60,11 +62,15 @@ def use_own_kernels(network: nn.Cell, library: str) -> int:
     return count
 
 
-def is_depthwise(cell: nn.Cell) -> bool:
-    """Whether a cell is a 3x3 depthwise convolution of stride 1 or 2 with an output of the input's size / stride."""
-    return (type(cell) is nn.Conv2d and cell.kernel_size == (3, 3) and cell.dilation == (1, 1)
-            and cell.group == cell.in_channels == cell.out_channels and cell.stride in ((1, 1), (2, 2))
-            and (cell.pad_mode == "same" or (cell.pad_mode, cell.padding) == ("pad", 1)))
+def kind_of(cell: nn.Cell) -> str:
+    """Which kernel computes a cell: depthwise of 3x3, pointwise of 1x1, or "" for none."""
+    if type(cell) is not nn.Conv2d or cell.dilation != (1, 1):
+        return ""
+    if cell.kernel_size == (1, 1) and cell.stride == (1, 1) and cell.group == 1 and cell.padding == 0:
+        return "pointwise"
+    depthwise = cell.kernel_size == (3, 3) and cell.group == cell.in_channels == cell.out_channels
+    half = cell.pad_mode == "same" or (cell.pad_mode, cell.padding) == ("pad", 1)  # the output has the size / stride
+    return "depthwise" if depthwise and half and cell.stride in ((1, 1), (2, 2)) else ""
 
 
 def takes_batch(cell: nn.Cell) -> bool:
@@ -77,22 +83,25 @@ def like(*places: int) -> Callable:
     return lambda *inputs: tuple([inputs[place] for place in places])
 
 
-class Depthwise(nn.Cell):
-    """What a depthwise nn.Conv2d calls: x [B, C, H, W], weight [C, 1, 3, 3] -> [B, C, H / stride, W / stride]."""
+class Convolution(nn.Cell):
+    """What a nn.Conv2d calls: x [B, C, H, W], weight [N, C or 1, k, k] -> [B, N, H / stride, W / stride].
 
-    def __init__(self, library: str, conv: nn.Conv2d):
+    kind: of kind_of().
+    """
+
+    def __init__(self, library: str, conv: nn.Conv2d, kind: str):
         super().__init__()
         stride, self.operator = conv.stride[0], conv.conv2d
         padding = 0 if stride == 2 and conv.pad_mode == "same" else 1  # in front of an even side; it is 1 at an odd one
         self.geometry = Tensor([stride, padding], mstype.int32)
-        backward = ops.Custom(f"{library}:depthwise_grad", like(0, 1), like(0, 1), "aot")
+        backward = ops.Custom(f"{library}:{kind}_grad", like(0, 1), like(0, 1), "aot")
 
         def bprop(x: Tensor, weight: Tensor, geometry: Tensor, y: Tensor, dy: Tensor) -> tuple:
             return (*backward(x, weight, geometry, dy), ops.zeros_like(geometry))
 
         def shape(x: list, weight: list, geometry: list) -> list:
-            return [*x[:2], -(-x[2] // stride), -(-x[3] // stride)]
-        self.kernel = ops.Custom(f"{library}:depthwise", shape, lambda x, *_: x, "aot", bprop=bprop)
+            return [x[0], weight[0], -(-x[2] // stride), -(-x[3] // stride)]
+        self.kernel = ops.Custom(f"{library}:{kind}", shape, lambda x, *_: x, "aot", bprop=bprop)
         self.kernel.add_prim_attr("stride", stride)  # MindSpore takes operators of equal attributes for the same one
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from rich.text import Text
 from src.progress import duration
 
 MAX_WIDTH = 80                    # columns of the panel
+KEYS = 4                          # columns beside it: the terminal writes ^C there, and must not begin another row
 AROUND = 11                       # of them beside the numbers: frame, name and the spaces between
 GAP = "  "                        # between the numbers of a line
 LEVELS = "▁▂▃▄▅▆▇█"               # of a curve
@@ -58,7 +59,7 @@ class Panel:
         self.done, self.loss, self.total = done, loss, total
 
     def __rich_console__(self, console: Console, room: ConsoleOptions) -> RenderResult:
-        width = min(room.max_width, MAX_WIDTH)
+        width = panel_width(room.max_width)
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(style="dim", min_width=5, no_wrap=True)
         table.add_column()
@@ -87,7 +88,7 @@ class Panel:
             return ["compiling the first step", "it may take minutes"]
         epoch, epochs = -(-self.done // self.steps_per_epoch), -(-self.total // self.steps_per_epoch)
         if not self.total:
-            return [f"step {self.done}", f"epoch {epoch}", "--minutes measures how many fit"]
+            return [f"step {self.done}", f"epoch {epoch}", "measuring for --minutes"]
         skipped = [f"{self.row['skipped']} skipped"] if self.row.get("skipped") else []
         return [f"{self.done}/{self.total}", f"epoch {epoch}/{epochs}", f"{self.done / self.total:.0%}", *skipped]
 
@@ -116,6 +117,11 @@ class Panel:
         more = [f"{name} {number(newest[name])}" for name in FURTHER if name in newest]
         return [f"{score(newest):.4f}", f"best {score(best):.4f} (epoch {best['epoch']})",
                 curve([score(row) for row in self.scores]) if curves else "", *more]
+
+
+def panel_width(columns: int) -> int:
+    """Columns of the panel on a terminal of so many."""
+    return min(columns - KEYS, MAX_WIDTH)
 
 
 def fit(texts: Iterable[str], columns: int) -> str:
@@ -181,7 +187,7 @@ class LivePanel(Live):
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """What is printed, behind the erasing of the panel, and the panel again."""
-        drawn, self.width = min(self.width, MAX_WIDTH), self.console.width
+        drawn, self.width = panel_width(self.width), self.console.width
         renderables = super().process_renderables(renderables)
         if self.width < drawn:  # the terminal has wrapped the panel into an unknown number of rows
             return [Control.home(), Control.clear(), *renderables]
