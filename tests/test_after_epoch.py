@@ -9,6 +9,7 @@ import pytest
 from programs import ROOT, read_rows, run, succeed
 from stepping import Loader, make_loop
 
+from src.errors import Interrupted
 from src.training.saver import Saver
 from src.training.state import RunState
 from src.training.validator import Validator
@@ -115,6 +116,19 @@ def test_the_second_signal_says_what_was_saved_and_ends_the_program(kept, words,
                      saver=Written(last_saved=kept))
     loop.stop_now()
     assert capsys.readouterr().err.startswith(f"error: interrupted at once, after step 6; {words}") and codes == [130]
+
+
+def test_a_signal_behind_the_last_step_says_what_was_saved_too():
+    """While the curves are drawn, for example."""
+    def interrupt():
+        raise KeyboardInterrupt
+
+    loop = make_loop(SimpleNamespace(set_train=lambda: None), Loader(4), np.ones(12), start=6,
+                     saver=Written(last_saved=6))
+    loop.log.close = interrupt
+    loop.train = lambda: None
+    with pytest.raises(Interrupted, match="^interrupted at once, after step 6; .* holds the state after step 6"):
+        loop.run()
 
 
 def test_what_ends_after_the_first_signal_is_said():

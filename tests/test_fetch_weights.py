@@ -1,4 +1,5 @@
 """The catalogue of public checkpoints, and downloads from a server on this machine that ends early, lies and fails."""
+import errno
 import hashlib
 import io
 import os
@@ -40,6 +41,10 @@ class Server(BaseHTTPRequestHandler):
         start = int(asked[len("bytes="):-1]) if asked and self.how.resumes else 0
         if self.path == "/missing":
             self.send_error(404)
+        elif self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/file.pth")
+            self.end_headers()
         elif start >= len(self.how.data):
             self.send_error(416)
         else:
@@ -81,6 +86,29 @@ def test_a_connection_that_ends_early_is_continued(server, tmp_path, resumes):
     assert server.how.asked == [None, f"bytes={CHUNK + 1000}-"]
 
 
+def test_a_file_that_moved(server, tmp_path):
+    """Also where it is continued: the second address is asked for the rest."""
+    path = str(tmp_path / "a.pth")
+    (tmp_path / "a.pth.part").write_bytes(DATA[:CHUNK])
+    assert download(server.address.replace("file.pth", "moved"), path) == DIGEST
+    assert server.how.asked == [f"bytes={CHUNK}-"] * 2 and (tmp_path / "a.pth").read_bytes() == DATA
+
+
+def test_a_disk_that_is_full(server, tmp_path, monkeypatch):
+    path = str(tmp_path / "a.pth")
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if self.tell() + len(data) > CHUNK:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+    monkeypatch.setattr("src.weights.download.open", Full, raising=False)
+    with pytest.raises(EnvironmentFault, match=r"No space left on device\); what came is kept"):
+        download(server.address, path)
+    monkeypatch.undo()
+    assert (tmp_path / "a.pth.part").stat().st_size == CHUNK and download(server.address, path) == DIGEST
+
+
 def test_a_part_that_is_all_of_the_file(server, tmp_path):
     (tmp_path / "a.pth.part").write_bytes(DATA)
     assert download(server.address, str(tmp_path / "a.pth")) == DIGEST and os.listdir(tmp_path) == ["a.pth"]
@@ -94,9 +122,9 @@ def test_another_file_than_expected_is_removed(server, tmp_path):
 
 def test_no_server_no_file_no_address(server, tmp_path):
     path = str(tmp_path / "a.pth")
-    with pytest.raises(EnvironmentFault, match="404"):
+    with pytest.raises(EnvironmentFault, match=r"\(HTTP Error 404: Not Found\); try again later, or get it by hand$"):
         download(server.address.replace("file.pth", "missing"), path)
-    with pytest.raises(EnvironmentFault, match="could not be downloaded"):
+    with pytest.raises(EnvironmentFault, match=r"could not be downloaded \(\[Errno 111\] Connection refused\); try"):
         download("http://127.0.0.1:1/a", path)
     with pytest.raises(OptionError, match="'file:///etc/passwd' is not an address"):
         download("file:///etc/passwd", path)

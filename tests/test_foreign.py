@@ -77,6 +77,8 @@ def test_each_format_is_recognised_or_the_command_is_said_in_full(kind, tmp_path
         assert words == ["python", "import_weights.py", f"{tmp_path}/of 4.ckpt", "--from=uvipen", f"--model={MODEL}",
                          f"--output=ckpt/{MODEL}.ckpt", "--classes=NAME,NAME,..", "(its", "4", "names)"]
     if kind == "npz":
+        with pytest.raises(OptionError, match=f"is {MODEL} of .* with 80 classes, but --model=ssd300_vgg16; leave the"):
+            load_model(path, **model_options(read_options(["--model=ssd300_vgg16"])))
         with pytest.raises(OptionError, match=f"; the file fits by 'python import_weights.py .* --model={MODEL} "):
             load_model(path, **model_options(read_options(["--model=ssd300_mobilenet_v2", "--classes=coco"])))
     model, facts = load_model(path, **model_options(read_options([*TYPED, "--classes=coco", "--max_boxes=7"])))

@@ -124,7 +124,7 @@ def load_model(path: str, *, defaults: Mapping, overrides: Mapping,
     if is_outside(fixed["model"]):
         fixed["model"] = overrides.get("model") or found_outside(path, fixed["model"])
     if not fixed["classes"]:
-        raise classes_missing(file)
+        raise classes_missing(file, overrides.get("model", ""))
     model = build_described({**meta, **fixed})
     try:
         report = load_all(model.network, file, model.name)
@@ -164,8 +164,11 @@ def found_outside(path: str, name: str) -> str:
                       f"code, add --model={place}:{builder}")
 
 
-def classes_missing(file: WeightFile) -> OptionError:
-    """The error of a weight file that does not say its classes."""
+def classes_missing(file: WeightFile, typed: str) -> OptionError:
+    """The error of a weight file that does not say its classes. typed: --model, or ""."""
+    found = recognise(file)
+    if found and typed not in ("", found.model) and found.classes + 1 in CHANNELS:
+        return OptionError(f"'{file.path}' is {found.words()}, but --model={typed}; leave the option out")
     command = import_command(file)
     if command:
         remedy = f"make a checkpoint of it by {command} and give that, or add the --model named there and --classes"

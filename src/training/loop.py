@@ -55,6 +55,8 @@ class Loop:
         try:
             with contextlib.closing(self.log), self.saver.saving_at_fault(self.state):
                 self.train()
+        except KeyboardInterrupt as error:  # before the first step or behind the last: nothing is left to end first
+            raise self.ended_at_once() from error
         except (Interrupted, NotFiniteError) as error:  # all processes meet it at the same step
             wait_for_all(self.loader.world)  # the first process that leaves ends the others
             if error.__cause__:  # the error that this process met in its data, see train_epoch()
@@ -215,12 +217,16 @@ class Loop:
 
     def stop_now(self) -> None:
         """Answers the second signal, from another thread: ends the program."""
-        error = Interrupted(f"interrupted at once, after step {self.state.steps_done}; {self.saver.what_is_saved()}")
+        error = self.ended_at_once()
         try:
             self.log.leave_panel()
             tell(error)
         finally:
             leave_at_once(error.exit_code)
+
+    def ended_at_once(self) -> Interrupted:
+        """The error of a run that ends without saving."""
+        return Interrupted(f"interrupted at once, after step {self.state.steps_done}; {self.saver.what_is_saved()}")
 
     def interruption(self, *, everyone: bool) -> Interrupted:
         """The error that ends the loop after a process asked to stop and the state was saved. everyone: all asked."""

@@ -34,8 +34,10 @@ def download(address: str, path: str, *, sha256: str = "") -> str:
     try:
         total = fetch(address, part)
     except (OSError, HTTPException) as error:  # a URLError is an OSError
-        raise EnvironmentFault(f"'{address}' could not be downloaded ({error}); what came is kept: the same command "
-                               "goes on from there") from error
+        reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
+        remedy = ("what came is kept: the same command goes on from there" if os.path.exists(part) else
+                  "try again later, or get it by hand")
+        raise EnvironmentFault(f"'{address}' could not be downloaded ({reason}); {remedy}") from error
     size = os.path.getsize(part)
     if size < total:
         raise EnvironmentFault(f"'{address}': the connection ended after {size:,} of {total:,} bytes; the same command "

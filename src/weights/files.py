@@ -94,8 +94,8 @@ def existing_file(path: str) -> str:
     checkpoints = sorted(str(found.relative_to(folder)) for pattern in ("*.ckpt", "ckpt/*.ckpt", *INDEXES)
                          for found in Path(folder).glob(pattern))
     remedy = f"one of the files in '{folder or '.'}': {', '.join(checkpoints)}" if checkpoints else f"a file of {KNOWN}"
-    missing = os.path.join(path, "model.json") if os.path.isdir(path) else path
-    raise OptionError(f"'{missing}' is not a file; give {remedy}")
+    problem = "is not a file" if not os.path.isdir(path) else "is a folder" if checkpoints else "holds no weights"
+    raise OptionError(f"'{path}' {problem}; give {remedy}")
 
 
 def places_in(folder: str) -> list[str]:

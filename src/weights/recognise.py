@@ -25,7 +25,8 @@ class Recognised(NamedTuple):
 
     def words(self) -> str:
         """For messages."""
-        return f"{self.model} of {SOURCES[self.source].title} with {self.classes} classes"
+        classes = len(CHANNELS.get(self.classes + 1, range(self.classes)))  # 80 of COCO's 90 numbers
+        return f"{self.model} of {SOURCES[self.source].title} with {classes} classes"
 
 
 def recognise(file: WeightFile, models: Sequence[str] = tuple(BUILDERS)) -> Recognised | None:
@@ -66,7 +67,8 @@ def words_of_source(file: WeightFile, model: Model, report: LoadReport) -> str:
     rows = (row for row in read_catalogue().values() if (row.source, row.model) == (report.source, model.name))
     # weights of another size have the same names and shapes
     others = {row.options for row in rows} - {"", f"--image_size={model.image_size}"}
-    return f"{text} (are they those of {' or '.join(sorted(others))}? then add that)" if others else text
+    hint = f"; those for {' or '.join(sorted(others))} look the same: add it where it is right" if others else ""
+    return text + hint
 
 
 def match_model(file: WeightFile, model: str, source: str = "auto") -> tuple[str | None, int]:
