@@ -236,7 +236,7 @@ class OneLineError(ErrorTask):
 
     def execute(self) -> None:
         error = self.request.error
-        body = f"{error.reason}: {error.body}\n".encode()
+        body = f"{error.reason}: {' '.join(error.body.split())}\n".encode()  # it quotes the request
         error.to_response = lambda ident: (f"{error.code} {error.reason}", [("Content-Type", "text/plain")], body)
         super().execute()
 

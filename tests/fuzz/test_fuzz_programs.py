@@ -7,9 +7,9 @@ import pytest
 from harness import TALLIES, Tally, check_message
 from mutations import edit_bytes, edit_tree, edit_words, to_json
 from programs import run
-from test_annotations import COCO, TXT
-from test_options import RECIPE
-from test_weights import npz
+from test_fuzz_annotations import COCO, TXT
+from test_fuzz_options import RECIPE
+from test_fuzz_weights import npz
 
 from src.errors import DataError
 
@@ -48,7 +48,7 @@ def command(kind, folder, rng):
 def test_programs(kind, tmp_path, place):
     import cv2
     import numpy as np
-    from test_annotations import SIZE
+    from test_fuzz_annotations import SIZE
 
     for name in ("a.png", "sub/b.png", "with space.png"):
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
