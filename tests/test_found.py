@@ -44,4 +44,4 @@ def test_only_some_classes():
 
 def test_scores_in_words():
     assert score_words(np.array([0.4, np.inf, 0.4])) == "with a score of at least 0.4 (--draw_score)"
-    assert score_words(np.array([0.4, 0.15, np.inf])) == "with a score of at least 0.15 to 0.4, by class,"
+    assert score_words(np.array([0.4, 0.15, np.inf])) == "with at least the score of their class (0.15 to 0.4)"

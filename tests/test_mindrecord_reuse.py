@@ -132,7 +132,7 @@ def test_other_ranks_do_not_take_a_stale_conversion(tmp_path, call, quick):
     call.txt()
     (tmp_path / "train.txt").write_text("a.png 0,0,9,9,dog\n")
     error = Waiter(Caller(tmp_path)).end()
-    assert isinstance(error, EnvironmentFault) and "must share mindrecord_dir" in str(error)
+    assert isinstance(error, EnvironmentFault) and "must share --mindrecord_dir" in str(error)
 
 
 
@@ -151,9 +151,9 @@ def test_options_that_lead_nowhere(tmp_path, dataset, options, message):
 
 
 @pytest.mark.parametrize("dataset, options, hint", [
-    ("coco", {"voc_root": ROOT}, "voc_root is given, is it --dataset=voc"),
-    ("coco", {"anno_path": "a.txt"}, "anno_path is given, is it --dataset=other"),
-    ("voc", {"coco_root": ROOT}, "coco_root is given, is it --dataset=coco")])
+    ("coco", {"voc_root": ROOT}, "--voc_root is given, is it --dataset=voc"),
+    ("coco", {"anno_path": "a.txt"}, "--anno_path is given, is it --dataset=other"),
+    ("voc", {"coco_root": ROOT}, "--coco_root is given, is it --dataset=coco")])
 def test_the_folder_of_another_data_set_is_a_hint(tmp_path, dataset, options, hint):
     with pytest.raises(DataError, match=f"--{dataset}_root is empty; .*; {hint}"):
         prepare_split("train", dataset, mindrecord_dir=str(tmp_path), classes=[], **options)

@@ -68,7 +68,7 @@ def test_prediction_of_some_classes_in_tiles(place, exported, tmp_path):
     objects = [one for objects in found.values() for one in objects]
     assert {one["class"] for one in objects} <= {"star", "circle"}
     assert all(one["score"] >= (0.5 if one["class"] == "star" else 0.02) for one in objects)
-    assert f"{len(objects)} object(s) with a score of at least 0.02 to 0.5, by class, in 7 picture(s)" in text
+    assert f"{len(objects)} object(s) with at least the score of their class (0.02 to 0.5) in 7 picture(s)" in text
     for option, words in (("only_classes=sta", "did you mean 'star'"), ("tiles=2", "such as 2x2"),
                           ("save=coco,Yolo", "did you mean yolo"), ("score_threshold=x:1", "'x' is not a class")):
         done = run(place, "predict.py", f"--checkpoint_file_path={exported.path}", f"--source={source}",

@@ -28,7 +28,7 @@ def txt_split(split: str, place: Place) -> SplitFiles:
         way_out = "" if split == "train" else " (train.py does without by --run_eval=False)"
         raise SplitMissing(f"--{option} is empty; give the TXT file with the boxes of the {split} images{way_out}")
     if not os.path.isfile(place.anno_path):
-        raise DataError(f"{option} '{place.anno_path}' is missing")
+        raise DataError(f"--{option} '{place.anno_path}' is missing")
     read = partial(read_txt, place.anno_path, place.image_dir)
     return SplitFiles(split, [place.anno_path], place.image_dir, read=read)
 

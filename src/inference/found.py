@@ -66,8 +66,9 @@ def shown_scores(classes: Sequence[str], only: Sequence[str], stored: Mapping) -
 def score_words(scores: np.ndarray) -> str:
     """What the least scores of classes [C] are, in words."""
     low, high = scores.min(), np.max(scores, initial=0, where=np.isfinite(scores))
-    upper = "(--draw_score)" if low == high else f"to {high:g}, by class,"
-    return f"with a score of at least {low:g} {upper}"
+    if low == high:
+        return f"with a score of at least {low:g} (--draw_score)"
+    return f"with at least the score of their class ({low:g} to {high:g})"
 
 
 def known_class(name: str, classes: Sequence[str], option: str) -> str:
