@@ -142,7 +142,7 @@ def test_an_image_of_another_size_is_noticed_by_every_rank(bmps, call, monkeypat
     monkeypatch.setattr(prepare, "SILENCE_SECONDS", 0.1)
     call.txt()
     picture(bmps / "images/b.bmp", 30, 30)
-    with pytest.raises(EnvironmentFault, match="must share mindrecord_dir"):
+    with pytest.raises(EnvironmentFault, match="must share --mindrecord_dir"):
         call.txt(rank=1)
     assert call.txt().converted and not call.txt(rank=1).converted
 

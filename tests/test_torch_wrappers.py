@@ -103,5 +103,5 @@ def test_a_network_inside_itself(path):
 
 def test_an_unknown_type_of_numbers(path):
     save_zip(path, mapping({"a": tensor("0", "Float8_e4m3fn", 1, 0, (1,), (1,))}), {"0": b"1"})
-    with pytest.raises(DataError, match="a tensor in it has the type Float8_e4m3fnStorage; known are DoubleStorage"):
+    with pytest.raises(DataError, match="a tensor in it has the type 'Float8_e4m3fnStorage'; known are DoubleStorage"):
         open_weights(path)

@@ -147,7 +147,7 @@ def main():
     pool = Processes(preparing.fill, preparing.PARTS, workers=2, batch_size=2)
     for number, batch in enumerate(loader.batches(["data"], np.arange(10 ** 7)[:, None], pool, columns=[],
                                                   batch_size=2, details=lambda number: {{"number": number % 200}})):
-        if number == 20:
+        if number == 0:  # the last of the processes may just begin
             print("ready", flush=True)
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import itertools
 import math
 import multiprocessing
 import os
+import signal
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 
 from src.machine.process import keep_freed_memory
+from src.machine.stop_signals import STOPS
 
 BATCHES_AHEAD = 3   # that are prepared while one is used
 BATCHES_HELD = 3    # that the user of a batch may still have: the one before, this one, and the next
@@ -94,7 +96,12 @@ class Processes:
     def submit(self, batch: Batch, tasks: list[Task]) -> Future:
         """Begins to prepare some of its samples."""
         packed = [task._replace(rows=pack(task.rows, batch.arrays[0][task.place])) for task in tasks]
-        return self.executor.submit(work, batch.slot, packed)
+        # it may begin a process, which would speak of a Ctrl-C that comes before start_process(); other threads get it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            return self.executor.submit(work, batch.slot, packed)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def hand_out(self, batch: Batch) -> list[np.ndarray]:
         """The arrays of a batch that is filled."""
@@ -154,6 +161,10 @@ def unpack(rows: list[Row], image: np.ndarray) -> list[Row]:
 def start_process(prepare: Prepare, memory: object, shapes: Sequence[Part]) -> None:
     """Begins a process: ready to work()."""
     os.setpgid(0, 0)  # Ctrl-C and the signals of launchers are for the parent, which ends this one when it is done
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)  # drops one that came while this process began
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the executor ends the others when one has died
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     threading.Thread(target=end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     keep_freed_memory()
