@@ -161,9 +161,9 @@ def unpack(rows: list[Row], image: np.ndarray) -> list[Row]:
 def start_process(prepare: Prepare, memory: object, shapes: Sequence[Part]) -> None:
     """Begins a process: ready to work()."""
     os.setpgid(0, 0)  # Ctrl-C and the signals of launchers are for the parent, which ends this one when it is done
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)  # drops one that came while this process began
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the executor ends the others when one has died
+    while pending := signal.sigtimedwait(STOPS, 0):  # one that came while this process began
+        if pending.si_pid == os.getppid():  # the executor ends the others when one has died
+            os._exit(1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     threading.Thread(target=end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
