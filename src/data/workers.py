@@ -80,6 +80,14 @@ class Processes:
         self.memory = context.RawArray("B", SLOTS * sum(padded_bytes(self.shapes)))
         self.free, self.held = list(range(SLOTS)), set()
         self.executor = ProcessPoolExecutor(workers, context, start_process, (prepare, self.memory, self.shapes))
+        # All processes begin here: of one that begins later the executor may not know when it ends the others. They
+        # would speak of a Ctrl-C that comes before start_process(), so it waits; this process has other threads for it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            for _ in range(workers):
+                self.executor.submit(os.getpid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def new_batch(self, count: int) -> Batch:
         """A batch of so many samples, not filled yet."""
@@ -96,12 +104,7 @@ class Processes:
     def submit(self, batch: Batch, tasks: list[Task]) -> Future:
         """Begins to prepare some of its samples."""
         packed = [task._replace(rows=pack(task.rows, batch.arrays[0][task.place])) for task in tasks]
-        # it may begin a process, which would speak of a Ctrl-C that comes before start_process(); other threads get it
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-        try:
-            return self.executor.submit(work, batch.slot, packed)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self.executor.submit(work, batch.slot, packed)
 
     def hand_out(self, batch: Batch) -> list[np.ndarray]:
         """The arrays of a batch that is filled."""
