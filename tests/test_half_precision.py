@@ -8,8 +8,8 @@ from mindspore import nn
 from src.export.onnx_graph import run_graph
 from src.export.quantize import to_float16
 from src.models.layers import L2Norm, UpsampleTwice
+from src.models.precision import mixed_precision
 from src.models.ssd import Model
-from src.training.build import mixed_precision
 
 LENGTHS = {12.0: 20 / 512 ** 0.5, 0.0: 0.0, 300.0: 20 / 512 ** 0.5, 1e-6: 20 / 512 ** 0.5}  # of equal channels
 

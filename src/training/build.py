@@ -10,7 +10,6 @@ from functools import partial
 import mindspore as ms
 import numpy as np
 from easydict import EasyDict
-from mindspore import dtype as mstype
 
 from src.box_losses import CIoULoss, GIoULoss, SmoothL1Loss
 from src.config import AUTO_PATH, split_options
@@ -26,15 +25,14 @@ from src.inference.description import describe
 from src.inference.predictor import from_model
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss, QualityFocalLoss, VarifocalLoss
 from src.lr_schedule import cosine, multistep, warmup
-from src.machine.compat import auto_mixed_precision
 from src.machine.distributed import check_equal
 from src.machine.process import loader_threads
 from src.matching import Matcher
 from src.models.cpu_kernels import try_own_kernels
 from src.models.freeze import FROZEN_NORMS, choose_norms, freeze_layers, hasten_norms
 from src.models.initialize import he_initialize
-from src.models.layers import L2Norm
 from src.models.model import IMAGENET_STD
+from src.models.precision import mixed_precision
 from src.models.ssd import Model, build_model, with_shapes
 from src.optim import build_optimizer
 from src.option_rules import graph_options
@@ -243,17 +241,6 @@ def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int
                      grad_clip=options.grad_clip, grad_clip_value=options.grad_clip_value, world=world,
                      global_positives=options.loss_normalizer == "batch", micro_steps=options.accumulate,
                      average=average, kernels=kernels)
-
-
-def mixed_precision(model: Model, level: str, kind: str = "float16") -> Model:
-    """The Model with its network cast as amp_level says to kind, float16 or bfloat16; the loss stays in float32."""
-    if level == "O0":
-        return model
-    network = auto_mixed_precision(model.network, level, kind)
-    for _, cell in network.cells_and_names():
-        if isinstance(cell, L2Norm) and level in ("O2", "O3"):
-            cell.to_float(mstype.float32)  # else PyNative mode takes its sum of squares in the short type
-    return dataclasses.replace(model, network=network)
 
 
 def build_state(options: EasyDict, steps_per_epoch: int, saved: Saved | None) -> RunState:
