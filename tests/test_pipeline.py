@@ -44,13 +44,14 @@ class Counting(Predictor):
 
 
 def threads():
+    """Those that run now; compare with <=, as threads of earlier tests may end in between."""
     return {thread for thread in threading.enumerate() if thread.is_alive()}
 
 
 def test_items_come_in_order_and_the_thread_ends():
     before = threads()
     assert numbers(read_ahead(items(100))) == list(range(100))
-    assert threads() == before
+    assert threads() <= before
 
 
 def test_no_more_is_read_than_may_wait(monkeypatch):
@@ -92,7 +93,7 @@ def test_a_reader_whose_user_stops_ends():
     before = threads()
     with contextlib.closing(read_ahead(items(1000))) as ahead:
         next(ahead)
-    assert threads() == before
+    assert threads() <= before
 
 
 def test_the_latest_wins():
