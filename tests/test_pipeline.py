@@ -109,7 +109,7 @@ def test_what_is_handed_over_is_written_in_order_before_the_context_ends():
     with write_behind(lambda one, number: written.append(number)) as write:
         for number in range(100):
             write(picture(number), number)
-    assert written == list(range(100)) and threads() == before
+    assert written == list(range(100)) and threads() <= before
 
 
 def test_an_error_of_the_writer_reaches_the_caller():
