@@ -74,11 +74,11 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
                         resize=predict.resize)
     say(f"{meta['model']} on {count} images of {split.name}, --min_score={meta['min_score']}, --nms_threshold="
         f"{meta['nms_threshold']}, at most {meta['max_boxes']} boxes an image")
-    start = time.time()
+    start = time.monotonic()
     table = collect_detections(predict, loader, rank=rank, world=world)
     if rank:
         return
-    seconds = time.time() - start
+    seconds = time.monotonic() - start
     detections = to_coco(table, truth)
     metrics, evaluated = compute_metrics(truth, detections, dataset=options.dataset, engine=options.metric_engine)
     about = describe_evaluation(options.dataset, split_name=split.name, images=count, meta=meta)

@@ -213,7 +213,7 @@ def build_rates(options: EasyDict, steps_per_epoch: int, total_steps: int = 0) -
 
 
 def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float, saved: Saved | None) -> RunTimer | None:
-    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time().
+    """The RunTimer of --minutes, None without. began: when the program was started, as of time.monotonic().
 
     A run that was resumed before its plan was made has used up minutes already.
     """
