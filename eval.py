@@ -29,6 +29,8 @@ def main() -> None:
 
     options, data_note = take_data(read_options(sys.argv[1:], "eval.py", doc=__doc__), identify)
     options, note = take_run_data(options)
+    if options.store_score and not options.report:
+        raise OptionError("--store_score=True needs --report=True, which finds the score that it stores")
     with smaller_batch("eval_batch_size", options.eval_batch_size):
         run(options, notes=[unused_note(options, "eval.py"), data_note, note])
 
