@@ -53,7 +53,7 @@ def main():
         for part in options.only.split(","):
             rows.append({"part": part, "images": images_of(part, count), **measure(part, folder),
                          "machine": machine(), "date": time.strftime("%Y-%m-%d"), "commit": commit()})
-            print(table(rows)[len(rows) + 1], flush=True)
+            print(line_of(rows[-1], ""), flush=True)
     print("\n".join(table(rows)))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
@@ -159,19 +159,23 @@ def read(path):
 
 
 def table(rows):
-    """The rows as a Markdown table, the growth of a part in the line of its largest COCO."""
+    """The rows as a Markdown table by part, the growth of a part in the line of its largest COCO."""
     lines = ["| | images | time | CPU | peak, MiB | growth |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        own = [other for other in rows if other["part"] == row["part"]]
-        first = min(own, key=lambda other: other["images"])
-        growth = ""
-        if len(own) > 1 and row["images"] == max(other["images"] for other in own):
-            each = (row["peak"] - first["peak"]) * 2 ** 20 / (row["images"] - first["images"])
-            growth = f"{each / 1000:.2f} kB an image"
-        lines.append(f"| {row['part']} | {row['images']:,} | {row['seconds']:.0f} s | {row['cpu']:.0f} s | "
-                     f"{row['peak']:.0f} | {growth} |")
+    for part in PARTS:
+        own = sorted((row for row in rows if row["part"] == part), key=lambda row: row["images"])
+        lines += [line_of(row, "") for row in own[:-1]]
+        if own:
+            first, last = own[0], own[-1]
+            each = (last["peak"] - first["peak"]) * 2 ** 20 / max(last["images"] - first["images"], 1)
+            lines.append(line_of(last, f"{each / 1000:.2f} kB an image" if len(own) > 1 else ""))
     worst = max(row["peak"] for row in rows)
     return [*lines, f"highest peak {worst:.0f} MiB, limit {LIMIT}: {'kept' if worst < LIMIT else 'EXCEEDED'}"]
+
+
+def line_of(row, growth):
+    """A row as a line of the table."""
+    return (f"| {row['part']} | {row['images']:,} | {row['seconds']:.0f} s | {row['cpu']:.0f} s | "
+            f"{row['peak']:.0f} | {growth} |")
 
 
 # --- in a process of their own
