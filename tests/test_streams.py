@@ -23,7 +23,8 @@ def test_a_stream_is_read_to_its_end_and_again(data):
             assert len(found) >= 48  # the end of the connection cuts off what FFmpeg has not put together
             values = [pixels.mean() for pixels, _ in found]
             assert values == sorted(values) and values[0] < 5 and values[-1] > 230
-            assert [second for _, second in found] == pytest.approx([number / 25 for number in range(len(found))], abs=1e-4)
+            times = [number / 25 for number in range(len(found))]
+            assert [second for _, second in found] == pytest.approx(times, abs=1e-4)
 
 
 def test_a_server_that_is_not_there():
