@@ -9,14 +9,17 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import IO, BinaryIO
 
 from src.errors import EnvironmentFault, OptionError
 
 ASIDE = ".writing."  # how the names of what is being written begin
 KEPT_LETTERS = 60    # of a name in such a name: a name has 255 bytes at most, and a letter up to 4
+CLEANERS: list[Callable[[], None]] = []  # that still have to be called, see cleaned()
 
 
 # --- files that appear whole
@@ -92,6 +95,32 @@ def not_written(path: str, error: OSError) -> EnvironmentFault:
 
 
 @contextlib.contextmanager
+def cleaned(clean: Callable[[], None]) -> Iterator[None]:
+    """Calls clean() behind the context, however it ends; a program that ends at once does so by clean_up()."""
+    CLEANERS.append(clean)
+    try:
+        yield
+    finally:
+        CLEANERS.remove(clean)
+        clean()
+
+
+def clean_up() -> None:
+    """Removes what is half written, from any thread, before the program ends without leaving its contexts."""
+    for clean in reversed(CLEANERS):
+        with contextlib.suppress(Exception):  # the others count too
+            clean()
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A new folder of this process alone, among the temporary files of the system; removed at the end."""
+    folder = tempfile.mkdtemp(prefix="ssd.")
+    with cleaned(partial(shutil.rmtree, folder, ignore_errors=True)):
+        yield folder
+
+
+@contextlib.contextmanager
 def folder_aside(path: str) -> Iterator[str]:
     """A new folder beside path, of this process alone, for a file that is written by its name; removed at the end.
 
@@ -99,14 +128,15 @@ def folder_aside(path: str) -> Iterator[str]:
     """
     with open_aside(path) as held:
         folder = f"{held.name}.d"
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.mkdir(folder)
-            yield folder
-        finally:
+
+        def remove() -> None:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 os.remove(held.name)
+        with cleaned(remove):
+            shutil.rmtree(folder, ignore_errors=True)
+            os.mkdir(folder)
+            yield folder
 
 
 def remove_leftovers(folder: str) -> None:
@@ -210,17 +240,17 @@ def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
 def output_folder(path: str) -> Iterator[None]:
     """Makes a folder and checks that it can be written, before the work whose result it will hold.
 
-    When that work fails, folders made here that are still empty are removed. Raises EnvironmentFault.
+    Folders made here that are still empty at the end, as when the work fails, are removed. Raises EnvironmentFault.
     """
     made = missing_folders(path)
-    try:
-        make_folder(path)
-        yield
-    except BaseException:
+
+    def remove_empty() -> None:
         with contextlib.suppress(OSError):  # the first one that holds something, or was not made
             for folder in made:
                 os.rmdir(folder)
-        raise
+    with cleaned(remove_empty):
+        make_folder(path)
+        yield
 
 
 def make_folder(path: str) -> None:
