@@ -75,7 +75,6 @@ def prepare_run(options: EasyDict) -> tuple[int, int]:
 def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list[str]) -> None:
     """Builds the parts and runs the loop. began: time.time() of the start; notes: the first lines of the log, or ""."""
     from src.config import unused_note
-    from src.files import read_json
     from src.machine.compile_cache import use_cache
     from src.training import build
     from src.training.log import RunLog
@@ -109,9 +108,8 @@ def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list
     open_run(options, log, state, model=model, loader=loader, classes=train_split.classes, frozen=frozen,
              validator=validator)
 
-    images = read_json(train_split.ground_truth)["images"]
     Loop(step, loader, state, rates=rates, validator=validator, saver=saver, log=log,
-         image_names=[image["file_name"] for image in images], log_interval=options.log_interval,
+         image_names=train_split.image_names, log_interval=options.log_interval,
          timer=timer, network=f"{model.name} at {model.image_size} pixels").run()
     tell_end(options, log, state)
 

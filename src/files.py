@@ -9,12 +9,14 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import BinaryIO
 
 from src.errors import EnvironmentFault, OptionError
 
 ASIDE = ".writing."  # how the names of what is being written begin
+CLEANERS: list[Callable[[], None]] = []  # that still have to be called, see cleaned()
 
 
 def aside_of(path: str) -> str:
@@ -37,13 +39,34 @@ def write_atomic(path: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def folder_aside(path: str) -> Iterator[str]:
-    """A new folder beside path, of this process alone, for a file that is being written; removed at the end."""
-    folder = tempfile.mkdtemp(prefix=ASIDE, dir=os.path.dirname(os.path.abspath(path)))
+def cleaned(clean: Callable[[], None]) -> Iterator[None]:
+    """Calls clean() behind the context, however it ends; a program that ends at once does so by clean_up()."""
+    CLEANERS.append(clean)
     try:
-        yield folder
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        CLEANERS.remove(clean)
+        clean()
+
+
+def clean_up() -> None:
+    """Removes what is half written, from any thread, before the program ends without leaving its contexts."""
+    for clean in reversed(CLEANERS):
+        with contextlib.suppress(Exception):  # the others count too
+            clean()
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str = "ssd.", above: str | None = None) -> Iterator[str]:
+    """A new folder of this process alone, removed at the end. above: the folder in which, None for the system's."""
+    folder = tempfile.mkdtemp(prefix=prefix, dir=above)
+    with cleaned(partial(shutil.rmtree, folder, ignore_errors=True)):
+        yield folder
+
+
+def folder_aside(path: str) -> contextlib.AbstractContextManager[str]:
+    """A temporary_folder() beside path, for a file that is being written."""
+    return temporary_folder(ASIDE, os.path.dirname(os.path.abspath(path)))
 
 
 def expand_home(path: str) -> str:
@@ -111,17 +134,17 @@ def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
 def output_folder(path: str) -> Iterator[None]:
     """Makes a folder and checks that it can be written, before the work whose result it will hold.
 
-    When that work fails, folders made here that are still empty are removed. Raises EnvironmentFault.
+    Folders made here that are still empty at the end, as when the work fails, are removed. Raises EnvironmentFault.
     """
     made = missing_folders(path)
-    try:
-        make_folder(path)
-        yield
-    except BaseException:
+
+    def remove_empty() -> None:
         with contextlib.suppress(OSError):  # the first one that holds something, or was not made
             for folder in made:
                 os.rmdir(folder)
-        raise
+    with cleaned(remove_empty):
+        make_folder(path)
+        yield
 
 
 def make_folder(path: str) -> None:

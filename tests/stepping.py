@@ -112,7 +112,7 @@ class Validator:
 def make_loop(step, loader, rates, *, start=0, total=0, validator=None, saver=None, log=None, plan=None, **more):
     """A Loop from step `start` to `total` (0: to the last one) with fakes for what is not given."""
     state = RunState(loader.steps, total or len(rates), steps_done=start, plan=plan or {})
-    more.setdefault("image_names", Names())
+    more.setdefault("image_names", Names)
     return Loop(step, loader, state, rates=rates, validator=validator, saver=saver or Saver(), log=log or Log(), **more)
 
 

@@ -20,6 +20,7 @@ CODE_BLOCK = re.compile(r"^```.*?^```\n", re.DOTALL | re.MULTILINE)
 # options of programs that are not ours: mpirun, msrun, docker, Slurm, TensorBoard, py-spy, pip, pre-commit, ruff, curl
 FOREIGN_OPTIONS = {
     "long", "inputs",  # of pytest here: tests/conftest.py
+    "cov", "cov-report",  # of pytest-cov
     "allow-run-as-root", "bind-to", "cpus", "data-binary", "device", "force-reinstall", "gil", "gpus", "join",
     "local_worker_num", "log_dir", "logdir", "map-by", "master_addr", "master_port", "no-deps", "node_rank",
     "oversubscribe", "report-bindings", "rm", "target", "worker_num"}

@@ -78,6 +78,13 @@ def test_a_loss_that_is_not_finite_names_images_lr_and_scale():
     assert np.allclose(weight.asnumpy(), [3, 4])  # the update was left out
 
 
+def test_a_long_run_of_a_large_data_set_keeps_little():
+    step, _ = build([0.1] * 90)
+    loop = make_loop(step, Loader(30), np.full(90, 0.1), image_names=lambda: pytest.fail("there may be very many"))
+    loop.train()
+    assert len(loop.finite) <= 20
+
+
 def test_a_loss_that_is_not_finite_in_another_process_ends_this_one_too():
     class Step:
         micro_steps, dynamic = 1, False

@@ -2,23 +2,19 @@
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import urllib.request
 
 import pytest
-from programs import CLASSES, ROOT, environment, run, write_video
+from programs import CLASSES, ROOT, environment, free_port, run, started, write_video
 
 
 def test_a_served_model_answers_and_streams_until_ctrl_c(place, exported, tmp_path):
     pytest.importorskip("waitress", reason="pip install -r requirements-serve.txt")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     write_video(tmp_path / "grey.mp4", 5)
-    command = [sys.executable, os.path.join(ROOT, "predict.py"), f"--serve={port}", "--draw_score=0.01",
+    command = [sys.executable, os.path.join(ROOT, "predict.py"), f"--serve={free_port()}", "--draw_score=0.01",
                f"--checkpoint_file_path={exported.path}", f"--source={tmp_path / 'grey.mp4'}"]
-    with subprocess.Popen(command, cwd=place.folder, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+    with started(*command, cwd=place.folder, env=environment()) as process:
         address = next(line.split()[0] for line in process.stdout if line.startswith("http://"))
         data = (place.coco / "val2017" / "000001.jpg").read_bytes()
         with urllib.request.urlopen(address + "predict", data, timeout=60) as answer:

@@ -11,7 +11,7 @@ import numpy as np
 import preparing
 import pytest
 from preparing import PARTS
-from programs import ROOT, environment, interrupt, left_behind, read_rows, succeed
+from programs import ROOT, environment, interrupt, left_behind, read_rows, started, succeed
 from test_sampling import equal, joined, loader_of, split_of
 
 from src.data import loader
@@ -88,7 +88,7 @@ def test_a_process_that_is_killed_ends_the_run_with_one_line(pool, read):
         list(read(pool, 40, dies=7))
     assert error.value.exit_code == 4
     for process in set(multiprocessing.active_children()) - others:
-        process.join(10)
+        process.join(60)
         assert not process.is_alive()
 
 
@@ -162,8 +162,8 @@ def test_no_process_is_left_and_none_speaks_when_the_program_ends(tmp_path, numb
     """Ctrl-C reaches all processes of a terminal; so do the signals of some launchers."""
     program, mark = tmp_path / "program.py", uuid.uuid4().hex
     program.write_text(PROGRAM.format(root=ROOT, tests=os.path.join(ROOT, "tests")))
-    with subprocess.Popen([sys.executable, str(program)], env=environment(SSD_TEST_MARK=mark), text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+    with started(sys.executable, str(program), env=environment(SSD_TEST_MARK=mark), stderr=subprocess.PIPE,
+                 start_new_session=True) as process:
         assert process.stdout.readline() == "ready\n"
         (os.killpg if group else os.kill)(process.pid, number)
         _, errors = process.communicate(timeout=60)

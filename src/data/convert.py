@@ -78,10 +78,9 @@ def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, re
     """
     records, classes, category_ids = annotations
     categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes)]
-    truth = {"images": [], "annotations": [], "categories": categories}
     box_counts, left_out, content = Counter(), {}, 0
-    page_size = choose_page_size(records, folder)
-    with mindrecord_writer(folder, page_size) as write_row:
+    page_size, truth_path = choose_page_size(records, folder), os.path.join(folder, "ground_truth.json")
+    with TruthFile(truth_path, categories) as truth, mindrecord_writer(folder, page_size) as write_row:
         load = partial(load_image, max_bytes=int(page_size * IMAGE_SHARE))
         images = load_in_threads(load, records, IMAGES_AT_ONCE)
         for image, record in zip(track(images, len(records), "checking images"), records):
@@ -92,24 +91,42 @@ def write_images(annotations: Annotations, files: SplitFiles, folder: str, *, re
             if image.note:
                 report.add("image damaged", record.source, f"'{record.path}' is {image.note}")
             finished = finish_record(record, image.size, report)
-            write_row(mindrecord_row(len(truth["images"]), finished, image.data))
-            truth["images"].append({"id": record.truth_id, "file_name": os.path.relpath(record.path, files.image_dir),
-                                    "height": finished.height, "width": finished.width})
-            truth["annotations"] += coco_annotations(record if files.as_annotated else finished, category_ids,
-                                                     len(truth["annotations"]) + 1)
+            write_row(mindrecord_row(len(truth.images), finished, image.data))
+            name = os.path.relpath(record.path, files.image_dir)
+            truth.add({"id": record.truth_id, "file_name": name, "height": finished.height, "width": finished.width},
+                      coco_annotations(record if files.as_annotated else finished, category_ids, truth.boxes + 1))
             box_counts.update(box.label for box in finished.boxes)
             content = zlib.crc32(image.data, content)
-        if not truth["images"]:
+        if not truth.images:
             reason = report.findings[-1].reason if report.findings else "the annotations name none"
             raise DataError(f"no usable image in '{files.image_dir}': {reason}")
-    truth_path = os.path.join(folder, "ground_truth.json")
-    with open(truth_path, "w", encoding="utf-8") as file:
-        file.write(json.dumps(truth))
     for entry in os.scandir(folder):  # MindRecord lets only the owner read; others may share the folder
         shutil.copymode(truth_path, entry.path)
     boxes_per_class = [box_counts[label] for label in range(1, len(classes) + 1)]
-    return {"count": len(truth["images"]), "boxes_per_class": boxes_per_class, "left_out": left_out,
+    return {"count": len(truth.images), "boxes_per_class": boxes_per_class, "left_out": left_out,
             "content": f"{content:08x}"}
+
+
+class TruthFile:
+    """A ground_truth.json that is written as its images come: the boxes of a large data set would fill the memory."""
+
+    def __init__(self, path: str, categories: list[dict]):
+        self.images, self.boxes, self.file = [], 0, open(path, "w", encoding="utf-8")
+        self.file.write(f'{{"categories": {json.dumps(categories)}, "annotations": [')
+
+    def add(self, image: dict, annotations: list[dict]) -> None:
+        """Adds an image and its boxes."""
+        self.images.append(json.dumps(image))
+        for annotation in annotations:
+            self.file.write(f"{', ' if self.boxes else ''}{json.dumps(annotation)}")
+            self.boxes += 1
+
+    def __enter__(self) -> TruthFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self.file:
+            self.file.write(f'], "images": [{", ".join(self.images)}]}}')
 
 
 def choose_page_size(records: list[Record], folder: str) -> int:

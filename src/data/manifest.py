@@ -44,7 +44,8 @@ def fingerprint(files: list[str]) -> str:
         digest.update(os.fsencode(os.path.basename(path)) + b"\0")
         if os.path.isfile(path):
             with open(path, "rb") as file:
-                digest.update(file.read())
+                while part := file.read(1 << 20):
+                    digest.update(part)
     return digest.hexdigest()
 
 

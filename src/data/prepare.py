@@ -14,6 +14,7 @@ from src.data.convert import convert_split
 from src.data.formats import split_files
 from src.data.manifest import Wanted, fingerprint, read_manifest, why_stale
 from src.errors import DataError, EnvironmentFault, RankFault
+from src.files import read_json
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5      # in which rank 0 begins to convert images that have other times
@@ -40,6 +41,10 @@ class Split:
     fingerprint: str            # of the annotations
     content: str                # checksum of the images
     lock: ReadLock              # keeps the folder from being removed
+
+    def image_names(self) -> list[str]:
+        """The file name of each image, in the order of the rows; read again each time, for there may be very many."""
+        return [image["file_name"] for image in read_json(self.ground_truth)["images"]]
 
 
 def prepare_split(split: str, dataset: str, *, mindrecord_dir: str, classes: list[str], strict: bool = False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,7 +12,7 @@ from src.errors import EnvironmentFault, OptionError
 from src.export.mindir import write_mindir
 from src.export.onnx import write_onnx
 from src.export.trial import Trial, require_finite
-from src.files import ASIDE, write_atomic
+from src.files import ASIDE, cleaned, temporary_folder, write_atomic
 from src.inference.description import DETECTIONS, FORMATS, RAW, RESIZES, Description, detector_arguments, sidecar_of
 from src.inference.exported import run_cell
 from src.machine.compat import refuse_old
@@ -72,16 +71,17 @@ def file_aside(path: str) -> Iterator[str]:
     which also takes what MindSpore leaves when it fails.
     """
     before = os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         os.symlink(os.path.dirname(path), os.path.join(folder, "to"))
         name = os.path.join("to", f"{ASIDE}{os.getpid()}{os.path.splitext(path)[1]}")
-        os.chdir(folder)
-        try:
-            yield name
-        finally:
+
+        def remove() -> None:
             with contextlib.suppress(OSError):
                 os.remove(name)
             os.chdir(before)
+        os.chdir(folder)
+        with cleaned(remove):
+            yield name
 
 
 def refuse_neighbour(path: str, facts: dict) -> None:

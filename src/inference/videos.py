@@ -44,6 +44,7 @@ class VideoReader:
 
     def __init__(self, source: str):
         self.source, options = source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
+        began = time.monotonic()
         try:
             if not is_url(source) and "HEIC" in describe_file(source):
                 raise ValueError("of a picture in tiles FFmpeg would give the first tile")
@@ -58,16 +59,18 @@ class VideoReader:
                                  f"{MAX_IMAGE_PIXELS} in all")
             self.stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}  # of frames behind the header
         except (av.FFmpegError, ValueError) as error:
-            raise DataError(self.why_not(error)) from error
+            raise DataError(self.why_not(error, time.monotonic() - began)) from error
         self.live = is_url(source) and self.container.duration is None
         self.stream.thread_type = "SLICE" if self.live else "AUTO"  # several frames at a time come later
         self.rate, self.count = float(self.stream.average_rate or 0), self.stream.frames
         self.ratio = self.stream.sample_aspect_ratio or Fraction(1)
 
-    def why_not(self, error: Exception) -> str:
-        """What is wrong with a source that does not open, in words."""
+    def why_not(self, error: Exception, seconds: float) -> str:
+        """What is wrong with a source that does not open, in words. seconds: that it took to find out."""
         reason = getattr(error, "strerror", error)
         if is_url(self.source):
+            if seconds >= STREAM_SECONDS:  # FFmpeg calls it invalid data, an exit or a timeout
+                reason = f"nothing came for {STREAM_SECONDS:g} s"
             return f"--source '{plain_url(self.source)}' cannot be opened ({reason})"
         kind = describe_file(self.source)
         if kind.startswith("it is a video"):  # the rest is advice for annotated pictures
@@ -90,7 +93,9 @@ class VideoReader:
                     yield upright(frame), second - start
                     number += 1
         except av.FFmpegError as error:
-            problem = f"it breaks off ({error.strerror})"
+            is_silence = isinstance(error, av.ExitError)  # PyAV ends FFmpeg when the time is over
+            reason = f"nothing came for {STREAM_SECONDS:g} s" if is_silence else error.strerror
+            problem = f"it breaks off ({reason})"
         finally:
             self.container.close()
         if number + max(self.rate, 1) < self.count:  # some files count a few frames that are not to be shown

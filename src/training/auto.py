@@ -139,11 +139,16 @@ def candidates(boxes: np.ndarray, means: Means, *, image_size: int, threshold: f
                 break
             fit = fit_anchors(boxes, model.anchors, model.levels(), threshold=threshold, image_size=size)
             share = max(share_matched(best, threshold) for best in (fit.before, fit.after))
-            outputs = facts[name]["activations"] * (size / facts[name]["image_size"]) ** 2
+            outputs = outputs_of(facts[name], size)
             speed = SPEEDS[means.device] * (means.cores if means.device == "CPU" else 1)
             # float32: outputs of all images; weights, gradients and two moments at most (docs/costs.md)
             memory = 4 * (outputs * means.batch + 4 * facts[name]["parameters"])
             yield Candidate(name, size, float(share), outputs / speed, memory, start == "whole")
+
+
+def outputs_of(facts: dict, image_size: int) -> float:
+    """Numbers that the layers of a network put out for an image of this size. facts: of the network, read_facts()."""
+    return facts["activations"] * (image_size / facts["image_size"]) ** 2
 
 
 def how_filled(model: Model, weights: WeightFile | None) -> str:

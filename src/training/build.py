@@ -133,8 +133,10 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         found = None if file.meta else recognise(file)
         if found:
             log.say(f"recognised: {options.pre_trained} is {found.words()}")
-        log.say(load_pretrained(network, file, model.name, classes=classes, by_class=options.filter_weight,
-                                frozen=frozen, file_model=found.model if found else ""))
+        report = load_pretrained(network, file, model.name, classes=classes, by_class=options.filter_weight,
+                                 frozen=frozen, file_model=found.model if found else "")
+        log.say(report.text(file.path))
+        log.keep("pre_trained.txt", report.text(file.path, rows=None))
         if file.meta.get("anchor_shapes") and not options.anchors:
             log.say("  note: these weights are trained for anchors of their own; --anchors=FILE with the anchors.json "
                     "of that run keeps them")

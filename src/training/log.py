@@ -19,6 +19,7 @@ class RunLog:
 
     def __init__(self, *, first: bool = True):
         self.first, self.folder, self.steps_per_epoch, self.file = first, "", 1, None
+        self.texts: dict[str, str] = {}  # files for the folder, by name
         self.events: EventFile | None = None  # with a folder
         self.panel: Panel | None = None  # while there is one
         self.leave_panel: Callable[[], None] = no_panel  # gives the terminal back, from any thread
@@ -41,11 +42,17 @@ class RunLog:
                 os.remove(os.path.join(folder, name))
         self.folder, self.steps_per_epoch, self.file = folder, steps_per_epoch, open(path, "a", encoding="utf-8")
         self.events = EventFile(folder)
+        for name, text in self.texts.items():
+            write_atomic(os.path.join(folder, name), text.encode())
 
     def say(self, text: str, *, in_panel: bool = False) -> None:
         """Prints a line, on the first process. in_panel: not where the live panel shows the same."""
         if self.first and not (in_panel and self.panel):
             print(text, flush=True)
+
+    def keep(self, name: str, text: str) -> None:
+        """Keeps a text for the folder, where it becomes a file of this name."""
+        self.texts[name] = f"{text}\n"
 
     def write(self, row: dict, group: str = "") -> None:
         """Appends a row to log.jsonl (null for what is not finite) and its floats to TensorBoard under a group."""

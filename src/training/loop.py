@@ -29,12 +29,12 @@ class Loop:
     """Trains from the last step of a RunState to the end of the run.
 
     rates: of every step of the run, as the optimiser has them; with a timer, which finds out how many steps there are,
-    of the steps before that. image_names: of every row of the data, for errors. network: what is compiled, in words.
+    of the steps before that. image_names: gives those of all rows, for errors. network: what is compiled, in words.
     The methods pass on the numbers of a step: the dict of run_step, whose keys TrainStep explains.
     """
 
     def __init__(self, step: TrainStep, loader: TrainLoader, state: RunState, *, rates: np.ndarray,
-                 validator: Validator | None, saver: Saver, log: RunLog, image_names: Sequence[str],
+                 validator: Validator | None, saver: Saver, log: RunLog, image_names: Callable[[], Sequence[str]],
                  log_interval: int = 10, timer: RunTimer | None = None, network: str = "the network"):
         self.step, self.loader, self.state, self.rates, self.timer = step, loader, state, rates, timer
         self.validator, self.saver, self.log = validator, saver, log
@@ -117,6 +117,7 @@ class Loop:
             asked = time.time()
         if not self.step.dynamic:
             refuse_skipping(self.finite[-state.steps_per_epoch:])
+        del self.finite[:-MAX_SKIPPED]  # a run may have millions of steps
 
     def end_epoch(self) -> bool:
         """What follows an epoch: validate, save. Returns whether the run ends here, before its last step."""
@@ -192,10 +193,11 @@ class Loop:
         # the loss is a mean over the processes, of which one or more are the cause
         if math.isfinite(numbers["own_loss"]) and not math.isfinite(numbers["loss"]):
             raise NotFiniteError(f"the loss of another process is not finite at step {step}; it names the images")
+        names = self.image_names()
         raise NotFiniteError(
             f"loss is {numbers['own_loss']}, gradient norm {numbers['grad_norm']} at step {step}, epoch {epoch}: lr "
             f"{self.step.last_rate(self.rates):.3g}, loss scale {numbers['loss_scale']:g}, images "
-            f"{', '.join(self.image_names[row] for row in rows)}; usual causes: lr too high (lower --lr, raise "
+            f"{', '.join(names[row] for row in rows)}; usual causes: lr too high (lower --lr, raise "
             "--warmup_epochs), no --grad_clip, a loss scale too large for float16; the weights before this step are in "
             "ckpt/diverged.ckpt")
 
