@@ -132,6 +132,15 @@ def translate(raised: BaseException) -> SSDError | None:
     return None
 
 
+def refuse_shortage(error: OSError, path: str) -> None:
+    """Raises an error of its own where an OSError is of what this process lacks, and says nothing of the file."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise EnvironmentFault(f"'{path}' cannot be opened: {error.strerror}; raise the limit ('ulimit -n' shows it) "
+                               "or end other programs", ALONE) from error
+    if error.errno == errno.ENOMEM:
+        raise MemoryError(f"'{path}' cannot be opened") from error
+
+
 # --- several processes
 
 def launched() -> int:
