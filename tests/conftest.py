@@ -19,7 +19,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
 FEW = 25  # inputs of a door without --long
-HANGING = 900  # seconds after which a test that is not `long` counts as hanging; the slowest take 60
+HANGING = 1200  # seconds after which a test that is not `long` counts as hanging; the slowest take 60
 SLOW_TESTS = os.path.join(os.path.dirname(__file__), "slow_tests.txt")
 STDERR = pytest.StashKey[int]()
 
