@@ -31,6 +31,8 @@ def main() -> None:
 
     options, data_note = take_data(read_options(sys.argv[1:], "eval.py", doc=__doc__), identify)
     options, note = take_run_data(options)
+    if options.store_score and not options.report:
+        raise OptionError("--store_score=True needs --report=True, which finds the score that it stores")
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     with leaving_at_once(), smaller_batch("eval_batch_size", options.eval_batch_size):
         run(options, notes=[unused_note(options, "eval.py"), data_note, note])
@@ -76,11 +78,11 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
                         resize=predict.resize)
     say(f"{meta['model']} on {count} images of {split.name}, --min_score={meta['min_score']}, --nms_threshold="
         f"{meta['nms_threshold']}, at most {meta['max_boxes']} boxes an image")
-    start = time.time()
+    start = time.monotonic()
     table = collect_detections(predict, loader, rank=rank, world=world)
     if rank:
         return
-    seconds = time.time() - start
+    seconds = time.monotonic() - start
     detections = to_coco(table, truth)
     metrics, evaluated = compute_metrics(truth, detections, dataset=options.dataset, engine=options.metric_engine)
     about = describe_evaluation(options.dataset, split_name=split.name, images=count, meta=meta)

@@ -127,7 +127,8 @@ def translate(raised: BaseException) -> SSDError | None:
             remedy = f"'pip install -r {EXTRA_PACKAGES[raised.name]}' installs it"
         return EnvironmentFault(f"the package '{raised.name}' is not installed in {sys.executable}; {remedy}")
     if isinstance(raised, OSError):
-        return EnvironmentFault(f"'{raised.filename}' cannot be read or written: {raised.strerror}")
+        name = f"'{raised.filename}'" if raised.filename else "a file"  # an open one does not tell its name
+        return EnvironmentFault(f"{name} cannot be read or written: {raised.strerror or raised}")
     return None
 
 

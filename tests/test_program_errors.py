@@ -50,6 +50,7 @@ BAD = [
     ("predict.py", "--checkpoint_file_path=BEST", 2, "--source is empty"),
     ("predict.py", "--checkpoint_file_path=BEST --source=missing", 3, "source 'missing' does not exist"),
     ("prepare_data.py", "--dataset=voc", 3, "--voc_root is empty"),
+    ("eval.py", "DATA --checkpoint_file_path=BEST --store_score=True", 2, "--store_score=True needs --report=True"),
     ("eval.py", "DATA --checkpoint_file_path=BEST --eval_batch_size=129", 2, "_size=129: must lie between 1 and 128"),
     ("export.py", "--checkpoint_file_path=BEST --export_batch_size=1000", 2, "must lie between 0 and 128"),
     # more memory than any machine has

@@ -122,6 +122,7 @@ def test_what_a_killed_run_was_writing_goes_and_nothing_else(tmp_path):
     folder = tmp_path / "ckpt"
     (folder / ".writing.abc").mkdir(parents=True)
     (folder / ".writing.abc" / "aside.tmp").touch()
+    (folder / ".writing.last.ckpt~").touch()
     for name in ("last.ckpt", ".writing", "writing.x", ".notes"):
         (folder / name).touch()
     with hold_run_folder(str(tmp_path), resume=True):

@@ -59,11 +59,11 @@ LEAVING = """
 import hashlib, sys, time
 sys.path.insert(0, {root!r})
 from src.errors import run_main
-from src.files import output_folder, temporary_folder
+from src.files import folder_aside, output_folder
 from src.machine.stop_signals import leaving_at_once
 
 def main():
-    with output_folder({folder!r}), temporary_folder(above={folder!r}), leaving_at_once():
+    with output_folder({folder!r}), folder_aside({folder!r} + "/a.ckpt"), leaving_at_once():
         print("busy", flush=True)
         try:
             {work}

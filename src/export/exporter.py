@@ -12,7 +12,7 @@ from src.errors import EnvironmentFault, OptionError
 from src.export.mindir import write_mindir
 from src.export.onnx import write_onnx
 from src.export.trial import Trial, require_finite
-from src.files import ASIDE, cleaned, temporary_folder, write_atomic
+from src.files import folder_aside, write_atomic
 from src.inference.description import DETECTIONS, FORMATS, RAW, RESIZES, Description, detector_arguments, sidecar_of
 from src.inference.exported import run_cell
 from src.machine.compat import refuse_old
@@ -65,23 +65,17 @@ def describe_arrays(trial: Trial, outputs: list[np.ndarray], resizing: str) -> d
 
 @contextlib.contextmanager
 def file_aside(path: str) -> Iterator[str]:
-    """The name of a new file beside path (absolute); it is removed at the end where it was not renamed.
+    """The name of a new file for path (absolute) in the working folder, which lies beside path until the end.
 
-    MindSpore's exports refuse spaces and all letters but a to z, so the name is relative to a temporary working folder,
-    which also takes what MindSpore leaves when it fails.
+    MindSpore's exports refuse spaces and all letters but a to z in a path, and leave files when they fail.
     """
     before = os.getcwd()
-    with temporary_folder() as folder:
-        os.symlink(os.path.dirname(path), os.path.join(folder, "to"))
-        name = os.path.join("to", f"{ASIDE}{os.getpid()}{os.path.splitext(path)[1]}")
-
-        def remove() -> None:
-            with contextlib.suppress(OSError):
-                os.remove(name)
-            os.chdir(before)
+    with folder_aside(path) as folder:
         os.chdir(folder)
-        with cleaned(remove):
-            yield name
+        try:
+            yield f"aside{os.path.splitext(path)[1]}"
+        finally:
+            os.chdir(before)
 
 
 def refuse_neighbour(path: str, facts: dict) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from src.data.image_bytes import describe_file
 from src.data.images import IMAGE_ENDINGS, MAX_IMAGE_PIXELS
 from src.errors import DataError, EnvironmentFault
-from src.files import aside_of
+from src.files import finish, open_aside
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts")
 ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
@@ -149,7 +149,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: str, rate: float, ratio: Fraction = Fraction(1)):
-        self.path, self.aside, self.ratio = path, aside_of(path), ratio
+        self.path, self.file, self.ratio = path, None, ratio
         self.container, self.size, self.count, self.last, self.notes = None, None, 0, -1, []
         self.believed = not rate > MAX_RATE
         self.rate = rate if math.isfinite(rate) and 0 < rate <= MAX_RATE else DEFAULT_RATE
@@ -183,8 +183,11 @@ class VideoWriter:
             self.container.mux(self.stream.encode(frame))
             if frame is None:
                 self.container.close()
-                os.replace(self.aside, self.path)
+                finish(self.file, self.path)
         except (av.FFmpegError, OSError) as error:
+            if self.file:
+                finish(self.file, self.path, keep=False)
+                self.file = None
             width, height = self.size
             raise EnvironmentFault(f"'{self.path}' cannot be written ({error.strerror}); is the disk full, or are "
                                    f"frames of {width} x {height} pixels too much for a video?") from error
@@ -193,8 +196,9 @@ class VideoWriter:
         """Makes the file."""
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         encoder = next(name for name in ENCODERS if name in av.codecs_available)
+        self.file = open_aside(self.path)
         # the index in front, so that a browser can begin before it has all of the file
-        self.container = av.open(self.aside, "w", format="mp4", options={"movflags": "faststart"})
+        self.container = av.open(self.file.name, "w", format="mp4", options={"movflags": "faststart"})
         options = {"crf": "20", "preset": "veryfast"} if encoder == "libx264" else {}
         self.stream = self.container.add_stream(encoder, Fraction(self.rate).limit_denominator(1001), options=options)
         self.stream.width, self.stream.height = self.size
@@ -203,5 +207,5 @@ class VideoWriter:
 
     def close(self) -> None:
         """Ends the file."""
-        if self.count:
+        if self.file:
             self.encode(None)

@@ -57,11 +57,11 @@ class Validator:
         self.step.set_train(False)
         for images, _ in itertools.islice(self.loader, 1):
             self.predict(images)
-        began = time.time()
+        began = time.monotonic()
         for images, _ in itertools.islice(self.loader, tried):
             self.predict(images)
         self.step.set_train()
-        return (time.time() - began) * batches / max(tried, 1)
+        return (time.monotonic() - began) * batches / max(tried, 1)
 
     def validate(self, state: RunState) -> dict:
         """Logs and returns the metrics, and draws some detections; {} on other processes than rank 0."""
