@@ -121,12 +121,15 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
 
 
 def open_repeatedly(source: Source, options: EasyDict) -> Iterator[Iterable[Picture]]:
-    """The source as often as it is asked for; while a camera or stream of --serve is gone, nothing, which is said."""
+    """The source each time that it is asked for, from its beginning; nothing while a stream of --serve is gone."""
     from src.inference.sources import open_source
 
     said, waits = "", source.live and options.serve > 0
-    while True:
+    if source.live:  # while the network was compiled frames have become old, and the server may have given up
+        source.video.close()
+    else:
         yield source
+    while True:
         try:
             source, said = open_source(options.source, skip=options.output_path), ""
         except DataError as error:
@@ -135,6 +138,7 @@ def open_repeatedly(source: Source, options: EasyDict) -> Iterator[Iterable[Pict
             if str(error) != said:
                 print(f"{error}; trying again", flush=True)
             source, said = (), str(error)
+        yield source
 
 
 # --- files

@@ -50,7 +50,8 @@ def test_a_window_still_needs_a_source(place):
 
 def test_a_stream_that_is_gone_is_opened_again_for_browsers_only(monkeypatch, capsys):
     predict = importlib.import_module("predict")
-    live, answers = SimpleNamespace(live=True), [DataError("gone"), DataError("gone"), "back"]
+    closed, answers = [], ["newer", DataError("gone"), DataError("gone"), "back"]
+    live = SimpleNamespace(live=True, video=SimpleNamespace(close=lambda: closed.append(True)))
 
     def open_source(text, skip):
         answer = answers.pop(0)
@@ -59,10 +60,14 @@ def test_a_stream_that_is_gone_is_opened_again_for_browsers_only(monkeypatch, ca
         return answer
     monkeypatch.setattr("src.inference.sources.open_source", open_source)
     sources = predict.open_repeatedly(live, SimpleNamespace(source="rtsp://x", output_path="y", serve=8000))
-    assert [next(sources) for _ in range(4)] == [live, (), (), "back"]
+    assert [next(sources) for _ in range(4)] == ["newer", (), (), "back"] and closed == [True]
     assert capsys.readouterr().out == "gone; trying again\n"
-    answers.append(DataError("gone"))
+    answers += ["newer", DataError("gone")]
     sources = predict.open_repeatedly(live, SimpleNamespace(source="rtsp://x", output_path="y", serve=0))
-    assert next(sources) is live
+    assert next(sources) == "newer"
     with pytest.raises(DataError):
         next(sources)
+    video = SimpleNamespace(live=False)
+    answers.append("again")
+    sources = predict.open_repeatedly(video, SimpleNamespace(source="v.mp4", output_path="y", serve=8000))
+    assert [next(sources), next(sources)] == [video, "again"]

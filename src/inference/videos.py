@@ -67,6 +67,10 @@ class VideoReader:
         self.rate, self.count = float(self.stream.average_rate or 0), self.stream.frames
         self.ratio = self.stream.sample_aspect_ratio or Fraction(1)
 
+    def close(self) -> None:
+        """Gives up a source that is not read."""
+        self.container.close()
+
     def why_not(self, error: Exception, seconds: float) -> str:
         """What is wrong with a source that does not open, in words. seconds: that it took to find out."""
         reason = getattr(error, "strerror", error)
@@ -101,7 +105,7 @@ class VideoReader:
                 reason += "; this server may give files from their beginning only: fetch the file, and give its path"
             problem = f"it breaks off ({reason})"
         finally:
-            self.container.close()
+            self.close()
         if number + max(self.rate, 1) < self.count:  # some files count a few frames that are not to be shown
             problem = problem or "it is cut short"
         if problem:
@@ -126,6 +130,10 @@ class Camera:
             raise DataError(f"--source {source}: there is no such camera, or another program uses it")
         self.rate = self.capture.get(cv2.CAP_PROP_FPS)
 
+    def close(self) -> None:
+        """Gives up a camera that is not read."""
+        self.capture.release()
+
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
         start = None
         try:
@@ -134,7 +142,7 @@ class Camera:
                 start = now if start is None else start
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), now - start
         finally:
-            self.capture.release()
+            self.close()
 
 
 def open_video(source: str) -> VideoReader | Camera:
