@@ -11,7 +11,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -97,14 +97,10 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
     """Shows what is found in a window or for browsers, until its end. windows, scores: as of write_files()."""
     import numpy as np
 
-    from src.inference.sources import open_source
     from src.live.stream import Stream
 
-    opened, is_live = [source], source is not None and source.live
+    is_live = source is not None and source.live
     wanted = np.where(np.isfinite(scores), 0, np.inf)  # their least score is chosen there
-
-    def open_again() -> Source:
-        return opened.pop() if opened else open_source(options.source, skip=options.output_path)
 
     def detect(pixels: np.ndarray) -> Detections:
         return predict.detect(pixels, windows).from_scores(wanted)
@@ -112,8 +108,8 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
     score = predict.meta["draw_score"]
     with leaving_at_once():
         detect(np.zeros((8, 8, 3), np.uint8))  # compiles the model before the first frame comes
-    with Stream(detect, open_again if source else None, live=is_live,
-                repeat=options.serve > 0 and not is_live) as stream:
+    open_again = partial(next, open_repeatedly(source, options)) if source else None
+    with Stream(detect, open_again, live=is_live, repeat=options.serve > 0) as stream:
         if options.view:
             from src.live.window import show_window
             show_window(stream, predict.classes, title=f"{name} - {model}", score=score, folder=options.output_path)
@@ -122,6 +118,27 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
         about = f"{predict.meta['model']} of {model}, {predict.image_size} pixels, {len(predict.classes)} class(es)"
         app = App(stream, predict.classes, title=name, about=about, scores=scores, score=score, host=options.host)
         serve(app, host=options.host, port=options.serve)
+
+
+def open_repeatedly(source: Source, options: EasyDict) -> Iterator[Iterable[Picture]]:
+    """The source each time that it is asked for, from its beginning; nothing while a stream of --serve is gone."""
+    from src.inference.sources import open_source
+
+    said, waits = "", source.live and options.serve > 0
+    if source.live:  # while the network was compiled frames have become old, and the server may have given up
+        source.video.close()
+    else:
+        yield source
+    while True:
+        try:
+            source, said = open_source(options.source, skip=options.output_path), ""
+        except DataError as error:
+            if not waits:
+                raise
+            if str(error) != said:
+                print(f"{error}; trying again", flush=True)
+            source, said = (), str(error)
+        yield source
 
 
 # --- files

@@ -44,15 +44,15 @@ def report(rows, path=None):
             json.dump(rows, file, indent=1)
 
 
-def median_seconds(call, repeats=5, warm=1, clock=time.perf_counter):
-    """Median seconds of a call, after `warm` calls that are not counted. clock: time.process_time for those of CPUs."""
+def median_seconds(call, repeats=5, warm=1):
+    """Median seconds of a call, after `warm` calls that are not counted."""
     for _ in range(warm):
         call()
     times = []
     for _ in range(repeats):
-        start = clock()
+        start = time.perf_counter()
         call()
-        times.append(clock() - start)
+        times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 

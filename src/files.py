@@ -113,7 +113,7 @@ def clean_up() -> None:
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[str]:
+def scratch_folder() -> Iterator[str]:
     """A new folder of this process alone, among the temporary files of the system; removed at the end."""
     folder = tempfile.mkdtemp(prefix="ssd.")
     with cleaned(partial(shutil.rmtree, folder, ignore_errors=True)):

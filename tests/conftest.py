@@ -36,7 +36,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Ends the process of a test that hangs, and says where each thread was; pytest-xdist goes on in another one."""
+    """Ends the process of a test that hangs, and says where each thread was."""
     if not item.get_closest_marker("long") and not item.config.getoption("--long"):
         faulthandler.dump_traceback_later(HANGING, exit=True, file=item.config.stash[STDERR])
     try:

@@ -38,7 +38,7 @@ def run(place, *command, **more):
     elif first.endswith(".sh"):
         rest, first = [os.path.join(ROOT, "scripts", first), *rest], "bash"
     return subprocess.run([first, *rest], cwd=place.folder, env=environment(**more), capture_output=True, text=True,
-                          timeout=400, check=False)
+                          timeout=800, check=False)
 
 
 def run_differing(place, folder, *difference, mark, others=1):

@@ -112,6 +112,21 @@ def test_the_end_and_going_on_after_it():
         until(lambda: len(opened) > 5)
 
 
+def test_a_camera_that_is_gone_is_opened_again_until_it_is_back(monkeypatch):
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 0.01)
+    opened, gone = [], iter([True, False, False, True])
+
+    def source():
+        opened.append(True)
+        return frames(3, rate=1000) if next(gone, True) else ()
+    with Stream(lambda pixels: NOTHING, source, live=True, repeat=True) as stream:
+        until(lambda: len(opened) > 5)
+    assert stream.error is None
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 600)
+    with Stream(lambda pixels: NOTHING, lambda: frames(3, rate=1000), live=True, repeat=True) as stream:
+        until(lambda: stream.ended and stream.shot)  # said while it waits, and the end does not wait for that
+
+
 def test_a_source_without_frames_ends_even_where_it_should_repeat():
     with Stream(lambda pixels: NOTHING, lambda: iter(()), repeat=True) as stream:
         until(lambda: stream.ended)

@@ -33,9 +33,16 @@ def qt():
 
 @pytest.fixture
 def window(qt, tmp_path):
-    with Stream(detect, frames) as stream, \
-            open_window(stream, CLASSES, title="a video", score=0.4, folder=str(tmp_path)) as made:
+    with Stream(detect, frames) as stream, opened(stream, tmp_path) as made:
         until(lambda: made.shot is not None)
+        yield made
+
+
+@contextlib.contextmanager
+def opened(stream, folder):
+    """A window that takes keys."""
+    with open_window(stream, CLASSES, title="a video", score=0.4, folder=str(folder)) as made:
+        until(made.isActiveWindow)
         yield made
 
 
@@ -136,8 +143,7 @@ def test_a_slow_model_does_not_hold_the_window(qt, tmp_path):
         begun.set()
         assert go.wait(60), "the window waited for the model"
         return detect(pixels)
-    with Stream(slow, frames) as stream, \
-            open_window(stream, CLASSES, title="", score=0.4, folder=str(tmp_path)) as made:
+    with Stream(slow, frames) as stream, opened(stream, tmp_path) as made:
         until(begun.is_set)
         press(made, Qt.Key.Key_Up)
         press(made, Qt.Key.Key_Space)
@@ -149,7 +155,7 @@ def test_a_slow_model_does_not_hold_the_window(qt, tmp_path):
 def test_a_window_that_ended_leaves_nothing_to_the_garbage_collector(qt, tmp_path):
     """Which deletes what it finds in the thread in which it happens to run."""
     with Stream(detect, frames) as stream:
-        with open_window(stream, CLASSES, title="", score=0.4, folder=str(tmp_path)) as made:
+        with opened(stream, tmp_path) as made:
             parts = [made, made.canvas, made.slider, made.list, *made.timers]
         assert not any(map(isValid, parts))
         del made, parts
@@ -167,7 +173,7 @@ def test_what_ends_the_stream_ends_the_window(qt, tmp_path):
 
 def test_another_window_does_not_keep_one_that_is_closed(qt, tmp_path, monkeypatch):
     monkeypatch.setattr(Window, "take_newest", Window.close)
-    with Stream(detect) as stream, open_window(stream, CLASSES, title="", score=0.4, folder="") as other:
+    with Stream(detect) as stream, opened(stream, tmp_path) as other:
         other.timers[0].stop()
         show_window(stream, CLASSES, title="", score=0.4, folder=str(tmp_path))
         assert other.isVisible()

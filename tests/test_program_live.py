@@ -1,12 +1,16 @@
 """predict.py --serve and --view as programs."""
+import importlib
 import json
 import os
 import signal
 import sys
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 from programs import CLASSES, ROOT, environment, free_port, run, started, write_video
+
+from src.errors import DataError
 
 
 def test_a_served_model_answers_and_streams_until_ctrl_c(place, exported, tmp_path):
@@ -42,3 +46,28 @@ def test_a_window_still_needs_a_source(place):
     pytest.importorskip("PySide6", reason="pip install -r requirements-view.txt")
     done = run(place, "predict.py", "--view=True", QT_QPA_PLATFORM="offscreen")
     assert done.returncode == 2 and "--source is empty" in done.stderr
+
+
+def test_a_stream_that_is_gone_is_opened_again_for_browsers_only(monkeypatch, capsys):
+    predict = importlib.import_module("predict")
+    closed, answers = [], ["newer", DataError("gone"), DataError("gone"), "back"]
+    live = SimpleNamespace(live=True, video=SimpleNamespace(close=lambda: closed.append(True)))
+
+    def open_source(text, skip):
+        answer = answers.pop(0)
+        if isinstance(answer, DataError):
+            raise answer
+        return answer
+    monkeypatch.setattr("src.inference.sources.open_source", open_source)
+    sources = predict.open_repeatedly(live, SimpleNamespace(source="rtsp://x", output_path="y", serve=8000))
+    assert [next(sources) for _ in range(4)] == ["newer", (), (), "back"] and closed == [True]
+    assert capsys.readouterr().out == "gone; trying again\n"
+    answers += ["newer", DataError("gone")]
+    sources = predict.open_repeatedly(live, SimpleNamespace(source="rtsp://x", output_path="y", serve=0))
+    assert next(sources) == "newer"
+    with pytest.raises(DataError):
+        next(sources)
+    video = SimpleNamespace(live=False)
+    answers.append("again")
+    sources = predict.open_repeatedly(video, SimpleNamespace(source="v.mp4", output_path="y", serve=8000))
+    assert [next(sources), next(sources)] == [video, "again"]

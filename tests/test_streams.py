@@ -35,9 +35,9 @@ def test_a_server_that_is_not_there():
 
 
 def test_a_server_that_does_not_answer(data, monkeypatch):
-    monkeypatch.setattr(videos, "STREAM_SECONDS", 0.5)
+    monkeypatch.setattr(videos, "OPEN_SECONDS", 0.5)
     with RtspServer(data, mute=True) as server, \
-            pytest.raises(DataError, match=r"cannot be opened \(nothing came for 0\.5 s\)"):
+            pytest.raises(DataError, match=r"cannot be opened \(no picture came for 0\.5 s\)"):
         VideoReader(server.address)
 
 

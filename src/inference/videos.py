@@ -19,7 +19,7 @@ from src.files import finish, open_aside
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts")
 ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
-STREAM_SECONDS = 10.0               # that a stream may take to open, and be silent
+OPEN_SECONDS, STREAM_SECONDS = 20.0, 10.0  # that a stream may take to open, and be silent
 DEFAULT_RATE, MAX_RATE = 25, 1000   # frames a second: where a source says none; above, its times are not believed
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that PyAV has: H.264, which every player and browser shows
 TICKS = 90000                       # of a drawn video a second, as usual in MPEG
@@ -48,7 +48,8 @@ class VideoReader:
         try:
             if not is_url(source) and "HEIC" in describe_file(source):
                 raise ValueError("of a picture in tiles FFmpeg would give the first tile")
-            self.container = av.open(source, options=options, timeout=STREAM_SECONDS if is_url(source) else None)
+            timeout = (OPEN_SECONDS, STREAM_SECONDS) if is_url(source) else None
+            self.container = av.open(source, options=options, timeout=timeout)
             self.stream = self.container.streams.best("video")  # not a cover
             if self.stream is None:
                 raise ValueError("it has no pictures")
@@ -60,17 +61,22 @@ class VideoReader:
             self.stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}  # of frames behind the header
         except (av.FFmpegError, ValueError) as error:
             raise DataError(self.why_not(error, time.monotonic() - began)) from error
-        self.live = is_url(source) and self.container.duration is None
+        # RTSP comes as time goes, recordings too
+        self.live = is_url(source) and (self.container.duration is None or source.startswith("rtsp"))
         self.stream.thread_type = "SLICE" if self.live else "AUTO"  # several frames at a time come later
         self.rate, self.count = float(self.stream.average_rate or 0), self.stream.frames
         self.ratio = self.stream.sample_aspect_ratio or Fraction(1)
+
+    def close(self) -> None:
+        """Gives up a source that is not read."""
+        self.container.close()
 
     def why_not(self, error: Exception, seconds: float) -> str:
         """What is wrong with a source that does not open, in words. seconds: that it took to find out."""
         reason = getattr(error, "strerror", error)
         if is_url(self.source):
-            if seconds >= STREAM_SECONDS:  # FFmpeg calls it invalid data, an exit or a timeout
-                reason = f"nothing came for {STREAM_SECONDS:g} s"
+            if seconds >= OPEN_SECONDS:  # FFmpeg calls it invalid data, an exit or a timeout
+                reason = f"no picture came for {OPEN_SECONDS:g} s"
             return f"--source '{plain_url(self.source)}' cannot be opened ({reason})"
         kind = describe_file(self.source)
         if kind.startswith("it is a video"):  # the rest is advice for annotated pictures
@@ -95,9 +101,11 @@ class VideoReader:
         except av.FFmpegError as error:
             is_silence = isinstance(error, av.ExitError)  # PyAV ends FFmpeg when the time is over
             reason = f"nothing came for {STREAM_SECONDS:g} s" if is_silence else error.strerror
+            if is_url(self.source) and not self.live and number == 0:  # such as an index at the end of the file
+                reason += "; this server may give files from their beginning only: fetch the file, and give its path"
             problem = f"it breaks off ({reason})"
         finally:
-            self.container.close()
+            self.close()
         if number + max(self.rate, 1) < self.count:  # some files count a few frames that are not to be shown
             problem = problem or "it is cut short"
         if problem:
@@ -122,6 +130,10 @@ class Camera:
             raise DataError(f"--source {source}: there is no such camera, or another program uses it")
         self.rate = self.capture.get(cv2.CAP_PROP_FPS)
 
+    def close(self) -> None:
+        """Gives up a camera that is not read."""
+        self.capture.release()
+
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
         start = None
         try:
@@ -130,7 +142,7 @@ class Camera:
                 start = now if start is None else start
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), now - start
         finally:
-            self.capture.release()
+            self.close()
 
 
 def open_video(source: str) -> VideoReader | Camera:

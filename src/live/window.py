@@ -8,18 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
-from PySide6.QtCore import QEventLoop, Qt, QTimer, Signal
-from PySide6.QtGui import (
-    QCloseEvent,
-    QColor,
-    QImage,
-    QKeySequence,
-    QPainter,
-    QPaintEvent,
-    QPixmap,
-    QResizeEvent,
-    QShortcut,
-)
+from PySide6.QtCore import QEvent, QEventLoop, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QImage, QKeySequence, QPainter, QPaintEvent, QPixmap, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
     QHBoxLayout,
@@ -235,7 +225,7 @@ class Window(QMainWindow):
         """Fills the screen, or ends that."""
         self.showNormal() if self.isFullScreen() else self.showFullScreen()
 
-    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802, Qt's name
+    def closeEvent(self, event: QEvent) -> None:  # noqa: N802, Qt's name
         """Qt calls it."""
         self.closed.emit()
 
