@@ -208,10 +208,10 @@ def missing_folders(path: str) -> list[str]:
 
 
 def names_in(folder: str) -> list[str]:
-    """The names in a folder, none where it does not exist."""
+    """The names in a folder, none where it does not exist. Raises OSError for one that cannot be read."""
     try:
         return os.listdir(folder)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
