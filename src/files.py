@@ -113,7 +113,7 @@ def clean_up() -> None:
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[str]:
+def scratch_folder() -> Iterator[str]:
     """A new folder of this process alone, among the temporary files of the system; removed at the end."""
     folder = tempfile.mkdtemp(prefix="ssd.")
     with cleaned(partial(shutil.rmtree, folder, ignore_errors=True)):
@@ -208,10 +208,10 @@ def missing_folders(path: str) -> list[str]:
 
 
 def names_in(folder: str) -> list[str]:
-    """The names in a folder, none where it does not exist."""
+    """The names in a folder, none where it does not exist. Raises OSError for one that cannot be read."""
     try:
         return os.listdir(folder)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

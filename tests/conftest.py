@@ -19,7 +19,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
 FEW = 25  # inputs of a door without --long
-HANGING = 1200  # seconds after which a test that is not `long` counts as hanging; the slowest take 60
+HANGING = 900  # seconds after which a test that is not `long` counts as hanging; the slowest take 60
 SLOW_TESTS = os.path.join(os.path.dirname(__file__), "slow_tests.txt")
 STDERR = pytest.StashKey[int]()
 
@@ -36,7 +36,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Ends the process of a test that hangs, and says where each thread was; pytest-xdist goes on in another one."""
+    """Ends the process of a test that hangs, and says where each thread was."""
     if not item.get_closest_marker("long") and not item.config.getoption("--long"):
         faulthandler.dump_traceback_later(HANGING, exit=True, file=item.config.stash[STDERR])
     try:

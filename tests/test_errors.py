@@ -73,6 +73,12 @@ def test_a_process_that_waits_is_silent_when_the_launcher_ends_it():
     assert (code, errors) == (-15, "")
 
 
+def test_a_message_that_quotes_a_long_text_keeps_its_beginning_and_its_end():
+    text = str(OptionError(f"--tiles={'x' * 100000}: expected 2x2"))
+    assert len(text) < 4100 and text.startswith("--tiles=xx") and text.endswith("xx: expected 2x2")
+    assert str(OptionError("y" * 4000)) == "y" * 4000
+
+
 def test_an_error_carries_who_meets_it():
     assert DataError("x").met_by == OptionError("x").met_by == "all" and RankFault("x").met_by == ALONE
     assert DataError("x", ALONE).met_by == ALONE and DataError("x", ANOTHER).met_by == ANOTHER

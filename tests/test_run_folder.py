@@ -152,6 +152,17 @@ def test_a_folder_whose_name_is_a_pattern_is_not_taken_for_empty(tmp_path, name)
     check_run_folder(str(tmp_path / name), resume=True)
 
 
+def test_a_folder_that_cannot_be_read_is_not_taken_for_empty(tmp_path, monkeypatch):
+    """Too many open files, for example: another run would begin in it."""
+    def fail(path):
+        raise OSError(24, "Too many open files", path)
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt" / "last.ckpt").touch()
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(OSError, match="Too many"):
+        check_run_folder(str(tmp_path))
+
+
 def test_a_folder_that_the_pattern_fits_is_not_taken_for_the_run(tmp_path):
     (tmp_path / "runs1" / "ckpt").mkdir(parents=True)
     (tmp_path / "runs1" / "ckpt" / "last.ckpt").touch()

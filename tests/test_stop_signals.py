@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from programs import ROOT, started, until
@@ -60,10 +61,11 @@ import hashlib, sys, time
 sys.path.insert(0, {root!r})
 from src.errors import run_main
 from src.files import folder_aside, output_folder
-from src.machine.stop_signals import leaving_at_once
+from src.machine import stop_signals
 
 def main():
-    with output_folder({folder!r}), folder_aside({folder!r} + "/a.ckpt"), leaving_at_once():
+    stop_signals.PATIENCE = {patience}
+    with output_folder({folder!r}), folder_aside({folder!r} + "/a.ckpt"), stop_signals.leaving_at_once():
         print("busy", flush=True)
         try:
             {work}
@@ -76,10 +78,10 @@ CALL, LOOP = 'hashlib.pbkdf2_hmac("sha256", b"", b"", 10 ** 9)', "time.sleep(600
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("work, printed", [(CALL, ""), (LOOP, "unwound\n")])
-def test_a_program_is_left_at_once_with_nothing_half_written(tmp_path, work, printed, number):
+@pytest.mark.parametrize("work, patience, printed", [(CALL, 0.1, ""), (LOOP, 600, "unwound\n")])
+def test_a_program_is_left_at_once_with_nothing_half_written(tmp_path, work, patience, printed, number):
     """Within one long call too; where Python can, its contexts end as usual."""
-    code = LEAVING.format(root=ROOT, folder=str(tmp_path / "made" / "here"), work=work)
+    code = LEAVING.format(root=ROOT, folder=str(tmp_path / "made" / "here"), work=work, patience=patience)
     with started(sys.executable, "-c", code, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == "busy\n"
         process.send_signal(number)
@@ -93,3 +95,31 @@ def test_behind_it_signals_are_what_they_were():
     with leaving_at_once():
         assert signal.getsignal(signal.SIGINT) is not before[0]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+IMPORTING = """
+import sys
+sys.path.insert(0, {root!r})
+from src.errors import run_main
+from src.machine import process
+
+def main():
+    process.prepare()
+    print("importing", flush=True)
+    import {module}
+    print("imported", flush=True)
+
+run_main(main)
+"""
+
+
+@pytest.mark.parametrize("module, seconds", [("mindspore", 0.1), ("mindspore", 0.5), ("mindspore.dataset", 1.5)])
+def test_while_mindspore_is_imported_the_program_ends_with_one_line(module, seconds):
+    """An exception within the import leaves libraries that crash."""
+    with started(sys.executable, "-c", IMPORTING.format(root=ROOT, module=module), stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == "importing\n"
+        time.sleep(seconds)  # whenever it comes
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    if rest == "":
+        assert (process.returncode, errors) == (130, "error: interrupted before there was anything to save\n")

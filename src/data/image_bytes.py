@@ -11,6 +11,8 @@ import stat
 import struct
 import zlib
 
+from src.errors import refuse_shortage
+
 MAX_BYTES = 1 << 30  # of a file: as many pixels as are taken, with 16 bits a colour, and room
 HEAD_BYTES = 4096    # of a file, that tell its kind
 HUFFMAN_FRAMES = (0xc0, 0xc1, 0xc2)  # markers of a JPEG's header: baseline, extended, progressive
@@ -67,6 +69,7 @@ def read_bytes(path: str, max_bytes: int = -1) -> bytes:
         with open(path, "rb") as file:
             return file.read(max_bytes)
     except OSError as error:
+        refuse_shortage(error, path)
         reason = f"{error.strerror}; restore the file, or take it out of the annotations"
         raise BadImage(reason, "missing") from error
     except ValueError as error:  # a NUL or half a character in the name

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from src.data.image_bytes import AGAIN, BadImage, cut_at, describe_bytes, has_whole_chunks, least_jpeg_bytes, read_bytes
-from src.errors import DataError
+from src.errors import DataError, refuse_shortage
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # in any case
 MAX_IMAGE_PIXELS = 1 << 27  # 384 MiB as RGB; a damaged header may promise any number
@@ -163,7 +163,8 @@ def captured_stderr() -> Iterator[list[str]]:
     with STDERR_LOCK, contextlib.ExitStack() as stack:
         try:
             file, kept = stack.enter_context(tempfile.TemporaryFile()), os.dup(2)
-        except OSError:
+        except OSError as error:
+            refuse_shortage(error, "a temporary file")
             yield lines
             return
         os.dup2(file.fileno(), 2)

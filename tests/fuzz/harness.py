@@ -24,7 +24,7 @@ MAX_SECONDS = 10  # of CPU time for one input
 MAX_WAIT = 300  # seconds on the clock, in which a busy machine may pause
 MAX_GROWTH = 2 << 30  # bytes of memory that one door may add to the peak of its process
 NET = 8 << 30          # bytes that a process may ask for, so that a fault does not take the machine with it
-MAX_MESSAGE = 12000  # letters of an error; the words of mutations.py have up to 6000
+MAX_MESSAGE = 4100  # letters of an error
 
 
 class Hang(BaseException):
