@@ -58,6 +58,19 @@ class TrainStep(nn.Cell):
             self.part_sums = Parameter(Tensor([0.0] * 4, mstype.float32), name="micro_parts", requires_grad=False)
             self.calls = Parameter(Tensor(0, mstype.int32), name="micro_calls", requires_grad=False)
 
+    @property
+    def compile_phase(self) -> str:
+        """The name of the compiled graph, which MindSpore gives to all cells inside at each call.
+
+        Once is enough; it would take 5 % of a step of a small network.
+        """
+        return self._compile_phase
+
+    @compile_phase.setter
+    def compile_phase(self, name: str) -> None:
+        if name != self._compile_phase:
+            nn.Cell.compile_phase.fset(self, name)
+
     def start_at(self, step: int) -> None:
         """Makes this the next step of the optimiser, which looks up its learning rate by that number."""
         # only before the first step: once a graph has run, set_data does not reach so small a parameter
