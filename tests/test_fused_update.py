@@ -122,7 +122,7 @@ def test_micro_steps_and_a_dynamic_loss_scale(library, mode):
             batch = np.full((1, 2, 2, 3), pixel, np.uint8), np.ones((1, 1), np.int32), np.zeros((1, 1, 4), np.float32)
             numbers = step(*map(ms.Tensor, (*batch, np.float32(0)))).asnumpy()
             found.append([*numbers, *network.weight.asnumpy(), *step.average.averages[0].asnumpy()])
-    assert np.allclose(found[:4], found[4:], rtol=1e-6) and found[0][9:11] == [3, 4] and found[1][9] < 3
+    assert np.allclose(found[:4], found[4:], rtol=1e-5, atol=1e-6) and found[0][9:11] == [3, 4] and found[1][9] < 3
 
 
 def test_sum_of_squares(library, mode):
