@@ -65,6 +65,8 @@ class VideoReader:
         self.live = is_url(source) and (self.container.duration is None or source.startswith("rtsp"))
         self.stream.thread_type = "SLICE" if self.live else "AUTO"  # several frames at a time come later
         self.rate, self.count = float(self.stream.average_rate or 0), self.stream.frames
+        # of MJPEG over HTTP FFmpeg says that 25 frames come a second
+        self.has_times = self.container.format.name != "mpjpeg"
         self.ratio = self.stream.sample_aspect_ratio or Fraction(1)
 
     def close(self) -> None:
@@ -94,7 +96,8 @@ class VideoReader:
                     problem = "parts of it are damaged"
                     continue
                 for frame in frames:
-                    second = frame.time if frame.time is not None else number / (self.rate or DEFAULT_RATE)
+                    second = frame.time if self.has_times else time.monotonic()
+                    second = number / (self.rate or DEFAULT_RATE) if second is None else second
                     start = second if start is None else start
                     yield upright(frame), second - start
                     number += 1
