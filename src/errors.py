@@ -145,7 +145,7 @@ def refuse_shortage(error: OSError, path: str) -> None:
 
 
 def is_interruption(error: BaseException | None) -> bool:
-    """Whether an exception is a KeyboardInterrupt or was made of one: MindSpore calls the file damaged that it reads."""
+    """Whether an exception is a KeyboardInterrupt or was made of one: MindSpore calls the file it reads damaged."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__
     return error is not None
