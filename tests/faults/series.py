@@ -34,7 +34,7 @@ from src.arguments import ArgumentParser
 from src.files import write_atomic
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # as the programs set it, before MindSpore is imported
-LIMIT = 900  # seconds of a program
+LIMIT = 3600  # seconds of a program, on a busy machine
 # in a mount namespace of its own: $1 becomes /dev/shm
 OWN_MEMORY = ["unshare", "-Urm", "sh", "-c", 'mount --bind "$1" /dev/shm && shift && exec "$@"', "sh"]
 # in that namespace: a disk of $1 kilobytes at $2, which is gone afterwards, so its content is kept in $3
