@@ -25,6 +25,11 @@ ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that PyAV has: H.264
 TICKS = 90000                       # of a drawn video a second, as usual in MPEG
 
 
+def is_camera(source: str) -> bool:
+    """Whether a source is the number of a camera."""
+    return re.fullmatch("[0-9]{1,4}", source) is not None
+
+
 def is_url(source: str) -> bool:
     """Whether a source is the address of a stream."""
     return re.match(r"\w+://", source) is not None
@@ -150,7 +155,7 @@ class Camera:
 
 def open_video(source: str) -> VideoReader | Camera:
     """The frames of a camera number, an address or a file. Raises DataError."""
-    return Camera(source) if source.isdigit() else VideoReader(source)
+    return Camera(source) if is_camera(source) else VideoReader(source)
 
 
 class VideoWriter:

@@ -2,11 +2,12 @@
 
     python tests/faults/series.py --fault=kill --program=train --trials=50 --json=killed.json
 
-starts a program again and again on a tiny drawn data set. kill: kill -9 of its process group at random shares of its
-processor time. full: its output lies on a small disk of its own (tmpfs), full at random shares of what it writes. After
-each trial every file must be whole; then the same command, or --resume=True where a checkpoint is there, must end well,
-and leave what an undisturbed run leaves: equal weights, log rows, numbers, pictures and outputs, and no other files, in
-the output folder, in the folder of temporary files and in /dev/shm. A trial is not made again once FILE has it.
+starts a program again and again on a tiny data set of drawn shapes. kill: kill -9 of its process group at random shares
+of its processor time. full: its output lies on a small disk of its own (tmpfs), full at random shares of what it
+writes. After each trial every file must be whole; then the same command, or --resume=True where a checkpoint is there,
+must end well, and leave what an undisturbed run leaves: equal weights, log rows, numbers, pictures and outputs, and no
+other files, in the output folder, in the folder of temporary files and in /dev/shm. A trial is not made again once FILE
+has it.
 """
 import json
 import os
