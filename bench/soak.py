@@ -253,8 +253,8 @@ def lines_of(result):
     lines += [f"| {NAMES[name]} | {row['mean']:.4g} | {row['slope']:+.3g} ± {row['error']:.2g} | {row['limit']:.3g} | "
               f"{row['verdict']} |" for name, row in result["slopes"].items()]
     memory, each = result["slopes"]["own"], 1000 / max(result["rate"], 1)
-    lines += ["", f"own memory in a thousand {unit_of(result)}: {each * memory['slope']:+.2g} ± {each * memory['error']:.1g} "
-              "MiB"]
+    lines += ["", f"own memory in a thousand {unit_of(result)}: {each * memory['slope']:+.2g} ± "
+              f"{each * memory['error']:.2g} MiB"]
     return [*lines, f"what it left: {'; '.join(result['faults']) or 'complete'}", ""]
 
 
