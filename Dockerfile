@@ -12,10 +12,10 @@
 # Tested: the Python of Debian 12 with the packages of requirements*.txt.
 FROM debian:12.12-slim AS base
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-# MindSpore links libgomp; mpirun reaches other hosts with ssh
+# MindSpore links libgomp; mpirun reaches other hosts with ssh; g++ compiles our kernels for the CPU at the first run
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates libgomp1 openssh-client python3 python3-venv \
+    && apt-get install -y --no-install-recommends ca-certificates g++ libgomp1 openssh-client python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 ssd \
     && mkdir /app /data /runs \

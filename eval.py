@@ -9,10 +9,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from src.errors import OptionError, SSDError, run_main, smaller_batch
 from src.machine import process
+from src.machine.stop_signals import leaving_at_once
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -29,13 +31,15 @@ def main() -> None:
 
     options, data_note = take_data(read_options(sys.argv[1:], "eval.py", doc=__doc__), identify)
     options, note = take_run_data(options)
-    with smaller_batch("eval_batch_size", options.eval_batch_size):
+    if options.store_score and not options.report:
+        raise OptionError("--store_score=True needs --report=True, which finds the score that it stores")
+    process.prepare(options.device_target, options.run_distribute, options.device_num)
+    with leaving_at_once(), smaller_batch("eval_batch_size", options.eval_batch_size):
         run(options, notes=[unused_note(options, "eval.py"), data_note, note])
 
 
 def run(options: EasyDict, *, notes: list[str]) -> None:
     """Starts the devices, loads the model, evaluates it."""
-    process.prepare(options.device_target, options.run_distribute, options.device_num)
     from src.config import model_options, run_of
     from src.files import output_folder
     from src.inference.predictor import load_predictor
@@ -44,7 +48,7 @@ def run(options: EasyDict, *, notes: list[str]) -> None:
 
     import_engine(options.metric_engine)  # before the work whose result it counts
     rank, world = distributed.start(options.device_target, options.device_id, options.run_distribute)
-    say = print if rank == 0 else (lambda text: None)
+    say = partial(print, flush=True) if rank == 0 else (lambda text: None)
     for note in filter(None, notes):
         say(note)
     path = options.checkpoint_file_path
@@ -74,11 +78,11 @@ def evaluate(options: EasyDict, predict: Predictor, folder: str, *, rank: int, w
                         resize=predict.resize)
     say(f"{meta['model']} on {count} images of {split.name}, --min_score={meta['min_score']}, --nms_threshold="
         f"{meta['nms_threshold']}, at most {meta['max_boxes']} boxes an image")
-    start = time.time()
+    start = time.monotonic()
     table = collect_detections(predict, loader, rank=rank, world=world)
     if rank:
         return
-    seconds = time.time() - start
+    seconds = time.monotonic() - start
     detections = to_coco(table, truth)
     metrics, evaluated = compute_metrics(truth, detections, dataset=options.dataset, engine=options.metric_engine)
     about = describe_evaluation(options.dataset, split_name=split.name, images=count, meta=meta)

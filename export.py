@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from src.errors import OptionError, run_main, smaller_batch
 from src.machine import process
+from src.machine.stop_signals import leaving_at_once
 
 if TYPE_CHECKING:
     from easydict import EasyDict
@@ -36,7 +37,7 @@ def main() -> None:
     for note in filter(None, (unused_note(options, "export.py"), *notes)):
         print(note, flush=True)
     process.prepare(options.device_target)
-    with smaller_batch("export_batch_size", options.export_batch_size):
+    with leaving_at_once(), smaller_batch("export_batch_size", options.export_batch_size):
         write(options, path)
 
 

@@ -31,6 +31,8 @@ def read_arguments() -> Namespace:
     parser.add_argument("--output", type=expand_home, required=True, help="checkpoint to write, such as ckpt/ssd.ckpt")
     parser.add_argument("--image_size", type=int, default=0, help="pixels, where it was trained at another size than "
                         "the model was first published with; such as 640 for ssd_mobilenet_v2_fpnlite_640x640")
+    parser.add_argument("--verbose", action="store_true", help="name all parameters that the file does not fill, and "
+                        "all of the file that are left over")
     parser.add_argument("--classes", default="", help="coco, voc or a,b,c; default: coco, or voc for 21 class channels")
     return parser.parse_args()
 
@@ -45,7 +47,7 @@ def main() -> None:
     from src.inference.description import build_described, describe
     from src.weights import checkpoint
     from src.weights.files import open_weights
-    from src.weights.load import OURS, assign, check_version, translate_weights
+    from src.weights.load import MAX_ROWS, OURS, assign, check_version, translate_weights
     from src.weights.names import published_thresholds
     from src.weights.recognise import import_command, match_model, source_facts
 
@@ -59,7 +61,7 @@ def main() -> None:
     if translated.source == OURS:
         raise OptionError(f"'{file.path}' is a checkpoint of this repository already")
     report = assign(model.network, translated)
-    print(report.text(file.path))
+    print(report.text(file.path, None if arguments.verbose else MAX_ROWS))
     if report.complete:
         check_version(model.name, report.source)
         meta = describe(model, classes, published_thresholds(report.source), imported_from=report.source)

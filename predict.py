@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from src.errors import DataError, Interrupted, OptionError, run_main, smaller_batch
 from src.machine import process
+from src.machine.stop_signals import leaving_at_once
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,11 +49,12 @@ def main() -> None:
     from src.inference.predictor import load_predictor
     from src.machine import distributed
 
-    distributed.start(options.device_target, options.device_id)
     pictures = 1 if is_live or source.live else source.total
-    predict = load_predictor(options.checkpoint_file_path, compile_cache=options.compile_cache,
-                             batch_size=batch_size(options.eval_batch_size, len(windows), pictures),
-                             **model_options(options), say=partial(print, flush=True))
+    with leaving_at_once():
+        distributed.start(options.device_target, options.device_id)
+        predict = load_predictor(options.checkpoint_file_path, compile_cache=options.compile_cache,
+                                 batch_size=batch_size(options.eval_batch_size, len(windows), pictures),
+                                 **model_options(options), say=partial(print, flush=True))
     predict.meta.update(read_scores(options.score_threshold, predict.classes, predict.meta))
     scores = shown_scores(predict.classes, options.only_classes, predict.meta)
     if is_live:
@@ -94,22 +97,19 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
     """Shows what is found in a window or for browsers, until its end. windows, scores: as of write_files()."""
     import numpy as np
 
-    from src.inference.sources import open_source
     from src.live.stream import Stream
 
-    opened, is_live = [source], source is not None and source.live
+    is_live = source is not None and source.live
     wanted = np.where(np.isfinite(scores), 0, np.inf)  # their least score is chosen there
-
-    def open_again() -> Source:
-        return opened.pop() if opened else open_source(options.source, skip=options.output_path)
 
     def detect(pixels: np.ndarray) -> Detections:
         return predict.detect(pixels, windows).from_scores(wanted)
     name, model = source.name if source else "Pictures", os.path.basename(options.checkpoint_file_path)
     score = predict.meta["draw_score"]
-    detect(np.zeros((8, 8, 3), np.uint8))  # compiles the model before the first frame comes
-    with Stream(detect, open_again if source else None, live=is_live,
-                repeat=options.serve > 0 and not is_live) as stream:
+    with leaving_at_once():
+        detect(np.zeros((8, 8, 3), np.uint8))  # compiles the model before the first frame comes
+    open_again = partial(next, open_repeatedly(source, options)) if source else None
+    with Stream(detect, open_again, live=is_live, repeat=options.serve > 0) as stream:
         if options.view:
             from src.live.window import show_window
             show_window(stream, predict.classes, title=f"{name} - {model}", score=score, folder=options.output_path)
@@ -118,6 +118,27 @@ def show_live(predict: Predictor, source: Source | None, options: EasyDict, *, w
         about = f"{predict.meta['model']} of {model}, {predict.image_size} pixels, {len(predict.classes)} class(es)"
         app = App(stream, predict.classes, title=name, about=about, scores=scores, score=score, host=options.host)
         serve(app, host=options.host, port=options.serve)
+
+
+def open_repeatedly(source: Source, options: EasyDict) -> Iterator[Iterable[Picture]]:
+    """The source each time that it is asked for, from its beginning; nothing while a stream of --serve is gone."""
+    from src.inference.sources import open_source
+
+    said, waits = "", source.live and options.serve > 0
+    if source.live:  # while the network was compiled frames have become old, and the server may have given up
+        source.video.close()
+    else:
+        yield source
+    while True:
+        try:
+            source, said = open_source(options.source, skip=options.output_path), ""
+        except DataError as error:
+            if not waits:
+                raise
+            if str(error) != said:
+                print(f"{error}; trying again", flush=True)
+            source, said = (), str(error)
+        yield source
 
 
 # --- files
@@ -146,7 +167,9 @@ def find_objects(predict: Predictor, source: Source, *, windows: np.ndarray,
     from src.inference.pipeline import detect_pictures
 
     with contextlib.closing(detect_pictures(predict, source, latest=source.live, windows=windows)) as results:
-        for picture, found in results:
+        with leaving_at_once():  # the first one compiles the model
+            first = list(itertools.islice(results, 1))
+        for picture, found in itertools.chain(first, results):
             yield picture, found.from_scores(scores)
 
 
@@ -155,6 +178,7 @@ def write_all(results: Iterator[tuple[Picture, Detections]], source: Source, out
 
     The files are complete up to where this ends, however it ends.
     """
+    from src.files import cleaned
     from src.inference.pipeline import write_behind
     from src.progress import track
 
@@ -162,7 +186,7 @@ def write_all(results: Iterator[tuple[Picture, Detections]], source: Source, out
     if source.live:
         print(f"reading {source.name}; Ctrl-C ends it", flush=True)
     try:
-        with contextlib.closing(outputs), write_behind(outputs.write) as write, contextlib.closing(results):
+        with cleaned(outputs.close), write_behind(outputs.write) as write, contextlib.closing(results):
             for picture, found in track(results, source.total, "predicting"):
                 write(picture, found)
     except KeyboardInterrupt:
@@ -177,6 +201,8 @@ def finish(source: Source, outputs: Outputs, scores: np.ndarray, *, folder: str,
     """
     from src.inference.found import score_words
 
+    if interrupted and not outputs.rows and not source.live:
+        raise KeyboardInterrupt  # as anywhere else where there is nothing to save
     if not outputs.rows and not interrupted:
         raise DataError(f"--source '{source.name}' gives no picture that can be read")
     min_score = outputs.thresholds["min_score"]

@@ -33,7 +33,7 @@ def main() -> None:
     """Reads the options and trains."""
     from src.config import read_options
 
-    began = time.time()
+    began = time.monotonic()
     options = read_options(sys.argv[1:], "train.py", doc=__doc__)
     process.prepare(options.device_target, options.run_distribute, options.device_num)
     # MindSpore reads its environment when it is imported, so nothing that imports it may come earlier
@@ -73,7 +73,7 @@ def prepare_run(options: EasyDict) -> tuple[int, int]:
 
 
 def train(options: EasyDict, rank: int, *, world: int, began: float, notes: list[str]) -> None:
-    """Builds the parts and runs the loop. began: time.time() of the start; notes: the first lines of the log, or ""."""
+    """Builds the parts, runs the loop. began: start by time.monotonic(); notes: first lines of the log, or ""."""
     from src.config import unused_note
     from src.machine.compile_cache import use_cache
     from src.training import build

@@ -80,6 +80,7 @@ def ours(case, size, *, steps, kernels):
     from src.models.cpu_kernels import try_own_kernels
     from src.models.ssd import build_model
     from src.optim import build_optimizer
+    from src.training.fused_loss import use_own_losses
     from src.training.step import TrainStep
     ms.set_context(mode=ms.GRAPH_MODE)
     model = build_model(case.model, 81, image_size=case.size, width=case.width)
@@ -89,7 +90,10 @@ def ours(case, size, *, steps, kernels):
     parameters = model.network.trainable_params()
     optimizer = build_optimizer(parameters, np.full(steps + 1, LR, np.float32), kind="momentum", momentum=MOMENTUM,
                                 weight_decay=DECAY, decay_exclude="none")
-    step = TrainStep(model, DetectionLoss(MultiBoxLoss()), optimizer, kernels=library)
+    loss = DetectionLoss(MultiBoxLoss())
+    if library:
+        use_own_losses(loss, library)
+    step = TrainStep(model, loss, optimizer, kernels=library)
     step.set_train()
     batch = [ms.Tensor(part) for part in (*batch_of(case, size), np.float32(0))]
     seconds = median_seconds(lambda: step(*batch).asnumpy(), steps)

@@ -9,9 +9,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/arguments.sh
 help_wanted "${1:-}"
 bash scripts/setup_env.sh requirements-dev.txt
-# One file at a time goes to each worker, so that the tests of a file share what they prepared.
+# One file at a time goes to each worker, so that the tests of a file share what they prepared. A worker that crashes, as
+# one does whose test hangs (tests/conftest.py), ends the run: a new one would begin with the same test.
 cores=$(nproc)
-workers=(-n "$((cores < 4 ? cores : 4))" --dist loadfile)
+workers=(-n "$((cores < 4 ? cores : 4))" --dist loadfile --max-worker-restart 0)
 case ${1:-} in
     "") set -- "${workers[@]}" ;;
     --all) shift; set -- "${workers[@]}" -m "not long" "$@" ;;

@@ -1,5 +1,6 @@
 """Losses of predicted boxes: deltas and targets [B, A, 4] of boxes.encode -> loss [B, A] and IoU [B, A] in float32.
 
+They take all anchors, and read no labels [B, A]; training/fused_loss.py takes those with positive ones alone.
 The IoU of each predicted box with its ground truth comes without a gradient: it is a target for the classification. A
 compiled graph leaves out what nobody uses. Both numbers are finite for any finite deltas, and so are the gradients.
 """
@@ -20,7 +21,7 @@ MIN_LOG_SCALE = -20.0
 class SmoothL1Loss(nn.Cell):
     """Smooth L1 of the deltas with beta 1 (https://arxiv.org/abs/1504.08083 eq. 3), summed over the four."""
 
-    def construct(self, deltas: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, deltas: Tensor, targets: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         distance = ops.abs(deltas - targets)                                        # [B, A, 4]
         smooth = ops.select(distance < 1, 0.5 * distance * distance, distance - 0.5).sum(-1)
         return smooth, ops.stop_gradient(compare(deltas, targets)[0])
@@ -32,7 +33,7 @@ class GIoULoss(nn.Cell):
     The hull is the smallest box around both.
     """
 
-    def construct(self, deltas: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, deltas: Tensor, targets: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         iou, union, hull, _, _ = compare(deltas, targets)
         filled = union / hull[..., 0] / hull[..., 1]  # the product of the sides could overflow
         return 2 - iou - filled, ops.stop_gradient(iou)
@@ -52,7 +53,7 @@ class CIoULoss(nn.Cell):
         self.sizes = Tensor(anchors[:, 2:])                                         # [A, 2]
         self.ratio = Tensor(anchors[:, 2] / anchors[:, 3])                          # [A]
 
-    def construct(self, deltas: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, deltas: Tensor, targets: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         iou, _, hull, distance, sides = compare(deltas, targets)
         hull, distance = hull * self.sizes, distance * self.sizes                   # [B, A, 2], of the image
         unit = ops.stop_gradient(hull.max(-1, keepdims=True))                       # [B, A, 1], against overflow

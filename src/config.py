@@ -13,7 +13,7 @@ from easydict import EasyDict
 
 from src.classes import COCO_CLASSES, VOC_CLASSES, named_classes
 from src.errors import OptionError
-from src.files import expand_home
+from src.files import expand_home, write_atomic
 from src.option_rules import DATA_OPTIONS, DATA_PLACES, RENAMED, rule_of
 from src.recipes import KINDS, ZOO_RECIPE, read_recipe, read_yaml
 from src.text import wrap_paragraphs
@@ -108,8 +108,7 @@ def model_options(options: EasyDict) -> dict:
 def save_options(options: EasyDict, path: str) -> None:
     """Writes the resolved options as YAML that --config_path reads again."""
     values = {key: value for key, value in options.items() if key != "typed"}
-    with open(path, "w", encoding="utf-8") as file:
-        yaml.safe_dump(values, file, sort_keys=False)
+    write_atomic(path, yaml.safe_dump(values, sort_keys=False).encode())
 
 
 def split_arguments(arguments: list[str]) -> dict[str, str]:

@@ -33,9 +33,13 @@ class WeightAverage(nn.Cell):
         self.map = ops.HyperMap()
 
     def construct(self) -> tuple:
-        rest = 1 - ops.minimum((1 + self.updates) / (10 + self.updates), self.decay)
+        rest = self.next_rest()
         ops.assign_add(self.updates, 1.0)
         return self.map(ops.partial(follow, rest), self.averages, self.weights)
+
+    def next_rest(self) -> Tensor:
+        """1 - d of the next update."""
+        return 1 - ops.minimum((1 + self.updates) / (10 + self.updates), self.decay)
 
     def restart(self) -> None:
         """Lets the averages be the weights, as at the first update."""

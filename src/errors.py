@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from src.text import one_line
+from src.text import one_line, shortened
 
 OPTION_EXIT, DATA_EXIT, ENVIRONMENT_EXIT, NOT_FINITE_EXIT, INTERRUPTED_EXIT = 2, 3, 4, 5, 130
 # Which of several processes meet an error: all the same one; this one alone, or each its own; another one, not this.
@@ -22,6 +22,7 @@ ALL, ALONE, ANOTHER = "all", "alone", "another"
 # Seconds a process stays silent, so that the first to speak is heard alone: the launcher ends the others at its exit.
 PATIENCE = {ALL: 5.0, ALONE: 0.0, ANOTHER: 10.0}
 EXTRA_PACKAGES = {"waitress": "requirements-serve.txt"}  # not in requirements.txt
+MAX_LETTERS = 4000  # of a message, which may quote a text of any length
 LATER = 0.3  # additional seconds for each process of a host
 # What libraries say when memory runs out, in words without underscores: MindSpore, CUDA, cuDNN, OpenCV, ONNX Runtime.
 NO_MEMORY = re.compile(r"out of memory|memory (not|is not|isn't) enough|insufficient memory|bad alloc|alloc failed|"
@@ -36,7 +37,7 @@ class SSDError(Exception):
     exit_code, met_by = 1, ALONE
 
     def __init__(self, text: str = "", met_by: str | None = None) -> None:
-        super().__init__(one_line(text))
+        super().__init__(shortened(one_line(text), MAX_LETTERS))
         self.met_by = met_by or self.met_by
 
 
@@ -127,8 +128,18 @@ def translate(raised: BaseException) -> SSDError | None:
             remedy = f"'pip install -r {EXTRA_PACKAGES[raised.name]}' installs it"
         return EnvironmentFault(f"the package '{raised.name}' is not installed in {sys.executable}; {remedy}")
     if isinstance(raised, OSError):
-        return EnvironmentFault(f"'{raised.filename}' cannot be read or written: {raised.strerror}")
+        name = f"'{raised.filename}'" if raised.filename else "a file"  # an open one does not tell its name
+        return EnvironmentFault(f"{name} cannot be read or written: {raised.strerror or raised}")
     return None
+
+
+def refuse_shortage(error: OSError, path: str) -> None:
+    """Raises an error of its own where an OSError is of what this process lacks, and says nothing of the file."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise EnvironmentFault(f"'{path}' cannot be opened: {error.strerror}; raise the limit ('ulimit -n' shows it) "
+                               "or end other programs", ALONE) from error
+    if error.errno == errno.ENOMEM:
+        raise MemoryError(f"'{path}' cannot be opened") from error
 
 
 # --- several processes

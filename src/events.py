@@ -1,12 +1,16 @@
 """TensorBoard's file of a folder: numbers, pictures, precision-recall curves and hyperparameters."""
 from __future__ import annotations
 
+import os
+import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from src.files import Appender, make_folder
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -19,16 +23,23 @@ class EventFile:
     """Appends to a file in a folder; the file is made with the first entry."""
 
     def __init__(self, folder: str):
-        self.folder, self.writer = folder, None
+        self.folder, self.file = folder, None
 
     def add(self, step: int, values: Sequence[dict | Summary.Value]) -> None:
-        """Adds values of a step: dicts of the fields of summary_pb2.Summary.Value, or such messages."""
+        """Adds values of a step: dicts of the fields of summary_pb2.Summary.Value, or such messages.
+
+        Raises EnvironmentFault.
+        """
         # here: half a second that other programs need not wait
         from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        self.writer = self.writer or EventFileWriter(self.folder)
-        self.writer.add_event(Event(wall_time=time.time(), step=step, summary={"value": values}))
-        self.writer.flush()
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        now = time.time()
+        if not self.file:
+            make_folder(self.folder)
+            name = f"{EVENTS}{now:.6f}.{socket.gethostname()}.{os.getpid()}"
+            self.file = Appender(os.path.join(self.folder, name))
+            RecordWriter(self.file).write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        RecordWriter(self.file).write(Event(wall_time=now, step=step, summary={"value": values}).SerializeToString())
 
     def numbers(self, step: int, group: str, values: Mapping[str, float]) -> None:
         """Adds numbers by name, as curves of a group."""
@@ -76,5 +87,5 @@ class EventFile:
 
     def close(self) -> None:
         """Closes the file, if there is one."""
-        if self.writer:
-            self.writer.close()
+        if self.file:
+            self.file.close()

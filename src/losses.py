@@ -92,14 +92,17 @@ class MultiBoxLoss(nn.Cell):
             cross_entropy = cross_entropy + self.label_smoothing * (own - logits.mean(-1))
         return (cross_entropy * (positive + negatives)).sum(1)                       # [B]
 
+    def least_negatives(self, anchors: int) -> float:
+        """How many negatives an image without positives has."""
+        # rounded up, with operators that a graph of MindSpore 1.10 knows too
+        return float(-(-self.empty_negatives * anchors // 1))
+
     def hardest(self, cross_entropy: Tensor, positive: Tensor) -> Tensor:
         """Weights [B, A] of the negatives: 1 for the chosen ones, less for ties at the last place, else 0."""
         anchors = cross_entropy.shape[1]
         positives = positive.sum(1, keepdims=True)                                   # [B, 1]
-        # rounded up, with operators that a graph of MindSpore 1.10 knows too
-        without_positives = -(-self.empty_negatives * anchors // 1)
         wanted = ops.select(positives > 0, ops.floor(positives * self.negative_ratio),
-                            ops.ones_like(positives) * float(without_positives))
+                            ops.ones_like(positives) * self.least_negatives(anchors))
         wanted = ops.minimum(wanted, anchors - positives)
         value = ops.select(positive > 0, -ops.ones_like(cross_entropy), cross_entropy)  # [B, A]
         ranked, _ = compat.sort(value, 1, True)
@@ -167,12 +170,12 @@ class DetectionLoss(nn.Cell):
     """Classification of all anchors and boxes of the positives, divided by the number of positives.
 
     classification: cell of logits, labels and, where it has uses_iou, the IoU [B, A] of the boxes -> [B]. box: cell of
-    deltas, targets -> loss [B, A] and IoU [B, A] (box_losses.py). box_weight: factor of the box part. normalizer:
-    "batch" divides the sums by the positives of the batch, at least 1; "image" (NVIDIA, MLPerf) divides each image by
-    its own, takes 0 for an image without any, and averages over the images. The option's "local" is "batch" here:
-    TrainStep then leaves out its correction to the positives of all processes (training/build.py). Returns loss, its
-    classification and its box part (scalars, already weighted and divided) and the positives of the batch. The
-    published focal loss divides by zero in a batch without objects; here it still trains its negatives.
+    deltas, targets, labels -> loss [B, A] and IoU [B, A] (box_losses.py). box_weight: factor of the box part.
+    normalizer: "batch" divides the sums by the positives of the batch, at least 1; "image" (NVIDIA, MLPerf) divides
+    each image by its own, takes 0 for an image without any, and averages over the images. The option's "local" is
+    "batch" here: TrainStep then leaves out its correction to the positives of all processes (training/build.py).
+    Returns loss, its classification and its box part (scalars, already weighted and divided) and the positives of the
+    batch. The published focal loss divides by zero in a batch without objects; here it still trains its negatives.
     """
 
     def __init__(self, classification: nn.Cell, normalizer: str = "batch", *, box: nn.Cell | None = None,
@@ -187,7 +190,7 @@ class DetectionLoss(nn.Cell):
     def construct(self, logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> tuple:
         positive = (labels > 0).astype(mstype.float32)                     # [B, A]
         count = positive.sum(1)                                            # [B]
-        box, iou = self.box(deltas.astype(mstype.float32), targets)        # [B, A]
+        box, iou = self.box(deltas.astype(mstype.float32), targets, labels)  # [B, A]
         box = (box * positive).sum(1) * self.box_weight                    # [B]
         logits = logits.astype(mstype.float32)
         if self.uses_iou:

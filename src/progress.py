@@ -46,10 +46,10 @@ def track_by_lines(items: Iterable, total: int | None, title: str) -> Iterator:
 
     Where the total is not known, a line every 50 of them.
     """
-    start = printed = time.time()
+    start = printed = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
-        now = time.time()
+        now = time.monotonic()
         is_due = done % (max(total // 10, 1) if total else 50) == 0 and now - printed > QUIET_SECONDS
         if is_due or done == total:
             printed = now

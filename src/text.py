@@ -17,6 +17,11 @@ def one_line(text: object) -> str:
     return "".join(signs.get(unicodedata.category(letter), letter) for letter in text)
 
 
+def shortened(text: str, most: int) -> str:
+    """A text of about `most` letters: of a longer one the beginning and the end, which says what to do."""
+    return text if len(text) <= most else f"{text[:most * 3 // 4]} .. {text[-(most // 4):]}"
+
+
 def split_names(text: str) -> list[str]:
     """"backbone, neck" -> ["backbone", "neck"]"""
     return [name.strip() for name in text.split(",") if name.strip()]

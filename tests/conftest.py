@@ -1,4 +1,5 @@
 """What all tests share: oneDNN's setting, the real data, trees of tiny images, and what the programs leave."""
+import faulthandler
 import json
 import os
 import sys
@@ -18,13 +19,30 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
 FEW = 25  # inputs of a door without --long
+HANGING = 900  # seconds after which a test that is not `long` counts as hanging; the slowest take 60
 SLOW_TESTS = os.path.join(os.path.dirname(__file__), "slow_tests.txt")
+STDERR = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser):
     parser.addoption("--long", metavar="FILE", default="",
                      help="many inputs for tests/fuzz and tests of properties; FILE gets what became of them, as JSON")
     parser.addoption("--inputs", metavar="N", type=int, help="at most so many inputs of each kind")
+
+
+def pytest_configure(config):
+    config.stash[STDERR] = os.dup(2)  # before pytest catches what tests print
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Ends the process of a test that hangs, and says where each thread was."""
+    if not item.get_closest_marker("long") and not item.config.getoption("--long"):
+        faulthandler.dump_traceback_later(HANGING, exit=True, file=item.config.stash[STDERR])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_sessionfinish(session):

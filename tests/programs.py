@@ -1,8 +1,11 @@
 """The programs started as a user types them, in a shell of their own: how, and how to look at what they leave."""
+import contextlib
 import json
 import os
 import re
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,7 +38,7 @@ def run(place, *command, **more):
     elif first.endswith(".sh"):
         rest, first = [os.path.join(ROOT, "scripts", first), *rest], "bash"
     return subprocess.run([first, *rest], cwd=place.folder, env=environment(**more), capture_output=True, text=True,
-                          timeout=400, check=False)
+                          timeout=800, check=False)
 
 
 def run_differing(place, folder, *difference, mark, others=1):
@@ -73,16 +76,43 @@ def is_picture(path):
     return image is not None and image.std() > 1
 
 
+@contextlib.contextmanager
+def started(*command, **options):
+    """A process that works meanwhile; killed at the end, so that a test that fails does not wait for it."""
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def interrupt(place, words, program, *options, number=signal.SIGINT, act=None):
     """Starts a program, sends a signal or calls act() when a line begins with the words -> exit code, stderr."""
-    with subprocess.Popen([sys.executable, os.path.join(ROOT, program), *options], cwd=place.folder, text=True,
-                          env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started(sys.executable, os.path.join(ROOT, program), *options, cwd=place.folder, env=environment(),
+                 stderr=subprocess.PIPE) as process:
         for line in process.stdout:
             if line.startswith(words):
                 act() if act else process.send_signal(number)
                 break
         _, errors = process.communicate(timeout=200)
     return process.returncode, errors
+
+
+def free_port():
+    """A port that nobody has, and that no program gets that asks for any."""
+    while True:
+        port = 20000 + secrets.randbelow(10000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+def until(condition, seconds=60, work=lambda: None):
+    """Waits until a condition holds, which on a busy machine may take long; calls work() meanwhile."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        work()
+        time.sleep(0.005)
 
 
 def write_video(path, frames):

@@ -84,8 +84,8 @@ def test_pytest_says_what_it_does_not_know(tmp_path):
         assert done.returncode == wanted and done.stdout == "-m long\n" and done.stderr == ""
     both = [subprocess.run(["bash", tmp_path / "scripts" / "run_tests.sh", *words], capture_output=True, text=True,
                            env=environment(CODE="0"), check=False).stdout for words in ([], ["--all", "-x"])]
-    assert re.fullmatch(r"-n [1-4] --dist loadfile\n", both[0])
-    assert re.fullmatch(r"-n [1-4] --dist loadfile -m not long -x\n", both[1])
+    assert re.fullmatch(r"-n [1-4] --dist loadfile --max-worker-restart 0\n", both[0])
+    assert re.fullmatch(r"-n [1-4] --dist loadfile --max-worker-restart 0 -m not long -x\n", both[1])
 
 
 @pytest.mark.parametrize("name, words, option", [

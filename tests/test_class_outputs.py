@@ -86,7 +86,7 @@ def test_every_kind_of_head(name, own, tmp_path):
         checkpoint.save(path, before.get_parameters(), {"model": name, "classes": theirs})
     file = open_weights(path) if own else WeightFile(path, "npz", arrays, {})
     fresh = {layer.weight.name: layer.weight.asnumpy().copy() for layer in network.head.class_layers()}
-    text = load_pretrained(network, file, name, classes=ours, by_class=True)
+    text = load_pretrained(network, file, name, classes=ours, by_class=True).text("")
     assert "outputs kept (2): Bicycle (bicycle in the file), person\n" in text
     assert text.endswith("new outputs (2): drone, blimp") and "skipped, --filter_weight            0" in text
     person, bicycle = theirs.index("person") + 1, theirs.index("bicycle") + 1
@@ -103,7 +103,7 @@ def test_without_a_shared_name_the_class_layers_are_left_out():
     arrays = {parameter.name: parameter.asnumpy() for parameter in before.get_parameters()}
     for meta in ({"classes": ["a", "b"]}, {}):  # named, or two of unknown names
         text = load_pretrained(network, WeightFile("a", "npz", arrays, meta), "ssd300_mobilenet_v2",
-                               classes=["c", "d", "e", "f"], by_class=True)
+                               classes=["c", "d", "e", "f"], by_class=True).text("")
         assert "skipped, --filter_weight           12" in text and "outputs" not in text
 
 
@@ -113,5 +113,5 @@ def test_who_could_keep_outputs_is_told():
     arrays = {parameter.name: parameter.asnumpy() for parameter in before.get_parameters()}
     file = WeightFile("a", "npz", arrays, {"classes": ["a", "b", "c"]})
     assert "note: the file knows b, a; --filter_weight=True keeps" in load_pretrained(
-        network, file, "ssd300_mobilenet_v2", classes=["b", "a", "x"])
-    assert "note" not in load_pretrained(network, file, "ssd300_mobilenet_v2", classes=["a", "b", "c"])
+        network, file, "ssd300_mobilenet_v2", classes=["b", "a", "x"]).text("")
+    assert "note" not in load_pretrained(network, file, "ssd300_mobilenet_v2", classes=["a", "b", "c"]).text("")

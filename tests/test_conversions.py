@@ -168,7 +168,7 @@ def test_a_rank_beside_rank_0_waits_while_that_may_convert_replaced_images(bmps,
         while len(polls) < 5 and not waiter.done():
             time.sleep(0.01)
         assert not waiter.done() and polls == [{}] * len(polls), "times count as well"
-    assert waiter.result(20).folder == split.folder
+    assert waiter.result(60).folder == split.folder
 
 
 def test_images_that_were_missing_and_still_are_change_nothing(bmps, call):

@@ -1,8 +1,6 @@
 """Our own kernels of a training step on CPU compute what MindSpore's do, and stand only in training."""
 import copy
 import ctypes
-import os
-import stat
 from pathlib import Path
 
 import mindspore as ms
@@ -11,13 +9,20 @@ import pytest
 from mindspore import nn, ops
 
 from src.errors import EnvironmentFault
-from src.files import private_folders
 from src.losses import DetectionLoss, FocalLoss
-from src.machine import cpu_library, process
-from src.models.cpu_kernels import Clipped, Convolution, Normalization, SquaredSum, try_own_kernels, use_own_kernels
+from src.machine import cpu_library
+from src.models.cpu_kernels import (
+    Clipped,
+    Convolution,
+    FrozenConvolution,
+    FrozenNormalization,
+    Normalization,
+    use_own_kernels,
+)
 from src.models.freeze import choose_norms
+from src.models.heads import SharedHead
 from src.models.initialize import he_initialize
-from src.models.layers import BatchNorm, batch_norm, conv, conv_norm, torch_conv
+from src.models.layers import BatchNorm, batch_norm, conv, conv_norm, separable_conv, torch_conv
 from src.models.ssd import build_model
 from src.optim import build_optimizer
 from src.training.step import TrainStep
@@ -138,6 +143,85 @@ def test_norm_with_activation_and_its_gradients(library, activation, batch):
     assert_equal(run(own, inputs, weights), run(cells, inputs, weights))
 
 
+def set_norms(rng, cells):
+    """Gives all norms numbers of their own, and returns them."""
+    norms = [norm for cell in cells for _, norm in cell.cells_and_names() if isinstance(norm, BatchNorm)]
+    for norm in norms:
+        for parameter in norm.get_parameters():
+            parameter.set_data(ms.Tensor(np.abs(drawn(rng, parameter.shape, shift=2)) + 0.1))
+    return norms
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU, nn.ReLU6])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_frozen_norm_with_activation_and_its_gradients(library, activation, batch):
+    rng = np.random.default_rng(0)
+    cells = [nn.SequentialCell([BatchNorm(CHANNELS, eps=1e-3), *([activation()] if activation else [])])
+             for _ in SIDES]
+    set_norms(rng, cells)
+    choose_norms(nn.CellList(cells), "frozen", 1)
+    inputs = [drawn(rng, (batch, CHANNELS, *side), 2, 3) for side in SIDES]
+    weights = [drawn(rng, array.shape) for array in inputs]
+    own = with_kernels(cells, library)
+    assert all(isinstance(cell[0].bn_infer, FrozenNormalization) for cell in own)
+    assert_equal(run(own, inputs, weights), run(cells, inputs, weights))
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU, nn.ReLU6])
+@pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (1, 1)])
+def test_convolution_in_front_of_a_frozen_norm_and_its_gradients(library, size, stride, activation):
+    """The two and the activation are one kernel: channels below and above its tiles, maps that end within one."""
+    rng, sides = np.random.default_rng(0), [(1, 1), (2, 2), (5, 4), (19, 19), (38, 37), (7, 1), (75, 75)]
+    channels = ((3, 5), (128, 24), (17, 9), (50, 47), (16, 96), (300, 8), (49, 33)) if size == 1 else ((3, 3),) * 7
+    cells = [conv_norm(first, second, batch_norm(eps=1e-3), kernel_size=size, stride=stride, activation=activation,
+                       groups=1 if size == 1 else first) for first, second in channels]
+    norms = set_norms(rng, cells)
+    for cell, norm in zip(cells, norms):
+        cell[0].weight.set_data(ms.Tensor(drawn(rng, cell[0].weight.shape)))
+        norm.moving_mean.set_data(norm.moving_mean - 2)
+    choose_norms(nn.CellList(cells), "frozen", 1)
+    inputs = [drawn(rng, (2, cell[0].in_channels, *side)) for cell, side in zip(cells, sides)]
+    weights = [drawn(rng, (2, cell[0].out_channels, *(-(-part // stride) for part in side)))
+               for cell, side in zip(cells, sides)]
+    own = with_kernels(cells, library)
+    fused = hasattr(ctypes.CDLL(library), "depthwise" if size == 3 else "pointwise")
+    assert all(isinstance(cell[1].bn_infer, FrozenConvolution if fused else FrozenNormalization) for cell in own)
+    assert_equal(run(own, inputs, weights), run(cells, inputs, weights))
+
+
+class Total(nn.Cell):
+    """The sum of all that a head gives."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def construct(self, *maps):
+        logits, deltas = self.head(maps)
+        return logits.sum() + deltas.sum()
+
+
+def test_frozen_norms_in_a_head_with_shared_convolutions(library, mode):
+    """Each level has norms of its own behind the same convolutions, and one activation serves all."""
+    rng = np.random.default_rng(0)
+    for kind in ("frozen", "own"):
+        head = SharedHead(2, 8, anchors_per_cell=2, num_classes=3, norm=batch_norm(), one_tower=True,
+                          layer=separable_conv, tower_bias=False)
+        set_norms(rng, [head])
+        choose_norms(head, kind, 1)
+        own = copy.deepcopy(head)
+        use_own_kernels(own, library)
+        assert isinstance(own.relu, Clipped)
+        maps = [ms.Tensor(drawn(rng, (2, 8, side, side))) for side in (6, 3)]
+        numbers = []
+        for network in (own, head):
+            network.set_train()
+            step = ops.value_and_grad(Total(network), None, network.trainable_params())
+            loss, gradients = step(*maps)
+            numbers.append([part.asnumpy() for part in (loss, *gradients)])
+        assert_equal(*numbers)
+
+
 def test_a_single_value_is_clipped_too(library):
     """The norm gives beta, 7 of the first channel and -7 of the second, and leaves its statistics."""
     cell = conv_norm(2, 2, batch_norm(), groups=2)
@@ -157,12 +241,6 @@ def test_results_do_not_depend_on_threads(library):
         results.append(run(with_kernels([cell], library), inputs, weights))
     kernels.set_threads(1)
     assert all(np.array_equal(one, other) for one, other in zip(*results))
-
-
-def test_sum_of_squares(library):
-    """1 + 4 + 9 + 16, and 5000 times 0.25."""
-    tensors = ms.Tensor([[1.0, -2.0]]), ms.Tensor([-3.0]), ms.Tensor(4.0), ms.Tensor(np.full(5000, 0.5, np.float32))
-    assert SquaredSum(library)(tensors).asnumpy().tolist() == 1280
 
 
 def train(change):
@@ -206,13 +284,11 @@ def test_an_exported_file_has_plain_operators(library, tmp_path):
     assert b"Conv2D" in data and b"ReLU6" in data and b"Custom" not in data
 
 
-def test_norms_with_other_statistics_keep_theirs(library):
-    frozen, synchronised = conv_norm(4, 4, batch_norm(), groups=4), conv_norm(4, 4, batch_norm())
-    choose_norms(frozen, "frozen", 1)
-    choose_norms(synchronised, "sync", 2)
-    assert use_own_kernels(nn.CellList([frozen, synchronised]), library) == 1  # the depthwise convolution
-    assert [type(cell[2]) for cell in (frozen, synchronised)] == [nn.ReLU6] * 2
-    assert not any(isinstance(cell[1].bn_train, Normalization) for cell in (frozen, synchronised))
+def test_synchronised_norms_stay(library):
+    cell = conv_norm(4, 4, batch_norm())
+    choose_norms(cell, "sync", 2)
+    assert use_own_kernels(cell, library) == 0
+    assert type(cell[2]) is nn.ReLU6 and not isinstance(cell[1].bn_train, Normalization)
 
 
 @pytest.mark.parametrize("other", [
@@ -221,69 +297,3 @@ def test_norms_with_other_statistics_keep_theirs(library):
     conv(4, 4, groups=4, stride=3)])
 def test_other_convolutions_stay(library, other):
     assert use_own_kernels(nn.CellList([other]), library) == 0
-
-
-# --- compiling
-
-@pytest.fixture
-def own_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(cpu_library, "private_folders", lambda name: [str(tmp_path / name)])
-    return tmp_path / "ssd-cpu-kernels"
-
-
-def compiler(tmp_path, monkeypatch, body):
-    """Makes CXX a shell script."""
-    path = tmp_path / "compiler"
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("CXX", str(path))
-
-
-def test_the_library_is_compiled_once(library, own_folder, monkeypatch, tmp_path):
-    monkeypatch.delenv("CXX", raising=False)
-    path = cpu_library.open_kernels(2)
-    assert [path] == [str(file) for file in own_folder.iterdir()]  # nothing is left beside it
-    monkeypatch.setattr(cpu_library, "compile_to", None)           # which cannot be called
-    assert cpu_library.open_kernels(2) == path
-
-
-@pytest.mark.parametrize("body, message", [
-    ("echo 'kernels: out of luck' >&2; exit 1", "kernels: out of luck"),
-    ("for path; do case $last in -o) echo no library > $path;; esac; last=$path; done", "")])
-def test_a_compiler_that_fails_is_named(own_folder, monkeypatch, tmp_path, body, message):
-    compiler(tmp_path, monkeypatch, body)
-    with pytest.raises(EnvironmentFault, match=f"compiler did not compile our kernels: .*{message}"):
-        cpu_library.open_kernels(1)
-
-
-def test_without_a_compiler_training_goes_on_and_says_so(own_folder, monkeypatch):
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", str(own_folder))
-    said, network = [], conv_norm(4, 4, batch_norm(), groups=4)
-    assert try_own_kernels(network, said.append) == ""
-    assert said == ["note: no C++ compiler is installed (looked for g++ and c++); training goes on with MindSpore's "
-                    "own kernels, which are slower"]
-    assert isinstance(network[2], nn.ReLU6)
-
-
-def test_another_source_compiler_or_processor_is_another_library(monkeypatch, tmp_path):
-    before = cpu_library.digest(["g++"])
-    assert before == cpu_library.digest(["g++"]) != cpu_library.digest(["g++", "-g"])
-    (tmp_path / "norm.cc").write_text("int x;")
-    monkeypatch.setattr(cpu_library, "SOURCES", tmp_path)
-    assert cpu_library.digest(["g++"]) != before
-
-
-def test_folders_lie_in_the_environment_and_the_users_cache(monkeypatch):
-    monkeypatch.setattr("sys.prefix", "/env")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert private_folders("x") == ["/env/share/x", "/cache/x"]
-    monkeypatch.setattr("sys.base_prefix", "/env")
-    assert private_folders("x") == ["/cache/x"]
-
-
-@pytest.mark.parametrize("asked, threads", [("3", 3), ("", None), ("0", None), ("2,1", None)])
-def test_threads_are_those_that_were_asked_for(monkeypatch, asked, threads):
-    monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    monkeypatch.delenv("OMPI_COMM_WORLD_LOCAL_SIZE", raising=False)
-    assert process.kernel_threads() == (threads or len(os.sched_getaffinity(0)))

@@ -4,10 +4,12 @@ import importlib
 import json
 import os
 import re
+import sys
 
 import cv2
 import numpy as np
 import pytest
+from programs import ROOT, started
 
 from src import metrics
 from src.drawing import draw_boxes
@@ -19,7 +21,6 @@ from src.evaluation.mistakes import judge
 from src.evaluation.plots import plot_pr_curves
 from src.evaluation.summary import calibration_words, join_words, size_words, summarize
 from src.metrics import evaluate_boxes
-from src.training.run_folder import hold_run_folder
 from src.weights import checkpoint
 
 CAT, DOG = 7, 2  # dogs come first for the engines, cats in the data
@@ -281,21 +282,23 @@ def test_a_checkpoint_of_a_run_takes_the_score(keep, tmp_path):
     assert sorted(os.listdir(tmp_path / "run")) == ["ckpt", "config.yaml", "log.jsonl"]
 
 
-def test_a_checkpoint_of_a_living_run_stays(keep, tmp_path, monkeypatch):
+HOLDER = """
+import sys, time
+sys.path.insert(0, {root!r})
+from src.training.run_folder import hold_run_folder
+with hold_run_folder({run!r}, resume=True):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_checkpoint_of_a_living_run_stays(keep, tmp_path):
     path, said = run_with(tmp_path), []
     before = open(path, "rb").read()
-    pid = os.fork()  # a lock belongs to a process
-    if not pid:
-        with hold_run_folder(str(tmp_path / "run"), resume=True):
-            open(tmp_path / "held", "w").close()
-            while not (tmp_path / "end").exists():
-                pass
-        os._exit(0)
-    while not (tmp_path / "held").exists():
-        pass
-    keep(path, CHOSEN, said.append)
-    (tmp_path / "end").touch()
-    os.waitpid(pid, 0)
+    code = HOLDER.format(root=ROOT, run=str(tmp_path / "run"))
+    with started(sys.executable, "-c", code) as holder:  # a lock belongs to a process
+        assert holder.stdout.readline() == "held\n"
+        keep(path, CHOSEN, said.append)
     assert open(path, "rb").read() == before
     assert "give predict.py --draw_score=0.42" in said[0] and "in use by a run" in said[0]
 

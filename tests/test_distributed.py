@@ -14,7 +14,7 @@ from src.machine import distributed
 def threads(monkeypatch):
     """Function: together(calls) runs a function a rank at once; all_reduce adds over them."""
     def together(*calls):
-        barrier, given, mine = threading.Barrier(len(calls), timeout=10), {}, threading.local()
+        barrier, given, mine = threading.Barrier(len(calls), timeout=60), {}, threading.local()
 
         def all_reduce(values):
             given[mine.rank] = values

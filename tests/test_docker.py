@@ -7,6 +7,8 @@ from pathlib import Path
 
 from programs import ROOT
 
+from src.machine.cpu_library import COMPILERS
+
 
 def lines(name):
     return Path(ROOT, name).read_text(encoding="utf-8").splitlines()
@@ -32,3 +34,8 @@ def test_what_is_copied_and_what_messages_name_is_let_through():
 def test_a_builder_that_makes_all_stages_up_to_the_target_makes_no_gpu_image_for_the_cpu():
     stages = [line.split()[1:] for line in lines("Dockerfile") if line.startswith("FROM")]
     assert [stage[-1] for stage in stages] == ["base", "cpu", "gpu", "cpu"] and stages[-1] == ["cpu"]
+
+
+def test_the_compiler_of_our_kernels_is_installed():
+    words = " ".join(lines("Dockerfile")).split()
+    assert COMPILERS[0] in words[words.index("install"):words.index("openssh-client")]

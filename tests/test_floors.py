@@ -25,9 +25,8 @@ NEEDS_MINDSPORE = ("box_losses", "ema", "losses", "optim", "machine.compat", "ma
                    "evaluation.evaluate",
                    "inference.description", "inference.exported", "inference.predictor", "export.exporter",
                    "export.mindir", "export.onnx", "export.trial", "training.anchors", "training.auto",
-                   "training.build",
-                   "training.checks", "training.loop", "training.resume", "training.saver", "training.step",
-                   "training.validator")
+                   "training.build", "training.checks", "training.fused_loss", "training.fused_update",
+                   "training.loop", "training.resume", "training.saver", "training.step", "training.validator")
 # the modules that need a package of an optional requirements file
 OPTIONAL = {"live.window": "PySide6", "live.server": "waitress"}
 # the modules that know options: what they are, and what is built from them; all others take plain arguments

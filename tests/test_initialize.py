@@ -64,7 +64,7 @@ def test_what_he_draws(name):
 def test_filter_weight_leaves_out_what_depends_on_the_classes(name, tmp_path):
     network, names = small(name, 3).network, class_names(name)
     np.savez(tmp_path / "all.npz", **parameters(network))
-    report = load_pretrained(network, open_weights(str(tmp_path / "all.npz")), name, by_class=True)
+    report = load_pretrained(network, open_weights(str(tmp_path / "all.npz")), name, by_class=True).text("")
     assert re.search(rf"skipped, --filter_weight +{len(names)}\n", report)
     assert re.search(rf"loaded +{len(parameters(network)) - len(names)}\n", report)
 

@@ -1,13 +1,15 @@
 """Limits: pictures and headers that promise gigabytes, and what files say of themselves that cannot be."""
+import io
 import struct
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from src.anchor_file import read_shapes
-from src.data.image_bytes import MAX_BYTES
-from src.data.images import MAX_IMAGE_SIDE, read_image
+from src.data.image_bytes import MAX_BYTES, least_jpeg_bytes
+from src.data.images import MAX_IMAGE_SIDE, check_bytes, read_image
 from src.errors import DataError, OptionError
 from src.weights.meta import EXPORTED, read_meta
 
@@ -95,3 +97,48 @@ def test_anchor_files_with_numbers_of_any_size(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(OptionError, match="is broken"):
         read_shapes(str(tmp_path / "a.json"), [1], 300)
+
+
+# --- JPEG: a header that says more pixels than the bytes can hold
+
+def jpeg_head(kind, height, width, *factors, front=b""):
+    """The first bytes of a JPEG up to its frame header. factors: sampling of each component, such as 0x22."""
+    parts = b"".join(bytes([number, factor, 0]) for number, factor in enumerate(factors, 1))
+    return (b"\xff\xd8" + front + bytes([0xff, kind]) +
+            struct.pack(">HBHHB", 8 + len(parts), 8, height, width, len(factors)) + parts)
+
+
+THUMBNAIL = b"\xff\xe1" + struct.pack(">H", 2 + 100) + jpeg_head(0xc0, 8000, 8000, 0x11).ljust(100, b"\0")
+
+
+@pytest.mark.parametrize("data, least", [
+    (jpeg_head(0xc0, 640, 1280, 0x11), 1600),                    # 80 x 160 blocks, a bit each
+    (jpeg_head(0xc2, 640, 1280, 0x22, 0x11, 0x11), 2400),        # 4:2:0, half as many again
+    (jpeg_head(0xc1, 640, 1280, 0x11, 0x11, 0x11), 4800),
+    (jpeg_head(0xc0, 640, 1280, 0x11, front=THUMBNAIL), 1600),   # not that of the picture within
+    (jpeg_head(0xc0, 640, 1280, 0x11, front=b"\xff\xff"), 1600), (jpeg_head(0xc0, 640, 1280, 0x11, front=b"ab"), 1600),
+    (jpeg_head(0xc9, 640, 1280, 0x11), 0),                       # arithmetic coding may take less
+    (jpeg_head(0xc0, 640, 1280, 0x00), 0), (jpeg_head(0xc0, 640, 1280), 0), (b"\xff\xd8", 0), (b"\xff\xd8\xff", 0),
+    (jpeg_head(0xc0, 640, 1280, 0x11)[:10], 0), (jpeg_head(0xc0, 0, 1280, 0x11), 0)])
+def test_the_fewest_bytes_of_a_jpeg(data, least):
+    assert least_jpeg_bytes(data) == least
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True, "optimize": True},
+                                     {"subsampling": 0}])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_without_content_is_not_too_small(mode, options):
+    stream = io.BytesIO()
+    Image.new(mode, (2400, 1801)).save(stream, "JPEG", quality=1, **options)
+    assert len(stream.getvalue()) > least_jpeg_bytes(stream.getvalue()) > 8000
+    assert check_bytes(stream.getvalue()).size == (1801, 2400)
+
+
+def test_a_small_jpeg_that_says_it_is_huge_takes_no_memory(tmp_path, monkeypatch):
+    data = bytearray(cv2.imencode(".jpg", np.zeros((20, 30, 3), np.uint8))[1].tobytes())
+    place = data.index(b"\xff\xc0") + 5
+    data[place:place + 4] = struct.pack(">HH", 11500, 11500)
+    (tmp_path / "x.jpg").write_bytes(data)
+    monkeypatch.setattr(cv2, "imdecode", None)  # would be called to take the memory
+    with pytest.raises(DataError, match="its [0-9]+ bytes are too few for the size that its header says"):
+        read_image(str(tmp_path / "x.jpg"))

@@ -4,12 +4,12 @@ import io
 import json
 import socket
 import threading
-import time
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+from programs import until
 
 pytest.importorskip("waitress", reason="pip install -r requirements-serve.txt")
 from watching import CLASSES, detect, frames
@@ -142,7 +142,7 @@ def test_the_stream_has_boxes_that_can_be_hidden(client):
 
 
 def test_large_frames_are_made_smaller_for_the_stream(app):
-    shot = servers.Shot(0, "frame 0", np.zeros((1000, 5120, 3), np.uint8), app.stream.wait(None, 5).found, 0.1)
+    shot = servers.Shot(0, "frame 0", np.zeros((1000, 5120, 3), np.uint8), app.stream.wait(None, 60).found, 0.1)
     assert cv2.imdecode(np.frombuffer(app.draw(shot, SCORES), np.uint8), 1).shape == (250, 1280, 3)
 
 
@@ -170,9 +170,8 @@ def test_without_a_source_there_is_no_stream():
 
 @pytest.fixture(scope="module")
 def address(app):
-    """Where a server of the app listens that has no patience."""
+    """Where a server of the app listens, which looks all the time for connections to end."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(servers, "REQUEST_SECONDS", 1)
     patch.setattr(servers, "CLEANUP_SECONDS", 0)
     made = []
 
@@ -182,15 +181,14 @@ def address(app):
     patch.setattr(servers.Server, "run", lambda self, run=servers.Server.run: (made.append(self), run(self)))
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    while not made and thread.is_alive():
-        time.sleep(0.01)
+    until(lambda: made or not thread.is_alive())
     yield "127.0.0.1", int(made[0].effective_port)
     app.stream.error = SystemExit("the test is over")
-    thread.join(10)
+    thread.join(60)
     patch.undo()
 
 
-def talk(address, data, seconds=20):
+def talk(address, data, seconds=60):
     """Everything that a server answers to bytes."""
     with socket.create_connection(address, seconds) as connection:
         connection.sendall(data)
@@ -220,7 +218,8 @@ def test_broken_requests_get_one_line(address, data, status):
     assert head.split()[1] == status and text.count(b"\n") == 1 and text.endswith(b"\n")
 
 
-def test_a_request_that_never_ends_is_cut_off(address):
+def test_a_request_that_never_ends_is_cut_off(address, monkeypatch):
+    monkeypatch.setattr(servers, "REQUEST_SECONDS", 0.5)
     for data in (b"", b"GET / HT", request("POST /predict HTTP/1.1", b"abc", Content_Length=1000)):
         assert talk(address, data) == b""
 
@@ -233,10 +232,7 @@ def test_a_viewer_that_takes_nothing_is_cut_off_and_one_that_leaves_is_noticed(a
         return connection
 
     def wait_for_viewers(count):
-        end = time.monotonic() + 20
-        while servers.MAX_VIEWERS - app.viewers._value != count and time.monotonic() < end:
-            time.sleep(0.02)
-        assert servers.MAX_VIEWERS - app.viewers._value == count
+        until(lambda: servers.MAX_VIEWERS - app.viewers._value == count)
     leaving = watch()
     wait_for_viewers(1)
     leaving.close()
@@ -244,6 +240,7 @@ def test_a_viewer_that_takes_nothing_is_cut_off_and_one_that_leaves_is_noticed(a
     monkeypatch.setattr(app, "draw", lambda *args: bytes(10 ** 6))
     with watch():
         wait_for_viewers(1)
+        monkeypatch.setattr(servers, "REQUEST_SECONDS", 0.5)
         wait_for_viewers(0)
 
 

@@ -1,7 +1,8 @@
 """The window with a stream, on a screen in memory: controls, keys, saved frames."""
 import contextlib
+import gc
 import os
-import time
+import threading
 
 import cv2
 import numpy as np
@@ -10,17 +11,19 @@ import pytest
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6", reason="pip install -r requirements-view.txt")
 pytest.importorskip("PySide6.QtWidgets", reason="system packages of docs/live.md", exc_type=ImportError)
+from programs import until as wait
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QImage
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
-from watching import CLASSES, detect, frames
+from shiboken6 import isValid
+from watching import CLASSES, come_to_rest, detect, frames
 
 from src.drawing import class_color
 from src.errors import EnvironmentFault
 from src.live import screen
 from src.live.stream import Stream
-from src.live.window import Window, show_window
+from src.live.window import Window, open_window, show_window
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +33,30 @@ def qt():
 
 @pytest.fixture
 def window(qt, tmp_path):
-    with Stream(detect, frames) as stream:
-        made = Window(stream, CLASSES, title="a video", score=0.4, folder=str(tmp_path))
-        made.show()
+    with Stream(detect, frames) as stream, opened(stream, tmp_path) as made:
         until(lambda: made.shot is not None)
         yield made
-        made.close()
 
 
-def until(condition, seconds=10.0):
+@contextlib.contextmanager
+def opened(stream, folder):
+    """A window that takes keys."""
+    with open_window(stream, CLASSES, title="a video", score=0.4, folder=str(folder)) as made:
+        until(made.isActiveWindow)
+        yield made
+
+
+def until(condition):
     """Lets Qt work until a condition holds."""
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        QApplication.processEvents()
-        time.sleep(0.005)
-    assert condition()
+    wait(condition, work=QApplication.processEvents)
+
+
+def hold(window):
+    """Pauses a window; returns the number of the frame that it shows from then on."""
+    press(window, Qt.Key.Key_Space)
+    come_to_rest(window.stream)
+    window.take_newest()
+    return window.shot.number
 
 
 def colors(window):
@@ -75,11 +87,8 @@ def test_boxes_follow_the_threshold_and_the_classes(window):
 
 
 def test_pause_step_and_go_on(window):
-    press(window, Qt.Key.Key_Space)
-    until(lambda: window.pause_button.text() == "Go on" and window.stream.paused)
-    time.sleep(0.1)
-    window.take_newest()
-    number = window.shot.number
+    number = hold(window)
+    assert window.pause_button.text() == "Go on" and window.stream.paused
     press(window, Qt.Key.Key_Right)
     until(lambda: window.shot.number == number + 1)
     window.show_numbers()
@@ -90,7 +99,7 @@ def test_pause_step_and_go_on(window):
 
 
 def test_controls_work_while_the_stream_is_paused(window):
-    press(window, Qt.Key.Key_Space)
+    hold(window)
     window.slider.setValue(95)
     assert colors(window) == []
     window.resize(900, 500)
@@ -99,11 +108,11 @@ def test_controls_work_while_the_stream_is_paused(window):
 
 
 def test_a_frame_is_saved_in_its_own_size(window, tmp_path):
-    press(window, Qt.Key.Key_Space)
+    number = hold(window)
     press(window, Qt.Key.Key_S)
     name, = os.listdir(tmp_path)
     saved = cv2.imread(str(tmp_path / name))
-    assert saved.shape == (48, 64, 3) and name == f"frame_{window.shot.number:06d}.png"
+    assert saved.shape == (48, 64, 3) and name == f"frame_{number:06d}.png"
     assert any((saved == class_color(2)[::-1]).all(axis=2).ravel())
     assert window.statusBar().currentMessage() == f"saved {tmp_path / name}"
 
@@ -128,19 +137,31 @@ def test_a_class_is_searched_for_with_letters_that_are_keys_elsewhere(window):
 
 
 def test_a_slow_model_does_not_hold_the_window(qt, tmp_path):
+    begun, go = threading.Event(), threading.Event()
+
     def slow(pixels):
-        time.sleep(1)
+        begun.set()
+        assert go.wait(60), "the window waited for the model"
         return detect(pixels)
-    with Stream(slow, frames) as stream:
-        made = Window(stream, CLASSES, title="", score=0.4, folder=str(tmp_path))
-        made.show()
-        longest, end = 0.0, time.monotonic() + 0.9
-        while time.monotonic() < end:
-            began = time.monotonic()
-            QApplication.processEvents()
-            longest = max(longest, time.monotonic() - began)
-        assert longest < 0.5 and made.shot is None
-        made.close()
+    with Stream(slow, frames) as stream, opened(stream, tmp_path) as made:
+        until(begun.is_set)
+        press(made, Qt.Key.Key_Up)
+        press(made, Qt.Key.Key_Space)
+        assert made.slider.value() == 45 and stream.paused and made.shot is None
+        go.set()
+        until(lambda: made.shot is not None)
+
+
+def test_a_window_that_ended_leaves_nothing_to_the_garbage_collector(qt, tmp_path):
+    """Which deletes what it finds in the thread in which it happens to run."""
+    with Stream(detect, frames) as stream:
+        with opened(stream, tmp_path) as made:
+            parts = [made, made.canvas, made.slider, made.list, *made.timers]
+        assert not any(map(isValid, parts))
+        del made, parts
+        collector = threading.Thread(target=gc.collect)
+        collector.start()
+        collector.join()
 
 
 def test_what_ends_the_stream_ends_the_window(qt, tmp_path):
@@ -148,6 +169,14 @@ def test_what_ends_the_stream_ends_the_window(qt, tmp_path):
         raise EnvironmentFault("the device is gone")
     with Stream(fail, frames) as stream, pytest.raises(EnvironmentFault, match="the device is gone"):
         show_window(stream, CLASSES, title="", score=0.4, folder=str(tmp_path))
+
+
+def test_another_window_does_not_keep_one_that_is_closed(qt, tmp_path, monkeypatch):
+    monkeypatch.setattr(Window, "take_newest", Window.close)
+    with Stream(detect) as stream, opened(stream, tmp_path) as other:
+        other.timers[0].stop()
+        show_window(stream, CLASSES, title="", score=0.4, folder=str(tmp_path))
+        assert other.isVisible()
 
 
 def test_an_error_within_qt_is_raised_and_ctrl_c_is_an_end(qt, tmp_path, monkeypatch):
@@ -171,6 +200,13 @@ def test_without_a_screen_one_line_says_so(monkeypatch):
 def test_a_missing_qt_is_said(monkeypatch):
     monkeypatch.setattr(screen, "PROBE", "import missing_package_of_qt")
     with pytest.raises(EnvironmentFault, match=r"\(ModuleNotFoundError: No module named 'missing_package_of_qt'\)"):
+        screen.check_screen()
+
+
+def test_a_screen_that_does_not_answer_is_said(monkeypatch):
+    monkeypatch.setattr(screen, "PROBE", "import time; time.sleep(600)")
+    monkeypatch.setattr(screen, "PATIENCE", 0.1)
+    with pytest.raises(EnvironmentFault, match=r"\(the screen does not answer within 0\.1 s\); --view=True needs"):
         screen.check_screen()
 
 

@@ -35,6 +35,14 @@ def test_a_log_without_a_folder_draws_nothing(tmp_path):
     logger.RunLog().picture("eval/predictions", str(tmp_path / "missing.png"), 3)
 
 
+def test_a_text_that_is_there_before_the_folder_becomes_a_file_in_it(tmp_path):
+    log = logger.RunLog()
+    log.keep("pre_trained.txt", "all names")
+    log.open(str(tmp_path))
+    log.close()
+    assert (tmp_path / "pre_trained.txt").read_text() == "all names\n"
+
+
 def test_quick_progress_is_one_line(capsys):
     assert list(progress.track(range(30), 30, "checking")) == list(range(30))
     assert capsys.readouterr().out == "checking: 30/30, 0:00 left\n"
@@ -42,7 +50,7 @@ def test_quick_progress_is_one_line(capsys):
 
 def test_slow_progress_is_told_every_tenth(capsys, monkeypatch):
     clock = iter(range(0, 10000, 6))
-    monkeypatch.setattr(progress.time, "time", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     list(progress.track(range(20), 20, "checking"))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and lines[0] == "checking: 2/20, 1:48 left"

@@ -112,13 +112,13 @@ class Waiter(threading.Thread):
 
     def end(self):
         """The result once it is there."""
-        self.join(20)
+        self.join(60)
         assert not self.is_alive()
         return self.result
 
 
 def test_other_ranks_wait(tmp_path, call, quick, monkeypatch):
-    monkeypatch.setattr(prepare, "SILENCE_SECONDS", 30)
+    monkeypatch.setattr(prepare, "SILENCE_SECONDS", 60)
     txt_tree(tmp_path, "a.png 0,0,9,9,cat\n")
     waiter = Waiter(Caller(tmp_path))
     first = call.txt()

@@ -1,4 +1,5 @@
 """Odd image files: read where OpenCV or Pillow can, else named for what they are, without a line of a library."""
+import errno
 import io
 import os
 import struct
@@ -10,9 +11,10 @@ import pytest
 from conftest import Caller, rows_of, txt_tree
 from PIL import Image
 
+from src.data import image_bytes, images
 from src.data.image_bytes import BadImage
 from src.data.images import MAX_IMAGE_PIXELS, check_image, decode_image, read_image
-from src.errors import DataError
+from src.errors import DataError, EnvironmentFault
 from src.inference.sources import open_source
 
 END = b"\xff\xd9"
@@ -244,6 +246,27 @@ def test_predict_names_what_is_no_picture_and_no_video(tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(DataError, match="neither a picture .* nor a video that opens: it is HEIC"):
         open_source(str(tmp_path / "x.heic"))
+
+
+@pytest.mark.parametrize("number, expected", [(errno.EMFILE, EnvironmentFault), (errno.ENFILE, EnvironmentFault),
+                                              (errno.ENOMEM, MemoryError), (errno.EACCES, DataError)])
+def test_what_this_process_lacks_is_not_blamed_on_an_image(tmp_path, monkeypatch, number, expected):
+    """A conversion would leave such an image out."""
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+    (tmp_path / "a.png").write_bytes(encoded(GREY))
+    monkeypatch.setattr(image_bytes, "open", fail, raising=False)
+    with pytest.raises(expected, match="a.png"):
+        read_image(str(tmp_path / "a.png"))
+
+
+def test_damage_is_looked_for_or_the_program_ends(tmp_path, monkeypatch):
+    def fail():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    (tmp_path / "a.png").write_bytes(encoded(GREY))
+    monkeypatch.setattr(images.tempfile, "TemporaryFile", fail)
+    with pytest.raises(EnvironmentFault, match="Too many open files; raise the limit"):
+        read_image(str(tmp_path / "a.png"))
 
 
 def test_too_little_memory_is_not_taken_for_a_damaged_image(tmp_path, monkeypatch):

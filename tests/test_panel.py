@@ -157,14 +157,16 @@ with log.live(8) as show:
             os.write(2, b"the cause\\n")
             os.abort()
         if step == 6 and sys.argv[2] == "pause":
-            time.sleep(2)
+            while not os.path.exists(os.path.join(sys.argv[1], "acted")):
+                time.sleep(0.05)
+            time.sleep(1)
         if step == 6 and sys.argv[2] == "leave":
             def leave():
                 log.leave_panel()
                 os.write(2, b"the end")
                 os._exit(0)
             threading.Thread(target=leave).start()
-            time.sleep(60)
+            time.sleep(600)
 print("after the panel")
 """
 
@@ -176,12 +178,12 @@ def on_screen(folder, how, act=lambda process, terminal, screen: None, *, kind="
     stream, acted = pyte.ByteStream(screen), False
     process, terminal = pty.fork()
     if process == 0:
+        ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         os.chdir(ROOT)
         variables = environment(TERM=kind)
         variables.pop("COLUMNS", None)  # pytest-xdist sets it, and it would count instead of the terminal
         os.execve(sys.executable, [sys.executable, "-c", RUN, str(folder), how], variables)
-    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-    end = time.time() + 60
+    end = time.time() + 100
     while time.time() < end and select.select([terminal], [], [], 60)[0]:
         try:
             stream.feed(os.read(terminal, 4096))
@@ -190,6 +192,7 @@ def on_screen(folder, how, act=lambda process, terminal, screen: None, *, kind="
         if not acted and any("6/8" in row for row in screen.display):
             acted = True
             act(process, terminal, screen)
+            (folder / "acted").touch()
     os.close(terminal)
     os.waitpid(process, 0)
     return [row.rstrip() for row in screen.display if row.strip()]

@@ -43,15 +43,24 @@ class Counting(Predictor):
         return np.zeros((*shape, 4)), np.ones(shape), np.ones(shape, int), images[:, 0, 0, 0].astype(int)
 
 
-def threads():
-    """Those that run now; compare with <=, as threads of earlier tests may end in between."""
-    return {thread for thread in threading.enumerate() if thread.is_alive()}
+@pytest.fixture
+def threads(monkeypatch):
+    """The threads that a test starts."""
+    started, start = [], threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda self: (started.append(self), start(self)))
+    return started
 
 
-def test_items_come_in_order_and_the_thread_ends():
-    before = threads()
+def all_ended(threads):
+    """Whether threads were started, and all of them end."""
+    for thread in threads:
+        thread.join(60)
+    return bool(threads) and not any(thread.is_alive() for thread in threads)
+
+
+def test_items_come_in_order_and_the_thread_ends(threads):
     assert numbers(read_ahead(items(100))) == list(range(100))
-    assert threads() <= before
+    assert all_ended(threads)
 
 
 def test_no_more_is_read_than_may_wait(monkeypatch):
@@ -89,11 +98,10 @@ def test_an_error_of_the_reader_comes_behind_its_items():
     assert numbers(found) == [0, 1]
 
 
-def test_a_reader_whose_user_stops_ends():
-    before = threads()
+def test_a_reader_whose_user_stops_ends(threads):
     with contextlib.closing(read_ahead(items(1000))) as ahead:
         next(ahead)
-    assert threads() <= before
+    assert all_ended(threads)
 
 
 def test_the_latest_wins():
@@ -104,12 +112,12 @@ def test_the_latest_wins():
     assert numbers(channel) == [4] and not channel.put(items(1)[0])
 
 
-def test_what_is_handed_over_is_written_in_order_before_the_context_ends():
-    before, written = threads(), []
+def test_what_is_handed_over_is_written_in_order_before_the_context_ends(threads):
+    written = []
     with write_behind(lambda one, number: written.append(number)) as write:
         for number in range(100):
             write(picture(number), number)
-    assert written == list(range(100)) and threads() <= before
+    assert written == list(range(100)) and all_ended(threads)
 
 
 def test_an_error_of_the_writer_reaches_the_caller():
@@ -151,13 +159,13 @@ def test_a_slow_network_gets_the_newest_picture_of_a_camera():
 
     def camera():
         yield picture(0)
-        busy.wait(10)
+        busy.wait(60)
         for number in range(1, 9):
             yield picture(number)
         shown.set()
 
     def wait():
         busy.set()
-        assert shown.wait(10)
+        assert shown.wait(60)
     predict = Counting(1, wait)
     assert numbers(detect_pictures(predict, camera(), latest=True)) == [0, 8]

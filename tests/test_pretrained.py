@@ -29,7 +29,7 @@ def saved(tmp_path):
 def test_another_class_count_loads_all_but_the_class_layers(saved):
     other = small(7)
     before = other.head.cls[0][3].weight.asnumpy().copy()
-    report = load_pretrained(other, open_weights(saved), MODEL)
+    report = load_pretrained(other, open_weights(saved), MODEL).text("", rows=None)
     assert re.search(r"head\.cls\.0\.3\.weight: \(12, (\d+), 1, 1\) in the file, \(21, \1, 1, 1\) here", report)
     assert np.array_equal(other.head.cls[0][3].weight.asnumpy(), before)
     values = open_weights(saved).arrays
@@ -37,17 +37,21 @@ def test_another_class_count_loads_all_but_the_class_layers(saved):
 
 
 def test_another_model_or_width_is_noted(saved):
-    assert "note:" not in load_pretrained(small(), open_weights(saved), MODEL)
-    report = load_pretrained(small(), open_weights(saved), "ssd300_mobilenet_v2_tf")
+    assert "note:" not in load_pretrained(small(), open_weights(saved), MODEL).text("")
+    report = load_pretrained(small(), open_weights(saved), "ssd300_mobilenet_v2_tf").text("")
     assert "note: the file is of ssd300_mobilenet_v2, this is ssd300_mobilenet_v2_tf" in report
     wide = build_model(MODEL, 4, image_size=64, width=1.0).network
-    report = load_pretrained(wide, open_weights(saved), MODEL)
+    report = load_pretrained(wide, open_weights(saved), MODEL).text("")
     assert "note: most tensors have another shape; is the file of another --width?" in report
 
 
 def test_filter_weight_leaves_out_the_class_layers(saved):
     report = load_pretrained(small(), open_weights(saved), MODEL, by_class=True)
-    assert "skipped, --filter_weight           12" in report and "head.cls.0.3.weight" in report
+    text = report.text("a/b.ckpt")
+    assert text.startswith("weights from b.ckpt (ours)\n  loaded ")
+    assert "skipped, --filter_weight           12\n      head.cls.0.3.weight" in text
+    assert "      ... and 9 more\n" in text and len(text.splitlines()) == 2 + 5 + 4
+    assert "... and" not in report.text("", rows=None) and len(report.text("", rows=None).splitlines()) == 2 + 5 + 12
 
 
 def test_nothing_loaded_is_an_error(tmp_path, saved):
@@ -71,7 +75,7 @@ def test_a_backbone_of_torchvision_fills_any_model_of_it(tmp_path):
         theirs[f"{name}.{norms.get(kind, kind)}"] = rng.normal(size=one.shape).astype(np.float32)
     path = str(tmp_path / "resnet50.npz")
     np.savez(path, **theirs)
-    report = load_pretrained(network, open_weights(path), "ssd_resnet50_fpn")
+    report = load_pretrained(network, open_weights(path), "ssd_resnet50_fpn").text("", rows=None)
     assert "(torchvision)" in report and "fc.weight" in report
     assert np.array_equal(network.backbone.layer4[2].bn3.moving_variance.asnumpy(), theirs["layer4.2.bn3.running_var"])
     cut = build_model("ssd300_resnet50", 3).network
@@ -224,7 +228,7 @@ def test_norms_of_our_own_checkpoints_stay_as_they_are(saved):
 def test_fpnlite_takes_the_backbone_of_another_mobilenet(shared, parts, unused):
     network = build_model("ssd_mobilenet_v2_fpnlite", 4, image_size=64).network
     file, backbone = open_weights(shared(*parts)), list(network.backbone.get_parameters())
-    report = load_pretrained(network, file, "ssd_mobilenet_v2_fpnlite", frozen=["backbone"])
+    report = load_pretrained(network, file, "ssd_mobilenet_v2_fpnlite", frozen=["backbone"]).text("", rows=None)
     assert re.search(rf"loaded +{len(backbone)}\n", report) and f"      {unused}\n" in report
     assert "not in the file, new weights      124\n      neck.lateral.0.weight" in report
     arrays = translate_weights(network, file).arrays

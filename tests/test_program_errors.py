@@ -50,6 +50,7 @@ BAD = [
     ("predict.py", "--checkpoint_file_path=BEST", 2, "--source is empty"),
     ("predict.py", "--checkpoint_file_path=BEST --source=missing", 3, "source 'missing' does not exist"),
     ("prepare_data.py", "--dataset=voc", 3, "--voc_root is empty"),
+    ("eval.py", "DATA --checkpoint_file_path=BEST --store_score=True", 2, "--store_score=True needs --report=True"),
     ("eval.py", "DATA --checkpoint_file_path=BEST --eval_batch_size=129", 2, "_size=129: must lie between 1 and 128"),
     ("export.py", "--checkpoint_file_path=BEST --export_batch_size=1000", 2, "must lie between 0 and 128"),
     # more memory than any machine has
@@ -104,7 +105,7 @@ def test_the_command_users_type_is_understood(place, launcher):
                '--device_target="GPU" --epoch_size=60 --config_path=./config/ssd_resnet50_fpn_config_gpu.yaml '
                "--output_path './output'")
     done = subprocess.run(launcher + command, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True,
-                          timeout=60, check=False)
+                          timeout=200, check=False)
     errors = [line for line in done.stderr.splitlines() if "error: " in line]
     assert done.returncode == 4 and len(errors) == 1 and "Traceback" not in done.stderr
     assert "device_target=GPU" in errors[0] and "--device_target=CPU" in errors[0]
@@ -136,7 +137,7 @@ def test_a_recipe_is_no_checkpoint(place):
 def test_outside_the_environment_one_line_tells_where_the_packages_are(place, program):
     # -S: no installed packages
     done = subprocess.run([sys.executable, "-S", os.path.join(ROOT, program), "--help"], cwd=place.folder,
-                          env=environment(), capture_output=True, text=True, timeout=60, check=False)
+                          env=environment(), capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 4 and done.stderr.startswith("error: the package '") and done.stderr.count("\n") == 1
     assert ". .venv/bin/activate" in done.stderr
 
@@ -150,6 +151,6 @@ def test_the_doctor_finds_this_machine_fit(place):
 def test_the_doctor_names_what_is_missing(place):
     # -S: no installed packages
     done = subprocess.run([sys.executable, "-S", os.path.join(ROOT, "scripts", "doctor.py")], cwd=place.folder,
-                          env=environment(), capture_output=True, text=True, timeout=60, check=False)
+                          env=environment(), capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 4 and done.stderr == ""
     assert re.search(r"!! +mindspore +missing", done.stdout) and "setup_env.sh" in done.stdout

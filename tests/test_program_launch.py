@@ -9,7 +9,7 @@ import uuid
 
 import psutil
 import pytest
-from programs import MPIRUN, ROOT, environment, left_behind, marked, read_rows, run, run_differing, succeed
+from programs import MPIRUN, ROOT, environment, free_port, left_behind, marked, read_rows, run, run_differing, succeed
 
 # --- several processes
 
@@ -89,12 +89,6 @@ def begin(place, tmp_path, launcher, program):
                                    env=environment(SSD_TEST_MARK=mark), start_new_session=True)
     wait_until(lambda: process.poll() is not None or "step 14/" in (tmp_path / "out.txt").read_text())
     return process, mark
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(true, seconds=300):

@@ -9,7 +9,18 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from programs import RECIPE, ROOT, environment, interrupt, is_picture, read_rows, read_weights, run, succeed
+from programs import (
+    RECIPE,
+    ROOT,
+    environment,
+    interrupt,
+    is_picture,
+    read_rows,
+    read_weights,
+    run,
+    started,
+    succeed,
+)
 
 # --- training
 
@@ -21,6 +32,7 @@ def test_training_leaves_what_the_contract_says(trained):
     events = [path.read_bytes() for path in folder.glob("events.out.tfevents.*")]
     assert len(events) == 1 and b"train/loss" in events[0] and b"eval/AP" in events[0]
     assert re.search(r"done: .*, peak memory [0-9.]+ GiB", trained.text)
+    assert trained.text.count("compiling the evaluation") == 1
 
 
 def test_the_log_begins_with_facts_and_counts_every_step(trained):
@@ -72,8 +84,7 @@ def test_two_signals_while_the_first_step_compiles(place, tmp_path):
     """The first one is answered within the call of MindSpore, the second one ends it."""
     command = [sys.executable, os.path.join(ROOT, "train.py"), *place.data, f"--output_path={tmp_path / 'run'}",
                "--compile_cache="]
-    with subprocess.Popen(command, cwd=place.folder, text=True, env=environment(), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as process:
+    with started(*command, cwd=place.folder, env=environment(), stderr=subprocess.PIPE) as process:
         said = []
         for line in process.stdout:
             said.append(line)

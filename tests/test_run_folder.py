@@ -122,6 +122,7 @@ def test_what_a_killed_run_was_writing_goes_and_nothing_else(tmp_path):
     folder = tmp_path / "ckpt"
     (folder / ".writing.abc").mkdir(parents=True)
     (folder / ".writing.abc" / "aside.tmp").touch()
+    (folder / ".writing.last.ckpt~").touch()
     for name in ("last.ckpt", ".writing", "writing.x", ".notes"):
         (folder / name).touch()
     with hold_run_folder(str(tmp_path), resume=True):
@@ -149,6 +150,17 @@ def test_a_folder_whose_name_is_a_pattern_is_not_taken_for_empty(tmp_path, name)
     with pytest.raises(OptionError, match="already holds a run"):
         check_run_folder(str(tmp_path / name))
     check_run_folder(str(tmp_path / name), resume=True)
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_empty(tmp_path, monkeypatch):
+    """Too many open files, for example: another run would begin in it."""
+    def fail(path):
+        raise OSError(24, "Too many open files", path)
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt" / "last.ckpt").touch()
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(OSError, match="Too many"):
+        check_run_folder(str(tmp_path))
 
 
 def test_a_folder_that_the_pattern_fits_is_not_taken_for_the_run(tmp_path):

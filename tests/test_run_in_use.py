@@ -5,13 +5,13 @@ import subprocess
 import sys
 
 import pytest
-from programs import ROOT, environment, read_rows, run, succeed
+from programs import ROOT, environment, read_rows, run, started, succeed
 
 
 def begin(place, *options):
     """train.py, started."""
-    return subprocess.Popen([sys.executable, os.path.join(ROOT, "train.py"), *place.data, *options], cwd=place.folder,
-                            text=True, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return started(sys.executable, os.path.join(ROOT, "train.py"), *place.data, *options, cwd=place.folder,
+                   env=environment(), stderr=subprocess.PIPE)
 
 
 def test_a_second_start_is_refused_until_the_first_ends_even_by_kill(place, tmp_path):
@@ -41,9 +41,9 @@ def test_a_second_start_is_refused_until_the_first_ends_even_by_kill(place, tmp_
 @pytest.mark.long
 def test_of_two_that_start_at_once_one_trains(place, tmp_path):
     options = ("--max_steps=6", "--epoch_size=1", "--run_eval=False", f"--output_path={tmp_path / 'run'}")
-    both = [begin(place, *options) for _ in range(2)]
-    errors = [process.communicate(timeout=300)[1] for process in both]
-    codes = [process.returncode for process in both]
+    with begin(place, *options) as one, begin(place, *options) as other:
+        errors = [process.communicate(timeout=300)[1] for process in (one, other)]
+    codes = [one.returncode, other.returncode]
     assert sorted(codes) == [0, 2], errors
     assert re.search("in use by a run|already holds a run", errors[codes.index(2)])
     assert [row["step"] for row in read_rows(tmp_path / "run") if "loss" in row] == [2, 4, 6]

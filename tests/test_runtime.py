@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from programs import ROOT
+from programs import ROOT, started, until
 
 from src.errors import EnvironmentFault, RankFault
 from src.machine import launcher, process
@@ -90,10 +90,9 @@ def test_no_gpu_is_counted_without_nvidia_smi(monkeypatch, tmp_path):
 def test_what_msrun_was_asked_is_read_from_its_command_line(tmp_path):
     (tmp_path / "msrun").write_text("import time; time.sleep(60)")
     options = ["--worker_num=8", "--local_worker_num", "3", "--join=True", "train.py"]
-    with subprocess.Popen([sys.executable, str(tmp_path / "msrun"), *options]) as msrun:
-        time.sleep(0.2)
+    with started(sys.executable, str(tmp_path / "msrun"), *options) as msrun:
+        until(lambda: launcher.read_words(msrun.pid, "cmdline"))  # empty while the kernel starts the program
         options = launcher.msrun_options(msrun.pid)
-        msrun.kill()
     assert (options.join, options.local_worker_num) == (True, 3)
     assert launcher.msrun_options() is None
 
@@ -106,32 +105,35 @@ def test_a_port_is_taken_only_while_somebody_listens():
 
 
 WORKER = """
-import os, sys, time
+import os, signal, sys, time
 sys.path.insert(0, {root!r})
 from src.machine import launcher
-launcher.GRACE_SECONDS, launcher.POLL_SECONDS = 1, 0.1
-{before}
+launcher.GRACE_SECONDS, launcher.POLL_SECONDS = {grace}, 0.1
+signal.signal(signal.SIGTERM, {handler})
 launcher.watch_launcher(os.getppid())
 print(os.getpid(), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("before", ["", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"])
-def test_a_worker_ends_with_its_launcher(before):
+HEEDS = "lambda *_: (open({told!r}, 'w').close(), os._exit(0))"
+
+
+@pytest.mark.parametrize("handler, grace", [(HEEDS, 600), ("signal.SIG_IGN", 1)])
+def test_a_worker_ends_with_its_launcher(tmp_path, handler, grace):
     """One that does not heed SIGTERM is killed after the time of grace."""
-    worker = WORKER.format(root=ROOT, before=before)
+    told = tmp_path / "told"
+    worker = WORKER.format(root=ROOT, grace=grace, handler=handler.format(told=str(told)))
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+    with started(sys.executable, "-c", code) as parent:
         worker = int(parent.stdout.readline())
         assert launcher.parent_of(worker) == parent.pid
+        begun = time.monotonic()
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        begun = time.monotonic()
-        while launcher.parent_of(worker) and time.monotonic() - begun < 10:
-            time.sleep(0.05)
-        assert not launcher.parent_of(worker)
-        assert (time.monotonic() - begun > 0.9) == bool(before)
+        until(lambda: not launcher.parent_of(worker))
+    assert told.exists() == (handler == HEEDS)
+    assert told.exists() or time.monotonic() - begun > grace
 
 
 def test_the_scheduler_ends_with_the_last_worker(monkeypatch):
@@ -142,7 +144,14 @@ def test_the_scheduler_ends_with_the_last_worker(monkeypatch):
     monkeypatch.setattr(launcher, "start_scheduler", lambda: scheduler)
     monkeypatch.setenv("MS_SCHED_HOST", "127.0.0.1")
     monkeypatch.setenv("MS_SCHED_PORT", port)
-    worker = subprocess.Popen(["/bin/sleep", "2"], env={**os.environ, "MS_ROLE": "MS_WORKER"})
+    worker = subprocess.Popen(["/bin/sleep", "60"], env={**os.environ, "MS_ROLE": "MS_WORKER"})
+
+    def find(find=launcher.find_workers):
+        found = find()
+        if found:
+            worker.kill()
+        return found
+    monkeypatch.setattr(launcher, "find_workers", find)
     assert launcher.keep_scheduler(os.getpid()) == 0
     assert worker.poll() is not None or launcher.parent_of(worker.pid) == 0
     worker.wait()

@@ -119,14 +119,15 @@ def test_one_picture_and_one_video(tmp_path):
 
 
 def test_a_stream(tmp_path, monkeypatch):
-    """An address is opened by FFmpeg; here its own for a file, which has an end and is not live."""
+    """An address is opened by FFmpeg; here its own for a file. What has an end is live too where it is RTSP."""
     write_video(tmp_path / "v.mp4", 3)
     opened = []
     real = av.open
     monkeypatch.setattr(av, "open", lambda file, **how: opened.append((file, how)) or real(str(tmp_path / "v.mp4")))
     source = open_source("rtsp://me:secret@cam.local:554/s1")
     (address, how), = opened
-    assert address == "rtsp://me:secret@cam.local:554/s1" and how["timeout"] > 0
+    assert address == "rtsp://me:secret@cam.local:554/s1" and min(how["timeout"]) > 0
+    assert source.live and not open_source("http://cam.local/v.mp4").live
     assert {picture.row["file"] for picture in source} == {"rtsp://cam.local:554/s1"} and "secret" not in source.name
     assert output_stems(source) == {"rtsp://cam.local:554/s1": "cam_local_554_s1"}
 

@@ -22,7 +22,7 @@ from src.training.timing import UNPLANNED, Costs, Plan, RunTimer, too_short
 
 def timer(minutes=10, began=None, **more):
     more = {"rates_of": lambda steps: np.full(steps, 0.1, np.float32), "steps_per_epoch": 10, **more}
-    return RunTimer(minutes, time.time() if began is None else began, **more)
+    return RunTimer(minutes, time.monotonic() if began is None else began, **more)
 
 
 # --- the plan
@@ -49,7 +49,7 @@ def test_no_time_left_is_one_step_more(costs):
 
 
 def test_what_is_measured(monkeypatch):
-    monkeypatch.setattr(timing.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(timing.time, "monotonic", lambda: 1000.0)
     one = timer(minutes=1, began=990.0)
     assert one.left() == 50
     for seconds in (30.0, 5.0, 0.2, 0.2, 0.2, 0.2):
@@ -85,7 +85,7 @@ class Mosaics(Loader):
 def test_the_loop_measures_and_follows(monkeypatch):
     """Steps of a second on a clock of our own; 3 % of two minutes are 3.6 s, but five steps are measured at least."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(timing.time, "time", lambda: clock.now)
+    monkeypatch.setattr(timing.time, "monotonic", lambda: clock.now)
     step, weight = build(np.float32(0.1))
 
     class Slow(Mosaics):
@@ -118,7 +118,7 @@ def slow(monkeypatch):
     """Function: slow(stop=None) gives a loader of 3 steps an epoch, of 4 seconds each on a clock of its own, which
     sends this process SIGINT with its batch number `stop`."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(timing.time, "time", lambda: clock.now)
+    monkeypatch.setattr(timing.time, "monotonic", lambda: clock.now)
 
     class Slow(Mosaics):
         stop = None
@@ -178,7 +178,7 @@ def test_a_run_that_is_interrupted_before_its_plan_has_the_minutes_that_are_left
 
 def test_a_signal_comes_before_the_plan(monkeypatch):
     """What is due is left to the resumed run: a plan takes an evaluation."""
-    monkeypatch.setattr(timing.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(timing.time, "monotonic", lambda: 1000.0)
     step, _ = build(np.float32(0.1))
     loop = make_loop(step, Mosaics(3), np.full(9, 0.1), total=9, timer=timer(0.5, 0.0))
     loop.signals = [signal.SIGINT]

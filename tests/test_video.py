@@ -106,7 +106,7 @@ def test_frames_of_another_size_are_kept(tmp_path):
 def test_a_video_that_cannot_be_written(tmp_path):
     (tmp_path / "a.mp4").mkdir()
     (tmp_path / "a.mp4" / "x").write_text("in the way")
-    with pytest.raises(EnvironmentFault, match="a.mp4' cannot be written"):
+    with pytest.raises(EnvironmentFault, match="a.mp4 cannot be written: Is a directory"):
         draw(tmp_path / "a.mp4", [grey(16, 16)])
     with pytest.raises(EnvironmentFault, match="too much for a video"):
         draw(tmp_path / "b.mp4", [grey(40000, 2)])

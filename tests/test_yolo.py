@@ -103,6 +103,12 @@ def test_names_that_cannot_be_used(tmp_path, text, reason):
     assert "\n" not in str(error.value)
 
 
+def test_names_are_lines_of_text(tmp_path):
+    place = tree(tmp_path, {"a": "1 0.5 0.5 0.5 0.5"}, names="data.yaml", text='names: ["\\n", "a\\nb", "\\ud800c"]\n')
+    _, names, report = read(place)
+    assert names == ["0", "a b", "?c"] and [item.kind for item in report.findings] == ["class name changed"] * 2
+
+
 def test_without_names_the_numbers_are_places_in_the_list_of_classes_or_the_names(tmp_path):
     place = tree(str(tmp_path), {"a": f"2 0.5 0.5 1 1\n10 0.5 0.5 1 1\n{LINE}"}, "")
     images, names, _ = read(place)

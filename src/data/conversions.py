@@ -13,9 +13,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 
 from src.errors import EnvironmentFault
+from src.files import cleaned
 
 HASH_DIGITS = 8      # of a hash in a name
 TEMPORARY = ".tmp"   # ends the name of a folder while it is written
@@ -87,14 +89,14 @@ def remove_unread(folder: str) -> bool:
 def temporary_folder(folder: str) -> Iterator[str]:
     """A new folder to write a conversion in, removed at the end unless put in place. Raises EnvironmentFault."""
     temporary = folder + TEMPORARY
+    remove = partial(shutil.rmtree, temporary, ignore_errors=True)
+    remove()  # that of a conversion that was killed
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a conversion that was killed
-        os.makedirs(temporary)
-        yield temporary
+        with cleaned(remove):
+            os.makedirs(temporary)
+            yield temporary
     except OSError as error:
         raise EnvironmentFault(f"'{temporary}' cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def put_in_place(temporary: str, path: str, log: Callable[[str], None]) -> ReadLock:

@@ -8,10 +8,14 @@ import math
 import os
 import re
 import stat
+import struct
 import zlib
+
+from src.errors import refuse_shortage
 
 MAX_BYTES = 1 << 30  # of a file: as many pixels as are taken, with 16 bits a colour, and room
 HEAD_BYTES = 4096    # of a file, that tell its kind
+HUFFMAN_FRAMES = (0xc0, 0xc1, 0xc2)  # markers of a JPEG's header: baseline, extended, progressive
 MAX_SHOWN_TEXT = 40  # characters of a text that a message shows
 AGAIN = "fetch or copy it again"
 CONVERT = "convert it to JPEG or PNG"
@@ -65,6 +69,7 @@ def read_bytes(path: str, max_bytes: int = -1) -> bytes:
         with open(path, "rb") as file:
             return file.read(max_bytes)
     except OSError as error:
+        refuse_shortage(error, path)
         reason = f"{error.strerror}; restore the file, or take it out of the annotations"
         raise BadImage(reason, "missing") from error
     except ValueError as error:  # a NUL or half a character in the name
@@ -144,6 +149,24 @@ def png_damage(data: bytes) -> str:
                 return "damaged"
         place += size + 12
     return cut_at(decoded, row_bytes * height) if place > len(data) else "damaged"
+
+
+def least_jpeg_bytes(data: bytes) -> int:
+    """The bytes that a JPEG of the size its header says has at least, 0 where that cannot be told.
+
+    In Huffman's coding each 8 x 8 block of each component takes a bit or more (ITU-T T.81, F.1.2.1 and G.1.2.1).
+    """
+    place = 2
+    while 0 <= (place := data.find(b"\xff", place)) <= len(data) - 10:
+        kind, size = data[place + 1], int.from_bytes(data[place + 2:place + 4], "big")
+        if kind in HUFFMAN_FRAMES:
+            height, width, count = struct.unpack_from(">HHB", data, place + 5)
+            factors = [(byte >> 4, byte & 15) for byte in data[place + 11:place + 10 + 3 * count:3]]
+            whole = max((h for h, _ in factors), default=0) * max((v for _, v in factors), default=0)
+            blocks = width * height * sum(h * v for h, v in factors) // (64 * whole) if whole else 0
+            return blocks // 8
+        place += 1 if kind in (0, 0xff) else 2 + size  # bytes between two segments are skipped, as libjpeg does
+    return 0
 
 
 def cut_at(part: int, total: int) -> str:

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from src.data.image_bytes import AGAIN, BadImage, cut_at, describe_bytes, has_whole_chunks, read_bytes
-from src.errors import DataError
+from src.data.image_bytes import AGAIN, BadImage, cut_at, describe_bytes, has_whole_chunks, least_jpeg_bytes, read_bytes
+from src.errors import DataError, refuse_shortage
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # in any case
 MAX_IMAGE_PIXELS = 1 << 27  # 384 MiB as RGB; a damaged header may promise any number
@@ -80,6 +80,8 @@ def check_bytes(data: bytes, height: int = 0, width: int = 0, *, capture: bool =
     capture: judge by what the libraries write to standard error, too; else the caller captures it.
     """
     for_opencv = opencv_reads(data)
+    if data.startswith(START) and len(data) < least_jpeg_bytes(data):  # decoding would take gigabytes for nothing
+        raise BadImage(f"it is JPEG, and its {len(data)} bytes are too few for the size that its header says; {AGAIN}")
     with captured_stderr() if capture else contextlib.nullcontext([]) as lines:
         found = decode_by_opencv(data, height, width) if for_opencv else None
         image = decode_by_pillow(data, height, width) if found is None else found
@@ -161,7 +163,8 @@ def captured_stderr() -> Iterator[list[str]]:
     with STDERR_LOCK, contextlib.ExitStack() as stack:
         try:
             file, kept = stack.enter_context(tempfile.TemporaryFile()), os.dup(2)
-        except OSError:
+        except OSError as error:
+            refuse_shortage(error, "a temporary file")
             yield lines
             return
         os.dup2(file.fileno(), 2)

@@ -108,7 +108,7 @@ class TrainLoader:
     def close(self) -> None:
         """Ends the workers; another epoch would start new ones."""
         if pool := vars(self).pop("pool", None):
-            pool.executor.shutdown(cancel_futures=True)
+            pool.close()
 
     def __getstate__(self) -> dict:
         """What a process of the pool needs: all but the pool."""

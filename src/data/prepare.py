@@ -100,10 +100,10 @@ def wait_for_rank_0(wanted: Wanted, log: Callable[[str], None]) -> ReadLock:
     When rank 0 fails, mpirun and msrun end the processes that wait.
     """
     path = wanted.paths[0]
-    last_write = start = time.time()
-    told = False
+    start = heard = time.monotonic()  # of the last sign of life
+    told, newest = False, 0.0
     while True:
-        rank_0_had_its_chance = time.time() - start > GRACE_SECONDS and not is_converting(os.path.dirname(path))
+        rank_0_had_its_chance = time.monotonic() - start > GRACE_SECONDS and not is_converting(os.path.dirname(path))
         lock, _ = find_conversion(wanted)
         if not lock and rank_0_had_its_chance:
             lock, _ = find_conversion(wanted, compare_times=False)
@@ -112,13 +112,22 @@ def wait_for_rank_0(wanted: Wanted, log: Callable[[str], None]) -> ReadLock:
         if not told:
             log(f"waiting for rank 0 to convert {path}")
         told = True
-        for folder in list_conversions(path, temporary=True):
-            with contextlib.suppress(OSError):
-                last_write = max([last_write, *(entry.stat().st_mtime for entry in os.scandir(folder))])
-        if time.time() - last_write > SILENCE_SECONDS:
+        before, newest = newest, newest_write(path)
+        if newest != before:  # whichever clock these times are of
+            heard = time.monotonic()
+        if time.monotonic() - heard > SILENCE_SECONDS:
             raise RankFault(f"rank 0 has written nothing towards {path} for {SILENCE_SECONDS} seconds; all machines "
                             "must share --mindrecord_dir, or run prepare_data.py on each of them first")
         time.sleep(POLL_SECONDS)
+
+
+def newest_write(path: str) -> float:
+    """The time of the last change in the conversions of a conversion_path(), 0 without one."""
+    times = [0.0]
+    for folder in list_conversions(path, temporary=True):
+        with contextlib.suppress(OSError):
+            times += [entry.stat().st_mtime for entry in os.scandir(folder)]
+    return max(times)
 
 
 def open_split(files: SplitFiles, lock: ReadLock, *, converted: bool, strict: bool,

@@ -1,20 +1,28 @@
 """Threads or processes that prepare samples: a pool gives an empty batch, has it filled, and hands it out."""
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import multiprocessing
 import os
 import signal
 import threading
+import traceback
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from src.errors import SSDError
 from src.machine.process import keep_freed_memory
 from src.machine.stop_signals import STOPS
 
@@ -25,7 +33,6 @@ Row = dict[str, np.ndarray]                  # of MindRecord, by column
 Part = tuple[tuple[int, ...], type]          # shape and type of an array of a sample; in a batch of B it is [B, *shape]
 Prepare = Callable[..., None]                # prepare(rows, places, **details) fills the places of a sample
 MAX_THREADS = 4     # of worker_kind auto: Python, in which one runs at a time, is a quarter of the time of an image
-SHARED = {}                                  # in a process of Processes: what start_process() was given
 
 
 class Task(NamedTuple):
@@ -61,13 +68,32 @@ class Threads:
         """The arrays of a batch that is filled."""
         return batch.arrays
 
+    def close(self) -> None:
+        """Ends the threads; what has not begun will not."""
+        self.executor.shutdown(cancel_futures=True)
+
+
+class Job(NamedTuple):
+    """What each process of Processes is given."""
+    prepare: Prepare
+    memory: object          # of all slots
+    shapes: Sequence[Part]  # of the arrays of a slot
+
+
+class Worker(NamedTuple):
+    """A process of Processes."""
+    process: BaseProcess
+    pipe: Connection        # tasks go, answers come
+    waiting: deque[Future]  # of the tasks without an answer, in order
+
 
 class Processes:
     """Processes with a Python each, for machines with many cores. They need a second to start, and memory of their own.
 
     Batches lie in memory that all processes share, in SLOTS slots. A slot is free again when nobody has an array of its
     batch any longer; whoever keeps more than BATCHES_HELD batches gets copies of the others. Rows go through a pipe,
-    but for their encoded images: these lie where the pixels will be. One epoch is prepared at a time.
+    but for their encoded images: these lie where the pixels will be. One epoch is prepared at a time. Nothing here has
+    a name in the system that a kill -9 could leave behind, as the queues of multiprocessing have.
     """
     at_once = 4  # more tasks share the cost of a message, fewer let the processes end at the same time
 
@@ -76,18 +102,19 @@ class Processes:
         # spawned, not forked: MindSpore's threads would leave locks behind that nobody opens
         context = multiprocessing.get_context("spawn")
         self.shapes = [((batch_size, *shape), kind) for shape, kind in parts]
-        # RawArray has no name that could be left behind, and goes to /tmp where /dev/shm is too small
+        # RawArray goes to /tmp where /dev/shm is too small
         self.memory = context.RawArray("B", SLOTS * sum(padded_bytes(self.shapes)))
         self.free, self.held = list(range(SLOTS)), set()
-        self.executor = ProcessPoolExecutor(workers, context, start_process, (prepare, self.memory, self.shapes))
-        # All processes begin here: of one that begins later the executor may not know when it ends the others. They
-        # would speak of a Ctrl-C that comes before start_process(), so it waits; this process has other threads for it
+        resource_tracker.ensure_running()  # of Python; to start it unblocks signals
+        # The processes would speak of a Ctrl-C that comes before serve(), so it waits; other threads are there for it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
-            for _ in range(workers):
-                self.executor.submit(os.getpid)
+            self.workers = [start(context, Job(prepare, self.memory, self.shapes)) for _ in range(workers)]
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for worker in self.workers:
+            threading.Thread(target=listen, args=(worker, self.workers), daemon=True).start()
+        self.close = weakref.finalize(self, dismiss, self.workers)
 
     def new_batch(self, count: int) -> Batch:
         """A batch of so many samples, not filled yet."""
@@ -102,9 +129,16 @@ class Processes:
         self.free.append(slot)
 
     def submit(self, batch: Batch, tasks: list[Task]) -> Future:
-        """Begins to prepare some of its samples."""
+        """Begins to prepare some of its samples, in the process with the fewest tasks."""
         packed = [task._replace(rows=pack(task.rows, batch.arrays[0][task.place])) for task in tasks]
-        return self.executor.submit(work, batch.slot, packed)
+        worker, future = min(self.workers, key=lambda one: len(one.waiting)), Future()
+        future.set_running_or_notify_cancel()  # a task that was sent cannot be taken back
+        worker.waiting.append(future)
+        try:
+            worker.pipe.send((batch.slot, packed))
+        except OSError:
+            give_up(worker)
+        return future
 
     def hand_out(self, batch: Batch) -> list[np.ndarray]:
         """The arrays of a batch that is filled."""
@@ -123,6 +157,45 @@ def prepare_all(prepare: Prepare, arrays: list[np.ndarray], tasks: list[Task]) -
     """Prepares samples, each in its place of the arrays of a batch."""
     for place, rows, details in tasks:
         prepare(rows, [array[place, ...] for array in arrays], **details)
+
+
+# --- the processes, seen from here
+
+def start(context: SpawnContext, job: Job) -> Worker:
+    """A process that serves()."""
+    own, other = context.Pipe()
+    process = context.Process(target=serve, args=(other, job), daemon=True)
+    process.start()
+    other.close()  # so that each end sees when the other process is gone
+    return Worker(process, own, deque())
+
+
+def listen(worker: Worker, workers: list[Worker]) -> None:
+    """Hands on the answers of a process, in a thread of its own. One that dies at its work takes all others along."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            error, future = worker.pipe.recv(), worker.waiting.popleft()
+            future.set_exception(error) if error else future.set_result(None)
+    if worker.waiting:
+        for other in workers:
+            other.process.terminate()
+        give_up(worker)
+
+
+def give_up(worker: Worker) -> None:
+    """Ends the tasks of a process that has died with a BrokenExecutor."""
+    with contextlib.suppress(IndexError):  # another thread may do the same
+        while True:
+            worker.waiting.popleft().set_exception(BrokenExecutor("a process has died"))
+
+
+def dismiss(workers: list[Worker]) -> None:
+    """Ends processes that have nothing to do."""
+    for worker in workers:
+        with contextlib.suppress(OSError):
+            worker.pipe.send(None)
+    for worker in workers:
+        worker.process.join()
 
 
 # --- shared memory
@@ -161,27 +234,31 @@ def unpack(rows: list[Row], image: np.ndarray) -> list[Row]:
 
 # --- in a process of Processes
 
-def start_process(prepare: Prepare, memory: object, shapes: Sequence[Part]) -> None:
-    """Begins a process: ready to work()."""
+def serve(pipe: Connection, job: Job) -> None:
+    """Prepares samples until there are no more tasks, or the parent is gone. Answers each with its error, or None."""
     os.setpgid(0, 0)  # Ctrl-C and the signals of launchers are for the parent, which ends this one when it is done
     while pending := signal.sigtimedwait(STOPS, 0):  # one that came while this process began
-        if pending.si_pid == os.getppid():  # the executor ends the others when one has died
+        if pending.si_pid == os.getppid():  # another one has died
             os._exit(1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-    threading.Thread(target=end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     keep_freed_memory()
-    SHARED.update(prepare=prepare, slots=[open_slot(memory, slot, shapes)[1] for slot in range(SLOTS)])
+    slots = [open_slot(job.memory, slot, job.shapes)[1] for slot in range(SLOTS)]
+    with contextlib.suppress(EOFError, OSError):
+        while task := pipe.recv():
+            slot, tasks = task
+            pipe.send(error_of(job.prepare, slots[slot], tasks))
 
 
-def end_with_parent() -> None:
-    """Ends this process when its parent is gone, however that ended."""
-    multiprocessing.parent_process().join()
-    os._exit(0)
-
-
-def work(slot: int, tasks: list[Task]) -> None:
-    """Prepares samples of the batch in a slot."""
-    arrays = SHARED["slots"][slot]
-    unpacked = [task._replace(rows=unpack(task.rows, arrays[0][task.place])) for task in tasks]
-    prepare_all(SHARED["prepare"], arrays, unpacked)
+def error_of(prepare: Prepare, arrays: list[np.ndarray], tasks: list[Task]) -> Exception | None:
+    """Prepares samples of the batch with these arrays -> the error that came, as one that can be pickled."""
+    try:
+        unpacked = [task._replace(rows=unpack(task.rows, arrays[0][task.place])) for task in tasks]
+        prepare_all(prepare, arrays, unpacked)
+    except SSDError as error:
+        return error
+    except MemoryError as error:
+        return MemoryError(str(error))
+    except Exception:  # of any kind: it is raised where the batch is used
+        return RuntimeError(f"in a process of the loader:\n{traceback.format_exc()}")
+    return None

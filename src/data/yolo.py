@@ -66,7 +66,8 @@ def read_yolo(images: list[YoloImage], names_file: str, *, classes: list[str], r
     names to keep, or [] = all. Image ids are 1, 2, .. in the order of the images.
     """
     try:
-        names = checked_classes(read_names(names_file)) if names_file else list(classes)
+        written = read_names(names_file) if names_file else classes
+        names = checked_classes([report.class_name(name, names_file) for name in written])
     except OptionError as error:
         raise DataError(f"{names_file}: {error}") from error
     records, strays = [], stray_labels(images)

@@ -61,7 +61,7 @@ def read_names(path: str) -> list[str]:
         usable = False
     if not usable:
         raise DataError(f"'{path}' has no usable names of the classes; they are a list, or a map from 0, 1, ..")
-    return [numbered.get(number) or str(number) for number in range(max(numbered) + 1)]
+    return [name if (name := numbered.get(number, "")).strip() else str(number) for number in range(max(numbered) + 1)]
 
 
 def find_names(folders: list[str]) -> str:

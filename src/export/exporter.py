@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,7 +12,7 @@ from src.errors import EnvironmentFault, OptionError
 from src.export.mindir import write_mindir
 from src.export.onnx import write_onnx
 from src.export.trial import Trial, require_finite
-from src.files import ASIDE, write_atomic
+from src.files import folder_aside, write_atomic
 from src.inference.description import DETECTIONS, FORMATS, RAW, RESIZES, Description, detector_arguments, sidecar_of
 from src.inference.exported import run_cell
 from src.machine.compat import refuse_old
@@ -66,21 +65,16 @@ def describe_arrays(trial: Trial, outputs: list[np.ndarray], resizing: str) -> d
 
 @contextlib.contextmanager
 def file_aside(path: str) -> Iterator[str]:
-    """The name of a new file beside path (absolute); it is removed at the end where it was not renamed.
+    """The name of a new file for path (absolute) in the working folder, which lies beside path until the end.
 
-    MindSpore's exports refuse spaces and all letters but a to z, so the name is relative to a temporary working folder,
-    which also takes what MindSpore leaves when it fails.
+    MindSpore's exports refuse spaces and all letters but a to z in a path, and leave files when they fail.
     """
     before = os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.symlink(os.path.dirname(path), os.path.join(folder, "to"))
-        name = os.path.join("to", f"{ASIDE}{os.getpid()}{os.path.splitext(path)[1]}")
+    with folder_aside(path) as folder:
         os.chdir(folder)
         try:
-            yield name
+            yield f"aside{os.path.splitext(path)[1]}"
         finally:
-            with contextlib.suppress(OSError):
-                os.remove(name)
             os.chdir(before)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from src.errors import DataError
 from src.export.onnx_graph import constants, drop_unused
+from src.files import scratch_folder
 from src.inference.onnx_session import import_optional
 from src.progress import quiet
 
@@ -71,7 +71,7 @@ class Int8:
             node.name = f"{node.op_type}_{number}"  # a name by which it can be excluded
         types = quantization.QuantType
         import_optional("onnxruntime").set_default_logger_severity(3)
-        with tempfile.TemporaryDirectory() as folder, quiet(logging.WARNING):
+        with scratch_folder() as folder, quiet(logging.WARNING):
             path = os.path.join(folder, "network.onnx")
             quantization.quantize_static(
                 model, path, CalibrationReader(self.images, batch_size or 1), per_channel=True,

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from src.boxes import to_centers
 from src.classes import COCO_CATEGORY_IDS, COCO_CLASSES
 from src.drawing import draw_boxes, encode_png, save_png
 from src.events import EventFile
-from src.files import aside_of, write_atomic
+from src.files import finish, open_aside, write_atomic
 from src.inference.found import Detections
 from src.inference.sources import Picture
 from src.inference.videos import VideoWriter
@@ -111,21 +112,17 @@ class Drawings(Form):
 
 
 class RowFile(Form):
-    """One file, written row by row beside its place until it is complete."""
-    name = ""
+    """One file, written row by row beside its place until it is complete. end: what stands behind the last row."""
+    name, end = "", ""
 
     def __init__(self, folder: str, classes: Sequence[str] = ()):
         super().__init__(folder, classes)
         self.path, self.count = os.path.join(folder, self.name), 0
         # names of files may hold bytes that are no text; close() closes it
-        self.file = open(aside_of(self.path), "w", encoding="utf-8", errors="surrogateescape", newline="")
+        self.file = io.TextIOWrapper(open_aside(self.path), encoding="utf-8", errors="surrogateescape", newline="")
 
     def close(self, keep: bool) -> None:
-        self.file.close()
-        if keep:
-            os.replace(self.file.name, self.path)
-        else:
-            os.remove(self.file.name)
+        finish(self.file, self.path, self.end, keep=keep)
 
 
 class JsonList(RowFile):
@@ -137,7 +134,7 @@ class JsonList(RowFile):
         self.count += 1
 
     def close(self, keep: bool) -> None:
-        self.file.write("\n]\n" if self.count else "[]\n")
+        self.end = "\n]\n" if self.count else "[]\n"
         super().close(keep)
 
 

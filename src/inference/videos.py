@@ -15,11 +15,11 @@ import numpy as np
 from src.data.image_bytes import describe_file
 from src.data.images import IMAGE_ENDINGS, MAX_IMAGE_PIXELS
 from src.errors import DataError, EnvironmentFault
-from src.files import aside_of
+from src.files import finish, open_aside
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts")
 ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
-STREAM_SECONDS = 10.0               # that a stream may take to open, and be silent
+OPEN_SECONDS, STREAM_SECONDS = 20.0, 10.0  # that a stream may take to open, and be silent
 DEFAULT_RATE, MAX_RATE = 25, 1000   # frames a second: where a source says none; above, its times are not believed
 ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that PyAV has: H.264, which every player and browser shows
 TICKS = 90000                       # of a drawn video a second, as usual in MPEG
@@ -44,10 +44,12 @@ class VideoReader:
 
     def __init__(self, source: str):
         self.source, options = source, {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
+        began = time.monotonic()
         try:
             if not is_url(source) and "HEIC" in describe_file(source):
                 raise ValueError("of a picture in tiles FFmpeg would give the first tile")
-            self.container = av.open(source, options=options, timeout=STREAM_SECONDS if is_url(source) else None)
+            timeout = (OPEN_SECONDS, STREAM_SECONDS) if is_url(source) else None
+            self.container = av.open(source, options=options, timeout=timeout)
             self.stream = self.container.streams.best("video")  # not a cover
             if self.stream is None:
                 raise ValueError("it has no pictures")
@@ -58,16 +60,23 @@ class VideoReader:
                                  f"{MAX_IMAGE_PIXELS} in all")
             self.stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}  # of frames behind the header
         except (av.FFmpegError, ValueError) as error:
-            raise DataError(self.why_not(error)) from error
-        self.live = is_url(source) and self.container.duration is None
+            raise DataError(self.why_not(error, time.monotonic() - began)) from error
+        # RTSP comes as time goes, recordings too
+        self.live = is_url(source) and (self.container.duration is None or source.startswith("rtsp"))
         self.stream.thread_type = "SLICE" if self.live else "AUTO"  # several frames at a time come later
         self.rate, self.count = float(self.stream.average_rate or 0), self.stream.frames
         self.ratio = self.stream.sample_aspect_ratio or Fraction(1)
 
-    def why_not(self, error: Exception) -> str:
-        """What is wrong with a source that does not open, in words."""
+    def close(self) -> None:
+        """Gives up a source that is not read."""
+        self.container.close()
+
+    def why_not(self, error: Exception, seconds: float) -> str:
+        """What is wrong with a source that does not open, in words. seconds: that it took to find out."""
         reason = getattr(error, "strerror", error)
         if is_url(self.source):
+            if seconds >= OPEN_SECONDS:  # FFmpeg calls it invalid data, an exit or a timeout
+                reason = f"no picture came for {OPEN_SECONDS:g} s"
             return f"--source '{plain_url(self.source)}' cannot be opened ({reason})"
         kind = describe_file(self.source)
         if kind.startswith("it is a video"):  # the rest is advice for annotated pictures
@@ -90,9 +99,13 @@ class VideoReader:
                     yield upright(frame), second - start
                     number += 1
         except av.FFmpegError as error:
-            problem = f"it breaks off ({error.strerror})"
+            is_silence = isinstance(error, av.ExitError)  # PyAV ends FFmpeg when the time is over
+            reason = f"nothing came for {STREAM_SECONDS:g} s" if is_silence else error.strerror
+            if is_url(self.source) and not self.live and number == 0:  # such as an index at the end of the file
+                reason += "; this server may give files from their beginning only: fetch the file, and give its path"
+            problem = f"it breaks off ({reason})"
         finally:
-            self.container.close()
+            self.close()
         if number + max(self.rate, 1) < self.count:  # some files count a few frames that are not to be shown
             problem = problem or "it is cut short"
         if problem:
@@ -117,6 +130,10 @@ class Camera:
             raise DataError(f"--source {source}: there is no such camera, or another program uses it")
         self.rate = self.capture.get(cv2.CAP_PROP_FPS)
 
+    def close(self) -> None:
+        """Gives up a camera that is not read."""
+        self.capture.release()
+
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
         start = None
         try:
@@ -125,7 +142,7 @@ class Camera:
                 start = now if start is None else start
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), now - start
         finally:
-            self.capture.release()
+            self.close()
 
 
 def open_video(source: str) -> VideoReader | Camera:
@@ -140,7 +157,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: str, rate: float, ratio: Fraction = Fraction(1)):
-        self.path, self.aside, self.ratio = path, aside_of(path), ratio
+        self.path, self.file, self.ratio = path, None, ratio
         self.container, self.size, self.count, self.last, self.notes = None, None, 0, -1, []
         self.believed = not rate > MAX_RATE
         self.rate = rate if math.isfinite(rate) and 0 < rate <= MAX_RATE else DEFAULT_RATE
@@ -174,8 +191,11 @@ class VideoWriter:
             self.container.mux(self.stream.encode(frame))
             if frame is None:
                 self.container.close()
-                os.replace(self.aside, self.path)
+                finish(self.file, self.path)
         except (av.FFmpegError, OSError) as error:
+            if self.file:
+                finish(self.file, self.path, keep=False)
+                self.file = None
             width, height = self.size
             raise EnvironmentFault(f"'{self.path}' cannot be written ({error.strerror}); is the disk full, or are "
                                    f"frames of {width} x {height} pixels too much for a video?") from error
@@ -184,8 +204,9 @@ class VideoWriter:
         """Makes the file."""
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         encoder = next(name for name in ENCODERS if name in av.codecs_available)
+        self.file = open_aside(self.path)
         # the index in front, so that a browser can begin before it has all of the file
-        self.container = av.open(self.aside, "w", format="mp4", options={"movflags": "faststart"})
+        self.container = av.open(self.file.name, "w", format="mp4", options={"movflags": "faststart"})
         options = {"crf": "20", "preset": "veryfast"} if encoder == "libx264" else {}
         self.stream = self.container.add_stream(encoder, Fraction(self.rate).limit_denominator(1001), options=options)
         self.stream.width, self.stream.height = self.size
@@ -194,5 +215,5 @@ class VideoWriter:
 
     def close(self) -> None:
         """Ends the file."""
-        if self.count:
+        if self.file:
             self.encode(None)

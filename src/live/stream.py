@@ -16,6 +16,7 @@ from src.inference.found import Detections
 from src.inference.sources import Picture
 
 PICTURE_SECONDS = 1.0  # that an image file is shown
+RETRY_SECONDS = 5.0    # before a camera or stream that has ended is opened again
 RATE_SECONDS = 3.0     # over which the speed is measured
 PATIENCE = 5.0         # for a thread to end
 MAX_WAITING = 4        # pictures that wait for the model
@@ -39,8 +40,8 @@ class Stream:
 
     detect: pixels [H, W, 3] -> boxes, scores, labels, as Predictor.detect. open_source: gives the pictures, each time
     from the beginning; None for none. live: they come whether they are read or not, as those of a camera; else frames
-    come at the time that their row says, and image files one by one, none left out. repeat: begin again at the end.
-    All that waits and all that changes does so under `changed`.
+    come at the time that their row says, and image files one by one, none left out. repeat: begin again at the
+    end; live, after RETRY_SECONDS, until there are frames again. What waits and what changes does so under `changed`.
     """
 
     def __init__(self, detect: Callable, open_source: Callable[[], Iterable[Picture]] | None = None, *,
@@ -125,13 +126,21 @@ class Stream:
     def run_reader(self) -> None:
         """Offers frames until there are no more, or close()."""
         try:
-            while self.read() and self.repeat and self.count:
-                pass
+            while self.read() and self.repeat and (self.count or self.live):
+                if self.live:
+                    self.wait_to_retry()
         except Exception as error:  # of any kind: it is shown where the frames are
             self.error = error
         with self.changed:
             self.ended = True
             self.changed.notify_all()
+
+    def wait_to_retry(self) -> None:
+        """Returns when a source that has ended may be opened again, or at close()."""
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.closed, RETRY_SECONDS)
 
     def read(self) -> bool:
         """Offers all frames of the source once, at their times; returns whether its end was reached."""
@@ -154,7 +163,7 @@ class Stream:
                     return False
                 self.steps = max(self.steps - 1, 0)
                 name = os.path.basename(row["file"]) if second is None else f"frame {self.count}"
-                self.waiting, self.count = (self.count, name, pixels), self.count + 1
+                self.waiting, self.count, self.ended = (self.count, name, pixels), self.count + 1, False
                 self.changed.notify_all()
                 if second is None:
                     self.changed.wait_for(lambda: self.closed or self.paused, PICTURE_SECONDS)

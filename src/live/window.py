@@ -1,13 +1,14 @@
 """A window that shows a stream with boxes: speed, threshold, classes, pause and step, saving a frame (Qt)."""
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QEvent, QEventLoop, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QImage, QKeySequence, QPainter, QPaintEvent, QPixmap, QResizeEvent, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
@@ -22,6 +23,7 @@ from PySide6.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from shiboken6 import delete
 
 from src.drawing import class_color, draw_boxes, save_png
 from src.errors import SSDError
@@ -73,7 +75,8 @@ class Canvas(QWidget):
 
 
 class Window(QMainWindow):
-    """Shows a Stream. classes: names, label l is classes[l - 1]; folder: for saved frames."""
+    """Shows a Stream. classes: names, label l is classes[l - 1]; folder: for saved frames. closed: its signal."""
+    closed = Signal()
 
     def __init__(self, stream: Stream, classes: Sequence[str], *, title: str, score: float, folder: str):
         super().__init__()
@@ -222,6 +225,10 @@ class Window(QMainWindow):
         """Fills the screen, or ends that."""
         self.showNormal() if self.isFullScreen() else self.showFullScreen()
 
+    def closeEvent(self, event: QEvent) -> None:  # noqa: N802, Qt's name
+        """Qt calls it."""
+        self.closed.emit()
+
     def leave(self) -> None:
         """Ends the search for a class, the full screen, or the window."""
         if self.filter.hasFocus():
@@ -250,21 +257,38 @@ def row(*parts: QWidget) -> QWidget:
     return holder
 
 
+@contextlib.contextmanager
+def open_window(stream: Stream, classes: Sequence[str], *, title: str, score: float, folder: str) -> Iterator[Window]:
+    """A Window of a Stream, on the screen until the end of the context.
+
+    All of it is deleted there. Its parts refer to each other, so Python would delete them when it collects garbage, in
+    whatever thread that happens; Qt allows it in its own thread only.
+    """
+    window = Window(stream, classes, title=title, score=score, folder=folder)
+    try:
+        window.show()
+        yield window
+    finally:
+        window.close()
+        delete(window)
+
+
 def show_window(stream: Stream, classes: Sequence[str], *, title: str, score: float, folder: str) -> None:
     """Shows a Stream until its window is closed, or Ctrl-C. Raises what ended the stream or the window."""
     app = QApplication.instance() or QApplication(["ssd"])
-    window = Window(stream, classes, title=title, score=score, folder=folder)
-    raised = []
+    # not app.exec(): that goes on while any other window is open
+    loop, raised = QEventLoop(app), []
+    with open_window(stream, classes, title=title, score=score, folder=folder) as window:
+        window.closed.connect(loop.quit)
 
-    def end(kind: type, error: BaseException, trace: object) -> None:
-        raised.append(error)
-        window.close()
-    before, sys.excepthook = sys.excepthook, end  # Qt would print errors of Python and go on, Ctrl-C too
-    try:
-        window.show()
-        app.exec()
-    finally:
-        sys.excepthook = before
+        def end(kind: type, error: BaseException, trace: object) -> None:
+            raised.append(error)
+            window.close()
+        before, sys.excepthook = sys.excepthook, end  # Qt would print errors of Python and go on, Ctrl-C too
+        try:
+            loop.exec()
+        finally:
+            sys.excepthook = before
     for error in (*raised, stream.error):
         if error and not isinstance(error, KeyboardInterrupt):
             raise error

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import zlib
 from functools import partial
 
@@ -12,6 +11,7 @@ from mindspore import Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
 from src.errors import EnvironmentFault
+from src.files import scratch_folder
 
 OLD = ms.__version__.startswith("1.")
 CHECKSUM = {} if OLD else {"crc_check": True}  # of save_checkpoint
@@ -64,7 +64,7 @@ def old_load_checkpoint(path: str) -> dict[str, ms.Parameter]:
         return ms.load_checkpoint(path)
     if zlib.crc32(data[:end]) != int.from_bytes(data[-DIGITS:], "big"):
         raise ValueError("the checksum is wrong")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         copy = os.path.join(folder, "copy.ckpt")
         with open(copy, "wb") as file:
             file.write(memoryview(data)[:end])

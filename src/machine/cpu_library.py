@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from src.errors import EnvironmentFault
-from src.files import aside_of, private_folders
+from src.files import folder_aside, private_folders
 
 SOURCES = Path(__file__).resolve().parent / "cpu_kernels"
 COMPILERS = ("g++", "c++")  # unless CXX names one
@@ -54,12 +54,9 @@ def digest(compiler: list[str]) -> str:
 
 def compile_to(path: str, compiler: list[str]) -> None:
     """Writes the library; several processes may do so at the same time. Raises OSError and SubprocessError."""
-    aside = aside_of(path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
+    with folder_aside(path) as folder:
+        aside = os.path.join(folder, "kernels.so")
         subprocess.run([*compiler, *FLAGS, "-o", aside, *map(str, SOURCES.glob("*.cc"))], capture_output=True,
                        text=True, errors="replace", timeout=PATIENCE, check=True)
         os.replace(aside, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(aside)

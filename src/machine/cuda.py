@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from src.errors import EnvironmentFault
-from src.files import private_folders
+from src.files import folder_aside, private_folders
 
 # (package, library) in the order in which they need each other: what the plugin links, and what those open later
 LIBRARIES = (
@@ -226,9 +226,10 @@ def fill_home(home: str, runtime: str) -> None:
 def put(path: str, write: Callable[[str], None]) -> None:
     """Calls write with a path beside this one, then renames what it wrote."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    aside = f"{path}.{os.getpid()}"
-    write(aside)
-    os.replace(aside, path)
+    with folder_aside(path) as folder:
+        aside = os.path.join(folder, "aside")
+        write(aside)
+        os.replace(aside, path)
 
 
 def load(files: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 
 from src.machine import cuda, launcher
+from src.machine.stop_signals import STOPS, interrupt
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -22,7 +23,9 @@ def prepare(device_target: str = "CPU", run_distribute: bool = False, device_num
         raise RuntimeError("process.prepare() must run before mindspore is imported")
     # MindSpore's data engine answers Ctrl-C by sending SIGTERM to its own process, which would end without a message
     if threading.current_thread() is threading.main_thread():  # another one cannot: a server may load a model there
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells start programs in the background
+                signal.signal(number, interrupt)
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads spin on the loader's cores for 3x3 matrices
     if "GLOG_v" not in os.environ:  # MindSpore's own log: errors only, and of its data engine only fatal ones

@@ -28,9 +28,15 @@ class BatchNorm(nn.BatchNorm2d):
     def construct(self, x: Tensor) -> Tensor:
         if self.training and self.use_batch_statistics is not False and self.world > 1:
             return self.normalize_together(x)
+        if self.training and self.use_batch_statistics is False:
+            return self.normalize_frozen(x)
         if self.training and self.use_batch_statistics is not False and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             return self.shift(x)
         return super().construct(x)
+
+    def normalize_frozen(self, x: Tensor) -> Tensor:
+        """x normalised with the stored statistics; models/cpu_kernels.py computes what is in front of x here too."""
+        return self.bn_infer(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
 
     def shift(self, x: Tensor) -> Tensor:
         """beta at every place of x.

@@ -26,9 +26,11 @@ SIZES = {"ssd300_mobilenet_v2_tf": (300, 384, 512), "ssd_mobilenet_v2_fpnlite": 
          "ssd300_resnet50": (300,), "ssd_resnet50_fpn": (640,)}
 SMALL = ("ssd300_mobilenet_v2_tf", "ssd_mobilenet_v2_fpnlite")
 # Numbers that convolutions, norms and activations put out in a second of training; networks differ less in it than in
-# GMACs. CPU: a core of an AMD EPYC, both small networks (0.14 s an image of 300 pixels). GPU: a V100, the published
-# speeds of docs/costs.md lie between 4e9 and 10e9. For the order of size: --minutes measures.
-SPEEDS = {"CPU": 0.3e9, "GPU": 6e9, "Ascend": 6e9}
+# GMACs. CPU: a core of an AMD EPYC with AVX-512 and our kernels, from the trainings of docs/results.md on one core
+# (ssd_mobilenet_v2_fpnlite, a step of 4 images: 0.41 s at 320 pixels, 0.58 s at 384); bench/auto_speed.py measures it
+# where nothing else runs. GPU: a V100, the published speeds of docs/costs.md lie between 4e9 and 10e9. For the order of
+# size: --minutes measures.
+SPEEDS = {"CPU": 0.45e9, "GPU": 6e9, "Ascend": 6e9}
 NIGHT = 480               # minutes of a run where --minutes does not say it
 MIN_EPOCHS = 20           # of a run with --minutes: fewer teach little, fewer pixels are then better
 TRAINING_SHARE = 0.7      # of the minutes; the rest is compiling, evaluations and checkpoints
@@ -139,11 +141,16 @@ def candidates(boxes: np.ndarray, means: Means, *, image_size: int, threshold: f
                 break
             fit = fit_anchors(boxes, model.anchors, model.levels(), threshold=threshold, image_size=size)
             share = max(share_matched(best, threshold) for best in (fit.before, fit.after))
-            outputs = facts[name]["activations"] * (size / facts[name]["image_size"]) ** 2
+            outputs = outputs_of(facts[name], size)
             speed = SPEEDS[means.device] * (means.cores if means.device == "CPU" else 1)
             # float32: outputs of all images; weights, gradients and two moments at most (docs/costs.md)
             memory = 4 * (outputs * means.batch + 4 * facts[name]["parameters"])
             yield Candidate(name, size, float(share), outputs / speed, memory, start == "whole")
+
+
+def outputs_of(facts: dict, image_size: int) -> float:
+    """Numbers that the layers of a network put out for an image of this size. facts: of the network, read_facts()."""
+    return facts["activations"] * (image_size / facts["image_size"]) ** 2
 
 
 def how_filled(model: Model, weights: WeightFile | None) -> str:

@@ -40,6 +40,7 @@ from src.text import split_names
 from src.training.anchors import AnchorChooser
 from src.training.auto import ModelChooser, means_of
 from src.training.checks import check_options, why_no_boxes
+from src.training.fused_loss import use_own_losses
 from src.training.log import RunLog
 from src.training.resume import Saved
 from src.training.saver import Saver
@@ -132,8 +133,10 @@ def build_training_model(options: EasyDict, classes: list[str], *, log: RunLog, 
         found = None if file.meta else recognise(file)
         if found:
             log.say(f"recognised: {options.pre_trained} is {found.words()}")
-        log.say(load_pretrained(network, file, model.name, classes=classes, by_class=options.filter_weight,
-                                frozen=frozen, file_model=found.model if found else ""))
+        report = load_pretrained(network, file, model.name, classes=classes, by_class=options.filter_weight,
+                                 frozen=frozen, file_model=found.model if found else "")
+        log.say(report.text(file.path))
+        log.keep("pre_trained.txt", report.text(file.path, rows=None))
         if file.meta.get("anchor_shapes") and not options.anchors:
             log.say("  note: these weights are trained for anchors of their own; --anchors=FILE with the anchors.json "
                     "of that run keeps them")
@@ -213,7 +216,7 @@ def build_rates(options: EasyDict, steps_per_epoch: int, total_steps: int = 0) -
 
 
 def build_timer(options: EasyDict, steps_per_epoch: int, *, began: float, saved: Saved | None) -> RunTimer | None:
-    """The RunTimer of --minutes, None without. began: when the program was started, as of time.time().
+    """The RunTimer of --minutes, None without. began: when the program was started, as of time.monotonic().
 
     A run that was resumed before its plan was made has used up minutes already.
     """
@@ -236,6 +239,8 @@ def build_step(options: EasyDict, model: Model, rates: np.ndarray, *, world: int
                                 decay_exclude=options.decay_exclude, body_lr=options.body_lr)
     average = WeightAverage(model.network, options.ema_decay) if options.ema_decay else None
     loss = build_loss(options, model.score, model.anchors)
+    if kernels:
+        use_own_losses(loss, kernels)
     return TrainStep(mixed_precision(model, options.amp_level, options.amp_type), loss, optimizer,
                      loss_scale=options.loss_scale, dynamic=options.dynamic_loss_scale,
                      grad_clip=options.grad_clip, grad_clip_value=options.grad_clip_value, world=world,

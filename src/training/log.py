@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from src.evaluation.plots import plot_history
 from src.events import EVENTS, EventFile
-from src.files import names_in, write_atomic
+from src.files import Appender, names_in, write_atomic
 from src.progress import on_terminal
 from src.training.panel import Panel, live_panel
 
@@ -18,7 +18,9 @@ class RunLog:
     """Prints on the first process; once it has a folder, writes rows (dicts) to log.jsonl and TensorBoard there."""
 
     def __init__(self, *, first: bool = True):
-        self.first, self.folder, self.steps_per_epoch, self.file = first, "", 1, None
+        self.first, self.folder, self.steps_per_epoch = first, "", 1
+        self.file: Appender | None = None
+        self.texts: dict[str, str] = {}  # files for the folder, by name
         self.events: EventFile | None = None  # with a folder
         self.panel: Panel | None = None  # while there is one
         self.leave_panel: Callable[[], None] = no_panel  # gives the terminal back, from any thread
@@ -39,13 +41,19 @@ class RunLog:
         for name in [] if resumed else names_in(folder):
             if name.startswith(EVENTS):
                 os.remove(os.path.join(folder, name))
-        self.folder, self.steps_per_epoch, self.file = folder, steps_per_epoch, open(path, "a", encoding="utf-8")
+        self.folder, self.steps_per_epoch, self.file = folder, steps_per_epoch, Appender(path)
         self.events = EventFile(folder)
+        for name, text in self.texts.items():
+            write_atomic(os.path.join(folder, name), text.encode())
 
     def say(self, text: str, *, in_panel: bool = False) -> None:
         """Prints a line, on the first process. in_panel: not where the live panel shows the same."""
         if self.first and not (in_panel and self.panel):
             print(text, flush=True)
+
+    def keep(self, name: str, text: str) -> None:
+        """Keeps a text for the folder, where it becomes a file of this name."""
+        self.texts[name] = f"{text}\n"
 
     def write(self, row: dict, group: str = "") -> None:
         """Appends a row to log.jsonl (null for what is not finite) and its floats to TensorBoard under a group."""
@@ -55,8 +63,7 @@ class RunLog:
             return
         floats = {key: value for key, value in row.items() if isinstance(value, float)}
         unknown = {key: None for key, value in floats.items() if not math.isfinite(value)}
-        self.file.write(json.dumps({**row, **unknown}) + "\n")
-        self.file.flush()
+        self.file.write((json.dumps({**row, **unknown}) + "\n").encode())
         if group:
             self.events.numbers(row["step"], group, floats)
 
@@ -72,7 +79,7 @@ class RunLog:
         if not self.first or not on_terminal():
             yield no_panel
             return
-        rows = read_log(self.file.name) if self.file else []
+        rows = read_log(self.file.path) if self.file else []
         self.panel = Panel(self.folder, total=total, steps_per_epoch=self.steps_per_epoch, rows=rows)
         try:
             with contextlib.ExitStack() as stack:
@@ -84,7 +91,7 @@ class RunLog:
 
     def close(self) -> None:
         """Draws the curves of all rows as training.png, of a resumed run from its beginning, and closes both files."""
-        rows = read_log(self.file.name) if self.file else []
+        rows = read_log(self.file.path) if self.file else []
         if any("loss" in row for row in rows):
             path = os.path.join(self.folder, "training.png")
             plot_history(rows, path=path, steps_per_epoch=self.steps_per_epoch)

@@ -93,28 +93,28 @@ class Loop:
         """Trains to the end of the epoch, or of the run: batch, step, log, save."""
         state = self.state
         epoch, first = divmod(state.steps_done, state.steps_per_epoch)
-        asked = time.time()
+        asked = time.monotonic()
         for images, labels, targets, rows in self.batches.epoch(epoch, first):
-            data_time = time.time() - asked
+            data_time = time.monotonic() - asked
             if self.timer:
                 self.prepare_timed_step()
-            began = time.time()
+            began = time.monotonic()
             stop = bool(self.signals or self.batches.error)
             numbers = run_step(self.step, [images, labels, targets], stop=stop)
-            self.meter.add(numbers, data_time=data_time, step_time=time.time() - began)
+            self.meter.add(numbers, data_time=data_time, step_time=time.monotonic() - began)
             self.check_finite(numbers, rows)
             state.count_step()
             if self.is_measuring:
-                self.timer.count(time.time() - asked)
+                self.timer.count(time.monotonic() - asked)
                 state.spent = self.timer.spent()
-            self.report(numbers, time.time() - asked)
+            self.report(numbers, time.monotonic() - asked)
             if numbers["stops"]:  # how many processes ask to stop
                 self.saver.save_last(state)
                 raise self.interruption(everyone=numbers["stops"] == self.loader.world) from self.data_error()
             self.saver.after_step(state)
             if state.is_complete:
                 break
-            asked = time.time()
+            asked = time.monotonic()
         if not self.step.dynamic:
             refuse_skipping(self.finite[-state.steps_per_epoch:])
         del self.finite[:-MAX_SKIPPED]  # a run may have millions of steps
@@ -159,9 +159,9 @@ class Loop:
         if self.validator and self.timer.left():
             self.log.say("trying the evaluation, to know how long one takes; it is compiled first")
             evaluation = self.validator.measure()
-        began = time.time()
+        began = time.monotonic()
         self.saver.save_last(state)
-        save = time.time() - began
+        save = time.monotonic() - began
         costs = np.float32([[self.timer.step_seconds, evaluation, save, self.timer.spent()]])
         # the slowest process counts, so that all get the same plan
         costs = Costs(*gather_rows(costs, self.loader.rank, self.loader.world).max(axis=0).tolist())

@@ -38,7 +38,7 @@ class Panel:
 
     def __init__(self, title: str, *, total: int, steps_per_epoch: int, rows: Iterable[dict] = ()):
         self.title, self.total, self.steps_per_epoch = title, total, steps_per_epoch
-        self.began, self.logged = time.time(), time.time()  # this start, and its last row
+        self.began = self.logged = time.monotonic()         # this start, and its last row
         self.done, self.loss = None, math.nan               # steps done, None before the first one; loss of the last
         self.row, self.losses, self.scores = {}, [], []     # newest row of steps; losses of all rows; all evaluations
         for row in rows:
@@ -49,7 +49,7 @@ class Panel:
     def add(self, row: dict) -> None:
         """Takes up a row of the log, of steps or of an evaluation."""
         if "loss" in row:
-            self.row, self.logged = row, time.time()
+            self.row, self.logged = row, time.monotonic()
             self.losses.append(row["loss"])
         elif any(name in row for name in SCORES):
             self.scores.append(row)
@@ -94,11 +94,11 @@ class Panel:
 
     def times(self) -> list[str]:
         """Time since the start, that is left, and of day at the end."""
-        now = time.time()
+        now = time.monotonic()
         texts = [f"{duration(now - self.began)} so far"]
         if self.row:
             left = max(self.row["eta"] - (now - self.logged), 0)
-            texts += [f"{duration(left)} left", f"ends {time.strftime('%a %H:%M', time.localtime(now + left))}"]
+            texts += [f"{duration(left)} left", f"ends {time.strftime('%a %H:%M', time.localtime(time.time() + left))}"]
         return texts
 
     def loss_parts(self, *, curves: bool) -> list[str]:

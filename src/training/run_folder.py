@@ -5,14 +5,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
 from typing import TextIO
 
 from src.errors import EnvironmentFault, OptionError
-from src.files import ASIDE, make_folder, missing_folders, names_in
+from src.files import make_folder, missing_folders, names_in, remove_leftovers, still_there
 
 MARKS = ("config.yaml", "log.jsonl", "ckpt")
 LOCK = ".lock"  # in the folder of a run that is alive; a killed run leaves the file, but locked by nobody
@@ -64,10 +63,8 @@ def hold_run_folder(path: str, *, resume: bool = False) -> Iterator[None]:
     file, locked = lock_file(path)
     try:
         check_run_folder(path, resume=resume)  # again: a run may have come and gone while this process started
-        checkpoints = os.path.join(path, "ckpt")
-        for name in names_in(checkpoints):
-            if locked and name.startswith(ASIDE):  # what a killed run was writing
-                shutil.rmtree(os.path.join(checkpoints, name), ignore_errors=True)
+        if locked:
+            remove_leftovers(os.path.join(path, "ckpt"))
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -103,16 +100,9 @@ def lock_file(path: str) -> tuple[TextIO, bool]:
             raise OptionError(f"--output_path '{path}' is in use by a run that has not ended ({holder}); wait for it, "
                               "stop it, or choose another --output_path") from error
         if still_there(file):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-            file.flush()
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            with contextlib.suppress(OSError):  # a full disk; it is locked all the same
+                file.truncate(0)
+                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
             return file, True
         file.close()  # its holder removed it between the two calls above
-
-
-def still_there(file: TextIO) -> bool:
-    """Whether the name of an open file is still that of this file."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
-    except OSError:
-        return False

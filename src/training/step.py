@@ -7,9 +7,10 @@ from mindspore import dtype as mstype
 
 from src.ema import WeightAverage
 from src.machine import compat
-from src.models.cpu_kernels import SquaredSum
+from src.models.cpu_kernels import FusedNormalize
 from src.models.layers import Normalize
 from src.models.ssd import Model
+from src.training.fused_update import FusedUpdate, SquaredSum
 
 NUMBERS = ("loss", "loss_cls", "loss_box", "positives", "own_loss", "finite", "grad_norm", "loss_scale", "stops")
 GROW_AFTER = 2000        # good steps before a dynamic loss scale doubles (https://arxiv.org/abs/1710.03740 section 3.2)
@@ -40,7 +41,8 @@ class TrainStep(nn.Cell):
                  kernels: str = ""):
         super().__init__(auto_prefix=False)
         self.network, self.loss, self.optimizer, self.average = model.network, loss, optimizer, average
-        self.normalize = Normalize(model.mean, model.std)
+        normalize = Normalize(model.mean, model.std)
+        self.normalize = FusedNormalize(kernels, normalize) if kernels else normalize
         self.dynamic, self.grad_clip, self.grad_clip_value = dynamic, grad_clip, grad_clip_value
         self.world, self.global_positives, self.micro_steps = world, global_positives, micro_steps
         self.loss_scale = Parameter(Tensor(loss_scale, mstype.float32), name="loss_scale", requires_grad=False)
@@ -48,6 +50,7 @@ class TrainStep(nn.Cell):
         self.gradients = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters, has_aux=True)
         self.map = ops.HyperMap()
         self.squared_sum = SquaredSum(kernels) if kernels else None
+        self.fused = FusedUpdate(kernels, optimizer, average, limit=grad_clip_value) if kernels else None
         self.reduce = nn.DistributedGradReducer(optimizer.parameters, mean=True) if world > 1 else None
         self.all_reduce = ops.AllReduce() if world > 1 else None
         if micro_steps > 1:
@@ -71,7 +74,7 @@ class TrainStep(nn.Cell):
         return float(rates[int(self.optimizer.global_step.asnumpy()[0]) - 1])
 
     def construct(self, images: Tensor, labels: Tensor, targets: Tensor, stop: Tensor) -> Tensor:
-        (_, parts), gradients = self.gradients(images, labels, targets)  # parts [4], as of scaled_loss
+        (_, parts), gradients = self.gradients(self.normalize(images), labels, targets)  # parts [4], as of scaled_loss
         if self.micro_steps == 1:
             return self.update(gradients, parts, stop)
         weight = ops.maximum(parts[3:], 1.0) if self.global_positives else ops.ones((1,), mstype.float32)  # [1]
@@ -84,8 +87,8 @@ class TrainStep(nn.Cell):
         return numbers
 
     def scaled_loss(self, images: Tensor, labels: Tensor, targets: Tensor) -> tuple:
-        """The loss times the loss scale, and [4]: loss, classification, box, positives, all unscaled."""
-        logits, deltas = self.network(self.normalize(images))  # [B, A, C], [B, A, 4]
+        """The loss of normalised images times the loss scale, and [4]: loss, its two parts, positives, all unscaled."""
+        logits, deltas = self.network(images)  # [B, A, C], [B, A, 4]
         loss, classification, box, positives = self.loss(logits, deltas, labels, targets)  # scalars
         share = self.share_of_positives(ops.stop_gradient(positives))
         parts = ops.stack((loss * share, classification * share, box * share, positives))
@@ -117,12 +120,26 @@ class TrainStep(nn.Cell):
         if self.reduce is not None:
             gradients = self.reduce(gradients)
         scale = self.loss_scale * 1.0
-        # One pass for norm and check, one for unscaling and clipping: each pass costs seconds of compiling.
         norm = ops.sqrt(self.sum_squares(gradients)) / scale
         finite = ops.isfinite(norm)
         factor = 1.0 / scale
         if self.grad_clip > 0:
             factor = factor * self.grad_clip / ops.maximum(norm, self.grad_clip)
+        if self.fused is not None:
+            self.fused(gradients, factor, finite)
+        else:
+            self.move_weights(gradients, factor, finite)
+        if self.dynamic:
+            self.adjust_scale(finite)
+        shared = ops.concat((parts, stop.reshape((1,))))  # [5]
+        if self.all_reduce is not None:
+            shared = self.all_reduce(shared)
+        own = ops.stack((parts[0], finite.astype(mstype.float32), norm, scale))  # [4]
+        return ops.concat((shared[:4] / self.world, own, shared[4:]))  # [9]
+
+    def move_weights(self, gradients: tuple, factor: Tensor, finite: Tensor) -> None:
+        """Updates with factor * gradients where they are finite, and counts the step."""
+        # one pass for unscaling and clipping: each pass costs seconds of compiling
         gradients = self.map(ops.partial(multiply, factor), gradients)
         if self.grad_clip_value > 0:
             gradients = self.map(ops.partial(clamp, self.grad_clip_value), gradients)
@@ -131,13 +148,6 @@ class TrainStep(nn.Cell):
             if self.average is not None:
                 self.average()
         ops.assign_add(self.optimizer.global_step, (1 - finite.astype(mstype.int32)).reshape((1,)))
-        if self.dynamic:
-            self.adjust_scale(finite)
-        shared = ops.concat((parts, stop.reshape((1,))))  # [5]
-        if self.all_reduce is not None:
-            shared = self.all_reduce(shared)
-        own = ops.stack((parts[0], finite.astype(mstype.float32), norm, scale))  # [4]
-        return ops.concat((shared[:4] / self.world, own, shared[4:]))  # [9]
 
     def sum_squares(self, gradients: tuple) -> Tensor:
         """Sum of the squares of all gradients as a float32 scalar."""

@@ -69,7 +69,7 @@ class RunTimer:
 
     def spent(self) -> float:
         """Seconds since the run began."""
-        return time.time() - self.began
+        return time.monotonic() - self.began
 
     def is_due(self) -> bool:
         """Whether enough is measured to make the plan, or no time is left to measure more."""

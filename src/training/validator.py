@@ -42,6 +42,7 @@ class Validator:
     overfit: bool = False   # self-test: the run ends when the images are memorised
     rank: int = 0
     world: int = 1
+    is_compiled: bool = False  # whether the network for it was run
     detections: list[dict] = field(default_factory=list)  # COCO results of the last evaluation
 
     def is_due(self, state: RunState) -> bool:
@@ -52,18 +53,21 @@ class Validator:
         """Seconds that an evaluation takes, by its first batches; the graph is compiled before."""
         batches = -(-len(self.loader.rows) // self.loader.batch_size)
         tried = min(batches, TRIED)
+        self.is_compiled = True
         self.step.set_train(False)
         for images, _ in itertools.islice(self.loader, 1):
             self.predict(images)
-        began = time.time()
+        began = time.monotonic()
         for images, _ in itertools.islice(self.loader, tried):
             self.predict(images)
         self.step.set_train()
-        return (time.time() - began) * batches / max(tried, 1)
+        return (time.monotonic() - began) * batches / max(tried, 1)
 
     def validate(self, state: RunState) -> dict:
         """Logs and returns the metrics, and draws some detections; {} on other processes than rank 0."""
-        average = self.step.average
+        if not self.is_compiled:
+            self.log.say("compiling the evaluation: as long as the first step took, less where --compile_cache has it")
+        self.is_compiled, average = True, self.step.average
         self.step.set_train(False)
         with average.in_place() if average else contextlib.nullcontext():
             table = collect_detections(self.predict, self.loader, rank=self.rank, world=self.world)

@@ -120,18 +120,24 @@ def read_foreign(file: BinaryIO) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def open_newest(folder: str, say: Callable[[str], None]) -> WeightFile:
-    """The checkpoint a run goes on from: last.ckpt, or the newest other one where it is damaged, which say(text) tells.
+    """The checkpoint a run goes on from: last.ckpt, or where it is damaged, which say(text) tells, the one with the
+    most steps; the times of files count for nothing, for a clock may be set back.
 
     Raises OptionError if none is left.
     """
+    newest = None
     states = [path for path in Path(folder).glob("*.ckpt") if path.name != "diverged.ckpt"]
-    for path in sorted(states, key=lambda state: (state.name != "last.ckpt", -state.stat().st_mtime)):
+    for path in sorted(states, key=lambda state: (state.name == "last.ckpt", state.name), reverse=True):
         try:
             found = open_weights(str(path))
         except DataError as error:
             say(f"warning: {error}")
             continue
-        if "steps_done" in found.meta:
-            return found
+        if found.meta.get("steps_done", -1) > (newest.meta["steps_done"] if newest else -1):
+            newest = found
+        if newest and path.name == "last.ckpt":
+            break
+    if newest:
+        return newest
     raise OptionError(f"--resume=True, but '{folder}' holds no undamaged checkpoint of a run; start again with "
                       "another --output_path")

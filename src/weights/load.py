@@ -18,7 +18,7 @@ from src.weights.files import WeightFile
 from src.weights.names import SOURCES, Arrays, convert_weights, count_places, guess_source, unwrap
 
 OURS = "ours"    # the source of files that have the names of this repository
-MAX_ROWS = 12    # of a list in a report
+MAX_ROWS = 3     # of a list in a report
 TRAINING_STATE = ("moments.", "mean_square.", "global_step", "learning_rate", "loss_scale", "good_steps", "ema_",
                   "micro_")
 
@@ -40,6 +40,7 @@ class LoadReport:
     left_out: list[str] = field(default_factory=list)  # not wanted from the file
     missing: list[str] = field(default_factory=list)   # not in the file
     unused: list[str] = field(default_factory=list)    # arrays without a parameter, but for the state of a training
+    notes: list[str] = field(default_factory=list)     # what else there is to say, in words
 
     @property
     def complete(self) -> bool:
@@ -53,19 +54,21 @@ class LoadReport:
         has_head = any(name.startswith("head.") for name in self.loaded)
         return not (lacks or has_head or self.skipped)
 
-    def text(self, path: str) -> str:
-        """A table for people. path: of the file."""
+    def text(self, path: str, rows: int | None = MAX_ROWS) -> str:
+        """A table for people. path: of the file; rows: of each list of names, None for all."""
         lines = [f"weights from {os.path.basename(path)} ({self.source})", f"  {'loaded':<32}{len(self.loaded):>5}"]
-        for title, rows in (("loaded by class, --filter_weight", self.partly), ("skipped, another shape", self.skipped),
-                            ("skipped, --filter_weight", self.left_out),
-                            ("not in the file, new weights", self.missing),
-                            ("in the file, not of this network", self.unused)):
-            shown = rows if len(rows) <= MAX_ROWS else [*rows[:MAX_ROWS], f"... and {len(rows) - MAX_ROWS} more"]
-            lines += [f"  {title:<32}{len(rows):>5}", *(f"      {row}" for row in shown)]
+        for title, names in (("loaded by class, --filter_weight", self.partly),
+                             ("skipped, another shape", self.skipped),
+                             ("skipped, --filter_weight", self.left_out),
+                             ("not in the file, new weights", self.missing),
+                             ("in the file, not of this network", self.unused)):
+            more = len(names[:rows]) < len(names)
+            shown = [*names[:rows], f"... and {len(names) - rows} more"] if more else names
+            lines += [f"  {title:<32}{len(names):>5}", *(f"      {name}" for name in shown)]
         if self.unused and self.complete:
             lines.append(f"  the {len(self.unused)} left over are not weights of this network: all its parameters are "
                          "filled")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def translate_weights(network: SSD, file: WeightFile, source: str = "auto") -> Translated:
@@ -179,8 +182,8 @@ def check_version(model: str, source: str) -> None:
 
 
 def load_pretrained(network: SSD, file: WeightFile, model: str, *, classes: Sequence[str] = (), by_class: bool = False,
-                    frozen: Sequence[str] = (), file_model: str = "") -> str:
-    """Loads what fits by name and shape. Returns a report to print. Raises OptionError if nothing fits.
+                    frozen: Sequence[str] = (), file_model: str = "") -> LoadReport:
+    """Loads what fits by name and shape. Raises OptionError if nothing fits.
 
     classes: of the network, without the background. by_class: of the class layers load only the background's outputs
     and those of classes with the same name, where the file's classes are known, for training on another list. frozen:
@@ -203,12 +206,13 @@ def load_pretrained(network: SSD, file: WeightFile, model: str, *, classes: Sequ
         raise OptionError(f"--freeze_layer={','.join(frozen)}: {len(random)} of these weights would keep their random "
                           f"initial values (first: {random[0]}), --pre_trained '{file.path}' does not fill them; "
                           "freeze less, or give weights that do")
-    text, own_model = report.text(file.path), file.meta.get("model", file_model or model)
+    own_model = file.meta.get("model", file_model or model)
     if own_model != model:
-        text += f"\n  note: the file is of {own_model}, this is {model}: equal names may differ in meaning"
+        report.notes.append(f"  note: the file is of {own_model}, this is {model}: equal names may differ in meaning")
     if len(report.skipped) > len(report.loaded):
-        text += "\n  note: most tensors have another shape; is the file of another --width?"
-    return "\n".join([text, *words_of_classes(match, by_name=bool(taken))])
+        report.notes.append("  note: most tensors have another shape; is the file of another --width?")
+    report.notes += words_of_classes(match, by_name=bool(taken))
+    return report
 
 
 def classes_of(network: SSD, file: WeightFile, arrays: Arrays) -> Sequence[str]:

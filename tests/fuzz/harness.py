@@ -24,7 +24,7 @@ MAX_SECONDS = 10  # of CPU time for one input
 MAX_WAIT = 300  # seconds on the clock, in which a busy machine may pause
 MAX_GROWTH = 2 << 30  # bytes of memory that one door may add to the peak of its process
 NET = 8 << 30          # bytes that a process may ask for, so that a fault does not take the machine with it
-MAX_MESSAGE = 12000  # letters of an error; the words of mutations.py have up to 6000
+MAX_MESSAGE = 4100  # letters of an error
 
 
 class Hang(BaseException):
@@ -134,12 +134,17 @@ def machine() -> str:
     return f"{names[0] if names else platform.processor()}, {len(os.sched_getaffinity(0))} core(s)"
 
 
+def facts_of_a_run(command: list[str]) -> dict:
+    """What is needed to repeat a run with these words behind "python"."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return {"command": " ".join(["python", *command]), "machine": machine(), "python": platform.python_version(),
+            "date": datetime.date.today().isoformat(), "commit": commit.stdout.strip()}
+
+
 def write_summary(path: str, session) -> None:
     """What became of all inputs of a session of pytest, with what is needed to repeat it, as JSON."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    facts = {"command": " ".join(["python -m pytest", *map(str, session.config.invocation_params.args)]),
-             "machine": machine(), "python": platform.python_version(), "date": datetime.date.today().isoformat(),
-             "commit": commit.stdout.strip(), "failed_tests": session.testsfailed,
+    facts = {**facts_of_a_run(["-m", "pytest", *map(str, session.config.invocation_params.args)]),
+             "failed_tests": session.testsfailed,
              "cpu_seconds": round(time.process_time()), "peak_mib": peak_bytes() >> 20}
     totals = {name: sum(getattr(tally, name) for tally in TALLIES) for name in ("inputs", "read", "refused")}
     with open(path, "w", encoding="utf-8") as file:

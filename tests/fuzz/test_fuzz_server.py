@@ -96,7 +96,7 @@ def test_bytes_on_the_wire(app, examples):
     def send(edits, more, chunked):
         text = REQUEST.replace("Content-Length: ", "Transfer-Encoding: chunked\r\nX-L: ") if chunked else REQUEST
         data = edit_words(text, edits).encode("utf-8", "replace") + PICTURES[0]
-        with socket.create_connection(("127.0.0.1", server.effective_port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", server.effective_port), timeout=60) as client:
             client.sendall(edit_bytes(data, more) if more else data)
             client.shutdown(socket.SHUT_WR)
             answer = b""

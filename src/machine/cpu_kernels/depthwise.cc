@@ -22,7 +22,8 @@ struct Shape {
   }
 
   // Rows first .. first + count - 1 of a map, with a column of zeros in front of each.
-  void plain(float* to, const float* map, Int map_height, Int map_width, Int first, Int count) const {
+  template <class Map>
+  void plain(float* to, const Map& map, Int map_height, Int map_width, Int first, Int count) const {
     for (Int row = first; row < first + count; row++, to += pitch) {
       to[0] = 0;
       if (row < 0 || row >= map_height) std::fill(to + 1, to + pitch, 0.f);
@@ -56,16 +57,19 @@ struct Shape {
   }
 };
 
-// out[i] = the sum over taps of weight[t] * in[offset[t] + i]; writes up to a vector more than count.
-template <int TAPS>
-static void stencil(float* out, const float* in, const Int* offset, const float* weight, Int count) {
+constexpr auto as_is = [](Vec sum) { return sum; };
+
+// out[i] = what `end` makes of the sum over taps of weight[t] * in[offset[t] + i]; writes up to a vector more than
+// count.
+template <int TAPS, class End>
+static void stencil(float* out, const float* in, const Int* offset, const float* weight, Int count, End end) {
   Vec w[TAPS];
   const float* from[TAPS];
   for (int t = 0; t < TAPS; t++) w[t] = fill(weight[t]), from[t] = in + offset[t];
   for (Int i = 0; i < count; i += LANES) {
     Vec sum = w[0] * load(from[0] + i);
     for (int t = 1; t < TAPS; t++) sum += w[t] * load(from[t] + i);
-    store(out + i, sum);
+    store(out + i, end(sum));
   }
 }
 
@@ -89,10 +93,10 @@ static void spread(const Shape& s, float* dx, const float* grad, const float* w,
   Int p = s.pitch, zero = p + 1, offset[4] = {zero, zero - 1, zero - p, zero - p - 1};
   Int above[2] = {zero, zero - p};
   float corners[4] = {w[0], w[2], w[6], w[8]}, column[2] = {w[1], w[7]}, line[2] = {w[3], w[5]};
-  stencil<4>(strip, grad, offset, corners, count * p);
-  stencil<2>(strip + s.size, grad, above, column, count * p);
-  stencil<2>(strip + 2 * s.size, grad, offset, line, count * p);
-  stencil<1>(strip + 3 * s.size, grad, offset, w + 4, count * p);
+  stencil<4>(strip, grad, offset, corners, count * p, as_is);
+  stencil<2>(strip + s.size, grad, above, column, count * p, as_is);
+  stencil<2>(strip + 2 * s.size, grad, offset, line, count * p, as_is);
+  stencil<1>(strip + 3 * s.size, grad, offset, w + 4, count * p, as_is);
   for (Int odd = 0; odd < 2; odd++, strip += 2 * s.size, lines += 2 * s.size) {
     for (Int i = 0; i < count * p; i += LANES) {
       Vec a = load(strip + i), b = load(strip + s.size + i);
@@ -106,57 +110,60 @@ static void spread(const Shape& s, float* dx, const float* grad, const float* w,
   }
 }
 
-// x [B, C, H, W], weight [C, 1, 3, 3], geometry [2] int32: stride, padding in front of an even side (of an odd one: 1)
-// -> y [B, C, H / stride, W / stride], rounded up
-extern "C" int depthwise(int, void** data, int*, int64_t** shapes, const char**, void*, void*) {
+// x [B, C, H, W], weight [C, 1, 3, 3], geometry [2] int32: stride, padding in front of an even side (of an odd one: 1),
+// perhaps a norm as of Lines -> y [B, C, H / stride, W / stride], rounded up
+extern "C" int depthwise(int count, void** data, int*, int64_t** shapes, const char**, void*, void*) {
   const float *x = (float*)data[0], *weight = (float*)data[1];
-  float* y = (float*)data[3];
-  Shape s(shapes[0], shapes[3], (int32_t*)data[2]);
+  float* y = (float*)data[count - 1];
+  Shape s(shapes[0], shapes[count - 1], (int32_t*)data[2]);
   Int channels = shapes[0][1], planes = shapes[0][0] * channels;
   Int in_size = s.height * s.width, out_size = s.out_height * s.out_width;
+  Lines lines(count > 4 ? data + 3 : nullptr, channels);
   share(planes, 4 * planes * (in_size + out_size), [&](Int i, std::vector<float>& scratch) {
     scratch.resize(9 * s.size);
-    float *strip = scratch.data(), *out = strip + 4 * s.size, *lines = out + s.size;
+    float *strip = scratch.data(), *out = strip + 4 * s.size, *rows = out + s.size;
     for (Int row = 0; row < s.out_height; row += s.rows) {
-      Int count = std::min(s.rows, s.out_height - row);
-      s.input(strip, x + i * in_size, row, count, lines);
-      stencil<9>(out, strip, s.offset, weight + i % channels * 9, count * s.pitch);
-      for (Int r = 0; r < count; r++)
+      Int high = std::min(s.rows, s.out_height - row);
+      s.input(strip, x + i * in_size, row, high, rows);
+      stencil<9>(out, strip, s.offset, weight + i % channels * 9, high * s.pitch, lines[i % channels]);
+      for (Int r = 0; r < high; r++)
         copy(y + i * out_size + (row + r) * s.out_width, out + r * s.pitch, s.out_width);
     }
   });
   return 0;
 }
 
-// x, weight, geometry, dy -> dx, dweight
-extern "C" int depthwise_grad(int, void** data, int*, int64_t** shapes, const char**, void*, void*) {
-  const float *x = (float*)data[0], *weight = (float*)data[1], *dy = (float*)data[3];
-  float *dx = (float*)data[4], *dweight = (float*)data[5];
+// x, weight, geometry, dy, perhaps y and its norm -> dx, dweight
+extern "C" int depthwise_grad(int count, void** data, int*, int64_t** shapes, const char**, void*, void*) {
+  const float *x = (float*)data[0], *weight = (float*)data[1];
+  float *dx = (float*)data[count - 2], *dweight = (float*)data[count - 1];
   Shape s(shapes[0], shapes[3], (int32_t*)data[2]);
   Int batch = shapes[0][0], channels = shapes[0][1];
   Int in_size = s.height * s.width, out_size = s.out_height * s.out_width;
   Int last = s.out_height + (s.stride == 2);  // at stride 2 an even row of the input may lie behind the last window
+  Lines lines(count > 6 ? data + 5 : nullptr, channels);
+  Masked dy = lines.mask((float*)data[3], (float*)data[4]);
   share(channels, 8 * batch * channels * (in_size + out_size), [&](Int c, std::vector<float>& scratch) {
     scratch.resize(13 * s.size);
-    float *strip = scratch.data(), *grad = strip + 4 * s.size, *out = grad + s.size, *lines = out + 4 * s.size;
-    float turned[9];
-    std::reverse_copy(weight + c * 9, weight + c * 9 + 9, turned);
+    float *strip = scratch.data(), *grad = strip + 4 * s.size, *out = grad + s.size, *rows = out + 4 * s.size;
+    float scaled[9], turned[9], scale = lines.scale[c];
+    for (int t = 0; t < 9; t++) scaled[t] = turned[8 - t] = weight[c * 9 + t] * scale;
     Vec sums[9] = {};
     for (Int i = c; i < batch * channels; i += channels)
       for (Int row = 0; row < last; row += s.rows) {
-        Int count = std::min(s.rows, last - row);
-        s.input(strip, x + i * in_size, row, count, lines);
-        s.plain(grad, dy + i * out_size, s.out_height, s.out_width, row - 1, count + 2 - (s.stride == 2));
-        correlate(sums, strip, s.offset, grad + s.pitch + 1, count * s.pitch);
+        Int high = std::min(s.rows, last - row);
+        s.input(strip, x + i * in_size, row, high, rows);
+        s.plain(grad, dy + i * out_size, s.out_height, s.out_width, row - 1, high + 2 - (s.stride == 2));
+        correlate(sums, strip, s.offset, grad + s.pitch + 1, high * s.pitch);
         if (s.stride == 2) {
-          spread(s, dx + i * in_size, grad, weight + c * 9, row, count, lines, out);
+          spread(s, dx + i * in_size, grad, scaled, row, high, rows, out);
           continue;
         }
-        stencil<9>(out, grad, s.offset, turned, count * s.pitch);
-        for (Int r = 0; r < count; r++)
+        stencil<9>(out, grad, s.offset, turned, high * s.pitch, as_is);
+        for (Int r = 0; r < high; r++)
           copy(dx + i * in_size + (row + r) * s.width, out + r * s.pitch, s.width);
       }
-    for (int t = 0; t < 9; t++) dweight[c * 9 + t] = total(sums[t]);
+    for (int t = 0; t < 9; t++) dweight[c * 9 + t] = total(sums[t]) * scale;
   });
   return 0;
 }

@@ -1,11 +1,5 @@
-// Batch normalisation with a clip behind it, which is ReLU, ReLU6 or nothing, and its gradients. The sum of squares.
-#include <cmath>
-#include <functional>
-#include <numeric>
-
+// Batch normalisation with a clip behind it, which is ReLU, ReLU6 or nothing, and its gradients. Frozen norms likewise.
 #include "common.h"
-
-constexpr Int BLOCK = 4096;  // numbers that stay in the first cache, and whose sums float32 holds well
 
 // Mean and sum of squares around it of what was added so far: the pairwise formula of Chan, Golub and LeVeque (1979).
 struct Moments {
@@ -41,17 +35,9 @@ extern "C" int norm(int, void** data, int*, int64_t** shapes, const char**, void
     new_variance[c] = old_variance[c] + numbers[1] * (all.squares / (all.count - 1) - old_variance[c]);
     means[c] = all.mean;
     inverses[c] = 1 / std::sqrt(all.squares / all.count + numbers[0]);
-    float scale = gamma[c] * inverses[c], shift = beta[c] - means[c] * scale, low = numbers[2], high = numbers[3];
-    for (Int b = 0; b < batch; b++) {
-      const float* from = x + (b * channels + c) * size;
-      float* to = y + (b * channels + c) * size;
-#pragma omp simd
-      for (Int i = 0; i < size; i++) {
-        float z = from[i] * scale + shift;
-        z = z < low ? low : z;
-        to[i] = z > high ? high : z;
-      }
-    }
+    float scale = gamma[c] * inverses[c];
+    Line line = {scale, beta[c] - means[c] * scale, numbers[2], numbers[3]};
+    for (Int i = c; i < batch * channels; i += channels) line(y + i * size, x + i * size, size);
   });
   return 0;
 }
@@ -100,22 +86,43 @@ extern "C" int norm_grad(int, void** data, int*, int64_t** shapes, const char**,
   return 0;
 }
 
-// Tensors -> [1], the sum of the squares of all their numbers
-extern "C" int squared_sum(int count, void** data, int* ndims, int64_t** shapes, const char**, void*, void*) {
-  std::vector<double> sums(count - 1);
-  std::vector<Int> sizes(count - 1);
-  for (int t = 0; t < count - 1; t++)
-    sizes[t] = std::accumulate(shapes[t], shapes[t] + ndims[t], Int(1), std::multiplies<Int>());
-  share(count - 1, 4 * std::accumulate(sizes.begin(), sizes.end(), Int(0)), [&](Int t, std::vector<float>&) {
-    for (Int first = 0; first < sizes[t]; first += BLOCK) {
-      const float* x = (float*)data[t] + first;
-      float sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (Int i = 0; i < std::min(BLOCK, sizes[t] - first); i++) sum += x[i] * x[i];
-      sums[t] += sum;
+// x, gamma, beta, moving_mean, moving_variance, numbers -> y, of the moving statistics
+extern "C" int frozen_norm(int, void** data, int*, int64_t** shapes, const char**, void*, void*) {
+  Int channels = shapes[0][1], planes = shapes[0][0] * channels, size = shapes[0][2] * shapes[0][3];
+  Lines lines(data + 1, channels);
+  share(planes, 8 * planes * size, [&](Int i, std::vector<float>&) {
+    lines[i % channels]((float*)data[6] + i * size, (float*)data[0] + i * size, size);
+  });
+  return 0;
+}
+
+// dy, y, gamma, beta, moving_mean, moving_variance, numbers -> dx
+extern "C" int frozen_norm_grad(int, void** data, int*, int64_t** shapes, const char**, void*, void*) {
+  Int channels = shapes[0][1], planes = shapes[0][0] * channels, size = shapes[0][2] * shapes[0][3];
+  Lines lines(data + 2, channels);
+  Masked masked = lines.mask((float*)data[0], (float*)data[1]);
+  share(planes, 12 * planes * size, [&](Int i, std::vector<float>&) {
+    float *dx = (float*)data[7] + i * size, scale = lines.scale[i % channels];
+    copy(dx, masked + i * size, size);
+#pragma omp simd
+    for (Int k = 0; k < size; k++) dx[k] *= scale;
+  });
+  return 0;
+}
+
+// images [B, H, W, 3] uint8, mean, scale [3] -> [B, 3, H, W], (images - mean) * scale
+extern "C" int normalize(int, void** data, int*, int64_t** shapes, const char**, void*, void*) {
+  const float *mean = (float*)data[1], *scale = (float*)data[2];
+  Int batch = shapes[0][0], high = shapes[0][1], size = high * shapes[0][2], width = shapes[0][2];
+  share(batch * high, 15 * batch * size, [&](Int row, std::vector<float>&) {
+    const uint8_t* from = (uint8_t*)data[0] + row * width * 3;
+    float* to = (float*)data[3] + row / high * 3 * size + row % high * width;
+    for (Int c = 0; c < 3; c++) {
+      float middle = mean[c], factor = scale[c];
+#pragma omp simd
+      for (Int i = 0; i < width; i++) to[c * size + i] = (from[3 * i + c] - middle) * factor;
     }
   });
-  *(float*)data[count - 1] = std::accumulate(sums.begin(), sums.end(), 0.0);
   return 0;
 }
 
