@@ -42,7 +42,7 @@ def measure(ms, name, state, background):
             return self.finish(logits, deltas)
 
     model = build_model(name, 81)
-    cell = Finish(model, MIN_SCORE, NMS_IOU, max_boxes=MAX_BOXES)
+    cell = Finish(model, min_score=MIN_SCORE, nms_threshold=NMS_IOU, max_boxes=MAX_BOXES)
     cell.set_train(False)
     logits, deltas = draw(model, background)
     inputs = ms.Tensor(logits[None]), ms.Tensor(deltas[None])

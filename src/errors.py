@@ -116,10 +116,12 @@ def tell(error: SSDError) -> None:
 
 def translate(raised: BaseException) -> SSDError | None:
     """The SSDError that an exception stands for, None where it is a fault of this program."""
+    if isinstance(raised, Interrupted):
+        return raised
+    if is_interruption(raised):
+        return Interrupted("interrupted before there was anything to save")
     if isinstance(raised, SSDError):
         return raised
-    if isinstance(raised, KeyboardInterrupt):
-        return Interrupted("interrupted before there was anything to save")
     if out_of_memory(raised):
         return memory_fault(raised)
     if isinstance(raised, ModuleNotFoundError) and (raised.name or "src").split(".")[0] != "src":
@@ -140,6 +142,13 @@ def refuse_shortage(error: OSError, path: str) -> None:
                                "or end other programs", ALONE) from error
     if error.errno == errno.ENOMEM:
         raise MemoryError(f"'{path}' cannot be opened") from error
+
+
+def is_interruption(error: BaseException | None) -> bool:
+    """Whether an exception is a KeyboardInterrupt or was made of one: MindSpore calls the file it reads damaged."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 # --- several processes

@@ -158,7 +158,8 @@ def split_notes(ground_truth: dict, dataset: str, *, max_boxes: int, where: str 
 
 def write_metrics(folder: str, metrics: dict, detections: list[dict]) -> None:
     """Writes metrics.json and detections.json (COCO result format) into folder, which is made if need be."""
-    for name, content in (("metrics.json", json.dumps(metrics, indent=1)), ("detections.json", json.dumps(detections))):
+    # what may not fit on the disk first, so that no metrics lie there without their detections
+    for name, content in (("detections.json", json.dumps(detections)), ("metrics.json", json.dumps(metrics, indent=1))):
         write_atomic(os.path.join(folder, name), f"{content}\n".encode())
 
 

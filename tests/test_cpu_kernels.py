@@ -127,7 +127,7 @@ def test_a_convolution_by_hand(library):
 
 @pytest.mark.parametrize("activation", [None, nn.ReLU, nn.ReLU6])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_norm_with_activation_and_its_gradients(library, activation, batch):
+def test_norm_with_activation_and_its_gradients(library, mode, activation, batch):
     rng, sides = np.random.default_rng(0), [side for side in SIDES if batch * side[0] * side[1] > 9]
     cells = []
     for _ in sides:

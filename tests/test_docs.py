@@ -71,7 +71,7 @@ def test_files_they_name_exist(name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_options_they_name_exist(name):
-    programs = [path for pattern in ("*.py", "scripts/*.py", "bench/*.py", "src/arguments.py")
+    programs = [path for pattern in ("*.py", "scripts/*.py", "bench/*.py", "tests/faults/*.py", "src/arguments.py")
                 for path in glob.glob(pattern, root_dir=ROOT)]
     known = {"help", "all", *yaml.safe_load(read("config/default.yaml")), *FOREIGN_OPTIONS, *STAND_FOR_A_NAME}
     for path in programs:

@@ -14,6 +14,7 @@ from src.errors import (
     ANOTHER,
     DataError,
     EnvironmentFault,
+    Interrupted,
     OptionError,
     RankFault,
     memory_fault,
@@ -77,6 +78,20 @@ def test_a_message_that_quotes_a_long_text_keeps_its_beginning_and_its_end():
     text = str(OptionError(f"--tiles={'x' * 100000}: expected 2x2"))
     assert len(text) < 4100 and text.startswith("--tiles=xx") and text.endswith("xx: expected 2x2")
     assert str(OptionError("y" * 4000)) == "y" * 4000
+
+
+def test_an_interruption_that_a_library_made_an_error_of_is_one():
+    """As of MindSpore, whose load_checkpoint catches KeyboardInterrupt."""
+    damaged, full = DataError("damaged"), EnvironmentFault("the disk is full")
+    damaged.__cause__ = ValueError("cannot be read")
+    assert translate(damaged) is damaged
+    damaged.__cause__.__cause__ = KeyboardInterrupt()
+    assert str(translate(damaged)) == "interrupted before there was anything to save"
+    full.__context__ = KeyboardInterrupt()  # met behind it
+    assert translate(full) is full
+    saved = Interrupted("after step 3")
+    saved.__cause__ = KeyboardInterrupt()
+    assert translate(saved) is saved
 
 
 def test_an_error_carries_who_meets_it():

@@ -108,6 +108,23 @@ def test_a_step_by_hand(library, mode):
     assert np.allclose(network.weight.asnumpy(), np.array([3, 4]) - 0.5 * np.sqrt(0.5))
 
 
+def test_micro_steps_and_a_dynamic_loss_scale(library, mode):
+    """Two updates of two micro-steps each: the second kind of step changes weights only at its second call."""
+    found = []
+    for kernels in (library, ""):
+        network = Line()
+        model = Model(name="line", network=network, anchors=np.zeros((1, 4)), image_size=2, num_classes=2,
+                      mean=(0.0,) * 3, std=(1.0,) * 3)
+        optimizer = build_optimizer(network.trainable_params(), np.float32([0.5, 0.25]), kind="rmsprop", momentum=0.5)
+        step = TrainStep(model, Sum(), optimizer, dynamic=True, loss_scale=2.0, micro_steps=2, kernels=kernels,
+                         average=WeightAverage(network, 0.5))
+        for pixel in (2, 6, 3, 1):
+            batch = np.full((1, 2, 2, 3), pixel, np.uint8), np.ones((1, 1), np.int32), np.zeros((1, 1, 4), np.float32)
+            numbers = step(*map(ms.Tensor, (*batch, np.float32(0)))).asnumpy()
+            found.append([*numbers, *network.weight.asnumpy(), *step.average.averages[0].asnumpy()])
+    assert np.allclose(found[:4], found[4:], rtol=1e-5, atol=1e-6) and found[0][9:11] == [3, 4] and found[1][9] < 3
+
+
 def test_sum_of_squares(library, mode):
     """1 + 4 + 9 + 16, and 5000 times 0.25."""
     tensors = ms.Tensor([[1.0, -2.0]]), ms.Tensor([-3.0]), ms.Tensor(4.0), ms.Tensor(np.full(5000, 0.5, np.float32))

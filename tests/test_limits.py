@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from src.anchor_file import read_shapes
-from src.data.image_bytes import MAX_BYTES, least_jpeg_bytes
+from src.data.image_bytes import MAX_BYTES, min_jpeg_bytes
 from src.data.images import MAX_IMAGE_SIDE, check_bytes, read_image
 from src.errors import DataError, OptionError
 from src.weights.meta import EXPORTED, read_meta
@@ -121,7 +121,7 @@ THUMBNAIL = b"\xff\xe1" + struct.pack(">H", 2 + 100) + jpeg_head(0xc0, 8000, 800
     (jpeg_head(0xc0, 640, 1280, 0x00), 0), (jpeg_head(0xc0, 640, 1280), 0), (b"\xff\xd8", 0), (b"\xff\xd8\xff", 0),
     (jpeg_head(0xc0, 640, 1280, 0x11)[:10], 0), (jpeg_head(0xc0, 0, 1280, 0x11), 0)])
 def test_the_fewest_bytes_of_a_jpeg(data, least):
-    assert least_jpeg_bytes(data) == least
+    assert min_jpeg_bytes(data) == least
 
 
 @pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True, "optimize": True},
@@ -130,7 +130,7 @@ def test_the_fewest_bytes_of_a_jpeg(data, least):
 def test_a_jpeg_without_content_is_not_too_small(mode, options):
     stream = io.BytesIO()
     Image.new(mode, (2400, 1801)).save(stream, "JPEG", quality=1, **options)
-    assert len(stream.getvalue()) > least_jpeg_bytes(stream.getvalue()) > 8000
+    assert len(stream.getvalue()) > min_jpeg_bytes(stream.getvalue()) > 8000
     assert check_bytes(stream.getvalue()).size == (1801, 2400)
 
 

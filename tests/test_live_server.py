@@ -1,6 +1,7 @@
 """The web page and POST /predict: answers, what is refused and how, slow and stuck clients."""
 import contextlib
 import io
+import itertools
 import json
 import socket
 import threading
@@ -16,6 +17,7 @@ from watching import CLASSES, detect, frames
 from werkzeug.test import Client
 
 from src.errors import EnvironmentFault
+from src.inference.videos import VideoReader
 from src.live import server as servers
 from src.live.server import App, serve
 from src.live.stream import Busy, Stream
@@ -206,6 +208,16 @@ def test_an_answer_over_the_wire(address):
         b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200") and b"Connection: close" in head and b"waitress" not in head
     assert json.loads(answer)["objects"][0]["class"] == "dog"
+
+
+def test_the_stream_is_a_source_for_another_program(address):
+    """MJPEG has no times, so those of its frames are when they came."""
+    reader = VideoReader(f"http://127.0.0.1:{address[1]}/stream")
+    with contextlib.closing(iter(reader)) as pictures:
+        found = list(itertools.islice(pictures, 5))
+    assert reader.live and {pixels.shape for pixels, _ in found} == {(48, 64, 3)}
+    seconds = [second for _, second in found]
+    assert seconds == sorted(seconds) and seconds != pytest.approx([number / 25 for number in range(5)], abs=1e-6)
 
 
 @pytest.mark.parametrize("data, status", [

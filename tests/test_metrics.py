@@ -295,6 +295,10 @@ def test_write_metrics_where_a_file_is_in_the_way(tmp_path):
     (tmp_path / "eval").write_text("")
     with pytest.raises(EnvironmentFault, match="cannot be written"):
         write_metrics(str(tmp_path / "eval"), {}, [])
+    (tmp_path / "run" / "detections.json").mkdir(parents=True)
+    with pytest.raises(EnvironmentFault, match="detections.json cannot be written"):
+        write_metrics(str(tmp_path / "run"), {}, [])
+    assert not (tmp_path / "run" / "metrics.json").exists(), "metrics without the detections that they are of"
 
 
 def test_notes_about_a_split():

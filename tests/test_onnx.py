@@ -19,6 +19,7 @@ from src.config import model_options, read_options
 from src.data.images import read_image
 from src.errors import DataError, EnvironmentFault, OptionError
 from src.export.exporter import export_model, refuse_neighbour
+from src.export.onnx import trace
 from src.inference.description import describe
 from src.inference.onnx_session import import_optional, open_session
 from src.inference.predictor import from_model, load_exported, load_model
@@ -235,3 +236,10 @@ def test_real_weights_on_real_pictures(shared, place, tmp_path):
         one, two = (predict.detect(read_image(str(picture))) for predict in both)
         assert len(one[0]) > 10
         assert_same(*([labels, scores, boxes] for boxes, scores, labels in (one, two)), tolerance=1e-4)
+
+
+def test_a_file_that_mindspore_did_not_write_is_told(tmp_path, monkeypatch):
+    """On a full disk it returns as if all were well."""
+    monkeypatch.setattr(ms.onnx, "export", lambda *_, **__: None)
+    with pytest.raises(OSError, match="wrote no file; is the disk full"):
+        trace(None, np.zeros((1, 8, 8, 3), np.uint8), str(tmp_path / "x.onnx"))

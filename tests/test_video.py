@@ -145,6 +145,9 @@ def test_what_is_no_video(tmp_path):
         VideoReader(str(tmp_path / "a.wav"))
     with pytest.raises(DataError, match="no such camera"):
         open_video("99")
+    for name in ("9" * 5000, "\u00b2"):  # digits, but no number of a camera
+        with pytest.raises(DataError, match="nor a video that opens"):
+            open_video(name)
     with pytest.raises(DataError, match=r"source 'http://127.0.0.1:9/x' cannot be opened \(Connection refused"):
         open_video("http://me:secret@127.0.0.1:9/x")
     assert plain_url("rtsp://me:s@cam.local/a@b") == "rtsp://cam.local/a@b" and plain_url("a@b.mp4") == "a@b.mp4"

@@ -151,7 +151,7 @@ def png_damage(data: bytes) -> str:
     return cut_at(decoded, row_bytes * height) if place > len(data) else "damaged"
 
 
-def least_jpeg_bytes(data: bytes) -> int:
+def min_jpeg_bytes(data: bytes) -> int:
     """The bytes that a JPEG of the size its header says has at least, 0 where that cannot be told.
 
     In Huffman's coding each 8 x 8 block of each component takes a bit or more (ITU-T T.81, F.1.2.1 and G.1.2.1).
@@ -162,8 +162,8 @@ def least_jpeg_bytes(data: bytes) -> int:
         if kind in HUFFMAN_FRAMES:
             height, width, count = struct.unpack_from(">HHB", data, place + 5)
             factors = [(byte >> 4, byte & 15) for byte in data[place + 11:place + 10 + 3 * count:3]]
-            whole = max((h for h, _ in factors), default=0) * max((v for _, v in factors), default=0)
-            blocks = width * height * sum(h * v for h, v in factors) // (64 * whole) if whole else 0
+            most = max((h for h, _ in factors), default=0) * max((v for _, v in factors), default=0)
+            blocks = width * height * sum(h * v for h, v in factors) // (64 * most) if most else 0
             return blocks // 8
         place += 1 if kind in (0, 0xff) else 2 + size  # bytes between two segments are skipped, as libjpeg does
     return 0

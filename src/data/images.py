@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from src.data.image_bytes import AGAIN, BadImage, cut_at, describe_bytes, has_whole_chunks, least_jpeg_bytes, read_bytes
+from src.data.image_bytes import AGAIN, BadImage, cut_at, describe_bytes, has_whole_chunks, min_jpeg_bytes, read_bytes
 from src.errors import DataError, refuse_shortage
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # in any case
@@ -80,7 +80,7 @@ def check_bytes(data: bytes, height: int = 0, width: int = 0, *, capture: bool =
     capture: judge by what the libraries write to standard error, too; else the caller captures it.
     """
     for_opencv = opencv_reads(data)
-    if data.startswith(START) and len(data) < least_jpeg_bytes(data):  # decoding would take gigabytes for nothing
+    if data.startswith(START) and len(data) < min_jpeg_bytes(data):  # decoding would take gigabytes for nothing
         raise BadImage(f"it is JPEG, and its {len(data)} bytes are too few for the size that its header says; {AGAIN}")
     with captured_stderr() if capture else contextlib.nullcontext([]) as lines:
         found = decode_by_opencv(data, height, width) if for_opencv else None

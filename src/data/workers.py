@@ -159,7 +159,7 @@ def prepare_all(prepare: Prepare, arrays: list[np.ndarray], tasks: list[Task]) -
         prepare(rows, [array[place, ...] for array in arrays], **details)
 
 
-# --- the processes, seen from here
+# --- the processes, from this side
 
 def start(context: SpawnContext, job: Job) -> Worker:
     """A process that serves()."""

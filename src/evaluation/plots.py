@@ -211,5 +211,5 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     data = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # names in letters that the font lacks
-        figure.savefig(data, format=kind)
+        figure.savefig(data, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return data.getvalue()

@@ -1,6 +1,7 @@
 """Writes ONNX files (opset 11). MindSpore writes the graph; here its outputs get names, and its batch becomes free."""
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import mindspore as ms
@@ -13,6 +14,7 @@ from src.export.trial import Trial, difference_of, refuse_difference
 from src.inference.description import DETECTIONS, RAW
 from src.inference.onnx_session import import_optional, open_session
 from src.models.detector import RawDetector, TracedDetector
+from src.progress import quiet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -47,12 +49,15 @@ def write_onnx(trial: Trial, path: str) -> tuple[list[np.ndarray], float, dict]:
 
 
 def trace(cell: ms.nn.Cell, images: np.ndarray, path: str) -> ModelProto:
-    """The ModelProto that MindSpore makes of a cell, through the file path. Raises OptionError."""
+    """The ModelProto that MindSpore makes of a cell, through the file path. Raises OptionError, OSError."""
     try:
-        ms.onnx.export(cell, ms.Tensor(images), file_name=path, input_names=["images"])
+        with quiet():  # it logs what is raised here
+            ms.onnx.export(cell, ms.Tensor(images), file_name=path, input_names=["images"])
     except RuntimeError as error:
         raise OptionError(f"this network cannot be written as ONNX ({' '.join(str(error).split())[:150]}); "
                           "use --file_format=MINDIR") from error
+    if not os.path.isfile(path):  # on a full disk it logs an error and returns
+        raise OSError("MindSpore wrote no file; is the disk full?")
     return import_optional("onnx").load(path)
 
 

@@ -13,7 +13,7 @@ from src.data.images import IMAGE_ENDINGS
 from src.inference.formats import FORMS, JsonList, Result, describe_objects
 from src.inference.found import Detections
 from src.inference.sources import Picture, Source
-from src.inference.videos import plain_url
+from src.inference.videos import is_camera, plain_url
 
 
 class PredictionRows(JsonList):
@@ -81,7 +81,7 @@ def output_stems(source: Source) -> dict[str, str]:
     if not source.root:
         name = plain_url(source.paths[0])
         address = re.sub(r"\W+", "_", name.partition("://")[2]).strip("_")
-        return {name: f"camera{name}" if name.isdigit() else address or "stream"}
+        return {name: f"camera{name}" if is_camera(name) else address or "stream"}
     folders = {}
     for path in source.paths:
         folders.setdefault(os.path.dirname(os.path.abspath(path)), []).append(path)

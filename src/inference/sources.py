@@ -16,7 +16,7 @@ from src.data.image_bytes import BadImage
 from src.data.images import IMAGE_ENDINGS, bad_image_message, check_image, load_in_threads
 from src.errors import DataError
 from src.files import names_in
-from src.inference.videos import VIDEO_ENDINGS, Camera, VideoReader, is_url, open_video, plain_url
+from src.inference.videos import VIDEO_ENDINGS, Camera, VideoReader, is_camera, is_url, open_video, plain_url
 
 ENDINGS = (*IMAGE_ENDINGS, *VIDEO_ENDINGS)
 IMAGES_AT_ONCE = 4  # that are decoded, each by a thread
@@ -100,7 +100,7 @@ def open_source(source: str, skip: str = "") -> Source:
         return with_common_root(source, read_list(source))
     if not os.path.exists(source) and glob.has_magic(source) and not is_url(source):
         return with_common_root(source, files_like(source, skip))
-    if source.isdigit() or is_url(source):
+    if is_camera(source) or is_url(source):
         return Source(source, [source], video=open_video(source))
     if not os.path.exists(source):
         raise DataError(f"--source '{source}' does not exist; {near_path(source)}give an image, a video, a folder, a "

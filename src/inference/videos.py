@@ -25,6 +25,11 @@ ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that PyAV has: H.264
 TICKS = 90000                       # of a drawn video a second, as usual in MPEG
 
 
+def is_camera(source: str) -> bool:
+    """Whether a source is the number of a camera."""
+    return re.fullmatch("[0-9]{1,4}", source) is not None
+
+
 def is_url(source: str) -> bool:
     """Whether a source is the address of a stream."""
     return re.match(r"\w+://", source) is not None
@@ -65,6 +70,8 @@ class VideoReader:
         self.live = is_url(source) and (self.container.duration is None or source.startswith("rtsp"))
         self.stream.thread_type = "SLICE" if self.live else "AUTO"  # several frames at a time come later
         self.rate, self.count = float(self.stream.average_rate or 0), self.stream.frames
+        # of MJPEG over HTTP FFmpeg says that 25 frames come a second
+        self.has_times = self.container.format.name != "mpjpeg"
         self.ratio = self.stream.sample_aspect_ratio or Fraction(1)
 
     def close(self) -> None:
@@ -94,7 +101,8 @@ class VideoReader:
                     problem = "parts of it are damaged"
                     continue
                 for frame in frames:
-                    second = frame.time if frame.time is not None else number / (self.rate or DEFAULT_RATE)
+                    second = frame.time if self.has_times else time.monotonic()
+                    second = number / (self.rate or DEFAULT_RATE) if second is None else second
                     start = second if start is None else start
                     yield upright(frame), second - start
                     number += 1
@@ -147,7 +155,7 @@ class Camera:
 
 def open_video(source: str) -> VideoReader | Camera:
     """The frames of a camera number, an address or a file. Raises DataError."""
-    return Camera(source) if source.isdigit() else VideoReader(source)
+    return Camera(source) if is_camera(source) else VideoReader(source)
 
 
 class VideoWriter:

@@ -186,11 +186,12 @@ class App:
         text, scores = request.args.get("score"), self.scores.copy()
         if text is not None:
             try:
-                scores[:] = float(text)
+                score = float(text)
             except ValueError:
-                scores[:] = np.nan
-            if not ((scores >= 0) & (scores <= 1)).all():
+                score = np.nan
+            if not 0 <= score <= 1:
                 raise Refused(400, f"score={text[:40]}: a number from 0 to 1 is allowed")
+            scores[:] = score
         scores[np.array(self.read_hidden(request), int) - 1] = np.inf
         return scores
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def use_cache(root: str, facts: dict, parameters: Iterable[ms.Parameter]) -> Non
     folder = run / f"rank_{get_rank() if GlobalComm.INITED else 0}"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        os.utime(run)
+        os.utime(run, ns=(time.time_ns(), time.time_ns()))  # the kernel's own times are equal for some milliseconds
         remove_oldest(run.parent)
     if os.access(folder, os.W_OK):
         ms.set_context(enable_compile_cache=True, compile_cache_path=str(folder))

@@ -51,6 +51,8 @@ class Detector(RawDetector):
         self.topk_candidates = min(topk_candidates, len(model.anchors) * self.foreground)
         self.max_boxes = min(max_boxes, self.topk_candidates)
         self.min_score = min_score
+        # the largest of each row; on CPU four times as fast as amax
+        self.best = nn.MaxPool2d((1, self.foreground), (1, self.foreground))
         self.mod = ops.Mod()
         self.nms = ops.NMSWithMask(nms_threshold)
         self.low, self.high = (0.0, 1.0) if model.clip_before_nms else (-1.0, 2.0)
@@ -73,7 +75,8 @@ class Detector(RawDetector):
         # The n best pairs are in the n anchors whose own best pairs are best. Sorting the pairs of all anchors, four
         # million for an FPN, would take most of the time.
         values = self.score_all(logits)
-        _, anchor = compat.topk(ops.amax(values[..., 1:], -1), self.topk_anchors)   # [B, m]
+        best = self.best(values[..., 1:].expand_dims(1)).reshape((values.shape[0], -1))  # [B, A]
+        _, anchor = compat.topk(best, self.topk_anchors)                            # [B, m]
         scores = self.score_few(rows_of(values, anchor))[..., 1:]                   # [B, m, C - 1]
         scores, index = compat.topk(scores.reshape((scores.shape[0], -1)), self.topk_candidates)  # [B, n]
         # ONNX has no whole division here: `place` rounds a quotient that is whole but for float32's last bit

@@ -26,11 +26,11 @@ SIZES = {"ssd300_mobilenet_v2_tf": (300, 384, 512), "ssd_mobilenet_v2_fpnlite": 
          "ssd300_resnet50": (300,), "ssd_resnet50_fpn": (640,)}
 SMALL = ("ssd300_mobilenet_v2_tf", "ssd_mobilenet_v2_fpnlite")
 # Numbers that convolutions, norms and activations put out in a second of training; networks differ less in it than in
-# GMACs. CPU: a core of an AMD EPYC with AVX-512 and our kernels, from the trainings of docs/results.md on one core
-# (ssd_mobilenet_v2_fpnlite, a step of 4 images: 0.41 s at 320 pixels, 0.58 s at 384); bench/auto_speed.py measures it
+# GMACs. CPU: a core of an AMD EPYC with AVX-512 and our kernels (bench/README.md, a step of 4 images:
+# ssd300_mobilenet_v2 at 300 pixels 0.255 s, ssd_mobilenet_v2_fpnlite at 320 0.310 s); bench/auto_speed.py measures it
 # where nothing else runs. GPU: a V100, the published speeds of docs/costs.md lie between 4e9 and 10e9. For the order of
 # size: --minutes measures.
-SPEEDS = {"CPU": 0.45e9, "GPU": 6e9, "Ascend": 6e9}
+SPEEDS = {"CPU": 0.6e9, "GPU": 6e9, "Ascend": 6e9}
 NIGHT = 480               # minutes of a run where --minutes does not say it
 MIN_EPOCHS = 20           # of a run with --minutes: fewer teach little, fewer pixels are then better
 TRAINING_SHARE = 0.7      # of the minutes; the rest is compiling, evaluations and checkpoints

@@ -58,6 +58,19 @@ class TrainStep(nn.Cell):
             self.part_sums = Parameter(Tensor([0.0] * 4, mstype.float32), name="micro_parts", requires_grad=False)
             self.calls = Parameter(Tensor(0, mstype.int32), name="micro_calls", requires_grad=False)
 
+    @property
+    def compile_phase(self) -> str:
+        """The name of the compiled graph, which MindSpore gives to all cells inside at each call.
+
+        Once is enough; it would take 5 % of a step of a small network.
+        """
+        return self._compile_phase
+
+    @compile_phase.setter
+    def compile_phase(self, name: str) -> None:
+        if name != self._compile_phase:
+            nn.Cell.compile_phase.fset(self, name)
+
     def start_at(self, step: int) -> None:
         """Makes this the next step of the optimiser, which looks up its learning rate by that number."""
         # only before the first step: once a graph has run, set_data does not reach so small a parameter
@@ -128,7 +141,16 @@ class TrainStep(nn.Cell):
         if self.fused is not None:
             self.fused(gradients, factor, finite)
         else:
-            self.move_weights(gradients, factor, finite)
+            # one pass for unscaling and clipping: each pass costs seconds of compiling
+            gradients = self.map(ops.partial(multiply, factor), gradients)
+            if self.grad_clip_value > 0:
+                gradients = self.map(ops.partial(clamp, self.grad_clip_value), gradients)
+            # here and not in a method of its own, behind which MindSpore would find part_sums cleared
+            if finite:
+                self.optimizer(gradients)
+                if self.average is not None:
+                    self.average()
+            ops.assign_add(self.optimizer.global_step, (1 - finite.astype(mstype.int32)).reshape((1,)))
         if self.dynamic:
             self.adjust_scale(finite)
         shared = ops.concat((parts, stop.reshape((1,))))  # [5]
@@ -136,18 +158,6 @@ class TrainStep(nn.Cell):
             shared = self.all_reduce(shared)
         own = ops.stack((parts[0], finite.astype(mstype.float32), norm, scale))  # [4]
         return ops.concat((shared[:4] / self.world, own, shared[4:]))  # [9]
-
-    def move_weights(self, gradients: tuple, factor: Tensor, finite: Tensor) -> None:
-        """Updates with factor * gradients where they are finite, and counts the step."""
-        # one pass for unscaling and clipping: each pass costs seconds of compiling
-        gradients = self.map(ops.partial(multiply, factor), gradients)
-        if self.grad_clip_value > 0:
-            gradients = self.map(ops.partial(clamp, self.grad_clip_value), gradients)
-        if finite:
-            self.optimizer(gradients)
-            if self.average is not None:
-                self.average()
-        ops.assign_add(self.optimizer.global_step, (1 - finite.astype(mstype.int32)).reshape((1,)))
 
     def sum_squares(self, gradients: tuple) -> Tensor:
         """Sum of the squares of all gradients as a float32 scalar."""

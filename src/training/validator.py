@@ -66,7 +66,7 @@ class Validator:
     def validate(self, state: RunState) -> dict:
         """Logs and returns the metrics, and draws some detections; {} on other processes than rank 0."""
         if not self.is_compiled:
-            self.log.say("compiling the evaluation: as long as the first step took, less where --compile_cache has it")
+            self.log.say("compiling the evaluation: seconds to a minute, less where --compile_cache has it")
         self.is_compiled, average = True, self.step.average
         self.step.set_train(False)
         with average.in_place() if average else contextlib.nullcontext():

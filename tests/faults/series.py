@@ -2,11 +2,12 @@
 
     python tests/faults/series.py --fault=kill --program=train --trials=50 --json=killed.json
 
-starts a program again and again on a tiny drawn data set. kill: kill -9 of its process group at random shares of its
-processor time. full: its output lies on a small disk of its own (tmpfs), full at random shares of what it writes. After
-each trial every file must be whole; then the same command, or --resume=True where a checkpoint is there, must end well,
-and leave what an undisturbed run leaves: equal weights, log rows, numbers, pictures and outputs, and no other files, in
-the output folder, in the folder of temporary files and in /dev/shm. A trial is not made again once FILE has it.
+starts a program again and again on a tiny data set of drawn shapes. kill: kill -9 of its process group at random shares
+of its processor time. full: its output lies on a small disk of its own (tmpfs), full at random shares of what it
+writes. After each trial every file must be whole; then the same command, or --resume=True where a checkpoint is there,
+must end well, and leave what an undisturbed run leaves: equal weights, log rows, numbers, pictures and outputs, and no
+other files, in the output folder, in the folder of temporary files and in /dev/shm. A trial is not made again once FILE
+has it.
 """
 import json
 import os
@@ -33,7 +34,7 @@ from src.arguments import ArgumentParser
 from src.files import write_atomic
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # as the programs set it, before MindSpore is imported
-LIMIT = 900  # seconds of a program
+LIMIT = 3600  # seconds of a program, on a busy machine
 # in a mount namespace of its own: $1 becomes /dev/shm
 OWN_MEMORY = ["unshare", "-Urm", "sh", "-c", 'mount --bind "$1" /dev/shm && shift && exec "$@"', "sh"]
 # in that namespace: a disk of $1 kilobytes at $2, which is gone afterwards, so its content is kept in $3

@@ -120,16 +120,20 @@ def test_texts_in_options(examples):
             edit_words, st.sampled_from(["2x2", "0.5,car:0.6", "'a, b':0.1", "[a, 'b, c', d: e]", "1e-3"]), EDITS
         )
     )
-    stored = {"draw_score": 0.2, "class_scores": {"car": 0.3}}
+    classes, stored = ["car", "a, b"], {"draw_score": 0.2, "class_scores": {"car": 0.3}}
 
     def read_tile(text):
         read_tiles(text)
 
     def read_score(text):
-        shown_scores(["car", "a, b"], [text], read_scores(text, ["car", "a, b"], stored))
+        shown_scores(classes, [], read_scores(text, classes, stored))
 
-    fuzz("--tiles", examples(1500), values, read=read_tile)
-    fuzz("--score_threshold", examples(1500), values, read=read_score)
+    def read_class(text):
+        shown_scores(classes, [text], stored)
+
+    check_both(fuzz("--tiles", examples(1500), values, read=read_tile))
+    check_both(fuzz("--score_threshold", examples(1500), values, read=read_score))
+    fuzz("--only_classes", examples(1500), values, read=read_class)
     assert RULES
 
 

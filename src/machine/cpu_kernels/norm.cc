@@ -20,19 +20,18 @@ struct Moments {
 };
 
 // x [B, C, H, W], gamma, beta, moving_mean, moving_variance [C], numbers [4] (eps, weight of the new statistics, lowest
-// and highest output) -> y, the new moving_mean and moving_variance, mean and 1 / deviation of the batch [C]
+// and highest output) -> y, mean and 1 / deviation of the batch [C]. The moving statistics change in place.
 extern "C" int norm(int, void** data, int*, int64_t** shapes, const char**, void*, void*) {
   const float *x = (float*)data[0], *gamma = (float*)data[1], *beta = (float*)data[2], *numbers = (float*)data[5];
-  const float *old_mean = (float*)data[3], *old_variance = (float*)data[4];
-  float *y = (float*)data[6], *new_mean = (float*)data[7], *new_variance = (float*)data[8];
-  float *means = (float*)data[9], *inverses = (float*)data[10];
+  float *moving_mean = (float*)data[3], *moving_variance = (float*)data[4];
+  float *y = (float*)data[6], *means = (float*)data[7], *inverses = (float*)data[8];
   Int batch = shapes[0][0], channels = shapes[0][1], size = shapes[0][2] * shapes[0][3];
   share(channels, 8 * batch * channels * size, [&](Int c, std::vector<float>&) {
     Moments all;
     for (Int b = 0; b < batch; b++)
       for (Int i = 0; i < size; i += BLOCK) all.add(x + (b * channels + c) * size + i, std::min(BLOCK, size - i));
-    new_mean[c] = old_mean[c] + numbers[1] * (all.mean - old_mean[c]);
-    new_variance[c] = old_variance[c] + numbers[1] * (all.squares / (all.count - 1) - old_variance[c]);
+    moving_mean[c] += numbers[1] * (all.mean - moving_mean[c]);
+    moving_variance[c] += numbers[1] * (all.squares / (all.count - 1) - moving_variance[c]);
     means[c] = all.mean;
     inverses[c] = 1 / std::sqrt(all.squares / all.count + numbers[0]);
     float scale = gamma[c] * inverses[c];

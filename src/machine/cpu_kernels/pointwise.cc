@@ -2,11 +2,15 @@
 // oneDNN does the same, but not with AVX-512 as MindSpore calls it. Where it is not there, there are no such kernels.
 //
 // The places of all maps of a batch are counted in one row, of which a tile takes COLUMNS, so that small maps fill it.
+#include <memory>
+
 #include "common.h"
 
 #ifdef __AVX512F__
 constexpr int ROWS = 8, VECTORS = 3, COLUMNS = VECTORS * LANES;  // 24 sums, 3 vectors and a factor in 32 registers
 constexpr Int PANELS = 4;  // of COLUMNS places that are copied together
+
+typedef std::unique_ptr<float[]> Numbers;  // not set to zero: what is not computed is not used either
 
 static Int rounded(Int number, Int unit) { return (number + unit - 1) / unit * unit; }
 
@@ -46,21 +50,21 @@ static void convolve(float* y, const Map& x, const float* weight, const float* s
     Int map, place, panel, behind, count;  // so many places of a map, and where they stand in the panels
   };
   Int all = batch * map;
-  std::vector<float> rows(rounded(out, ROWS) * in);  // [out / ROWS, in, ROWS]
+  Numbers rows(new float[rounded(out, ROWS) * in]);  // [out / ROWS, in, ROWS]
   for (Int r = 0; r < out; r++)
     for (Int k = 0; k < in; k++) {
       float factor = scale ? weight[k * out + r] * scale[k] : weight[r * in + k];
       rows[(r / ROWS * in + k) * ROWS + r % ROWS] = factor;
     }
   share(rounded(all, PANELS * COLUMNS) / (PANELS * COLUMNS), 4 * all * (in + out),
-        [&](Int tile, std::vector<float>& scratch) {
+        [&](Int tile, std::vector<float>&) {
     std::vector<Piece> pieces;
     for (Int p = 0, first = tile * PANELS * COLUMNS; p < PANELS; p++, first += COLUMNS)
       walk(first, std::min(all, first + COLUMNS), map, [&](Int b, Int place, Int behind, Int count) {
         pieces.push_back({b, place, p, behind, count});
       });
-    scratch.resize(COLUMNS * (PANELS * in + ROWS));
-    float *columns = scratch.data(), *product = columns + PANELS * COLUMNS * in;
+    Numbers scratch(new float[COLUMNS * (PANELS * in + ROWS)]);
+    float *columns = scratch.get(), *product = columns + PANELS * COLUMNS * in;
     for (Int k = 0; k < in; k++)
       for (const Piece& s : pieces)
         copy(columns + (s.panel * in + k) * COLUMNS + s.behind, x + (s.map * in + k) * map + s.place, s.count);
@@ -122,12 +126,12 @@ template <class Columns, class Rows, class Put>
 static void correlate(const Columns& given_columns, const Rows& given_rows, Int batch, Int n, Int m, Int map, Put put) {
   Int all = batch * map, length = std::min<Int>(256, rounded(all, LANES)), chunks = rounded(all, length) / length;
   Int parts = std::min<Int>(chunks, 8), wide = rounded(n, COLUMNS), high = rounded(m, LANES);
-  std::vector<float> sums(parts * high * wide);
-  share(parts, 4 * all * (n + m), [&](Int part, std::vector<float>& scratch) {
-    scratch.resize(length * (wide + high + LANES) + ROWS * COLUMNS);
-    float *columns = scratch.data(), *rows = columns + length * wide, *lines = rows + length * high;
+  Numbers sums(new float[parts * high * wide]);
+  share(parts, 4 * all * (n + m), [&](Int part, std::vector<float>&) {
+    Numbers scratch(new float[length * (wide + high + LANES) + ROWS * COLUMNS]);
+    float *columns = scratch.get(), *rows = columns + length * wide, *lines = rows + length * high;
     float* product = lines + LANES * length;
-    for (Int chunk = part * chunks / parts; chunk < (part + 1) * chunks / parts; chunk++) {
+    for (Int chunk = part * chunks / parts, begin = chunk; chunk < (part + 1) * chunks / parts; chunk++) {
       transpose<COLUMNS>(columns, given_columns, batch, n, map, chunk * length, length, lines);
       transpose<ROWS>(rows, given_rows, batch, m, map, chunk * length, length, lines);
       for (Int c = 0; c < wide; c += COLUMNS)
@@ -135,8 +139,9 @@ static void correlate(const Columns& given_columns, const Rows& given_rows, Int 
           multiply(product, rows + r * length, columns + c * length, length, [](Int, Vec sum) { return sum; });
           for (Int k = 0; k < ROWS; k++)
             for (Int j = 0; j < COLUMNS; j += LANES) {
-              float* sum = sums.data() + (part * high + r + k) * wide + c + j;
-              store(sum, load(sum) + load(product + k * COLUMNS + j));
+              float* sum = &sums[(part * high + r + k) * wide + c + j];
+              Vec added = load(product + k * COLUMNS + j);
+              store(sum, chunk == begin ? added : load(sum) + added);
             }
         }
     }
