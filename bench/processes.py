@@ -2,6 +2,7 @@
 import os
 import re
 import subprocess
+from collections import Counter
 
 import psutil
 
@@ -20,17 +21,20 @@ def tree_of(pid):
 def measure_tree(pid):
     """A dict of sums over the processes of a program, {} when it has ended.
 
-    pss, rss: bytes of memory; a page that several processes share counts once in pss, for each of them in rss.
-    files: descriptors; shared: files of /dev/shm in the memory of one of them; cpu: seconds so far.
+    pss, rss: bytes of memory; a page that several processes share counts in equal parts in pss, in full in rss. own:
+    those of rss that are not of files, which the kernel may drop. files: descriptors; shared: files of /dev/shm in the
+    memory of one of them; cpu: seconds so far.
     """
-    total, shared = dict.fromkeys(("pss", "rss", "files", "threads", "processes", "shared", "cpu"), 0), set()
+    names = ("pss", "rss", "own", "files", "threads", "processes", "shared", "cpu")
+    total, shared = dict.fromkeys(names, 0), set()
     for process in tree_of(pid):
         try:
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
             memory, times = process.memory_full_info(), process.cpu_times()
-            found = {"pss": memory.pss, "rss": memory.rss, "files": process.num_fds(),
-                     "threads": process.num_threads(), "processes": 1,
+            state = read_status(process.pid)
+            found = {"pss": memory.pss, "rss": memory.rss, "own": state["RssAnon"] + state["RssShmem"],
+                     "files": process.num_fds(), "threads": process.num_threads(), "processes": 1,
                      "cpu": times.user + times.system + times.children_user + times.children_system}
             shared |= shared_files(process.pid)
         except (psutil.Error, OSError):  # it has just ended
@@ -39,6 +43,13 @@ def measure_tree(pid):
             total[name] += value
     total["shared"] = len(shared)
     return total if total["processes"] else {}
+
+
+def read_status(pid):
+    """The sizes in /proc/PID/status in bytes, by name; none of a process that has just ended."""
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        found = (re.fullmatch(r"(\w+):\s+(\d+) kB\n", line) for line in file)
+        return Counter({line[1]: int(line[2]) * 1024 for line in found if line})
 
 
 def shared_files(pid):
@@ -52,9 +63,7 @@ def highest_memory(pid):
     most = 0
     for process in tree_of(pid):
         try:
-            with open(f"/proc/{process.pid}/status", encoding="ascii", errors="replace") as file:
-                lines = dict(line.split(":", 1) for line in file)
-            most = max(most, int(lines.get("VmHWM", "0").split()[0]) * 1024)
+            most = max(most, read_status(process.pid)["VmHWM"])
         except OSError:
             continue
     return most

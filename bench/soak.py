@@ -9,9 +9,10 @@
 Every few seconds the memory, files, threads and processes of the program are written to FOLDER/samples.jsonl. At the
 end the program gets Ctrl-C, and what it leaves is checked. The last form tells and draws what such folders hold.
 
-Slopes are least squares through the means of 20 equal blocks of time, after a warm-up of a fifth of the time since the
-first step or frame; ± is half of the 95 % interval of 18 degrees of freedom. Flat: the whole interval lies within the
-limit, 2 % of the mean for memory and 1 an hour for what is counted.
+Own memory is what is not of files: of those the kernel drops pages as it likes, so that all that is resident falls and
+rises with other programs. Slopes are least squares through the means of 20 equal blocks of time, after a warm-up
+of a fifth of the time since the first step or frame; ± is half of the 95 % interval of 18 degrees of freedom. Flat: the
+whole interval lies within the limit, 2 % of the mean for memory and 1 an hour for what is counted.
 """
 import json
 import os
@@ -31,9 +32,10 @@ KEPT = 3                # numbered checkpoints
 CLIPS = 1000            # names of the clip for each hour
 WARM_UP = 0.2           # of the time since the first step or frame
 BLOCKS, QUANTILE = 20, 2.101    # of Student's t, 97.5 %, for two degrees of freedom less than blocks
-LIMITS = {"pss": 0.02, "files": 1, "threads": 1, "processes": 1, "shared": 1}  # an hour; of memory as a share
-NAMES = {"pss": "memory, MiB", "files": "file descriptors", "threads": "threads", "processes": "processes",
-         "shared": "files in shared memory"}
+MEMORY = ("own", "rss")
+LIMITS = {**dict.fromkeys(MEMORY, 0.02), **dict.fromkeys(("files", "threads", "processes", "shared"), 1)}  # an hour
+NAMES = {"own": "own memory, MiB", "rss": "resident memory, MiB", "files": "file descriptors", "threads": "threads",
+         "processes": "processes", "shared": "files in shared memory"}
 WORK = re.compile(rb"^(?:step|predicting:) (\d+)", re.MULTILINE)  # the lines that say how far a program is
 PATIENCE = 600          # seconds for the end of a program after Ctrl-C
 
@@ -135,25 +137,30 @@ def summarize(folder):
     with open(os.path.join(folder, "run.json"), encoding="utf-8") as file:
         facts = json.load(file)
     samples = read_lines(os.path.join(folder, "samples.jsonl"))
-    series = {name: np.array([sample[name] for sample in samples], float) for name in ("time", "done", *LIMITS)}
-    series["pss"] /= 2 ** 20
+    series = {name: column(samples, name) for name in ("time", "done", *LIMITS)}
     hours = series["time"] / 3600
     if not series["done"].any():
         sys.exit(f"error: {folder}: nothing was done; give it more --hours")
     first = hours[np.flatnonzero(series["done"])[0]]
     warm = hours >= first + WARM_UP * (hours[-1] - first)
-    slopes = {}
+    slopes, done = {}, series["done"][warm]
+    rate = (done[-1] - done[0]) / (hours[warm][-1] - hours[warm][0])
     for name, limit in LIMITS.items():
         mean = float(series[name][warm].mean())
         slope, error = fit_slope(hours[warm], series[name][warm])
-        limit *= mean if name == "pss" else 1
+        limit *= mean if name in MEMORY else 1
         slopes[name] = {"mean": mean, "slope": slope, "error": error, "limit": limit,
                         "verdict": judge(slope, error, limit)}
     faults = check_training(folder) if facts["what"] == "training" else check_prediction(folder)
     if facts["ended"] or facts["exit_code"] != 130:
         faults.append(f"exit {facts['exit_code']}, by itself" if facts["ended"] else f"exit {facts['exit_code']}")
     return {**facts, "done": int(series["done"][-1]), "cpu": samples[-1]["cpu"], "samples": len(samples),
-            "warm_from": float(hours[warm][0]), "slopes": slopes, "faults": faults}
+            "rate": float(rate), "warm_from": float(hours[warm][0]), "slopes": slopes, "faults": faults}
+
+
+def column(samples, name):
+    """One number of all samples, [N]; memory in MiB."""
+    return np.array([sample[name] for sample in samples], float) / (2 ** 20 if name in MEMORY else 1)
 
 
 def fit_slope(hours, values):
@@ -245,7 +252,10 @@ def lines_of(result):
     lines = [head, "", "| | mean | slope an hour | limit | |", "|---|---|---|---|---|"]
     lines += [f"| {NAMES[name]} | {row['mean']:.4g} | {row['slope']:+.3g} ± {row['error']:.2g} | {row['limit']:.3g} | "
               f"{row['verdict']} |" for name, row in result["slopes"].items()]
-    return [*lines, "", f"what it left: {'; '.join(result['faults']) or 'complete'}", ""]
+    memory, each = result["slopes"]["own"], 1000 / max(result["rate"], 1)
+    lines += ["", f"own memory in a thousand {unit_of(result)}: {each * memory['slope']:+.2g} ± "
+              f"{each * memory['error']:.2g} MiB"]
+    return [*lines, f"what it left: {'; '.join(result['faults']) or 'complete'}", ""]
 
 
 def draw(folders, results, path):
@@ -255,22 +265,19 @@ def draw(folders, results, path):
     for folder, result, pair in zip(folders, results, axes.reshape(-1, 2)):
         samples = read_lines(os.path.join(folder, "samples.jsonl"))
         hours = np.array([sample["time"] for sample in samples]) / 3600
-        curves = ({"pss": "memory"}, {name: NAMES[name] for name in ("files", "threads", "processes")})
-        for axis, names in zip(pair, curves):
+        for axis, names in zip(pair, (MEMORY, ("files", "threads", "processes"))):
             axis.axvspan(0, result["warm_from"], color=GRID, zorder=0)
-            for (name, label), color in zip(names.items(), ACCENTS):
-                values = np.array([sample[name] for sample in samples]) / (2 ** 20 if name == "pss" else 1)
-                axis.plot(hours, values, color=color, linewidth=1.2, label=label)
+            for name, color in zip(names, ACCENTS):
+                axis.plot(hours, column(samples, name), color=color, linewidth=1.2, label=NAMES[name].partition(",")[0])
                 row = result["slopes"][name]
                 warm = hours[hours >= result["warm_from"]]
                 axis.plot(warm, row["mean"] + row["slope"] * (warm - warm.mean()), color="black", linewidth=0.8,
                           linestyle="--")
             axis.set(xlabel="hours", xlim=(0, hours[-1]), ylim=(0, None))
-        slope = result["slopes"]["pss"]
-        rise = f"{slope['slope']:+.2g} ± {slope['error']:.1g} MiB an hour"
-        pair[0].set(ylabel="MiB", title=f"{result['what']}: memory, {rise}")
+            axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        slope = result["slopes"]["own"]
+        pair[0].set(ylabel="MiB", title=f"{result['what']}: {slope['slope']:+.2g} ± {slope['error']:.2g} MiB an hour")
         pair[1].set_title(f"{result['done']:,} {unit_of(result)}")
-        pair[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     save_figure(figure, path)
 
 

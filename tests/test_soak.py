@@ -61,8 +61,8 @@ def training(folder, steps=55, leave_out=(), memory=lambda hours: 1000.0):
     os.makedirs(f"{folder}/run/ckpt")
     for name in ("last", "best", "epoch_0001", "epoch_0002"):
         open(f"{folder}/run/ckpt/{name}.ckpt", "w").close()
-    counts = {"rss": 1, "files": 30, "threads": 8, "processes": 1, "shared": 0, "cpu": 60}
-    write_rows(f"{folder}/samples.jsonl", [{"time": 3600 * hours, "pss": 2 ** 20 * memory(hours), **counts,
+    counts = {"rss": 2 ** 31, "files": 30, "threads": 8, "processes": 1, "shared": 0, "cpu": 60}
+    write_rows(f"{folder}/samples.jsonl", [{"time": 3600 * hours, "own": 2 ** 20 * memory(hours), **counts,
                                             "done": 10 * (hours > 1)} for hours in np.linspace(0, 2, 401).tolist()])
     with open(f"{folder}/run.json", "w", encoding="utf-8") as file:
         json.dump({"what": "training", "hours": 2.0, "exit_code": 130, "ended": False, "machine": "a machine",
@@ -72,15 +72,15 @@ def training(folder, steps=55, leave_out=(), memory=lambda hours: 1000.0):
 def test_growth_before_the_first_step_is_warm_up(soak, tmp_path):
     training(tmp_path, memory=lambda hours: 1000.0 * min(hours, 1))
     result = soak.summarize(str(tmp_path))
-    assert result["slopes"]["pss"] == {"mean": 1000, "slope": 0, "error": 0, "limit": 20, "verdict": "flat"}
+    assert result["slopes"]["own"] == {"mean": 1000, "slope": 0, "error": 0, "limit": 20, "verdict": "flat"}
     assert result["faults"] == [] and 1.2 <= result["warm_from"] < 1.22
-    assert "| memory, MiB | 1000 | +0 ± 0 | 20 | flat |" in soak.lines_of(result)
+    assert "| own memory, MiB | 1000 | +0 ± 0 | 20 | flat |" in soak.lines_of(result)
 
 
 def test_a_leak_is_found_and_drawn(soak, tmp_path):
     training(tmp_path, memory=lambda hours: 1000 + 50 * hours)
     result = soak.summarize(str(tmp_path))
-    assert result["slopes"]["pss"]["slope"] == pytest.approx(50) and result["slopes"]["pss"]["verdict"] == "grows"
+    assert result["slopes"]["own"]["slope"] == pytest.approx(50) and result["slopes"]["own"]["verdict"] == "grows"
     soak.draw([str(tmp_path)], [result], str(tmp_path / "soak.png"))
     assert is_picture(tmp_path / "soak.png")
 
@@ -125,7 +125,7 @@ def test_a_tree_of_processes_is_measured_and_stopped(processes):
         assert program.stdout.readline() == "ready\n"
         found, own = processes.measure_tree(program.pid), processes.tree_of(program.pid)
         assert found["processes"] == 2 == len(own) and found["threads"] == 3 and found["files"] > 50
-        assert 0 < found["pss"] <= found["rss"] and found["shared"] == 0
+        assert 0 < found["pss"] <= found["rss"] and 0 < found["own"] <= found["rss"] and found["shared"] == 0
         assert processes.highest_memory(program.pid) > 50 << 20  # though it holds less now
         assert processes.stop_tree(program, signal.SIGINT, 0.2) == -signal.SIGKILL
         deadline = time.time() + 10
