@@ -162,6 +162,7 @@ def rows_of(path: Path) -> list:
 
 READERS = {
     ".json": read_values, ".jsonl": read_log, ".yaml": read_yaml, ".png": read_picture, ".jpg": read_picture,
+    ".html": lambda path, folder: re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", read_text(path, folder)),
     ".mp4": read_video, ".ckpt": read_checkpoint, ".mindir": read_exported,
     ".csv": lambda path, folder: list(csv.reader(read_text(path, folder).splitlines())),
     ".xml": lambda path, folder: ET.tostring(ET.parse(path).getroot(), "unicode")}
