@@ -69,6 +69,17 @@ def pytest_collection_modifyitems(config, items):
         raise pytest.UsageError(f"tests/slow_tests.txt lists what is not a test: {', '.join(stale)}")
 
 
+@pytest.fixture(scope="module")
+def library():
+    """The path of our own CPU kernels, compiled for one thread."""
+    from src.errors import EnvironmentFault
+    from src.machine.cpu_library import open_kernels
+    try:
+        return open_kernels(1)
+    except EnvironmentFault as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def examples(request):
     """examples(n): n with --long, else a few, and no more than --inputs."""

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from src.errors import EnvironmentFault
 from src.losses import DetectionLoss, FocalLoss
-from src.machine import cpu_library
 from src.models.cpu_kernels import (
     Clipped,
     Convolution,
@@ -32,13 +30,9 @@ SIDES = ((1, 1), (2, 2), (3, 3), (5, 4), (7, 1), (10, 10), (19, 19), (38, 37), (
 CHANNELS = 3
 
 
-@pytest.fixture(scope="module")
-def library():
+@pytest.fixture(scope="module", autouse=True)
+def graph_mode():
     ms.set_context(mode=ms.GRAPH_MODE)
-    try:
-        return cpu_library.open_kernels(1)
-    except EnvironmentFault as error:
-        pytest.skip(str(error))
 
 
 class Apart(nn.Cell):

@@ -12,14 +12,6 @@ from src.models.cpu_kernels import try_own_kernels
 from src.models.layers import batch_norm, conv_norm
 
 
-@pytest.fixture(scope="module")
-def library():
-    try:
-        return cpu_library.open_kernels(1)
-    except EnvironmentFault as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture
 def own_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(cpu_library, "private_folders", lambda name: [str(tmp_path / name)])

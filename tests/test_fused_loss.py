@@ -5,18 +5,8 @@ import pytest
 from mindspore import ops
 
 from src.box_losses import CIoULoss, GIoULoss, SmoothL1Loss
-from src.errors import EnvironmentFault
 from src.losses import DetectionLoss, FocalLoss, MultiBoxLoss, QualityFocalLoss
-from src.machine import cpu_library
 from src.training.fused_loss import FusedBoxLoss, FusedMultiBox, use_own_losses
-
-
-@pytest.fixture(scope="module")
-def library():
-    try:
-        return cpu_library.open_kernels(1)
-    except EnvironmentFault as error:
-        pytest.skip(str(error))
 
 
 def drawn(anchors, classes, *, scale=2.0):

@@ -6,8 +6,6 @@ from mindspore import nn, ops
 from stepping import Line, Sum
 
 from src.ema import WeightAverage
-from src.errors import EnvironmentFault
-from src.machine import cpu_library
 from src.models.ssd import Model
 from src.optim import build_optimizer
 from src.training.fused_update import FusedUpdate, SquaredSum
@@ -15,14 +13,6 @@ from src.training.step import TrainStep
 
 SHAPES = {"backbone.weight": (5, 3), "backbone.gamma": (7,), "head.weight": (5000,), "head.bias": (1,)}
 RATES = np.float32([0.1, 0.2, 0.05, 0.1])
-
-
-@pytest.fixture(scope="module")
-def library():
-    try:
-        return cpu_library.open_kernels(1)
-    except EnvironmentFault as error:
-        pytest.skip(str(error))
 
 
 class Weights(nn.Cell):
