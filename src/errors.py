@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import NoReturn
 from src.text import one_line, shortened
 
 OPTION_EXIT, DATA_EXIT, ENVIRONMENT_EXIT, NOT_FINITE_EXIT, INTERRUPTED_EXIT = 2, 3, 4, 5, 130
+STDERR_LOCK = threading.Lock()  # of whoever takes standard error for itself for a moment, see data/images.py
 # Which of several processes meet an error: all the same one; this one alone, or each its own; another one, not this.
 ALL, ALONE, ANOTHER = "all", "alone", "another"
 # Seconds a process stays silent, so that the first to speak is heard alone: the launcher ends the others at its exit.
@@ -111,7 +113,10 @@ def run_main(main: Callable[[], int | None]) -> None:
 def tell(error: SSDError) -> None:
     """Prints an error as the line that ends a program."""
     rank = f"rank {own_rank()}: " if own_rank() else ""
+    alone = STDERR_LOCK.acquire(timeout=1)  # the thread that has it may be the one that was interrupted
     print(f"{rank}error: {error}", file=sys.stderr, flush=True)
+    if alone:
+        STDERR_LOCK.release()
 
 
 def translate(raised: BaseException) -> SSDError | None:
@@ -175,12 +180,15 @@ def wait_to_speak(met_by: str) -> None:
 
 
 def leave(code: int) -> None:
-    """Ends the program; without a teardown where one of several processes failed, and in MindSpore's own cluster.
+    """Ends the program; without a teardown where one of several processes failed, in MindSpore's own cluster, and after
+    an interruption.
 
-    A teardown would wait for the other processes, and that of the cluster crashes now and then after a good end.
+    A teardown would wait for the other processes, that of the cluster crashes now and then after a good end, and that
+    of a MindSpore which was compiling aborts.
     """
     in_cluster = os.environ.get("MS_ROLE") == "MS_WORKER"  # of msrun, and of mpirun on CPU
-    if not in_cluster and (code == 0 or launched() < 2):  # mpirun wants a process that ends well to finalize MPI
+    whole = code == 0 or launched() < 2 and code != INTERRUPTED_EXIT
+    if whole and not in_cluster:  # mpirun wants a process that ends well to finalize MPI
         sys.exit(code)
     leave_at_once(code)
 

@@ -240,25 +240,29 @@ def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
 def output_folder(path: str) -> Iterator[None]:
     """Makes a folder and checks that it can be written, before the work whose result it will hold.
 
-    Folders made here that are still empty at the end, as when the work fails, are removed. Raises EnvironmentFault.
+    When that work fails, what it was writing into a folder made here goes, and so do folders made here that are empty
+    then. Raises EnvironmentFault.
     """
     made = missing_folders(path)
 
     def remove_empty() -> None:
         with contextlib.suppress(OSError):  # the first one that holds something, or was not made
+            if made:
+                remove_leftovers(path)
             for folder in made:
                 os.rmdir(folder)
     with cleaned(remove_empty):
         make_folder(path)
         yield
+        made.clear()
 
 
 def make_folder(path: str) -> None:
     """Makes a folder and checks that it can be written. Raises EnvironmentFault."""
     try:
         os.makedirs(path, exist_ok=True)
-        with open_aside(os.path.join(path, "probe")) as file:
-            os.remove(file.name)
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise EnvironmentFault(f"folder '{path}' cannot be made or written: {error.strerror}") from error
 

@@ -1,5 +1,6 @@
 """log.jsonl is JSON whatever the numbers, progress in a log file is short, and an error is told once."""
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -85,6 +86,7 @@ def raised(error, monkeypatch, capsys, rank):
         raise error
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", str(rank))
     monkeypatch.setattr(errors.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(errors.os, "_exit", sys.exit)
     with pytest.raises(SystemExit) as end:
         errors.run_main(fail)
     return capsys.readouterr().err, end.value.code

@@ -7,7 +7,7 @@ import yaml
 from src.config import on_run_data, read_options, run_of, take_run_data
 from src.data.labels import OtherClasses, classes_from
 from src.errors import DataError, EnvironmentFault, OptionError
-from src.files import output_folder
+from src.files import names_in, open_aside, output_folder
 
 OWN = {"dataset": "voc", "voc_root": "data/voc", "classes": ["on", "c: d"], "val_data_type": "test", "lr": 0.5,
        "batch_size": 3, "augmentation": "flip", "num_workers": 7,
@@ -116,6 +116,16 @@ def test_a_folder_with_a_result_stays(tmp_path):
     with output_folder(str(tmp_path / "b")):
         pass
     assert (tmp_path / "b").is_dir()
+
+
+def test_what_was_being_written_goes_with_the_folder(tmp_path):
+    (tmp_path / "old").mkdir()
+    for folder, left in (("new", []), ("old", [".writing.rows.json~"])):  # the old one may be in use
+        with pytest.raises(KeyboardInterrupt), output_folder(str(tmp_path / folder)):
+            open_aside(str(tmp_path / folder / "rows.json")).close()
+            raise KeyboardInterrupt
+        assert names_in(tmp_path / folder) == left
+    assert os.listdir(tmp_path) == ["old"]
 
 
 def test_a_folder_below_a_file(tmp_path):

@@ -66,8 +66,8 @@ from src.machine import stop_signals
 def main():
     stop_signals.PATIENCE = {patience}
     with output_folder({folder!r}), folder_aside({folder!r} + "/a.ckpt"), stop_signals.leaving_at_once():
-        print("busy", flush=True)
         try:
+            print("busy", flush=True)
             {work}
         finally:
             print("unwound", flush=True)
@@ -84,6 +84,7 @@ def test_a_program_is_left_at_once_with_nothing_half_written(tmp_path, work, pat
     code = LEAVING.format(root=ROOT, folder=str(tmp_path / "made" / "here"), work=work, patience=patience)
     with started(sys.executable, "-c", code, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == "busy\n"
+        time.sleep(1)  # it says so before the call in which the signal is to come
         process.send_signal(number)
         rest, errors = process.communicate(timeout=60)
     assert (process.returncode, rest) == (130, printed)

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from src.data.image_bytes import AGAIN, BadImage, cut_at, describe_bytes, has_whole_chunks, min_jpeg_bytes, read_bytes
-from src.errors import DataError, refuse_shortage
+from src.errors import STDERR_LOCK, DataError, refuse_shortage
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # in any case
 MAX_IMAGE_PIXELS = 1 << 27  # 384 MiB as RGB; a damaged header may promise any number
@@ -31,7 +30,6 @@ ORIENTATION = 0x0112   # EXIF's tag
 START, END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
 # what would show in the picture where it followed data that are cut short, within an interval or between two of them
 FILLINGS = (b"\x55" * 16, bytes(range(1, 60)), b"".join(bytes([255, 0xd0 + n]) + b"\x55" * 16 for n in range(8)))
-STDERR_LOCK = threading.Lock()  # all threads share one standard error
 
 
 class CheckedImage(NamedTuple):
