@@ -245,13 +245,13 @@ def output_folder(path: str) -> Iterator[None]:
     """
     made = missing_folders(path)
 
-    def remove_empty() -> None:
+    def undo() -> None:
         with contextlib.suppress(OSError):  # the first one that holds something, or was not made
             if made:
                 remove_leftovers(path)
             for folder in made:
                 os.rmdir(folder)
-    with cleaned(remove_empty):
+    with cleaned(undo):
         make_folder(path)
         yield
         made.clear()

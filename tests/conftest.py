@@ -1,5 +1,6 @@
 """What all tests share: oneDNN's setting, the real data, trees of tiny images, and what the programs leave."""
 import faulthandler
+import importlib
 import json
 import os
 import sys
@@ -67,6 +68,13 @@ def pytest_collection_modifyitems(config, items):
     stale = sorted(name for name in unused if name.split("::")[0] in collected)
     if stale and not any("::" in argument for argument in config.args):
         raise pytest.UsageError(f"tests/slow_tests.txt lists what is not a test: {', '.join(stale)}")
+
+
+@pytest.fixture
+def in_bench(monkeypatch):
+    """Imports a program of bench/ by its name."""
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
+    return importlib.import_module
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import ROOT
 
 from src.config import read_options
 
@@ -15,11 +14,8 @@ TABLE = {"base": ["--lr=0.1", "--loss=focal", "--pre_trained={data}/w.pth"],
 
 
 @pytest.fixture
-def ablation(monkeypatch):
-    """The program as a module."""
-    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
-    import ablation
-    return ablation
+def ablation(in_bench):
+    return in_bench("ablation")
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 import copy
 import gc
 import json
-import os
 import sys
 
 import pytest
-from programs import ROOT
 
 from src import metrics
 from src.errors import DataError, EnvironmentFault, SSDError
@@ -137,10 +135,9 @@ def test_ids_of_any_kind(engine, images, category):
     assert (ground_truth, detections) == before
 
 
-def test_numbering_ids_changes_no_number(monkeypatch):
+def test_numbering_ids_changes_no_number(in_bench):
     """Scores that are equal in several images count in the order of the ids."""
-    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
-    from coco_metric import draw
+    draw = in_bench("coco_metric").draw
     ground_truth, detections = draw(40)
     detections = [{**item, "score": round(item["score"], 1)} for item in detections]
     negative = {**ground_truth, "images": [{**image, "id": image["id"] - 10000} for image in ground_truth["images"]],
@@ -150,9 +147,8 @@ def test_numbering_ids_changes_no_number(monkeypatch):
     assert first["AP"] > 0 and first == second
 
 
-def test_engines_agree_to_the_last_digit(monkeypatch):
-    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
-    from coco_metric import draw
+def test_engines_agree_to_the_last_digit(in_bench):
+    draw = in_bench("coco_metric").draw
     truth, detections = draw(40)
     first, second = (coco_metrics(truth, detections, engine) for engine in ENGINES)
     assert first["AP"] > 0 and all(abs(first[name] - second[name]) <= 1e-15 for name in COCO_NAMES)

@@ -68,9 +68,8 @@ def test_a_network_of_which_nothing_is_said_is_refused(monkeypatch):
         model_cards.read_cards()
 
 
-def test_latency_rows_replace_those_of_the_same_network(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
-    import latency
+def test_latency_rows_replace_those_of_the_same_network(in_bench, tmp_path):
+    latency = in_bench("latency")
     path = str(tmp_path / "latency.json")
     latency.write(path, [{"model": "a", "form": "ONNX", "milliseconds": 1}, {"model": "b", "form": "ONNX"}])
     latency.write(path, [{"model": "a", "form": "ONNX", "milliseconds": 2}])

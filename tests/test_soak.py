@@ -8,22 +8,17 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from programs import is_picture
 
 
 @pytest.fixture
-def soak(monkeypatch):
-    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
-    import soak
-    return soak
+def soak(in_bench):
+    return in_bench("soak")
 
 
 @pytest.fixture
-def processes(monkeypatch):
-    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
-    import processes
-    return processes
+def processes(in_bench):
+    return in_bench("processes")
 
 
 HOURS = (np.arange(400) + 0.5) / 400  # 20 in each of the 20 blocks of an hour

@@ -25,11 +25,8 @@ def python(*words):
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    """The program as a module."""
-    monkeypatch.syspath_prepend(os.path.join(ROOT, "bench"))
-    import torchvision_training
-    return torchvision_training
+def bench(in_bench):
+    return in_bench("torchvision_training")
 
 
 @pytest.fixture(scope="module")
